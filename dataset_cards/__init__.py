@@ -1,0 +1,1 @@
+"""Card templates, one per artifact kind."""

@@ -1,0 +1,1 @@
+"""Engines answer generation requests; each module has a `generate` that yields results."""

@@ -1,0 +1,1 @@
+"""Pure functions over plain values, numpy arrays and torch tensors: no files, clock, print, environment."""

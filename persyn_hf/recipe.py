@@ -1,0 +1,261 @@
+"""Recipes: one YAML file per experiment, read strictly.
+
+Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
+`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file that holds them.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from persyn_hf.errors import RecipeError
+
+
+NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")
+
+STRATEGY_KINDS = (
+    "persyn",
+    "oracle",
+    "strong",
+    "family_strong",
+    "mix",
+    "car",
+    "best_mean_reward",
+    "no_learnability",
+    "no_quality",
+    "reassign",
+)
+
+STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
+
+
+class Strict(BaseModel):
+    """Base of everything that is read from a recipe: frozen, unknown keys and silent conversions refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _check_name(value: str) -> str:
+    if not NAME.match(value):
+        raise ValueError("must be letters, digits, `.`, `_` or `-`, at most 64 characters")
+    return value
+
+
+class Teacher(Strict):
+    """One teacher of the pool."""
+
+    name: str
+    model: str | None = None  # Hub id or local folder; null: its responses are imported
+    revision: str | None = None
+    family: str = "unknown"
+    params_b: float | int | None = Field(default=None, gt=0)  # billions of active parameters
+    long_cot: bool = False
+    samples: int | None = Field(default=None, ge=1)  # overrides `generate.samples`
+    system_prompt: str | None = None
+
+    _name = field_validator("name")(_check_name)
+
+
+class Student(Strict):
+    """One student to be trained."""
+
+    name: str
+    model: str
+    revision: str | None = None
+    family: str = "unknown"
+
+    _name = field_validator("name")(_check_name)
+
+
+class Strategy(Strict):
+    """How prompts of the pool are given to teachers. `persyn` alone may be written for `{kind: persyn}`."""
+
+    kind: Literal[STRATEGY_KINDS]  # type: ignore[valid-type]  # the tuple is also used at run time
+    name: str = ""
+    router: str | None = None  # router kind; null: that of `train_router.kind`
+    teacher: str | None = None  # strong, family_strong: named instead of found
+    weights: dict[str, float | int] | None = None  # mix: share per teacher; null: uniform
+    base: str | None = None  # reassign: name of the strategy whose assignments are changed
+    from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
+    to_teacher: str | None = None  # reassign
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"kind": value}
+        if isinstance(value, dict) and "kind" in value:
+            value = {"name": value["kind"], **value}
+        return value
+
+    _name = field_validator("name")(_check_name)
+
+
+class Recipe(Strict):
+    """A whole experiment. The sections of the stages stay raw here; each stage's `Settings` reads its own."""
+
+    name: str
+    namespace: str = "local"
+    seed: int = Field(default=0, ge=0)
+    version: str | None = None  # tag of everything that the run emits; null: the next free v1, v2, ...
+    until: Literal[STAGES] | None = None  # type: ignore[valid-type]  # the last stage to run; null: all
+    license: str | None = None  # licence of the prompts, as the Hub writes it
+    language: str | None = None
+    teachers: tuple[Teacher, ...] = Field(strict=False)
+    students: tuple[Student, ...] = Field(strict=False)
+    strategies: tuple[Strategy, ...] = Field(default=(), strict=False)
+    inputs: dict[str, str] = Field(default_factory=dict)  # artifact kind -> pinned NAMESPACE/NAME@TAG
+    prompts: dict[str, Any] = Field(default_factory=dict)
+    assign: dict[str, Any] = Field(default_factory=dict)
+    generate: dict[str, Any] = Field(default_factory=dict)
+    score: dict[str, Any] = Field(default_factory=dict)
+    pair: dict[str, Any] = Field(default_factory=dict)
+    train_router: dict[str, Any] = Field(default_factory=dict)
+    mix: dict[str, Any] = Field(default_factory=dict)
+    train_student: dict[str, Any] = Field(default_factory=dict)
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+
+    _name = field_validator("name", "namespace")(_check_name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        for what, names in (
+            ("teachers", [t.name for t in self.teachers]),
+            ("students", [s.name for s in self.students]),
+            ("strategies", [s.name for s in self.strategies]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"two {what} are named `{twice[0]}`; give each a name of its own")
+        if len(self.teachers) < 2:
+            found = f"only `{self.teachers[0].name}`" if self.teachers else "none"
+            raise ValueError(f"`teachers` must name at least two, found {found}; with one there is nothing to route")
+        if not self.students:
+            raise ValueError("`students` must name at least one")
+        pool = [teacher.name for teacher in self.teachers]
+        for strategy in self.strategies:
+            named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
+            for name in named:
+                if name is not None and name not in pool:
+                    raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
+            if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
+                raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")
+            earlier = [s.name for s in self.strategies[: self.strategies.index(strategy)]]
+            if strategy.base is not None and strategy.base not in earlier:
+                raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
+        return self
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """Say which known key was probably meant: ", did you mean `alpha`? (known: alpha, beta)"."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f", did you mean `{close[0]}`?" if close else ""
+    return f"{hint} (known: {', '.join(known)})"
+
+
+def read_section(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
+    """Validate `values` as `model`; a fault becomes one `RecipeError` that names the key, the value and the need."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise RecipeError("; ".join(_sentence(model, fault, where) for fault in error.errors()[:5])) from None
+
+
+def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
+    path = [str(part) for part in fault["loc"]]
+    dotted = ".".join([where, *path]) if path else where
+    if fault["type"] == "extra_forbidden":
+        owner = _owner(model, fault["loc"][:-1])
+        keys = list(owner.model_fields) if owner else []
+        return f"{'.'.join([where, *path[:-1]])}: unknown key `{path[-1]}`{nearest(path[-1], keys)}"
+    if fault["type"] == "missing":
+        return f"{'.'.join([where, *path[:-1]])}: the key `{path[-1]}` is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{dotted}: {message}"
+    return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
+
+
+def _owner(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model class that the path leads to: recipe -> teachers -> 0 -> Teacher."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        info = model.model_fields.get(part)
+        found = [c for c in _classes(info.annotation) if issubclass(c, BaseModel)] if info else []
+        if not found:
+            return None
+        model = found[0]
+    return model
+
+
+def _classes(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [c for argument in getattr(annotation, "__args__", ()) for c in _classes(argument)]
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe with all that it extends and the `key.subkey=value` overrides (values are YAML)."""
+    path = Path(path)
+    values = _read(path, seen=())
+    for override in overrides:
+        _override(values, override)
+    return read_section(Recipe, values, path.name)
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise RecipeError(f"{path} extends itself")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"the recipe {path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"the recipe {path} cannot be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
+    _resolve_paths(values, path.parent)
+    parents = values.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        merged = _merge(merged, _read(path.parent / parent, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key; anything else (lists too) is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _resolve_paths(value: Any, folder: Path) -> None:
+    """Make `./x` and `../x` strings absolute, so that they survive `extends` and any working directory."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if isinstance(item, str) and item.startswith(("./", "../")) and key != "extends":
+            value[key] = str((folder / item).resolve())
+        else:
+            _resolve_paths(item, folder)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key.subkey=value, got `{override}`")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {override}: `{parent}` is no mapping; lists are set whole, as YAML")
+    values[last] = yaml.safe_load(text)

@@ -1,0 +1,225 @@
+"""The column contract of every dataset that a stage reads or emits.
+
+A dataset artifact is written as one parquet folder per config and split: `config_by` and `split_by` name the
+columns whose values become configs (one per teacher, for parallel responses) and splits. The columns stay in the data.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.errors import InputError
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its name, its dtype (`messages`, `list<float64>` or an Arrow scalar) and what it holds."""
+
+    name: str
+    dtype: str
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The contract of one artifact kind. `version` goes up when a column changes."""
+
+    kind: str
+    row: str
+    columns: tuple[Column, ...]
+    version: int = 1
+    config_by: str | None = None
+    split_by: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def features(self) -> "Features":
+        from datasets import Features
+
+        return Features({column.name: _feature(column.dtype) for column in self.columns})
+
+    def check(self, dataset: "Dataset", what: str) -> None:
+        """Refuse a dataset with other columns or dtypes, or with nulls where none may be."""
+        if dataset.features != self.features:
+            expected, found = self.features, dataset.features
+            wrong = [name for name in self.names if found.get(name) != expected[name]]
+            extra = [name for name in found if name not in expected]
+            raise InputError(
+                f"{what} is no `{self.kind}` dataset: columns {wrong} are missing or of another type, "
+                f"columns {extra} are not known; needed are {dict(expected)}"
+            )
+        for column in self.columns:
+            nulls = dataset.data.column(column.name).null_count if len(dataset) else 0
+            if nulls and not column.nullable:
+                raise InputError(f"{what}: column `{column.name}` holds {nulls} empty cells, it may hold none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSchema:
+    """The contract of a model artifact: a folder that `from_pretrained` loads."""
+
+    kind: str
+    row: str = ""
+    version: int = 1
+
+
+def _feature(dtype: str) -> Any:
+    from datasets import List, Value
+
+    if dtype == "messages":
+        return List({"role": Value("string"), "content": Value("string")})
+    if dtype.startswith("list<"):
+        return List(Value(dtype[5:-1]))
+    return Value(dtype)
+
+
+PROMPT_ID = Column(name="prompt_id", dtype="string", meaning="first 16 hex digits of the sha256 of the messages")
+SPLIT = Column(name="split", dtype="string", meaning="calibration, dev or pool; drawn once, in `prompts`")
+TEACHER = Column(name="teacher", dtype="string", meaning="name of the teacher in the recipe")
+
+PROMPTS = Schema(
+    kind="prompts",
+    row="one prompt",
+    split_by="split",
+    columns=(
+        PROMPT_ID,
+        Column(name="messages", dtype="messages", meaning="the conversation up to and with the last user turn"),
+        Column(name="reference", dtype="string", meaning="reference answer; null: none was given", nullable=True),
+        Column(name="source", dtype="string", meaning="file or dataset that the prompt comes from"),
+        Column(name="topic", dtype="string", meaning="topic or skill, where the source names one", nullable=True),
+        SPLIT,
+    ),
+)
+
+ASSIGNMENTS = Schema(
+    kind="assignments",
+    row="one (prompt, teacher) cell to be generated",
+    split_by="split",
+    columns=(
+        PROMPT_ID,
+        TEACHER,
+        Column(
+            name="scores",
+            dtype="list<float64>",
+            meaning="score of every teacher, in the order of the manifest's `teachers`; empty: no scores were used",
+        ),
+        Column(name="margin", dtype="float64", meaning="best score minus second best; null: no scores", nullable=True),
+        Column(name="source", dtype="string", meaning="who decided: router, oracle (measured rewards) or rule"),
+        SPLIT,
+    ),
+)
+
+RESPONSES = Schema(
+    kind="responses",
+    row="one sampled response",
+    config_by="teacher",
+    split_by="split",
+    columns=(
+        PROMPT_ID,
+        TEACHER,
+        Column(name="sample_index", dtype="int64", meaning="0 to n-1 within (prompt, teacher)"),
+        Column(name="response", dtype="string", meaning="answer text, reasoning removed; empty on error"),
+        Column(name="reasoning", dtype="string", meaning="text of the thinking block, where there is one", nullable=True),
+        Column(name="finish_reason", dtype="string", meaning="stop, length, imported or error"),
+        Column(name="num_prompt_tokens", dtype="int64", meaning="tokens of the prompt, teacher's tokenizer"),
+        Column(name="num_tokens", dtype="int64", meaning="tokens generated, end-of-turn included, teacher's tokenizer"),
+        Column(
+            name="is_correct",
+            dtype="bool",
+            meaning="agrees with the reference; null: no reference, or it could not be judged",
+            nullable=True,
+        ),
+        Column(name="quality", dtype="float64", meaning="quality imported with the response", nullable=True),
+        Column(name="selected", dtype="bool", meaning="the one sample of its cell that is scored and trained on"),
+        Column(name="status", dtype="string", meaning="ok or error"),
+        Column(name="error", dtype="string", meaning="why, where status is error", nullable=True),
+        SPLIT,
+    ),
+)
+
+REWARDS = Schema(
+    kind="rewards",
+    row="one selected response under one student",
+    split_by="split",
+    columns=(
+        PROMPT_ID,
+        TEACHER,
+        Column(name="quality_raw", dtype="float64", meaning="quality before normalisation; null: unjudged", nullable=True),
+        Column(
+            name="mean_logprob",
+            dtype="float64",
+            meaning="paper Eq. 1, nats per token: mean of log p_student over the response and its end of turn",
+            nullable=True,
+        ),
+        Column(name="sum_logprob", dtype="float64", meaning="sum of the same log-probabilities, nats", nullable=True),
+        Column(name="num_tokens", dtype="int64", meaning="tokens scored, student's tokenizer", nullable=True),
+        Column(
+            name="sum_min_rank",
+            dtype="float64",
+            meaning="sum over the tokens of min(rank in the student's distribution, 100)",
+            nullable=True,
+        ),
+        Column(name="truncated", dtype="bool", meaning="the response was cut at the SFT length"),
+        Column(name="quality_reward", dtype="float64", meaning="r_q, normalised across teachers", nullable=True),
+        Column(name="learnability_reward", dtype="float64", meaning="r_l, normalised across teachers", nullable=True),
+        Column(name="reward", dtype="float64", meaning="paper Eq. 2; null: cell missing or unjudged", nullable=True),
+        Column(name="rank", dtype="int64", meaning="1 is best; equal rewards share the better rank", nullable=True),
+        SPLIT,
+    ),
+)
+
+PAIRS = Schema(
+    kind="pairs",
+    row="one comparison of two teachers on one prompt",
+    split_by="split",
+    columns=(
+        PROMPT_ID,
+        Column(name="prompt", dtype="string", meaning="the user turns as text"),
+        Column(name="teacher_a", dtype="string", meaning="A of the paper's pair (A, B); -1 in the two-hot vector"),
+        Column(name="teacher_b", dtype="string", meaning="B of the paper's pair (A, B); +1 in the two-hot vector"),
+        Column(name="label", dtype="float64", meaning="the paper's C: 1 if B is preferred, 0 if A is, 0.5 for a tie"),
+        Column(name="margin", dtype="float64", meaning="reward of B minus reward of A"),
+        SPLIT,
+    ),
+)
+
+SFT = Schema(
+    kind="sft",
+    row="one training example",
+    columns=(
+        Column(name="prompt", dtype="messages", meaning="conversation, TRL's prompt-completion format"),
+        Column(name="completion", dtype="messages", meaning="the assistant turn that carries the loss"),
+        PROMPT_ID,
+        TEACHER,
+        Column(name="reward", dtype="float64", meaning="measured reward, where there is one", nullable=True),
+    ),
+)
+
+EVALUATION = Schema(
+    kind="evaluation",
+    row="one benchmark item",
+    config_by="task",
+    columns=(
+        Column(name="task", dtype="string", meaning="lm-evaluation-harness task"),
+        Column(name="item", dtype="string", meaning="index of the item within the task"),
+        Column(name="prompt", dtype="string", meaning="the question as the model saw it, template left out"),
+        Column(name="reference", dtype="string", meaning="reference answer", nullable=True),
+        Column(name="prediction", dtype="string", meaning="the model's answer"),
+        Column(name="is_correct", dtype="bool", meaning="judged correct; null: could not be judged", nullable=True),
+    ),
+)
+
+ROUTER = ModelSchema(kind="router")
+STUDENT = ModelSchema(kind="student")
+
+SCHEMAS: dict[str, Schema | ModelSchema] = {
+    schema.kind: schema
+    for schema in (PROMPTS, ASSIGNMENTS, RESPONSES, REWARDS, PAIRS, SFT, EVALUATION, ROUTER, STUDENT)
+}

@@ -1,0 +1,54 @@
+"""The shape of a stage: a module with the four names `INPUTS`, `OUTPUT`, `Settings` and `run`.
+
+`INPUTS` maps keywords of `run` to contracts (`persyn_hf.schemas`); the runner checks them before the call and the
+result against `OUTPUT` after it. `run(settings, context, **inputs)` returns a `Result`. Stages know neither the store
+nor one another.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from persyn_hf.recipe import Student, Teacher
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Progress(Protocol):
+    """Where a stage tells how far it is."""
+
+    def start(self, what: str, total: int) -> None: ...
+
+    def advance(self, count: int = 1) -> None: ...
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def start(self, what: str, total: int) -> None: ...
+
+    def advance(self, count: int = 1) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage is given beside its settings and inputs."""
+
+    seed: int
+    work_dir: Path  # private to this step and kept until its artifact is stored: what a killed run left is still there
+    journal: Path | None = None  # sqlite file shared by all `generate` steps of a store
+    teachers: tuple[Teacher, ...] = ()
+    student: Student | None = None
+    progress: Progress = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a stage returns; the runner makes an artifact of it."""
+
+    data: "Dataset | Path"  # a dataset of the `OUTPUT` contract, or a folder with model files
+    counts: dict[str, int] = field(default_factory=dict)  # rows kept, dropped by reason, unjudged
+    metrics: dict[str, Any] = field(default_factory=dict)  # plain JSON values: tables for card and report; deterministic
+    cost: dict[str, Any] = field(default_factory=dict)  # cost ledger (seconds vary, so it is not part of the digest)
