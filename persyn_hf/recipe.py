@@ -65,7 +65,7 @@ class Student(Strict):
     """One student to be trained."""
 
     name: str
-    model: str
+    model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
     revision: str | None = None
     family: str = "unknown"
 

@@ -4,6 +4,9 @@ A dataset artifact is written as one parquet folder per config and split: `confi
 columns whose values become configs (one per teacher, for parallel responses) and splits. The columns stay in the data.
 """
 
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +83,12 @@ def _feature(dtype: str) -> Any:
     return Value(dtype)
 
 
+def prompt_id(messages: Iterable[Mapping[str, str]]) -> str:
+    """Name a prompt: first 16 hex digits of the sha256 of its messages, as compact JSON with sorted keys."""
+    text = json.dumps(list(messages), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
 PROMPT_ID = Column(name="prompt_id", dtype="string", meaning="first 16 hex digits of the sha256 of the messages")
 SPLIT = Column(name="split", dtype="string", meaning="calibration, dev or pool; drawn once, in `prompts`")
 TEACHER = Column(name="teacher", dtype="string", meaning="name of the teacher in the recipe")
@@ -126,10 +135,14 @@ RESPONSES = Schema(
         TEACHER,
         Column(name="sample_index", dtype="int64", meaning="0 to n-1 within (prompt, teacher)"),
         Column(name="response", dtype="string", meaning="answer text, reasoning removed; empty on error"),
-        Column(name="reasoning", dtype="string", meaning="text of the thinking block, where there is one", nullable=True),
+        Column(
+            name="reasoning", dtype="string", meaning="text of the thinking block, where there is one", nullable=True
+        ),
         Column(name="finish_reason", dtype="string", meaning="stop, length, imported or error"),
         Column(name="num_prompt_tokens", dtype="int64", meaning="tokens of the prompt, teacher's tokenizer"),
-        Column(name="num_tokens", dtype="int64", meaning="tokens generated, end-of-turn included, teacher's tokenizer"),
+        Column(
+            name="num_tokens", dtype="int64", meaning="tokens generated, end-of-turn included, teacher's tokenizer"
+        ),
         Column(
             name="is_correct",
             dtype="bool",
@@ -151,7 +164,9 @@ REWARDS = Schema(
     columns=(
         PROMPT_ID,
         TEACHER,
-        Column(name="quality_raw", dtype="float64", meaning="quality before normalisation; null: unjudged", nullable=True),
+        Column(
+            name="quality_raw", dtype="float64", meaning="quality before normalisation; null: unjudged", nullable=True
+        ),
         Column(
             name="mean_logprob",
             dtype="float64",

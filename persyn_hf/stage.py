@@ -50,5 +50,7 @@ class Result:
 
     data: "Dataset | Path"  # a dataset of the `OUTPUT` contract, or a folder with model files
     counts: dict[str, int] = field(default_factory=dict)  # rows kept, dropped by reason, unjudged
-    metrics: dict[str, Any] = field(default_factory=dict)  # plain JSON values: tables for card and report; deterministic
+    metrics: dict[str, Any] = field(
+        default_factory=dict
+    )  # plain JSON values: tables for card and report; deterministic
     cost: dict[str, Any] = field(default_factory=dict)  # cost ledger (seconds vary, so it is not part of the digest)

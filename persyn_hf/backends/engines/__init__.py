@@ -1,1 +1,109 @@
-"""Engines answer generation requests; each module has a `generate` that yields results."""
+"""Engines run a teacher. This module is what they share with the journal: `Request`, `Answer` and the interface.
+
+A later engine (an OpenAI-compatible server, vLLM) is another class with the members of `Engine`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Protocol
+
+
+Messages = Sequence[Mapping[str, str]]
+Batch = list["Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A prompt as one teacher gets it; `refusal` says why it cannot be asked at all."""
+
+    text: str  # after chat template and system prompt
+    num_tokens: int  # teacher's tokenizer; 0 where the engine cannot know
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One sample asked of one teacher."""
+
+    prompt_id: str
+    model: str  # what answers: MODEL@COMMIT, or the digest of a local folder; never the teacher's name in a recipe
+    engine: str  # engine kind and dtype, as far as they may change the answer
+    sample_index: int
+    prompt: Prepared
+    sampling: Sampling
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the full resolved request: everything that may change the answer but the model."""
+        fields = {"prompt": self.prompt.text, "engine": self.engine, **asdict(self.sampling)}
+        return _sha256(json.dumps(fields, sort_keys=True))
+
+    @cached_property
+    def key(self) -> str:
+        """Name of the answer in the journal: (prompt_id, model, sample_index, digest) as one sha256."""
+        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the teacher said, as it came: nothing has parsed it yet."""
+
+    request: Request
+    text: str
+    finish_reason: str  # stop, length or error
+    num_tokens: int  # generated, the end token included
+    seconds: float  # this answer's share of its batch's wall time
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """One loaded (or loadable) teacher; a context manager, so that its memory is free afterwards."""
+
+    kind: str  # part of the request's digest
+    model: str  # part of the request's key
+
+    @property
+    def params_b(self) -> float | None:
+        """Billions of parameters, where it can tell."""
+
+    def prepare(self, messages: Messages) -> Prepared:
+        """Render a conversation; a conversation that cannot be asked is prepared with a `refusal`."""
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        """Group requests into batches; the same requests give the same batches."""
+
+    def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
+        """Answer every request; batches come out in order of completion."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+def seed_from(*parts: object) -> int:
+    """A 63-bit seed that depends on all parts (plain JSON values)."""
+    return int(_sha256(json.dumps(parts))[:16], 16) >> 1
+
+
+def refuse(request: Request) -> Answer:
+    """Turn a request that cannot be asked into its answer: an error with its reason, no tokens spent."""
+    return Answer(
+        request=request, text="", finish_reason="error", num_tokens=0, seconds=0.0, error=request.prompt.refusal
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

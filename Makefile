@@ -1,0 +1,38 @@
+# Everything runs in .venv at the root; `make` builds it when setup.cfg or the constraints change.
+PYTHON ?= python3.11
+BIN = .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install demo test test-all lint bench clean
+
+install: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml constraints-cpu.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH; name another: make PYTHON=python3 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,eval,dev]' --constraint constraints-cpu.txt
+	@touch $@
+
+demo: install
+	$(BIN)/persyn run recipes/tiny/demo.yaml
+	$(BIN)/persyn report recipes/tiny/demo.yaml --out artifacts/report
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,184 @@
+"""Chat templates and tokenizers: one place where a conversation becomes text and tokens.
+
+Teachers and students are loaded offline-first, without remote code and from safetensors only.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from persyn_hf.errors import EngineError, InputError, require
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Messages = Sequence[Mapping[str, str]]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model")  # weights, configs, tokenizer, template
+TINY = 5e6  # parameters
+CONTENT = "c0ntent"  # stands for an answer when the end of a turn is looked up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A conversation and its answer as tokens: `ids[start:]` are the answer and its end-of-turn token."""
+
+    ids: list[int]
+    start: int
+    truncated: bool  # the answer was cut at the maximum length: no end-of-turn token
+
+
+def load_tokenizer(
+    model: str, revision: str | None = None, chat_template: str | None = None
+) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer with a chat template (its own, or the text given) and an end-of-sequence token."""
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
+        raise InputError(f"the tokenizer of `{model}` cannot be loaded: {_reason(error)}") from None
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"the tokenizer of `{model}` has no chat template; use a chat model, or give one as chat_template.jinja"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"the tokenizer of `{model}` names no eos_token; set it in tokenizer_config.json")
+    return tokenizer
+
+
+def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) -> "PreTrainedModel":
+    """Load a causal language model for inference, on `device` (auto: the first GPU, else the CPU)."""
+    torch = require("torch", extra="models", feature="running a model")
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            model,
+            revision=revision,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        return loaded.to(device).eval()
+    except Exception as error:  # noqa: BLE001  # as above; also out of memory
+        raise EngineError(f"the model `{model}` cannot be loaded: {_reason(error)}") from None
+
+
+@contextmanager
+def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
+    """One CPU thread for a very small model: more only wait for one another. Restored afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    if model.device.type == "cpu" and model.num_parameters() < TINY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def identify(model: str, revision: str | None = None) -> str:
+    """Name what answers, whatever it is called: MODEL@COMMIT for the Hub, FOLDER@sha256 of its files otherwise."""
+    _check_folder(model)
+    if not Path(model).is_dir():
+        return f"{model}@{_commit(model, revision)}"
+    files = sorted(path for pattern in DIGESTED for path in Path(model).glob(pattern))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    return f"folder@{digest.hexdigest()}"
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
+    """The conversation as text, ending where the assistant is to speak. Raises what the template raises."""
+    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Tokens of templated text; the template has put its own special tokens in."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode_turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages, response: str, max_length: int) -> Turn:
+    """Tokens of a conversation and its answer, cut at `max_length`.
+
+    The answer is what follows the generation prompt in the whole conversation, up to and with the end-of-turn token:
+    template text after it (a line break, say) does not count. Where the tokens of the prompt are no prefix of those
+    of the whole (a merge across the border, a template that rewrites the answer), prompt, answer and end of turn are
+    encoded apart.
+    """
+    prompt = render(tokenizer, messages)
+    prefix = encode(tokenizer, prompt)
+    end = end_of_turn(tokenizer)
+    turns = [*messages, {"role": "assistant", "content": response}]
+    whole: str = tokenizer.apply_chat_template(turns, tokenize=False)
+    ids = encode(tokenizer, whole)
+    verbatim = whole.startswith(prompt + response) and ids[: len(prefix)] == prefix
+    tail = ids[len(prefix) :]
+    if verbatim and end in tail:
+        last = len(tail) - 1 - tail[::-1].index(end)
+        ids = prefix + tail[: last + 1]
+    else:
+        ids = prefix + encode(tokenizer, response) + [end]
+    return Turn(ids=ids[:max_length], start=min(len(prefix), max_length), truncated=len(ids) > max_length)
+
+
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that ends an assistant turn: the template's first special token after the answer, else the eos."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": CONTENT}]
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False)
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    after = (token for token in encode(tokenizer, text.rpartition(CONTENT)[2]) if token in special)
+    return int(next(after, tokenizer.eos_token_id))
+
+
+def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
+    """Cut `<think>...</think>` off an answer: (answer, reasoning or None).
+
+    Templates that open the block themselves leave only `</think>` in the answer; a block that is never closed was cut
+    by the token limit, so all of it is reasoning and the answer is empty.
+    """
+    opened = text.lstrip().startswith("<think>") or prompt.rstrip().endswith("<think>")
+    if not opened and "</think>" not in text:
+        return text, None
+    body = text.lstrip().removeprefix("<think>")
+    reasoning, closed, answer = body.partition("</think>")
+    return (answer.strip() if closed else ""), reasoning.strip()
+
+
+def _check_folder(model: str) -> None:
+    """A path that leads nowhere must not become a question to the Hub."""
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+        raise InputError(f"the model folder {model} does not exist; give a folder or the id of a Hub model")
+
+
+def _commit(model: str, revision: str | None) -> str:
+    """The commit that a revision (null: main) stands for now."""
+    transformers = require("transformers", extra="models", feature="running a model")
+    try:
+        config: Any = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # unknown model, no network, broken config: the user's to mend
+        raise EngineError(f"the model `{model}` cannot be found: {_reason(error)}") from None
+    return getattr(config, "_commit_hash", None) or revision or "main"
+
+
+def _reason(error: Exception) -> str:
+    """First line of a foreign error, for use in a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

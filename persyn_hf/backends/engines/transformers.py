@@ -1,0 +1,199 @@
+"""The in-process engine: a teacher under `transformers`, in fixed batches of similar length.
+
+What it answers depends on the request and on the batch that the request is in: batches are fixed by the journal's
+plan, and each is seeded by its own keys, so a batch that a kill cut short gives the same answers when done again.
+"""
+
+import gc
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from persyn_hf.backends import chat
+from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
+from persyn_hf.errors import EngineError
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel
+
+
+class TransformersEngine:
+    """One teacher. The tokenizer is loaded at once, the weights at the first batch that needs them."""
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        *,
+        batch_tokens: int,
+        dtype: chat.Dtype = "auto",
+        device: str = "auto",
+        system_prompt: str | None = None,
+    ) -> None:
+        self.kind = f"transformers/{dtype}"
+        self.model = chat.identify(model, revision)
+        self.tokenizer = chat.load_tokenizer(model, revision)
+        self.tokenizer.padding_side = "left"
+        self._source = (model, revision, dtype, device)
+        self._batch_tokens = batch_tokens
+        self._system_prompt = system_prompt
+        self._loaded: PreTrainedModel | None = None
+
+    def __enter__(self) -> "TransformersEngine":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights."""
+        import torch
+
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def context_length(self) -> int:
+        """Positions that the model knows (prompt and answer together)."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self._source[0], revision=self._source[1], trust_remote_code=False)
+        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+    @cached_property
+    def params_b(self) -> float | None:
+        """Billions of parameters; null for a Hub model, whose files may not be here."""
+        folder = Path(self._source[0])
+        return _count_parameters(folder) / 1e9 if folder.is_dir() else None
+
+    def prepare(self, messages: Messages) -> Prepared:
+        """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
+        turns = list(messages)
+        if not turns or not turns[-1]["content"].strip():
+            return Prepared(text="", num_tokens=0, refusal="the prompt is empty")
+        if self._system_prompt is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self._system_prompt})
+        try:
+            text = chat.render(self.tokenizer, turns)
+            num_tokens = len(chat.encode(self.tokenizer, text))
+        except Exception as error:  # noqa: BLE001  # templates refuse by raising; the row is kept as an error
+            return Prepared(text=repr(turns), num_tokens=0, refusal=f"the chat template refuses the prompt: {error}")
+        refusal = None
+        if num_tokens >= self.context_length:
+            refusal = f"the prompt has {num_tokens} tokens, the model's context is {self.context_length}"
+        return Prepared(text=text, num_tokens=num_tokens, refusal=refusal)
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        """Batches of at most `batch_tokens` (padding and room for the answers included), longest prompts first.
+
+        All rows of a batch have the same limit on new tokens. Refused requests form a batch of their own.
+        """
+        refused = sorted((r for r in requests if r.prompt.refusal), key=lambda r: r.key)
+        batches: list[Batch] = [refused] if refused else []
+        current: Batch = []
+        for request in sorted(
+            (r for r in requests if not r.prompt.refusal), key=lambda r: (-r.prompt.num_tokens, r.prompt.text, r.key)
+        ):
+            limit = self._new_tokens(request)
+            longest = current[0].prompt.num_tokens if current else 0
+            full = (len(current) + 1) * (longest + limit) > self._batch_tokens
+            if current and (full or limit != self._new_tokens(current[0])):
+                batches.append(current)
+                current = []
+            current.append(request)
+        return [*batches, current] if current else batches
+
+    def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
+        """Answer batch after batch."""
+        for batch in batches:
+            askable = [request for request in batch if not request.prompt.refusal]
+            answers = [refuse(request) for request in batch if request.prompt.refusal]
+            yield answers + (self._answer(askable) if askable else [])
+
+    def _new_tokens(self, request: Request) -> int:
+        return min(request.sampling.max_tokens, self.context_length - request.prompt.num_tokens)
+
+    def _answer(self, batch: Batch) -> list[Answer]:
+        import torch
+
+        model = self._model()
+        started = time.perf_counter()
+        inputs = self.tokenizer(
+            [request.prompt.text for request in batch], add_special_tokens=False, padding=True, return_tensors="pt"
+        ).to(model.device)
+        devices = [model.device] if model.device.type == "cuda" else []
+        try:
+            with torch.inference_mode(), chat.suitable_threads(model), torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed_from([request.key for request in batch]))  # the keys hold the run's seed
+                output = model.generate(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    generation_config=self._generation_config(batch),
+                )
+        except torch.OutOfMemoryError:
+            raise EngineError(
+                f"the teacher `{self._source[0]}` ran out of memory at a batch of {len(batch)} requests; "
+                f"lower `generate.batch_tokens` (now {self._batch_tokens}) and run again"
+            ) from None
+        new = output[:, inputs["input_ids"].shape[1] :]
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [self._read(request, row, seconds) for request, row in zip(batch, new, strict=True)]
+
+    def _read(self, request: Request, row: "torch.Tensor", seconds: float) -> Answer:
+        """Cut one row of new tokens at its first end token."""
+        ids = row.tolist()
+        end = next((position for position, token in enumerate(ids) if token in self._ends), None)
+        return Answer(
+            request=request,
+            text=self.tokenizer.decode(ids[:end], skip_special_tokens=True),
+            finish_reason="length" if end is None else "stop",
+            num_tokens=len(ids) if end is None else end + 1,
+            seconds=seconds,
+        )
+
+    def _generation_config(self, batch: Batch) -> "GenerationConfig":
+        from transformers import GenerationConfig
+
+        sampling = batch[0].sampling
+        greedy = sampling.temperature == 0
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        return GenerationConfig(
+            do_sample=not greedy,
+            max_new_tokens=self._new_tokens(batch[0]),
+            eos_token_id=sorted(self._ends),
+            pad_token_id=self.tokenizer.pad_token_id,
+            **({} if greedy else drawn),
+        )
+
+    def _model(self) -> "PreTrainedModel":
+        """Load the weights once. The model's own sampling defaults (top_k, penalties) are taken away."""
+        if self._loaded is None:
+            from transformers import GenerationConfig
+
+            self._loaded = chat.load_causal_lm(*self._source)
+            ends = self._loaded.generation_config.eos_token_id
+            listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+            self._ends = {*listed, self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer)}
+            self._loaded.generation_config = GenerationConfig()
+            if self.tokenizer.pad_token_id is None:
+                self.tokenizer.pad_token = self.tokenizer.eos_token
+        return self._loaded
+
+
+def _count_parameters(folder: Path) -> int:
+    """Parameters of a local model, from the headers of its safetensors files (8 bytes of length, then JSON)."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return total

@@ -1,0 +1,49 @@
+"""Router kind `global_best`: every prompt to the teacher with the best mean reward. The bar for all other kinds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, merged
+from persyn_hf.core.assignment import column_means
+from persyn_hf.core.rewards import FloatArray
+from persyn_hf.errors import InputError
+
+
+class GlobalBest:
+    """The same scores, the mean calibration rewards, for every prompt."""
+
+    def __init__(self, teachers: tuple[str, ...], means: Sequence[float]) -> None:
+        self.teachers = teachers
+        self.means = np.array(means, dtype=np.float64)
+
+    def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
+        if advance is not None:
+            advance(len(conversations))
+        return np.tile(self.means, (len(conversations), 1))
+
+
+def fit(
+    settings: RouterSettings,
+    teachers: tuple[str, ...],
+    train: Labelled,
+    validation: Labelled,
+    folder: Path,
+    seed: int,
+    advance: Advance | None,
+) -> dict[str, Any]:
+    """Nothing is chosen on the validation prompts, so their rewards count too."""
+    means = column_means(merged(train, validation).rewards)
+    for teacher, mean in zip(teachers, means, strict=True):
+        if np.isnan(mean):
+            raise InputError(
+                f"no response of the teacher `{teacher}` has a reward, global_best needs one; "
+                f"score its responses, or take it out of `teachers`"
+            )
+    return {"scores": means.tolist()}
+
+
+def load(folder: Path, saved: Mapping[str, Any], device: str) -> GlobalBest:
+    return GlobalBest(tuple(saved["teachers"]), saved["scores"])

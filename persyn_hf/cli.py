@@ -1,0 +1,225 @@
+"""The command line. Faults that the user can mend are printed as one sentence, exit code 2, without a traceback."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from persyn_hf import __version__
+from persyn_hf.errors import PersynError
+
+
+# Libraries read these when they are imported: progress has its own bars here, and faults are raised, not logged.
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `persyn`; returns the exit code: 0 done, 1 nothing is running (status), 2 to be mended."""
+    arguments = _parser().parse_args(argv)
+    for switch, value in QUIET.items():
+        os.environ.setdefault(switch, value)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except PersynError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        again = " ".join(["persyn", *(argv if argv is not None else sys.argv[1:])])
+        print(f"interrupted: what was answered and finished is kept; go on with: {again}", file=sys.stderr)
+    except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="persyn", description="Personalised data synthesis: route every prompt to its best teacher."
+    )
+    parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str, parent: Any = None) -> Any:
+        sub = (parent or commands).add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("--store", type=Path, help="artifact store (default: $PERSYN_STORE, else ./artifacts)")
+        return sub
+
+    def with_recipe(sub: Any) -> Any:
+        sub.add_argument("recipe", type=Path, help="recipe, a YAML file")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
+        )
+        return sub
+
+    with_recipe(add("run", _run, "run a recipe; what is stored already is reused"))
+    with_recipe(add("plan", _plan, "show steps, generations and cost of a recipe; loads no model"))
+    report = with_recipe(add("report", _report, "write tables and figures of what is stored of a recipe"))
+    report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
+    add("status", _status, "show what a running, finished or killed `persyn run` has done")
+    validate = add("validate", _validate, "check recipes without running them")
+    validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
+    artifacts = commands.add_parser("artifacts", help="list, show and verify stored artifacts")
+    kinds = artifacts.add_subparsers(required=True, metavar="COMMAND")
+    add("ls", _artifacts_ls, "list the artifacts of the store", kinds)
+    for name, command, text in (
+        ("show", _artifacts_show, "show an artifact and what it was made from"),
+        ("verify", _artifacts_verify, "check every digest from an artifact back to its prompts"),
+    ):
+        add(name, command, text, kinds).add_argument("ref", help="NAMESPACE/NAME@TAG")
+    return parser
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=120)  # a file or a pipe has no width
+
+
+def _store(arguments: argparse.Namespace) -> Any:
+    from persyn_hf.store.local import Store, default_root
+
+    return Store(arguments.store or default_root())
+
+
+def _recipe(arguments: argparse.Namespace) -> Any:
+    from persyn_hf.recipe import load_recipe
+
+    return load_recipe(arguments.recipe, arguments.set)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.summary import summary
+    from persyn_hf.runner.run import run_recipe
+
+    console, begun = _console(), time.monotonic()
+    recipe, store = _recipe(arguments), _store(arguments)
+    done = run_recipe(recipe, store, console)
+    manifests = {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+    for table in summary(recipe, manifests):
+        console.print(table.rich())
+    last = done[-1].stored
+    new = sum(not item.reused for item in done)
+    console.print(f"{new} of {len(done)} steps run, the others reused, in {time.monotonic() - begun:.0f} s")
+    if last is not None:
+        console.print(f"artifacts: {store.root} (persyn artifacts ls)", soft_wrap=True)
+        console.print(f'load one: persyn_hf.load_artifact("{last.repo}@{last.tag}")', soft_wrap=True)
+        console.print(f"check one: persyn artifacts verify {last.repo}@{last.tag}", soft_wrap=True)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.forecast import forecast
+    from persyn_hf.runner.run import look_up
+
+    console = _console()
+    recipe = _recipe(arguments)
+    done = look_up(recipe, _store(arguments))
+    states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
+    manifests = {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+    for table in forecast(recipe, [(item.step.key, item.step.stage) for item in done], states, manifests):
+        console.print(table.rich())
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.figures import write_figures
+    from persyn_hf.report.summary import summary
+    from persyn_hf.runner.run import look_up
+
+    recipe = _recipe(arguments)
+    done = look_up(recipe, _store(arguments))
+    manifests = {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+    tables = summary(recipe, manifests)
+    if not tables:
+        raise PersynError(f"nothing of {arguments.recipe} is stored yet: persyn run {arguments.recipe}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures = write_figures(recipe, manifests, arguments.out)
+    text = [f"# {recipe.name}", *(table.markdown() for table in tables)]
+    text += [f"![{figure.stem}]({figure.name})" for figure in figures if figure.suffix == ".png"]
+    (arguments.out / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    for table in tables:
+        (arguments.out / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    print(f"{len(tables)} tables and {len(figures)} figures: {arguments.out / 'report.md'}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    store = _store(arguments)
+    heartbeat = store.state_dir / "status.json"
+    if not heartbeat.exists():
+        print(f"no run was started on the store {store.root}")
+        return 1
+    state = json.loads(heartbeat.read_text())
+    if state["state"] == "running" and not Path(f"/proc/{state['pid']}").exists() and Path("/proc").exists():
+        state["state"] = "killed (run the same command again to go on)"
+    age = time.time() - state["updated"]
+    print(f"{state['state']}, process {state['pid']}, last sign {age:.0f} s ago")
+    if state.get("step"):
+        print(f"step {state['number']} of {state['num_steps']}: {state['step']}")
+        rate = f", {state['per_second']}/s, {state['eta_s']} s left" if state.get("per_second") else ""
+        print(f"{state['what']}: {state['done']} of {state['total'] or 'unknown'}{rate}")
+    if state.get("error"):
+        print(f"error: {state['error']}")
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from persyn_hf.recipe import load_recipe
+    from persyn_hf.runner.plan import make_plan
+
+    faults = []
+    for path in arguments.recipes:
+        try:
+            print(f"{path}: valid, {len(make_plan(load_recipe(path)))} steps")
+        except PersynError as error:
+            faults.append(str(error))
+    if faults:
+        raise PersynError("; ".join(faults))
+    return 0
+
+
+def _artifacts_ls(arguments: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    store = _store(arguments)
+    table = Table("artifact", "kind", "rows", "digest", "made")
+    for item in store.list():
+        rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
+        table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
+    _console().print(table)
+    return 0
+
+
+def _artifacts_show(arguments: argparse.Namespace) -> int:
+    from rich.tree import Tree
+
+    from persyn_hf.store.lineage import tree
+
+    def grow(node: Any, branch: Any) -> Any:
+        for child in node.inputs:
+            counts = ", ".join(f"{key} {value:,}" for key, value in child.counts.items() if value)
+            grow(child, branch.add(f"{child.ref} [dim]{child.kind} {child.digest[:12]}[/dim] {counts}"))
+        return branch
+
+    root = tree(_store(arguments), arguments.ref)
+    _console().print(grow(root, Tree(f"[bold]{root.ref}[/bold] [dim]{root.kind} {root.digest}[/dim]")))
+    return 0
+
+
+def _artifacts_verify(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.lineage import verify
+
+    checked = verify(_store(arguments), arguments.ref)
+    for item in checked:
+        print(f"ok {item.ref} {item.kind} {item.digest[:12]}")
+    print(f"verified {len(checked)} artifacts, every file of each")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

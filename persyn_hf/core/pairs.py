@@ -1,0 +1,80 @@
+"""Rewards to comparisons: every two teachers of a prompt, once (PerSyn, section 2.3 and appendix A.2).
+
+n measured teachers give n(n-1)/2 comparisons (the paper's 190 for 19 teachers is a slip: 19 * 18 / 2 = 171).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from persyn_hf.core.rewards import FloatArray, IntArray
+
+
+TIE = 1e-6  # rewards that differ by no more count as equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """Arrays of one length, one entry per comparison, prompt by prompt.
+
+    `prompt`: row of the reward matrix; `a`, `b`: its columns; `margin`: reward of B minus reward of A;
+    `label`: the paper's C, 1 if B is preferred, 0 if A is, 0.5 for a tie.
+    """
+
+    prompt: IntArray
+    a: IntArray
+    b: IntArray
+    label: FloatArray
+    margin: FloatArray
+    ties: int
+    missing_cells: int
+    skipped: int  # comparisons that lack a reward
+
+
+def compare_teachers(
+    prompt_ids: Sequence[str], teachers: Sequence[str], rewards: ArrayLike, *, tie: float = TIE
+) -> Comparisons:
+    """Compare all teachers of each prompt two by two; comparisons with a missing cell are left out and counted.
+
+    Which of the two is A is drawn from a hash of the prompt and the two names: without it the labels would lean to
+    one side with the order of the pool, and with it they do not change with that order.
+    """
+    matrix = np.asarray(rewards, dtype=np.float64)
+    names = np.argsort(np.argsort(np.array(teachers, dtype=str), kind="stable"), kind="stable")
+    first, second = np.triu_indices(len(teachers), k=1)
+    swap = names[first] > names[second]  # `first` is the earlier name, whatever the order of the pool
+    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    of_prompt = np.array([_hash(prompt_id) for prompt_id in prompt_ids], dtype=np.uint64)
+    of_pair = np.array(
+        [_hash(f"{teachers[int(i)]}\0{teachers[int(j)]}") for i, j in zip(first, second, strict=True)], dtype=np.uint64
+    )
+    flip = _mix(of_prompt[:, None] ^ of_pair[None, :]) & np.uint64(1) == 1
+    a, b = np.where(flip, second, first), np.where(flip, first, second)
+    margin = np.take_along_axis(matrix, b, axis=1) - np.take_along_axis(matrix, a, axis=1)
+    measured = ~np.isnan(margin)
+    tied = np.abs(margin) <= tie
+    label = np.where(tied, 0.5, (margin > 0).astype(np.float64))
+    return Comparisons(
+        prompt=np.nonzero(measured)[0].astype(np.int64),
+        a=a[measured].astype(np.int64),
+        b=b[measured].astype(np.int64),
+        label=label[measured],
+        margin=margin[measured],
+        ties=int(tied.sum()),
+        missing_cells=int(np.isnan(matrix).sum()),
+        skipped=int((~measured).sum()),
+    )
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: spreads every input bit over the low bit, which the plain xor would not."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,202 @@
+"""From a recipe to its steps.
+
+A step is one stage with its settings, its inputs (by the key of the step that makes them) and the name of what it
+emits. Generating for calibration and for the pool is the same stage with another assignment, so both are here twice.
+"""
+
+import importlib
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import Recipe, Strategy, Strict, Student, Teacher, nearest, read_section
+from persyn_hf.schemas import ModelSchema, Schema
+
+
+# The order in which steps run. `assign` and `generate` come twice: for the calibration matrix, then per strategy.
+PHASES = (
+    "prompts",
+    "assign_all",
+    "generate_all",
+    "score",
+    "pair",
+    "train_router",
+    "assign",
+    "generate",
+    "mix",
+    "train_student",
+    "evaluate",
+)
+
+# Strategies that route by a trained router, and the alpha that replaces the recipe's where an ablation asks for it.
+ROUTED: dict[str, float | None] = {"persyn": None, "no_learnability": 0.0, "no_quality": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One stage run: `key` names it within the recipe and, behind the recipe's name, its artifact."""
+
+    key: str
+    phase: str
+    stage: str
+    settings: Strict
+    inputs: dict[str, str] = field(default_factory=dict)  # keyword of `run` -> key of another step, or a pinned ref
+    teachers: tuple[Teacher, ...] = ()
+    student: Student | None = None
+    strategy: str | None = None
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"persyn_hf.stages.{self.stage}")
+
+    @property
+    def output(self) -> Schema | ModelSchema:
+        schema: Schema | ModelSchema = self.module.OUTPUT
+        return schema
+
+
+def make_plan(recipe: Recipe) -> list[Step]:
+    """All steps of the recipe in the order in which they run; every setting of theirs is validated.
+
+    The last phase is `recipe.until`, else `evaluate`, or `train_student` where the recipe names nothing to evaluate on.
+    """
+    planner = _Planner(recipe)
+    planner.add_all()
+    for step in planner.steps:
+        if step.stage in ("train_student", "evaluate") and step.student is not None and step.student.model is None:
+            raise RecipeError(
+                f"the student `{step.student.name}` has no `model`, but the recipe goes on to {step.stage}; name its "
+                "model, or end earlier with `until: assign`"
+            )
+    return _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+
+
+class _Planner:
+    """Collects the steps of one recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.steps: list[Step] = []
+        self._last = PHASES.index(recipe.until or ("evaluate" if recipe.evaluate else "train_student"))
+
+    def add_all(self) -> None:
+        strategies = self.recipe.strategies
+        self._add("prompts", "prompts")
+        self._add_matrix("", ("calibration", "dev"))
+        if any(strategy.kind == "oracle" for strategy in strategies):
+            self._add_matrix("-pool", ("pool",))
+        for student in self.recipe.students:
+            inputs = {"prompts": "prompts", "rewards": f"rewards-{student.name}"}
+            self._add(f"pairs-{student.name}", "pair", inputs=inputs, teachers=True)
+            self._add(f"evaluation-{student.name}-base", "evaluate", student=student)
+            for strategy in strategies:
+                self._add_router(student, strategy)
+                self._add_strategy(student, strategy)
+
+    def _add(
+        self,
+        key: str,
+        stage: str,
+        *,
+        phase: str = "",
+        inputs: dict[str, str] | None = None,
+        teachers: bool = False,
+        student: Student | None = None,
+        strategy: Strategy | None = None,
+        **fixed: Any,
+    ) -> None:
+        """Add a step unless it is there already or comes after the last phase; `fixed` goes on top of its section."""
+        phase = phase or stage
+        if PHASES.index(phase) > self._last or any(step.key == key for step in self.steps):
+            return
+        self.steps.append(
+            Step(
+                key=key,
+                phase=phase,
+                stage=stage,
+                settings=_settings(self.recipe, stage, **fixed),
+                inputs=inputs or {},
+                teachers=self.recipe.teachers if teachers else (),
+                student=student,
+                strategy=strategy.name if strategy else None,
+            )
+        )
+
+    def _add_matrix(self, suffix: str, splits: tuple[str, ...]) -> None:
+        """Every teacher on every prompt of some splits, scored for each student."""
+        assignments, responses = f"assignments-all{suffix}", f"responses{suffix}"
+        inputs = {"prompts": "prompts"}
+        self._add(assignments, "assign", phase="assign_all", inputs=inputs, teachers=True, kind="all", splits=splits)
+        inputs = {"prompts": "prompts", "assignments": assignments}
+        self._add(responses, "generate", phase="generate_all", inputs=inputs, teachers=True)
+        for student in self.recipe.students:
+            inputs = {"prompts": "prompts", "responses": responses}
+            self._add(f"rewards-{student.name}{suffix}", "score", inputs=inputs, teachers=True, student=student)
+
+    def _add_router(self, student: Student, strategy: Strategy) -> None:
+        if strategy.kind not in ROUTED:
+            return
+        fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
+        if ROUTED[strategy.kind] is not None:
+            fixed["alpha"] = ROUTED[strategy.kind]
+        inputs = {"prompts": "prompts", "rewards": f"rewards-{student.name}"}
+        self._add(_router_key(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
+
+    def _add_strategy(self, student: Student, strategy: Strategy) -> None:
+        name, prompts = f"{student.name}-{strategy.name}", {"prompts": "prompts"}
+        rewards, assignments = {"rewards": f"rewards-{student.name}"}, {"assignments": f"assignments-{name}"}
+        inputs = prompts | rewards
+        if strategy.kind in ROUTED:
+            inputs["router"] = _router_key(student, strategy)
+        if strategy.kind == "oracle":
+            inputs["pool_rewards"] = f"rewards-{student.name}-pool"
+        if strategy.base is not None:
+            inputs["base"] = f"assignments-{student.name}-{strategy.base}"
+        given = {key: getattr(strategy, key) for key in ("teacher", "weights", "from_teachers", "to_teacher")}
+        fixed = {key: value for key, value in given.items() if value is not None}
+        both: dict[str, Any] = {"teachers": True, "strategy": strategy}
+        self._add(f"assignments-{name}", "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
+        self._add(f"responses-{name}", "generate", inputs=prompts | assignments, **both)
+        answered = {"responses": f"responses-{name}"}
+        self._add(f"sft-{name}", "mix", inputs=prompts | assignments | answered | rewards, **both)
+        self._add(
+            f"student-{name}", "train_student", inputs={"sft": f"sft-{name}"}, student=student, strategy=strategy
+        )
+        trained = {"student": f"student-{name}"}
+        self._add(f"evaluation-{name}", "evaluate", inputs=trained, student=student, strategy=strategy)
+
+
+def _router_key(student: Student, strategy: Strategy) -> str:
+    suffix = f"-{strategy.router}" if strategy.router else ""
+    suffix += f"-{strategy.kind}" if ROUTED[strategy.kind] is not None else ""
+    return f"router-{student.name}{suffix}"
+
+
+def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
+    """The stage's section of the recipe, with what the plan itself decides on top."""
+    module = importlib.import_module(f"persyn_hf.stages.{stage}")
+    section = getattr(recipe, stage)
+    decided = sorted({"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher"} & set(section))
+    if stage == "assign" and decided:
+        raise RecipeError(f"assign: `{decided[0]}` is decided by the strategies and cannot be set; remove it")
+    settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
+    return settings
+
+
+def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:
+    """Replace the artifacts of pinned steps by the refs given, and drop the steps that only they needed."""
+    keys = [step.key for step in steps]
+    refs: dict[str, str] = {}
+    for name, ref in pinned.items():
+        matches = [key for key in keys if key == name] or [key for key in keys if key.startswith(f"{name}-")]
+        if len(matches) != 1:
+            known = nearest(name, keys) if not matches else f"; it fits {', '.join(matches)}: name one of them whole"
+            raise RecipeError(f"inputs: `{name}` is not one artifact of this recipe{known}")
+        refs[matches[0]] = ref
+    consumers = {key: {s.key for s in steps if key in s.inputs.values()} for key in keys}
+    gone = set(refs)
+    while more := {key for key in keys if key not in gone and consumers[key] and consumers[key] <= gone}:
+        gone |= more
+    kept = [step for step in steps if step.key not in gone]
+    return [replace(s, inputs={word: refs.get(key, key) for word, key in s.inputs.items()}) for s in kept]

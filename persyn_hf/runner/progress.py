@@ -1,0 +1,83 @@
+"""Progress of a run: bars in a terminal, lines elsewhere, and a heartbeat file that `persyn status` reads."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichBars
+from rich.progress import TimeRemainingColumn
+
+
+class RunProgress:
+    """The `Progress` that stages report to. One heartbeat a second at most, written by rename."""
+
+    def __init__(self, heartbeat: Path, console: Console, num_steps: int) -> None:
+        self._heartbeat, self._console, self._num_steps = heartbeat, console, num_steps
+        self._bars = RichBars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: Any = None
+        self._state: dict[str, Any] = {"pid": os.getpid(), "state": "running", "step": None, "what": None}
+        self._step_number, self._begun, self._written = 0, 0.0, 0.0
+        self._label = ""
+
+    def __enter__(self) -> "RunProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._bars.stop()
+        end = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        self._state |= {"state": end, "error": str(error) if end == "failed" else None}
+        self._beat(force=True)
+
+    def step(self, key: str, stage: str) -> None:
+        """A new step begins."""
+        self._step_number += 1
+        self._label = f"[{self._step_number}/{self._num_steps}] {key}"
+        self._state |= {"step": key, "stage": stage, "number": self._step_number, "num_steps": self._num_steps}
+        self.start(stage, 0)
+
+    def note(self, text: str) -> None:
+        """One line about a finished step, above the bars."""
+        self._console.print(f"{self._label}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def start(self, what: str, total: int) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._begun = time.monotonic()
+        self._state |= {"what": what, "done": 0, "total": total}
+        self._task = self._bars.add_task(f"{self._label} · {what}", total=total or None, rate="")
+        self._beat(force=True)
+
+    def advance(self, count: int = 1) -> None:
+        self._state["done"] += count
+        seconds = time.monotonic() - self._begun
+        rate = self._state["done"] / seconds if seconds > 0 else 0.0
+        left = max(0, self._state["total"] - self._state["done"])
+        self._state |= {"per_second": round(rate, 2), "eta_s": round(left / rate) if rate else None}
+        self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s")
+        self._beat()
+
+    def _beat(self, force: bool = False) -> None:
+        now = time.time()
+        if not force and now - self._written < 1.0:
+            return
+        self._written = now
+        temporary = self._heartbeat.with_suffix(".tmp")
+        temporary.write_text(json.dumps({**self._state, "updated": now}))
+        temporary.replace(self._heartbeat)

@@ -1,0 +1,211 @@
+"""Run a recipe: every step that is not stored yet is resolved, run, checked, described by a card and stored."""
+
+import importlib.metadata
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from persyn_hf import __version__
+from persyn_hf.errors import RecipeError, StoreError
+from persyn_hf.recipe import Recipe, Student, Teacher
+from persyn_hf.runner.fingerprint import check_paths, code_version, covered_settings, described, fingerprint
+from persyn_hf.runner.plan import Step, make_plan
+from persyn_hf.runner.progress import RunProgress
+from persyn_hf.schemas import ModelSchema, Schema
+from persyn_hf.stage import Context, Progress, Result
+from persyn_hf.store.local import Store, Stored
+
+
+PACKAGES = (
+    "datasets",
+    "huggingface-hub",
+    "transformers",
+    "torch",
+    "trl",
+    "lm-eval",
+    "math-verify",
+    "numpy",
+    "pyarrow",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A step and what is stored of it; `stored` is None where it has yet to run."""
+
+    step: Step
+    stored: Stored | None
+    reused: bool = True
+    started: bool = False  # a killed run left work behind
+
+
+def run_recipe(recipe: Recipe, store: Store, console: Console) -> list[Done]:
+    """Run all steps in order under the store's lock; steps whose fingerprint is stored are reused.
+
+    Raises:
+        PersynError: whatever the user has to mend; the store then holds every step that was finished.
+    """
+    steps = make_plan(recipe)
+    check_recipe_paths(recipe, steps)
+    done: list[Done] = []
+    stored: dict[str, Stored] = {}
+    with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps)) as progress:
+        for step in steps:
+            progress.step(step.key, step.stage)
+            inputs = {word: stored[key] if key in stored else store.get(key) for word, key in step.inputs.items()}
+            print_of = fingerprint(step, recipe.seed, {word: item.digest for word, item in inputs.items()})
+            found = _find(store, recipe, step, print_of)
+            artifact = found or _run_step(step, recipe, store, inputs, print_of, progress)
+            stored[step.key] = artifact
+            done.append(Done(step=step, stored=artifact, reused=found is not None))
+            progress.note(_one_line(artifact, reused=found is not None))
+    return done
+
+
+def look_up(recipe: Recipe, store: Store) -> list[Done]:
+    """What of the recipe is stored already, without running anything."""
+    done: list[Done] = []
+    stored: dict[str, Stored] = {}
+    steps = make_plan(recipe)
+    check_recipe_paths(recipe, steps)
+    keys = {step.key for step in steps}
+    for step in steps:
+        pinned = {key: store.get(key) for key in step.inputs.values() if key not in keys}
+        known = {word: (stored | pinned).get(key) for word, key in step.inputs.items()}
+        digests = {word: item.digest for word, item in known.items() if item is not None}
+        found, started = None, False
+        if len(digests) == len(known):
+            print_of = fingerprint(step, recipe.seed, digests)
+            found = store.find(_repo(recipe, step), step.output.kind, print_of)
+            started = _work_dir(store, print_of).exists()
+        if found is not None:
+            stored[step.key] = found
+        done.append(Done(step=step, stored=found, started=started))
+    return done
+
+
+def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
+    """Name the first local file or folder of the recipe that is missing."""
+    models: list[Teacher | Student] = [*recipe.teachers, *recipe.students]
+    for model in models:
+        check_paths(model, model.name)
+    for step in steps:
+        check_paths(step.settings, step.stage)
+
+
+def _repo(recipe: Recipe, step: Step) -> str:
+    return f"{recipe.namespace}/{recipe.name}-{step.key}"
+
+
+def _work_dir(store: Store, print_of: str) -> Path:
+    return store.state_dir / "work" / print_of[:32]
+
+
+def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | None:
+    """The stored artifact of this fingerprint; under a fixed version, a tag of other content stops the run here."""
+    repo = _repo(recipe, step)
+    found = store.find(repo, step.output.kind, print_of)
+    if recipe.version is None or (found is not None and found.tag == recipe.version):
+        return found
+    taken = {item.tag: item for item in store.list() if item.repo == repo and item.kind == step.output.kind}
+    if recipe.version in taken:
+        other = taken[recipe.version]
+        raise StoreError(
+            f"{repo}@{recipe.version} already holds digest {other.digest[:16]} with fingerprint "
+            f"{other.manifest.fingerprint[:16]}, this recipe needs fingerprint {print_of[:16]}; tags never change: "
+            "name another `version` in the recipe, or leave it out for the next free one"
+        )
+    return None
+
+
+def _run_step(
+    step: Step, recipe: Recipe, store: Store, inputs: dict[str, Stored], print_of: str, progress: Progress
+) -> Stored:
+    work_dir = _work_dir(store, print_of)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    context = Context(
+        seed=recipe.seed,
+        work_dir=work_dir,
+        journal=store.state_dir / "journal.sqlite",
+        teachers=step.teachers,
+        student=step.student,
+        progress=progress,
+    )
+    result: Result = step.module.run(step.settings, context, **dict(_load(step, store, inputs)))
+    if isinstance(step.output, Schema):
+        step.output.check(result.data, f"the result of `{step.stage}`")
+    artifact = store.put(
+        repo=_repo(recipe, step),
+        schema=step.output,
+        data=result.data,
+        fields=_manifest_fields(step, recipe, inputs, print_of, result),
+        recipe_name=recipe.name,
+        license=recipe.license,
+        language=recipe.language,
+        tag=recipe.version,
+    )
+    shutil.rmtree(work_dir, ignore_errors=True)
+    return artifact
+
+
+def _load(step: Step, store: Store, inputs: dict[str, Stored]) -> Iterator[tuple[str, Any]]:
+    """The inputs as `run` takes them: checked datasets, and folders for models."""
+    contracts = {**step.module.INPUTS, **getattr(step.module, "OPTIONAL_INPUTS", {})}
+    for word, item in inputs.items():
+        contract = contracts.get(word)
+        if contract is None or contract.kind != item.kind:
+            raise RecipeError(
+                f"{step.key}: {item.repo}@{item.tag} is of kind `{item.kind}` and cannot be its `{word}`"
+            )
+        if isinstance(contract, ModelSchema):
+            yield word, item.path
+        else:
+            dataset = store.read_dataset(item)
+            contract.check(dataset, f"{item.repo}@{item.tag}")
+            yield word, dataset
+
+
+def _manifest_fields(
+    step: Step, recipe: Recipe, inputs: dict[str, Stored], print_of: str, result: Result
+) -> dict[str, Any]:
+    return {
+        "stage": step.stage,
+        "settings": covered_settings(step),
+        "seed": recipe.seed,
+        "fingerprint": print_of,
+        "inputs": {word: {"ref": f"{s.repo}@{s.tag}", "digest": s.digest} for word, s in inputs.items()},
+        "teachers": [described(teacher) for teacher in step.teachers],
+        "student": described(step.student) if step.student else None,
+        "counts": {**_row_counts(step.output, result), **result.counts},
+        "metrics": result.metrics,
+        "cost": result.cost,
+        "packages": {"persyn-hf": __version__, **dict(_versions())},
+        "code_version": code_version(step),
+    }
+
+
+def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
+    """Rows in all and per split, for every dataset alike."""
+    if isinstance(schema, ModelSchema) or isinstance(result.data, Path):
+        return {}
+    splits = Counter(result.data[schema.split_by]) if schema.split_by else Counter()
+    return {"rows": len(result.data), **{f"rows_{split}": number for split, number in splits.items()}}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def _one_line(artifact: Stored, reused: bool) -> str:
+    counts = ", ".join(f"{key} {value:,}" for key, value in artifact.manifest.counts.items() if value)
+    what = "reused" if reused else "stored"
+    return f"{what} {artifact.repo}@{artifact.tag}" + (f" ({counts})" if counts else "")

@@ -1,0 +1,93 @@
+"""Stage `mix`: assignments and responses in, supervised fine-tuning rows out (PerSyn, section 2.2)."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from persyn_hf.core.mixing import chosen_responses, sft_rows
+from persyn_hf.errors import InputError
+from persyn_hf.recipe import Strict
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, SFT
+from persyn_hf.stage import Context, Result
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
+OPTIONAL_INPUTS = {"rewards": REWARDS}
+OUTPUT = SFT
+
+
+class Settings(Strict):
+    """Knobs of this stage. Their defaults live here and nowhere else."""
+
+    keep_incorrect: bool = True  # the paper keeps a wrong answer where the teacher has no right one
+
+
+def run(
+    settings: Settings,
+    context: Context,
+    *,
+    prompts: "Dataset",
+    assignments: "Dataset",
+    responses: "Dataset",
+    rewards: "Dataset | None" = None,
+) -> Result:
+    """Take each assigned prompt's response, in prompt order; count those that cannot be trained on, by reason."""
+    from datasets import Dataset
+
+    assigned = _assigned(prompts, assignments)
+    chosen = chosen_responses(assigned, responses)
+    measured: dict[tuple[str, str], float | None] = {}
+    if rewards is not None:
+        cells = zip(rewards["prompt_id"][:], rewards["teacher"][:], strict=True)
+        measured = dict(zip(cells, rewards["reward"][:], strict=True))
+    rows, dropped = sft_rows(prompts, assigned, chosen, measured, keep_incorrect=settings.keep_incorrect)
+    if not rows:
+        raise InputError(
+            f"none of {len(assigned)} assigned prompts has a response to train on "
+            f"({', '.join(f'{number} {reason}' for reason, number in dropped.items() if number)}); see `generate`"
+        )
+    counts = {"assigned": len(assigned)}
+    counts |= {f"dropped_{reason}": number for reason, number in dropped.items()}
+    kept = [chosen[row["prompt_id"]] for row in rows]
+    counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
+    order = [teacher.name for teacher in context.teachers]
+    return Result(data=Dataset.from_list(rows, features=OUTPUT.features), counts=counts, metrics=_metrics(kept, order))
+
+
+def _assigned(prompts: "Dataset", assignments: "Dataset") -> dict[str, str]:
+    """prompt_id -> teacher; refuses prompts with several teachers and prompts that are not known."""
+    assigned = dict(zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True))
+    if len(assigned) != len(assignments):
+        raise InputError(
+            f"`mix` needs one teacher per prompt, found {len(assignments)} assignments for {len(assigned)} prompts; "
+            f"give the assignments of a strategy, not those of `all`"
+        )
+    unknown = assigned.keys() - set(prompts["prompt_id"][:])
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} assigned prompts (first {min(unknown)}) are not in `prompts`; "
+            f"give the prompts that the assignments were made from"
+        )
+    return assigned
+
+
+def _metrics(kept: list[Any], order: list[str]) -> dict[str, Any]:
+    """Share of right answers among the judged, share of rows and mean tokens per teacher, in the order of the pool."""
+    judged = [response["is_correct"] for response in kept if response["is_correct"] is not None]
+    number = Counter(response["teacher"] for response in kept)
+    teachers = [*order, *sorted(set(number) - set(order))]
+    tokens = {
+        teacher: float(np.mean([response["num_tokens"] for response in kept if response["teacher"] == teacher]))
+        for teacher in teachers
+        if number[teacher]
+    }
+    return {
+        "correct_share": sum(judged) / len(judged) if judged else None,
+        "allocation": {teacher: number[teacher] / len(kept) for teacher in teachers},
+        "mean_tokens": tokens,
+    }

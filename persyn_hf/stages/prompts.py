@@ -1,0 +1,285 @@
+"""Stage `prompts`: any file or Hub dataset in, one row per prompt out, its split drawn once and for all.
+
+A prompt without text, a second copy of a prompt and, where references are needed, a prompt without a usable one are
+left out and counted, never mended.
+"""
+
+import csv
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from persyn_hf.backends.harness import final_answer
+from persyn_hf.errors import InputError
+from persyn_hf.recipe import Strict, nearest
+from persyn_hf.schemas import PROMPTS, prompt_id
+from persyn_hf.stage import Context, Result
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+INPUTS: dict[str, Any] = {}
+OUTPUT = PROMPTS
+
+SPLITS = ("calibration", "dev", "pool")
+PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
+
+
+class Columns(Strict):
+    """Which column of the source holds what."""
+
+    prompt: str = "prompt"  # text, or a list of {role, content} that ends with the user's turn
+    reference: str | None = None
+    topic: str | None = None
+    split: str | None = None  # calibration, dev or pool, already drawn
+
+
+class Settings(Strict):
+    """Where the prompts come from and how they are split."""
+
+    path: str | None = None  # .jsonl, .json, .csv or .parquet
+    dataset: str | None = None  # Hub id
+    config: str | None = None
+    revision: str | None = None
+    source_split: str = "train"
+    columns: Columns = Columns()
+    reference_after: str | None = None  # keep what follows the last of these marks: "####" for GSM8K
+    references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
+    calibration: int | None = Field(default=None, ge=1)  # null: the paper's, or all that the split column names
+    dev: int | None = Field(default=None, ge=0)  # likewise
+    pool: int | None = Field(default=None, ge=0)  # null: all the rest
+    limit: int | None = Field(default=None, ge=1)  # rows of the source that are read at most
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if (self.path is None) == (self.dataset is None):
+            found = "neither" if self.path is None else "both"
+            raise ValueError(f"exactly one of `path` and `dataset` must be set, found {found}")
+        if self.references != "none" and self.columns.reference is None:
+            raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
+        return self
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Read, clean and split. Rows come out as calibration, dev, pool, each in the order of the source."""
+    source = Path(settings.path).name if settings.path else str(settings.dataset)  # the same on every machine
+    counts: Counter[str] = Counter()
+    rows = list(_clean(_read(settings), settings, source, counts))
+    if settings.references == "math":
+        rows = _keep_parsable(rows, context, counts)
+    if not rows:
+        dropped = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
+        raise InputError(f"{source} gives no usable prompt ({dropped}); check `prompts.columns` and `references`")
+    if settings.columns.split is None:
+        rows = _draw(rows, settings, context.seed, source)
+    else:
+        rows = _take(rows, settings, source)
+    for split in SPLITS:
+        counts[split] = sum(row["split"] == split for row in rows)
+    names = ("read", "kept", "duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", *SPLITS)
+    counts["kept"] = len(rows)
+    return Result(data=_dataset(rows), counts={name: counts[name] for name in names})
+
+
+def _read(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Rows of the source, its columns checked against the first hundred."""
+    rows = _read_hub(settings) if settings.path is None else _read_file(Path(settings.path))
+    source = settings.path or settings.dataset
+    head = list(itertools.islice(rows, 100))
+    if not head:
+        raise InputError(f"{source} holds no rows; `prompts` needs at least one")
+    known = list(dict.fromkeys(key for row in head for key in row))
+    for key, column in settings.columns.model_dump().items():
+        if column is not None and column not in known:
+            raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
+    return itertools.islice(itertools.chain(head, rows), settings.limit)
+
+
+def _read_file(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a file, one at a time (a .json file, which is one value, is read whole)."""
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: `prompts.path` must end in {', '.join(readers)}, found `{path.suffix}`")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is no file; `prompts.path` must name a file")
+    try:
+        for row in readers[path.suffix](path):
+            if not isinstance(row, dict):
+                raise ValueError(f"a row is {type(row).__name__}, not an object with named columns")
+            yield row
+    except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
+        raise InputError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}") from None
+
+
+def _read_jsonl(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error}") from None
+
+
+def _read_json(path: Path) -> Iterator[Any]:
+    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(rows, list):
+        raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
+    yield from rows
+
+
+def _read_csv(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _read_parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+def _read_hub(settings: Settings) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        dataset = load_dataset(
+            settings.dataset, settings.config, revision=settings.revision, split=settings.source_split
+        )
+    except (ValueError, OSError) as error:  # not found, no such config or split, no network: all are one of these
+        raise InputError(
+            f"the dataset {settings.dataset} cannot be loaded: {' '.join(str(error).split())}; "
+            "check `prompts.dataset`, `config`, `revision` and `source_split`"
+        ) from None
+    yield from dataset
+
+
+def _clean(
+    source_rows: Iterator[dict[str, Any]], settings: Settings, source: str, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the `PROMPTS` contract, `split` still as the source gives it (or None)."""
+    columns, seen = settings.columns, set()
+    for row in source_rows:
+        counts["read"] += 1
+        messages = _messages(row.get(columns.prompt))
+        if isinstance(messages, str):
+            counts[messages] += 1
+            continue
+        reference = _text(row.get(columns.reference)) if columns.reference else None
+        if reference is not None and settings.reference_after is not None:
+            reference = final_answer(reference, settings.reference_after)
+        name = prompt_id(messages)
+        if name in seen:
+            counts["duplicates"] += 1
+            continue
+        seen.add(name)
+        if reference is None and columns.reference:
+            counts["reference_missing"] += 1
+            if settings.references != "none":
+                continue
+        yield {
+            "prompt_id": name,
+            "messages": messages,
+            "reference": reference,
+            "source": source,
+            "topic": _text(row.get(columns.topic)) if columns.topic else None,
+            "split": row.get(columns.split) if columns.split else None,
+        }
+
+
+def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]:
+    """The conversation, or why there is none."""
+    if value is None or isinstance(value, str):
+        text = (value or "").strip()
+        return [{"role": "user", "content": text}] if text else "empty"
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return "not_text"
+    if not value:
+        return "empty"
+    turns = [{"role": turn.get("role"), "content": turn.get("content")} for turn in value]
+    if not all(isinstance(turn["role"], str) and isinstance(turn["content"], str) for turn in turns):
+        return "not_text"
+    if turns[-1]["role"] != "user":
+        return "not_text"
+    turns[-1]["content"] = turns[-1]["content"].strip()
+    return turns if turns[-1]["content"] else "empty"
+
+
+def _text(value: Any) -> str | None:
+    """A cell as text: numbers as written, NaN and blank cells as None."""
+    if value is None or value != value:
+        return None
+    return str(value).strip() or None
+
+
+def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:
+    from persyn_hf.backends.verifier import Verifier
+
+    context.progress.start("checking references", total=len(rows))
+    kept: list[dict[str, Any]] = []
+    with Verifier(workers=1, timeout_s=5) as verifier:
+        for start in range(0, len(rows), 256):
+            chunk = rows[start : start + 256]
+            good = verifier.parses([row["reference"] for row in chunk])
+            kept += [row for row, parses in zip(chunk, good, strict=True) if parses]
+            context.progress.advance(len(chunk))
+    counts["reference_unparsable"] = len(rows) - len(kept)
+    return kept
+
+
+def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str) -> list[dict[str, Any]]:
+    """A seeded shuffle decides the split, once."""
+    sizes = {split: getattr(settings, split) for split in SPLITS}
+    sizes |= {split: size for split, size in PAPER_SIZES.items() if sizes[split] is None}
+    needed = sum(size for size in sizes.values() if size is not None)
+    if len(rows) < needed:
+        asked = ", ".join(f"`{split}` {size}" for split, size in sizes.items() if size is not None)
+        raise InputError(
+            f"{source} gives {len(rows)} usable prompts, but {asked} ask for {needed}; "
+            "lower these sizes or give more prompts"
+        )
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    start, drawn = 0, []
+    for split in SPLITS:
+        size = sizes[split]
+        chosen = order[start:] if size is None else order[start : start + size]
+        drawn += [rows[index] | {"split": split} for index in sorted(chosen)]
+        start += len(chosen)
+    return drawn
+
+
+def _take(rows: list[dict[str, Any]], settings: Settings, source: str) -> list[dict[str, Any]]:
+    """The split column decides; a size in the settings keeps that many, the first ones."""
+    unknown = next((row["split"] for row in rows if row["split"] not in SPLITS), None)
+    if unknown is not None or any(row["split"] is None for row in rows):
+        raise InputError(
+            f"{source}: column `{settings.columns.split}` holds {unknown!r}; its values must be {', '.join(SPLITS)}"
+        )
+    taken = []
+    for split in SPLITS:
+        members, size = [row for row in rows if row["split"] == split], getattr(settings, split)
+        if size is not None and len(members) < size:
+            raise InputError(
+                f"{source} gives {len(members)} usable prompts of split {split}, but `{split}` asks for {size}; "
+                "lower it or give more prompts"
+            )
+        taken += members[:size]
+    return taken
+
+
+def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_list(rows, features=OUTPUT.features)

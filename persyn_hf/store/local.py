@@ -1,0 +1,276 @@
+"""The local store: a Hugging Face cache directory of datasets and models with manifests, digests and fixed tags.
+
+`huggingface_hub.scan_cache_dir(root)` lists it and `snapshot_download(..., cache_dir=root, local_files_only=True)`
+reads it. What is persyn's own (lock, journal, work folders) lies under `root/.persyn`.
+"""
+
+import builtins
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.recipe import NAME, nearest
+from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
+from persyn_hf.store import parquet, publish
+from persyn_hf.store.cards import render_card
+from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced
+from persyn_hf.store.lock import StoreLock
+from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, read_manifest
+from persyn_hf.store.stored import (
+    COMMIT,
+    TYPE_KINDS,
+    Stored,
+    next_tag,
+    repo_folder,
+    repo_of,
+    split_ref,
+    tag_order,
+)
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+def default_root() -> Path:
+    """`PERSYN_STORE`, else `./artifacts`."""
+    return Path(os.environ.get("PERSYN_STORE") or "artifacts")
+
+
+class Store:
+    """Artifacts under one root folder. Reading needs no lock; `put` takes it where the caller does not hold it."""
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root if root is not None else default_root()).expanduser().absolute()
+        self._lock = StoreLock(self.root, self.state_dir)
+        self._putting = threading.RLock()
+
+    @property
+    def state_dir(self) -> Path:
+        return self.root / ".persyn"
+
+    @contextmanager
+    def lock(self, wait: bool = False) -> Iterator[None]:
+        """Hold the store against other processes; taking it removes what killed ones left.
+
+        Raises:
+            StoreError: another process holds it (its pid, command and since when are named) and `wait` is false.
+        """
+        with self._lock.hold(wait) as first:
+            if first:
+                with disk_faults(self.root):
+                    publish.clean(self.root, self.state_dir)
+            yield
+
+    def put(
+        self,
+        *,
+        repo: str,
+        schema: Schema | ModelSchema,
+        data: "Dataset | Path",
+        fields: Mapping[str, Any],
+        recipe_name: str = "",
+        license: str | None = None,
+        language: str | None = None,
+        tag: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        shard_rows: int = parquet.SHARD_ROWS,
+    ) -> Stored:
+        """Store an artifact with its card and manifest, whole or not at all.
+
+        Content that a tag of the repository holds already is not written again: that tag is returned.
+
+        Args:
+            data: a dataset of the contract `schema`, or the folder of a model.
+            fields: `stage` and the other fields of `Manifest` that the store cannot know itself.
+            tag: null is the next free v1, v2, ...; a tag never changes its content.
+            extra: see `render_card`.
+            shard_rows: a new parquet file is begun after so many rows.
+
+        Raises:
+            StoreError: the tag holds other content, a file is no safetensors, or the disk refuses.
+        """
+        repo_dir = self._repo_dir(repo, schema.kind)
+        if tag is not None and (not NAME.match(tag) or tag == "main" or COMMIT.fullmatch(tag)):
+            raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")
+        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
+            rows, files = _stage_data(repo, schema, data, stage / "files", shard_rows)
+            known = {"repo": repo, "kind": schema.kind, "schema_version": schema.version, "rows": rows, "files": files}
+            draft = Manifest(**{**fields, **known})
+            draft = draft.model_copy(update={"digest": draft.content_digest()})
+            tag, same = self._choose_tag(draft, tag)
+            if same is None or not self._is_whole(repo, schema.kind, same):
+                card = render_card(schema, draft, recipe_name, license, language, {**(extra or {}), "tag": tag})
+                _install(stage, repo_dir, draft, card)
+                publish.write_ref(repo_dir, "main", draft.commit, stage)
+            elif self._open(repo, schema.kind, same).manifest.fingerprint != draft.fingerprint:
+                # other settings of no effect, or newer code, led to the same content: `find` must know it too
+                note = self._note(repo, schema.kind, draft.fingerprint)
+                note.parent.mkdir(exist_ok=True)
+                replace_atomically(note, draft.digest, stage)
+            if same != tag:
+                publish.write_ref(repo_dir, tag, draft.commit, stage)
+            return self._open(repo, schema.kind, tag)
+
+    def find(self, repo: str, kind: str, fingerprint: str) -> Stored | None:
+        """The newest tag of the repository that a stage of this fingerprint made, every file of it checked.
+
+        Raises:
+            DamagedArtifact: it is stored, but one of its files is not what was written.
+        """
+        note = self._note(repo, kind, fingerprint)
+        digest = note.read_text(encoding="utf-8", errors="replace") if note.is_file() else None
+        for tag in reversed(self._tags(repo, kind)):
+            stored = self._open(repo, kind, tag)
+            if stored.kind == kind and (stored.manifest.fingerprint == fingerprint or stored.digest == digest):
+                stored.check()
+                return stored
+        return None
+
+    def get(self, ref: str, kind: str | None = None) -> Stored:
+        """The artifact "NAMESPACE/NAME@TAG"; without a tag the one stored last, under its newest tag.
+
+        Raises:
+            StoreError: it is not in this store, or of another kind than asked for.
+        """
+        repo, tag = split_ref(ref)
+        for some_kind in [kind] if kind else TYPE_KINDS.values():
+            refs = self.refs(repo, some_kind)
+            if tag in refs:
+                same = [name for name in self._tags(repo, some_kind) if tag == "main" and refs[name] == refs[tag]]
+                stored = self._open(repo, some_kind, same[-1] if same else tag)
+                if kind not in (None, stored.kind):
+                    raise StoreError(f"{ref} is of kind `{stored.kind}`, needed is `{kind}`; name another artifact")
+                return stored
+        raise StoreError(f"{ref} is not in the store {self.root}{nearest(ref, [item.ref for item in self.list()])}")
+
+    def list(self) -> builtins.list[Stored]:
+        """Every tag of every repository, by name."""
+        folders = sorted(folder.name for folder in self.root.iterdir()) if self.root.is_dir() else []
+        repos = [found for folder in folders if (found := repo_of(folder)) is not None]
+        return [self._open(repo, kind, tag) for repo, kind in repos for tag in self._tags(repo, kind)]
+
+    def read_dataset(self, stored: Stored, config: str | None = None, split: str | None = None) -> "Dataset":
+        """Rows of a dataset artifact in the order in which they were written; None: all configs, all splits."""
+        if isinstance(SCHEMAS[stored.kind], ModelSchema):
+            raise StoreError(
+                f"{stored.ref} is a `{stored.kind}`, a model without rows; its files lie in {stored.path}"
+            )
+        return parquet.read_dataset(stored.path, stored.manifest.rows, stored.ref, config, split)
+
+    def refs(self, repo: str, kind: str) -> dict[str, str]:
+        """Every tag of a repository, and `main`, with the commit it names."""
+        folder = self._repo_dir(repo, kind) / "refs"
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
+
+    def _tags(self, repo: str, kind: str) -> builtins.list[str]:
+        return sorted(self.refs(repo, kind).keys() - {"main"}, key=tag_order)
+
+    def _repo_dir(self, repo: str, kind: str) -> Path:
+        return self.root / repo_folder(repo, kind)
+
+    def _note(self, repo: str, kind: str, fingerprint: str) -> Path:
+        """Where it is noted that a fingerprint led to content that was stored under another one."""
+        name = hashlib.sha256(f"{repo}\n{kind}\n{fingerprint}".encode()).hexdigest()
+        return self.state_dir / "same_content" / name
+
+    def _choose_tag(self, draft: Manifest, tag: str | None) -> tuple[str, str | None]:
+        """The tag to be used, and a tag that holds the same content already."""
+        refs = {name: commit for name, commit in self.refs(draft.repo, draft.kind).items() if name != "main"}
+        same = sorted((name for name, commit in refs.items() if commit == draft.commit), key=tag_order)
+        if tag is None:
+            return (same[0], same[0]) if same else (next_tag(list(refs)), None)
+        if tag in refs and refs[tag] != draft.commit:
+            raise StoreError(
+                f"{draft.repo}@{tag} already holds other content, digest {refs[tag]}; this run made {draft.commit}; "
+                f"tags never change: set `version` to a new one, or leave it out for {next_tag(list(refs))}"
+            )
+        return tag, tag if tag in same else same[0] if same else None
+
+    def _is_whole(self, repo: str, kind: str, tag: str) -> bool:
+        try:
+            self._open(repo, kind, tag).check()
+        except DamagedArtifact:
+            return False
+        return True
+
+    def _open(self, repo: str, kind: str, tag: str) -> Stored:
+        repo_dir = self._repo_dir(repo, kind)
+        ref = repo_dir / "refs" / tag
+        commit = ref.read_text(encoding="utf-8", errors="replace")
+        snapshots = repo_dir / "snapshots"
+        path = snapshots / commit
+        if not COMMIT.fullmatch(commit) or not path.is_dir():
+            raise DamagedArtifact(
+                f"{repo}@{tag}: {ref} holds {commit[:80]!r}, needed is the name of a folder in {snapshots}; "
+                f"delete {ref} and run again to make the artifact anew"
+            )
+        manifest = read_manifest(path, f"{repo}@{tag}")
+        return Stored(repo=repo, kind=manifest.kind, tag=tag, digest=manifest.digest, path=path, manifest=manifest)
+
+
+def _stage_data(
+    repo: str, schema: Schema | ModelSchema, data: "Dataset | Path", folder: Path, shard_rows: int
+) -> tuple[parquet.Rows, dict[str, str]]:
+    """Write the data files of an artifact; returns rows per config and split, and path -> sha256."""
+    if isinstance(schema, ModelSchema) is not isinstance(data, Path):
+        needed = "the folder of a model" if isinstance(schema, ModelSchema) else "a dataset"
+        raise StoreError(f"{repo} of kind `{schema.kind}` is made of {needed}, got {type(data).__name__}")
+    if isinstance(data, Path):
+        return {}, publish.stage_model(data, folder)
+    assert isinstance(schema, Schema)
+    schema.check(data, repo)
+    rows = parquet.write_dataset(data, schema, folder, shard_rows)
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    return rows, {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
+
+
+def _install(stage: Path, repo_dir: Path, draft: Manifest, card: str) -> None:
+    """Add card and manifest to the staged data files and put the whole in place."""
+    files = stage / "files"
+    write_synced(files / CARD, card)
+    manifest = draft.model_copy(update={"files": {**draft.files, CARD: file_digest(files / CARD)}})
+    write_synced(files / MANIFEST, manifest.to_json())
+    digests = {**manifest.files, MANIFEST: file_digest(files / MANIFEST)}
+    publish.install(stage, repo_dir, manifest.commit, digests)
+
+
+def load_artifact(
+    ref: str, config: str | None = None, split: str | None = None, store: Store | str | Path | None = None
+) -> "Dataset | DatasetDict | str":
+    """Load "NAMESPACE/NAME@TAG" from the store or, where it is not there, from the Hub.
+
+    Args:
+        config: one config (a teacher, a task); null: all of them together.
+        split: one split; null: all of them, as a `DatasetDict`.
+        store: a store or its root; null: `PERSYN_STORE`, else `./artifacts`.
+
+    Returns:
+        A `Dataset` where `split` is given, else a `DatasetDict`; for a model the path of its folder.
+
+    Raises:
+        StoreError: neither holds it, or it has no such config or split.
+        DamagedArtifact: a file does not match its digest.
+    """
+    from datasets import DatasetDict
+
+    from persyn_hf.store.hub_read import download
+
+    store = store if isinstance(store, Store) else Store(store)
+    repo, tag = split_ref(ref)
+    here = any(tag in store.refs(repo, kind) for kind in TYPE_KINDS.values())
+    stored = store.get(ref) if here else download(ref, store.root)
+    stored.check(as_written=here)
+    if isinstance(SCHEMAS[stored.kind], ModelSchema):
+        return str(stored.path)
+    rows = stored.manifest.rows
+    if split is not None or config not in (None, *rows):
+        return store.read_dataset(stored, config, split)
+    splits = sorted({name for key, parts in rows.items() if config in (None, key) for name in parts})
+    return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})

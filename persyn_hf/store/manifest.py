@@ -1,0 +1,155 @@
+"""The manifest `persyn.json`: how an artifact was made, from what, and the digest of every file of it."""
+
+import datetime
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from persyn_hf.errors import DamagedArtifact
+
+
+MANIFEST = "persyn.json"
+CARD = "README.md"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def utc_now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Frozen):
+    """One artifact that a stage read."""
+
+    ref: str  # NAMESPACE/NAME@TAG
+    digest: str
+
+
+class Manifest(_Frozen):
+    """All that is known of an artifact. Times, versions and cost are not part of `digest`."""
+
+    stage: str
+    kind: str
+    schema_version: int
+    repo: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    fingerprint: str = ""
+    inputs: dict[str, Input] = Field(default_factory=dict)
+    teachers: tuple[dict[str, Any], ...] = ()  # in order; each has at least `name`
+    student: dict[str, Any] | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    cost: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    created_at: str = Field(default_factory=utc_now)
+    code_version: int | str = ""
+    rows: dict[str, dict[str, int]] = Field(default_factory=dict)  # config -> split -> rows; empty for models
+    files: dict[str, str] = Field(default_factory=dict)  # path -> sha256, of every file but persyn.json itself
+    digest: str = ""
+
+    @field_validator("settings", "teachers", "student", "metrics", "cost", mode="before")
+    @classmethod
+    def _json_values(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            value = [{"name": item} if isinstance(item, str) else item for item in value]
+        return plain(value)
+
+    @property
+    def commit(self) -> str:
+        """The local commit id: 40 hex digits of the content digest."""
+        return self.digest[:40]
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Teachers in the order of every `scores` list."""
+        return [str(teacher["name"]) for teacher in self.teachers]
+
+    def content_digest(self) -> str:
+        """The digest that the fields of this manifest lead to."""
+        return content_digest(
+            files=self.files,
+            kind=self.kind,
+            schema_version=self.schema_version,
+            settings=self.settings,
+            seed=self.seed,
+            inputs={keyword: item.digest for keyword, item in self.inputs.items()},
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Bring values to what JSON keeps: keys become text, numpy scalars numbers, numbers that are not finite null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"a manifest holds plain JSON values, got {type(value).__name__} {value!r}")
+
+
+def content_digest(
+    *,
+    files: Mapping[str, str],
+    kind: str,
+    schema_version: int,
+    settings: Mapping[str, Any],
+    seed: int,
+    inputs: Mapping[str, str],
+) -> str:
+    """Sha256 over the content of an artifact and what made it, as 64 hex digits.
+
+    Args:
+        files: path -> sha256; the card and the manifest are left out, so that times and cost do not count.
+        inputs: keyword -> content digest of the artifact that was read.
+    """
+    content = {
+        "files": {path: digest for path, digest in files.items() if path not in (CARD, MANIFEST)},
+        "kind": kind,
+        "schema_version": schema_version,
+        "settings": plain(settings),
+        "seed": seed,
+        "inputs": dict(inputs),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def read_manifest(folder: Path, ref: str) -> Manifest:
+    """Read `persyn.json` of a snapshot folder.
+
+    Raises:
+        DamagedArtifact: it is missing, no JSON, or no manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        reason = "is missing"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        reason = f"is no manifest ({f'`{where}`: ' if where else ''}{fault['msg'].splitlines()[0]})"
+    raise DamagedArtifact(
+        f"{ref}: its {MANIFEST} {reason}, found in {folder}; restore it from a copy, or "
+        f"delete the file of the tag in {folder.parent.parent / 'refs'} and run again to make the artifact anew"
+    )

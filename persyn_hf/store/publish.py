@@ -1,0 +1,114 @@
+"""Bring an artifact into a Hugging Face cache folder so that it is there whole or not at all.
+
+Files are staged under `.persyn/incoming/`, flushed, renamed into `blobs/`, linked from a snapshot that is renamed
+into place, and named by a ref last. What a killed process left is removed when the lock is next taken.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from persyn_hf.errors import StoreError
+from persyn_hf.store.disk import copy_synced, replace_atomically, sync_folder
+from persyn_hf.store.manifest import CARD, MANIFEST
+
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+
+
+@contextmanager
+def staging(state_dir: Path, repo_dir: Path) -> Iterator[Path]:
+    """A private folder on the store's disk, removed at the end; it remembers which repository it is for."""
+    stage = state_dir / "incoming" / uuid.uuid4().hex
+    try:
+        stage.mkdir(parents=True)
+        (stage / "repo").write_text(repo_dir.name, encoding="utf-8")
+        (stage / "files").mkdir()
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def clean(root: Path, state_dir: Path) -> None:
+    """Remove what killed processes left: staged files, and blobs that no snapshot links to. Only under the lock."""
+    incoming = state_dir / "incoming"
+    for stage in list(incoming.iterdir()) if incoming.is_dir() else []:
+        try:
+            repo_dir = root / (stage / "repo").read_text(encoding="utf-8")
+        except OSError:
+            repo_dir = None  # killed before it wrote the name, so before any blob
+        if repo_dir is not None and repo_dir.parent == root and (repo_dir / "blobs").is_dir():
+            linked = {os.readlink(link).rsplit("/", 1)[-1] for link in _links(repo_dir / "snapshots")}
+            for blob in (repo_dir / "blobs").iterdir():
+                if blob.name not in linked:
+                    blob.unlink()
+        shutil.rmtree(stage)
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_symlink())
+
+
+def stage_model(source: Path, target: Path) -> dict[str, str]:
+    """Copy the files of a model folder; returns path -> sha256. Its README.md and hidden files are left out.
+
+    Raises:
+        StoreError: no folder, no files, or a file that is loaded by unpickling.
+    """
+    if not source.is_dir():
+        raise StoreError(f"{source} is no folder; a model artifact is made of a folder that `from_pretrained` loads")
+    digests: dict[str, str] = {}
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix()
+        if not path.is_file() or name == CARD or any(part.startswith(".") for part in Path(name).parts):
+            continue
+        if path.suffix.lower() in PICKLES:
+            raise StoreError(
+                f"{path} is a pickle or may hold one, and loading it could run any code; save the weights as "
+                "safetensors and remove this file"
+            )
+        if name == MANIFEST:
+            raise StoreError(f"{path} has the name of the manifest that the store writes; rename it")
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        digests[name] = copy_synced(path, target / name)
+    if not digests:
+        raise StoreError(f"the folder {source} holds no model files; save the model there first")
+    return digests
+
+
+def install(stage: Path, repo_dir: Path, commit: str, files: Mapping[str, str]) -> None:
+    """Move `stage/files` into the blobs of the repository and put a snapshot of links in place.
+
+    A snapshot that is there already is replaced: it was found damaged. `files`: path -> sha256, manifest included.
+    """
+    if not repo_dir.exists():
+        skeleton = stage / "skeleton"
+        for name in ("blobs", "refs", "snapshots"):
+            (skeleton / name).mkdir(parents=True)
+        os.rename(skeleton, repo_dir)
+        sync_folder(repo_dir.parent)
+    snapshot, final = stage / "snapshot", repo_dir / "snapshots" / commit
+    for name, digest in files.items():
+        blob = repo_dir / "blobs" / digest
+        os.replace(stage / "files" / name, blob)
+        link = snapshot / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, (final / name).parent))
+    for folder in (repo_dir / "blobs", snapshot, *(path for path in snapshot.rglob("*") if _is_real_folder(path))):
+        sync_folder(folder)
+    if final.exists():
+        os.rename(final, stage / "damaged")
+    os.rename(snapshot, final)
+    sync_folder(final.parent)
+
+
+def _is_real_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def write_ref(repo_dir: Path, name: str, commit: str, stage: Path) -> None:
+    """Let a tag, or `main`, name a commit."""
+    replace_atomically(repo_dir / "refs" / name, commit, stage)

@@ -1,0 +1,124 @@
+"""One artifact of a store: its address, its place on the disk, and the check of every file of it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.recipe import NAME
+from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.store.disk import file_digest
+from persyn_hf.store.manifest import CARD, MANIFEST, Manifest
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_FOLDER = re.compile(r"(datasets|models)--(.+?)--(.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One artifact in a store."""
+
+    repo: str  # NAMESPACE/NAME
+    kind: str
+    tag: str  # `main` where it was asked for without a tag and has none
+    digest: str
+    path: Path  # snapshot folder, <repository>/snapshots/<commit>
+    manifest: Manifest
+
+    @property
+    def ref(self) -> str:
+        return f"{self.repo}@{self.tag}"
+
+    @property
+    def ref_file(self) -> Path:
+        """The file that gives the tag its commit."""
+        return self.path.parent.parent / "refs" / self.tag
+
+    def check(self, as_written: bool = True) -> None:
+        """Read every file of the artifact against the digests of its manifest.
+
+        Args:
+            as_written: by this store. False: by the Hub, whose commits and blobs have other names and where card and
+                manifest may have been edited; only the content is checked then.
+
+        Raises:
+            DamagedArtifact: names the file, the digest found and the one needed.
+        """
+        if as_written:
+            self._check_file(MANIFEST, blob_name(self.path / MANIFEST))
+        computed = self.manifest.content_digest()
+        if self.digest != computed or (as_written and self.path.name != self.manifest.commit):
+            raise DamagedArtifact(
+                f"{self.ref}: {MANIFEST} gives digest {self.digest} and the commit is {self.path.name}, needed is "
+                f"{computed} by the content; {self._remedy}"
+            )
+        for name, needed in self.manifest.files.items():
+            if as_written or name != CARD:
+                self._check_file(name, needed, linked=as_written)
+        for path in sorted(self.path.rglob("*")) if as_written else ():
+            name = path.relative_to(self.path).as_posix()
+            if not path.is_dir() and name not in (MANIFEST, *self.manifest.files):
+                raise DamagedArtifact(f"{self.ref}: the file {name} is not in its {MANIFEST}; remove {path}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"restore it from a copy, or delete {self.ref_file} and run again to make the artifact anew"
+
+    def _check_file(self, name: str, needed: str, linked: bool = True) -> None:
+        path = self.path / name
+        found = file_digest(path) if path.is_file() else "no file"
+        if found == needed and linked and blob_name(path) != needed:
+            found = f"a link to {blob_name(path) or 'nothing'}"
+        if found != needed:
+            raise DamagedArtifact(
+                f"{self.ref}: {name} is damaged, found {found}, needed {needed or 'a link to a blob'} ({path}); "
+                f"{self._remedy}"
+            )
+
+
+def blob_name(path: Path) -> str:
+    """The blob that a file of a snapshot links to, which is named by its sha256; "" for what is no link."""
+    return path.readlink().name if path.is_symlink() else ""
+
+
+def split_ref(ref: str) -> tuple[str, str]:
+    """("NAMESPACE/NAME", "TAG") of "NAMESPACE/NAME@TAG"; without a tag it is `main`."""
+    repo, _, tag = ref.partition("@")
+    if not NAME.match(tag or "main"):
+        raise StoreError(f"`{ref}` names no artifact; needed is NAMESPACE/NAME or NAMESPACE/NAME@TAG")
+    return repo, tag or "main"
+
+
+def repo_folder(repo: str, kind: str) -> str:
+    """Name of the repository's folder in a Hugging Face cache: `datasets--NAMESPACE--NAME`."""
+    namespace, _, name = repo.partition("/")
+    if not (NAME.match(namespace) and NAME.match(name)) or "--" in repo or ".." in repo or len(repo) > 96:
+        raise StoreError(
+            f"`{repo}` cannot name an artifact; needed is NAMESPACE/NAME of letters, digits, `.`, `_` and `-` "
+            "(no `--`, no `..`), together at most 96 characters"
+        )
+    if kind not in SCHEMAS:
+        raise StoreError(f"`{kind}` is no kind of artifact; known are {', '.join(SCHEMAS)}")
+    prefix = "models" if isinstance(SCHEMAS[kind], ModelSchema) else "datasets"
+    return f"{prefix}--{namespace}--{name}"
+
+
+def repo_of(folder: str) -> tuple[str, str] | None:
+    """A repository and one kind of its type, from the name of its folder; None for other folders."""
+    match = _FOLDER.fullmatch(folder)
+    return (f"{match[2]}/{match[3]}", TYPE_KINDS[match[1]]) if match else None
+
+
+TYPE_KINDS = {"datasets": "prompts", "models": "router"}  # any one kind of each repository type
+
+
+def tag_order(tag: str) -> list[tuple[int, str]]:
+    """Sort key that puts v2 before v10."""
+    return [(len(part), part) for part in re.split(r"(\d+)", tag)]
+
+
+def next_tag(tags: list[str]) -> str:
+    """The next free tag of v1, v2, ..."""
+    numbers = [int(tag[1:]) for tag in tags if re.fullmatch(r"v\d+", tag)]
+    return f"v{max(numbers, default=0) + 1}"

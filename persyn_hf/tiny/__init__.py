@@ -1,0 +1,1 @@
+"""The tiny world: questions, response styles, and small models trained from scratch, all on a CPU."""

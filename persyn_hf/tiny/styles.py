@@ -1,0 +1,82 @@
+"""Response styles: five ways to word the same correct steps, from a bare answer to a long doubting chain."""
+
+import random
+import re
+
+from persyn_hf.tiny.questions import Question
+from persyn_hf.tiny.steps import Step
+
+STYLES = ("terse", "eq", "verbal", "markdown", "long")
+
+_SPOKEN = {"+": "plus", "-": "minus", "*": "times", "/": "over", ">": "is more than", "<": "is less than"}
+_BOXED = re.compile(r"\\boxed\{(-?\d+)\}")
+
+# The long style draws each remark from several wordings: real long chains vary in wording far more than short
+# ones, and that variety is what makes them unlikely under a student that has seen few of them.
+_OPENINGS = ("Okay, let me think step by step.", "Alright, let me work through this.", "Hmm, let me see what is asked.",
+             "Let me think about this slowly.")
+_LINKS = ("Next,", "Then,", "After that,", "Now,")
+_DOUBTS = ("Wait, maybe it is {n}? Hmm, I am not sure.", "But wait, could it be {n}? I should look again.",
+           "Hold on, is it {n} instead?", "Wait, did I slip? It may be {n}.")
+_REDOES = ("Let me redo it.", "Let me go over it again.", "Once more:", "I will repeat the steps.")
+_AGREES = ("Okay, same.", "Good, the same result.", "So nothing changed.", "Right, it agrees.")
+_CHECKS = ("Let me verify: {check}. Yes, that works.", "Quick check: {check}. That fits.",
+           "To be sure: {check}. Fine.", "Also, {check}, so it holds.")
+_CLOSINGS = ("Therefore, the final answer is", "So the final answer is", "Thus I am confident that it is", "Hence the answer:")
+
+
+def respond(question: Question, style: str, rng: random.Random) -> str:
+    """A correct response in a style; only `long` draws from `rng`."""
+    if style not in _WRITERS:
+        raise ValueError(f"Unknown style {style!r}; styles: {', '.join(STYLES)}.")
+    return _WRITERS[style](question, rng)
+
+
+def boxed_answer(response: str) -> str | None:
+    """The whole number in the last `\\boxed{}`, or None."""
+    found = _BOXED.findall(response)
+    return found[-1] if found else None
+
+
+def drill(steps: list[Step]) -> str:
+    """A drill document: true steps and nothing else, `70 + 15 = 85. 83 > 19.`"""
+    return " ".join(f"{one}." for one in steps)
+
+
+def _terse(question: Question, rng: random.Random) -> str:
+    return f"\\boxed{{{question.answer}}}"
+
+
+def _eq(question: Question, rng: random.Random) -> str:
+    return f"{drill(list(question.steps))} The answer is \\boxed{{{question.answer}}}."
+
+
+def _speak(one: Step) -> str:
+    claim = f"{one.left} {_SPOKEN[one.op]} {one.right}"
+    return claim if one.result is None else f"{claim} makes {one.result}"
+
+
+def _verbal(question: Question, rng: random.Random) -> str:
+    told = ", and then ".join(_speak(one) for one in question.steps)
+    return f"We want {question.goal}. First, {told}. So the result is \\boxed{{{question.answer}}}."
+
+
+def _markdown(question: Question, rng: random.Random) -> str:
+    lines = [f"{number}. {one}" for number, one in enumerate(question.steps, start=1)]
+    return "\n".join(["## Solution", *lines, f"**Answer:** \\boxed{{{question.answer}}}"])
+
+
+def _long(question: Question, rng: random.Random) -> str:
+    first, *rest = question.steps
+    told = " ".join([f"First, {first}.", *(f"{rng.choice(_LINKS)} {one}." for one in rest)])
+    answer = int(question.answer)
+    doubted = rng.choice([answer + d for s in (1, 2, 9, 10, 11, 20) for d in (s, -s) if answer + d > 0])
+    check = str(question.check) if question.check else f"{answer} is in the list"
+    again = ", ".join(map(str, question.steps))
+    return (f"{rng.choice(_OPENINGS)}\n{told}\n"
+            f"{rng.choice(_DOUBTS).format(n=doubted)} {rng.choice(_REDOES)} {again}. {rng.choice(_AGREES)}\n"
+            f"{rng.choice(_CHECKS).format(check=check)}\n"
+            f"{rng.choice(_CLOSINGS)} \\boxed{{{answer}}}.")
+
+
+_WRITERS = {"terse": _terse, "eq": _eq, "verbal": _verbal, "markdown": _markdown, "long": _long}

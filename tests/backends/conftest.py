@@ -1,0 +1,16 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/backends/tiny_models.py
+
+from tiny_models import save_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of random models by architecture."""
+    root = tmp_path_factory.mktemp("models")
+    return {name: save_model(root / name, name, seed) for seed, name in enumerate(("qwen2", "llama", "gemma2"))}

@@ -1,0 +1,205 @@
+"""`prompts`: every kind of source, what is left out and counted, how the split is drawn."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe import read_section
+from persyn_hf.schemas import PROMPTS, prompt_id
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages import prompts
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def run(tmp_path: Path, seed: int = 0, **settings: Any) -> Result:
+    result = prompts.run(read_section(prompts.Settings, settings, "prompts"), Context(seed=seed, work_dir=tmp_path))
+    PROMPTS.check(result.data, "prompts")
+    return result
+
+
+def texts(result: Result, split: str | None = None) -> list[str]:
+    return [r["messages"][-1]["content"] for r in result.data if split in (None, r["split"])]
+
+
+def test_gsm8k(tmp_path: Path, root: Path) -> None:
+    """Real questions: Unicode, money, fractions, long ones; references behind #### with thousands separators."""
+    path = str(root / "tests" / "data" / "gsm8k_sample.jsonl")
+    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    result = run(
+        tmp_path,
+        path=path,
+        columns={"prompt": "question", "reference": "answer"},
+        reference_after="####",
+        references="math",
+        calibration=20,
+        dev=10,
+    )
+    assert result.counts == {
+        "read": 100, "kept": 100, "duplicates": 0, "empty": 0, "not_text": 0, "reference_missing": 0,
+        "reference_unparsable": 0, "calibration": 20, "dev": 10, "pool": 70,
+    }  # fmt: skip
+    expected = {line["question"].strip(): line["answer"].split("####")[1].strip().replace(",", "") for line in lines}
+    found = {row["messages"][0]["content"]: row["reference"] for row in result.data}
+    assert found == expected
+    assert any(reference.isdigit() and int(reference) >= 1000 for reference in found.values())
+    assert any(not question.isascii() for question in found)
+    assert all(row["prompt_id"] == prompt_id(row["messages"]) for row in result.data)
+    assert result.data.unique("source") == ["gsm8k_sample.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("x #### 1,234", "1234"), ("a #### b #### $1,234,567.50", "$1234567.50"), ("#### (1,200)", "(1,200)"),
+     ("#### 1,2", "1,2"), ("####", None), ("12", None), ("#### -3,000 m", "-3000 m"), ("#### 1,234.", "1234.")],
+)  # fmt: skip
+def test_final_answer(text: str, answer: str | None) -> None:
+    assert prompts.final_answer(text, "####") == answer
+
+
+def test_same_rows_from_every_kind_of_file(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Frage {i} über 5 €,\nzweite Zeile", "answer": str(i), "kind": "a"} for i in range(6)]
+    write(tmp_path / "p.jsonl", rows)
+    (tmp_path / "p.json").write_text(json.dumps(rows), encoding="utf-8")
+    with (tmp_path / "p.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (tmp_path / "hub").mkdir()
+    for path in (tmp_path / "p.parquet", tmp_path / "hub" / "train.parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    sources = [{"path": str(tmp_path / f"p.{kind}")} for kind in ("jsonl", "json", "csv", "parquet")]
+    for source in [*sources, {"dataset": str(tmp_path / "hub")}]:
+        result = run(
+            tmp_path, **source, columns={"reference": "answer", "topic": "kind"}, calibration=2, dev=1, pool=2, limit=5
+        )
+        assert result.counts["read"] == 5
+        assert sorted(texts(result)) == [row["prompt"] for row in rows[:5]]
+        assert {row["reference"] for row in result.data} == set("01234")
+        assert result.data.unique("topic") == ["a"]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " hi "}]
+    rows = [
+        {"prompt": "  one  ", "a": 1},
+        {"prompt": "one", "a": 2},  # the same once stripped; the first stays
+        {"prompt": "   ", "a": 1},
+        {"prompt": None, "a": 1},
+        {"prompt": 7, "a": 1},
+        {"prompt": {"x": 1}, "a": 1},
+        {"prompt": [{"role": "assistant", "content": "no question"}], "a": 1},
+        {"prompt": [{"role": "user", "content": ""}], "a": 1},
+        {"prompt": turns, "a": 0.5},
+        {"prompt": "no answer", "a": None},
+        {"prompt": "no parse", "a": "?"},
+    ]
+    path = write(tmp_path / "p.jsonl", rows)
+    kept = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"})
+    assert {name: count for name, count in kept.counts.items() if count} == {
+        "read": 11, "kept": 4, "duplicates": 1, "empty": 3, "not_text": 3, "reference_missing": 1,
+        "calibration": 1, "pool": 3,
+    }  # fmt: skip
+    by_text = {row["messages"][-1]["content"]: row for row in kept.data}
+    assert by_text["one"]["reference"] == "1"
+    assert by_text["hi"]["messages"][0] == turns[0]
+    assert by_text["no answer"]["reference"] is None
+    for references, names in (("text", ["one", "hi", "no parse"]), ("math", ["one", "hi"])):
+        result = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"}, references=references)
+        assert sorted(texts(result)) == sorted(names)
+        assert result.counts["reference_unparsable"] == (references == "math")
+
+
+def test_split_is_drawn_once_by_the_seed(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i:02}"} for i in range(40)]
+    path = write(tmp_path / "p.jsonl", rows)
+    one, same, other = (run(tmp_path, seed=seed, path=path, calibration=10, dev=5) for seed in (1, 1, 2))
+    assert one.data.to_list() == same.data.to_list()
+    assert texts(one, "calibration") != texts(other, "calibration")
+    assert one.data["split"][:] == ["calibration"] * 10 + ["dev"] * 5 + ["pool"] * 25
+    for split in prompts.SPLITS:
+        assert texts(one, split) == sorted(texts(one, split))  # the order of the source
+    assert sorted(texts(one)) == [row["prompt"] for row in rows]
+    assert run(tmp_path, seed=1, path=path, calibration=10, dev=5, pool=7).counts["pool"] == 7
+
+
+def test_split_from_a_column(tmp_path: Path) -> None:
+    names = ["pool", "calibration", "dev", "pool", "calibration"]
+    path = write(tmp_path / "p.jsonl", [{"prompt": f"p{i}", "s": name} for i, name in enumerate(names)])
+    result = run(tmp_path, path=path, columns={"split": "s"})
+    assert texts(result) == ["p1", "p4", "p2", "p0", "p3"]
+    assert texts(run(tmp_path, path=path, columns={"split": "s"}, calibration=1)) == ["p1", "p2", "p0", "p3"]
+    with pytest.raises(InputError, match="gives 1 usable prompts of split dev, but `dev` asks for 2; lower it"):
+        run(tmp_path, path=path, columns={"split": "s"}, dev=2)
+    path = write(tmp_path / "q.jsonl", [{"prompt": "p", "s": "train"}])
+    with pytest.raises(InputError, match="column `s` holds 'train'; its values must be calibration, dev, pool"):
+        run(tmp_path, path=path, columns={"split": "s"})
+
+
+def test_too_few_prompts(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{"prompt": f"p{i}"} for i in range(9)])
+    with pytest.raises(InputError) as error:
+        run(tmp_path, path=path, calibration=8, dev=2)
+    assert str(error.value) == (
+        "p.jsonl gives 9 usable prompts, but `calibration` 8, `dev` 2 ask for 10; "
+        "lower these sizes or give more prompts"
+    )
+    with pytest.raises(InputError, match="`calibration` 2500, `dev` 1000 ask for 3500"):
+        run(tmp_path, path=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "cannot be read as .jsonl: line 2: Expecting value"),
+        ("p.jsonl", '["a"]\n', "cannot be read as .jsonl: a row is list, not an object with named columns"),
+        ("p.jsonl", "\n\n", "holds no rows; `prompts` needs at least one"),
+        ("p.csv", "prompt\n", "holds no rows"),
+        ("p.jsonl", '{"promt": "a", "b": 1}\n', "no column `prompt` for `columns.prompt`, did you mean `promt`?"),
+        ("p.jsonl", '{"prompt": " "}\n', "gives no usable prompt (read 1, empty 1)"),
+        ("p.json", '{"prompt": "a"}', "it holds one dict, needed is a list of rows"),
+        ("p.parquet", "no parquet", "cannot be read as .parquet: "),
+        ("p.txt", "a", "must end in .jsonl, .json, .csv, .parquet, found `.txt`"),
+        ("p.jsonl", None, "does not exist or is no file"),
+    ],
+)  # fmt: skip
+def test_bad_files(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as error:
+        run(tmp_path, path=str(tmp_path / name))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_bytes_and_bad_dataset(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "\xff"}\n')
+    with pytest.raises(InputError, match=r"cannot be read as .jsonl: .*utf-8"):
+        run(tmp_path, path=str(tmp_path / "p.jsonl"))
+    with pytest.raises(InputError, match=r"the dataset no-one/nothing cannot be loaded: .*; check `prompts.dataset`"):
+        run(tmp_path, dataset="no-one/nothing")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of `path` and `dataset` must be set, found neither"),
+        ({"path": "a.jsonl", "dataset": "b/c"}, "exactly one of `path` and `dataset` must be set, found both"),
+        ({"path": "a.jsonl", "references": "math"}, "`references: math` needs `columns.reference`"),
+        ({"path": "a.jsonl", "columns": {"promt": "q"}}, "unknown key `promt`, did you mean `prompt`?"),
+        ({"path": "a.jsonl", "calibration": 0}, "prompts.calibration: input should be greater than or equal to 1"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        read_section(prompts.Settings, settings, "prompts")
+    assert message in str(error.value)

@@ -1,0 +1,215 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_models.py
+
+from tiny_models import TEMPLATE, save_model  # noqa: E402
+
+from persyn_hf.backends import learnability  # noqa: E402
+from persyn_hf.backends.learnability import LoadedStudent, score_responses  # noqa: E402
+from persyn_hf.errors import InputError, RecipeError  # noqa: E402
+from persyn_hf.recipe import Student, Teacher, read_section  # noqa: E402
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
+from persyn_hf.stage import Context, Result  # noqa: E402
+from persyn_hf.stages import score  # noqa: E402
+
+
+POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))
+QUESTIONS = ["What is 1 and 2?", "What is 30 and 4?", "never answered"]
+# (question, teacher, sample, response, is_correct, quality, selected)
+CELLS = [
+    (0, "a", 0, "3", True, 2.0, True),
+    (0, "a", 1, "4", False, None, False),
+    (0, "b", 0, "I think it is 5.", False, -1.0, True),
+    (0, "c", 0, "So the answer is 3.", True, 0.5, True),
+    (1, "a", 0, "34", None, None, True),
+    (1, "b", 0, "It is 34, surely.", True, 1.0, True),
+    (1, "c", 0, "", None, None, False),
+]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
+    return Student(name="s", model=str(save_model(tmp_path_factory.mktemp("student"))))
+
+
+def make_prompts() -> Dataset:
+    turns = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    columns = {
+        "prompt_id": [prompt_id(messages) for messages in turns],
+        "messages": turns,
+        "reference": ["3", "34", None],
+        "source": ["test"] * 3,
+        "topic": [None] * 3,
+        "split": ["calibration", "dev", "pool"],
+    }
+    return Dataset.from_dict(columns, features=PROMPTS.features)
+
+
+def make_responses(cells: list[tuple[Any, ...]] = CELLS) -> Dataset:
+    ids = make_prompts()["prompt_id"]
+    rows = [
+        {
+            "prompt_id": ids[question],
+            "teacher": teacher,
+            "sample_index": index,
+            "response": response,
+            "reasoning": None,
+            "finish_reason": "stop",
+            "num_prompt_tokens": 1,
+            "num_tokens": 1,
+            "is_correct": is_correct,
+            "quality": quality,
+            "selected": selected,
+            "status": "ok",
+            "error": None,
+            "split": "calibration",
+        }
+        for question, teacher, index, response, is_correct, quality, selected in cells
+    ]
+    return Dataset.from_list(rows, features=RESPONSES.features)
+
+
+def run(folder: Path, student: Student | None, responses: Dataset | None = None, **settings: Any) -> Result:
+    return score.run(
+        read_section(score.Settings, {"dtype": "float32"} | settings, "score"),
+        Context(seed=0, work_dir=folder, teachers=POOL, student=student),
+        prompts=make_prompts(),
+        responses=make_responses() if responses is None else responses,
+    )
+
+
+def column(result: Result, name: str) -> list[Any]:
+    assert isinstance(result.data, Dataset)
+    return list(result.data[name])
+
+
+def test_rewards_by_hand(tmp_path: Path, student: Student) -> None:
+    result = run(tmp_path, student)
+    assert isinstance(result.data, Dataset)
+    REWARDS.check(result.data, "rewards")
+    ids = make_prompts()["prompt_id"]
+    cells = list(zip(column(result, "prompt_id"), column(result, "teacher"), strict=True))
+    assert cells == [(ids[0], "b"), (ids[0], "a"), (ids[0], "c"), (ids[1], "b"), (ids[1], "a")]
+    assert column(result, "split") == ["calibration"] * 3 + ["dev"] * 2
+    assert column(result, "quality_raw") == [0.0, 1.0, 1.0, 1.0, None]
+    assert column(result, "quality_reward") == [0.0, 1.0, 1.0, 0.0, None]
+    assert student.model is not None
+    texts = ["I think it is 5.", "3", "So the answer is 3.", "It is 34, surely.", "34"]
+    turns = [[{"role": "user", "content": QUESTIONS[row]}] for row in (0, 0, 0, 1, 1)]
+    own = score_responses(LoadedStudent(student.model, dtype="float32"), turns, texts, max_length=256, batch_tokens=9)
+    raw = own.mean_logprob
+    assert column(result, "mean_logprob") == pytest.approx(raw.tolist(), abs=1e-4)
+    assert column(result, "num_tokens") == own.num_tokens.tolist()
+    low, high = min(raw[:3]), max(raw[:3])
+    expected = [(value - low) / (high - low) for value in raw[:3]]
+    assert column(result, "learnability_reward")[:3] == pytest.approx(expected, abs=1e-3)
+    reward = [0.6 * quality + 0.4 * value for quality, value in zip([0, 1, 1], expected, strict=True)]
+    assert column(result, "reward")[:3] == pytest.approx(reward, abs=1e-3)
+    assert column(result, "reward")[4] is None
+    assert column(result, "rank")[:3] == [1 + sum(other > mine for other in reward) for mine in reward]
+    assert column(result, "rank")[3:] == [1, None]
+    assert result.counts == {"cells": 5, "missing": 1, "unjudged": 1, "truncated": 0, "unrewarded": 1}
+    assert result.metrics["teachers"]["a"]["quality"] == 1.0
+    assert result.metrics["teachers"]["b"]["best"] == 0.5
+
+
+def test_another_alpha_costs_no_forward_pass(
+    tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path, student)
+    monkeypatch.setattr(score, "LoadedStudent", lambda *_, **__: pytest.fail("the student was loaded again"))
+    second = run(tmp_path, student, alpha=1.0, normalisation="none")
+    assert column(second, "mean_logprob") == column(first, "mean_logprob")
+    assert column(second, "reward") == column(second, "mean_logprob")
+    assert column(second, "reward")[4] is not None  # with alpha 1 quality need not be judged
+
+
+def test_a_run_that_was_cut_gives_the_same_numbers(
+    tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole", student, batch_tokens=60)
+    plain, calls = learnability._score_batch, []
+
+    def cut(*arguments: Any) -> np.ndarray:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(learnability, "_score_batch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", student, batch_tokens=60)
+    again = run(tmp_path / "cut", student, batch_tokens=60)
+    assert isinstance(again.data, Dataset) and isinstance(whole.data, Dataset)
+    assert again.data.to_dict() == whole.data.to_dict()
+    assert len(calls) > 3
+
+
+def test_other_qualities_and_learnabilities(tmp_path: Path, student: Student) -> None:
+    rates = run(tmp_path, student, quality="pass_rate")
+    assert column(rates, "quality_raw") == [0.0, 0.5, 1.0, 1.0, None]
+    given = run(tmp_path, student, quality="column", normalisation="none")
+    assert column(given, "quality_raw") == [-1.0, 2.0, 0.5, 1.0, None]
+    ratio = run(tmp_path, student, learnability="rank_surprisal", normalisation="none", alpha=1.0)
+    expected = [r / s for r, s in zip(column(ratio, "sum_min_rank"), column(ratio, "sum_logprob"), strict=True)]
+    assert all(value < 0 for value in expected)
+    assert column(ratio, "reward") == pytest.approx(expected)
+
+
+def test_without_learnability_no_student_is_needed(tmp_path: Path) -> None:
+    result = run(tmp_path, None, learnability="none", alpha=0.0)
+    assert column(result, "reward") == [0.0, 1.0, 1.0, 0.0, None]
+    assert column(result, "mean_logprob") == [None] * 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cut_response_is_counted_and_one_with_nothing_left_has_no_reward(tmp_path: Path, student: Student) -> None:
+    result = run(tmp_path, student, max_length=20)
+    assert result.counts["truncated"] > 0
+    gone = run(tmp_path, student, max_length=3)
+    assert column(gone, "num_tokens") == [0] * 5
+    assert column(gone, "mean_logprob") == column(gone, "reward") == [None] * 5
+
+
+def test_a_student_without_template_is_given_one(tmp_path: Path, student: Student) -> None:
+    bare = save_model(tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    named = Student(name="bare", model=str(bare))
+    with pytest.raises(InputError, match="has no chat template"):
+        run(tmp_path, named)
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    given = run(tmp_path, named, chat_template=str(tmp_path / "own.jinja"))
+    assert column(given, "mean_logprob") == column(run(tmp_path, student), "mean_logprob")
+
+
+def test_nothing_to_score(tmp_path: Path, student: Student) -> None:
+    result = run(tmp_path, student, make_responses().select([]))
+    assert result.counts == {"cells": 0, "missing": 0, "unjudged": 0, "truncated": 0, "unrewarded": 0}
+    REWARDS.check(result.data, "rewards")  # type: ignore[arg-type]
+
+
+def test_bad_input_is_a_sentence(tmp_path: Path, student: Student) -> None:
+    with pytest.raises(
+        RecipeError, match="score: `learnability: none` leaves nothing for alpha 0.4 to weigh; set `alpha: 0`"
+    ):
+        read_section(score.Settings, {"learnability": "none"}, "score")
+    with pytest.raises(RecipeError, match="score.alpha: input should be less than or equal to 1, got 3"):
+        read_section(score.Settings, {"alpha": 3}, "score")
+    with pytest.raises(RecipeError, match="`score` needs a student with a `model`"):
+        run(tmp_path, Student(name="x"))
+    with pytest.raises(InputError, match="the responses name the teacher `z`, the pool holds b, a, c; add it"):
+        run(tmp_path, student, make_responses([(0, "z", 0, "3", True, None, True)]))
+    with pytest.raises(InputError, match="has two selected responses of `a`; generate anew"):
+        run(tmp_path, student, make_responses([CELLS[0], (0, "a", 1, "3", True, None, True)]))
+    with pytest.raises(InputError, match="the chat template /no/such.jinja cannot be read"):
+        run(tmp_path, student, chat_template="/no/such.jinja")
+    stranger = make_responses().map(lambda row: row | {"prompt_id": "unknown"})
+    with pytest.raises(InputError, match="the prompt unknown, which is not among the prompts; give their prompts"):
+        run(tmp_path, student, stranger)

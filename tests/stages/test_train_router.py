@@ -1,0 +1,132 @@
+"""Stage `train_router`: what it trains on, what it keeps for dev, and what it says of too little."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from persyn_hf.backends.routers import load
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe import Teacher, read_section
+from persyn_hf.schemas import PROMPTS, REWARDS
+from persyn_hf.stage import Context
+from persyn_hf.stages import train_router
+
+
+POOL = ("adds", "rhymes")
+WORDS = ("sum of two numbers", "verse about the moon")
+
+
+def data(calibration: int, dev: int, measured: bool = True) -> tuple[Dataset, Dataset]:
+    """Prompts of two topics in turn; the teacher of the topic has quality 1, the other the better learnability."""
+    asked, scored = [], []
+    for index in range(calibration + dev + 2):
+        name = f"{index:04d}"
+        split = "calibration" if index < calibration else "dev" if index < calibration + dev else "pool"
+        messages = [{"role": "user", "content": f"{WORDS[index % 2]} {index}"}]
+        asked.append(
+            {"prompt_id": name, "messages": messages, "reference": None, "source": "t", "topic": None, "split": split}
+        )
+        for place, teacher in enumerate(POOL):
+            quality = float(place == index % 2)
+            row = {
+                **dict.fromkeys(REWARDS.names),
+                "prompt_id": name,
+                "teacher": teacher,
+                "quality_reward": quality,
+                "learnability_reward": 1 - quality,
+                "reward": 0.6 * quality + 0.4 * (1 - quality) if measured else None,
+                "truncated": False,
+                "split": split,
+            }
+            if split != "pool":
+                scored.append(row)
+    return (
+        Dataset.from_list(asked, features=PROMPTS.features),
+        Dataset.from_list(scored, features=REWARDS.features) if scored else Dataset.from_dict(
+            {name: [] for name in REWARDS.names}, features=REWARDS.features
+        ),
+    )
+
+
+def train(tmp_path, calibration=60, dev=20, measured=True, **settings):
+    prompts, rewards = data(calibration, dev, measured)
+    context = Context(seed=3, work_dir=tmp_path, teachers=tuple(Teacher(name=name) for name in POOL))
+    values = {"kind": "tfidf", **settings}
+    return train_router.run(
+        read_section(train_router.Settings, values, "train_router"), context, prompts=prompts, rewards=rewards
+    )
+
+
+def test_router_is_judged_on_dev_beside_its_baselines(tmp_path):
+    found = train(tmp_path)
+    assert found.counts == {
+        "prompts_without_pairs": 0,
+        "missing_cells": 0,
+        "train_prompts": 51,
+        "validation_prompts": 9,
+        "dev_prompts": 20,
+    }
+    assert found.metrics["router"]["gap_closed"]["value"] == pytest.approx(1.0)
+    assert found.metrics["random"]["hit_at_1"]["value"] == pytest.approx(0.5)
+    assert found.metrics["global_best"]["gap_closed"]["value"] == 0
+    assert found.metrics["oracle"]["reward"]["value"] == pytest.approx(0.6)
+    assert found.metrics["allocation"]["router"] == {"adds": 0.5, "rhymes": 0.5}
+    assert found.data == tmp_path / "router" and load(found.data).teachers == POOL
+    assert json.loads(json.dumps(found.metrics)) == found.metrics
+
+
+def test_the_same_seed_gives_the_same_metrics(tmp_path):
+    assert train(tmp_path / "a").metrics == train(tmp_path / "b").metrics
+
+
+def test_alpha_one_turns_the_preference_round(tmp_path):
+    prompts, _ = data(60, 20)
+    asked = [row["messages"] for row in prompts if row["split"] == "dev"]
+    with_quality, without = (load(train(tmp_path / str(a), alpha=a).data).scores(asked) for a in (None, 1))
+    assert (with_quality.argmax(axis=1) != without.argmax(axis=1)).all()
+
+
+def test_dev_rewards_take_no_part_in_training(tmp_path):
+    """Other dev prompts, the same router."""
+    few, many = (load(train(tmp_path / str(dev), dev=dev).data) for dev in (4, 40))
+    asked = [[{"role": "user", "content": "sum"}]]
+    assert (few.scores(asked) == many.scores(asked)).all()
+
+
+def test_validation_slice_does_not_hang_on_the_order_of_the_rows():
+    from persyn_hf.backends.routers import Labelled
+
+    ids = [f"{i:03d}" for i in range(40)]
+    rewards = np.arange(80.0).reshape(40, 2)
+    forward = train_router._hold_out((ids, Labelled(ids, rewards)), 0.25)
+    back = train_router._hold_out((ids[::-1], Labelled(ids[::-1], rewards[::-1])), 0.25)
+    assert set(forward[1][0]) == set(back[1][0]) and len(forward[1][0]) == 10
+    assert not set(forward[0][0]) & set(forward[1][0])
+    assert train_router._hold_out((ids, Labelled(ids, rewards)), 0)[1][0] == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"calibration": 0}, "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
+         "train a router; raise `prompts.calibration`, or look for failures in the rewards"),
+        ({"dev": 1}, "1 dev prompts have rewards of two teachers or more, at least 2 are needed to train a router; "
+         "raise `prompts.dev`, or look for failures in the rewards"),
+        ({"measured": False}, "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
+         "train a router; raise `prompts.calibration`, or look for failures in the rewards"),
+    ],
+)
+def test_too_few_prompts(tmp_path, sizes, message):
+    with pytest.raises(InputError) as caught:
+        train(tmp_path, **sizes)
+    assert str(caught.value) == message
+
+
+def test_faults_in_the_settings(tmp_path):
+    with pytest.raises(RecipeError, match="train_router: unknown key `epoch`, did you mean `epochs`?"):
+        train(tmp_path, epoch=3)
+    with pytest.raises(RecipeError, match="train_router.alpha: input should be less than or equal to 1, got 2"):
+        train(tmp_path, alpha=2)
+    assert read_section(train_router.Settings, {"tau": 1, "alpha": 1, "l2": [1]}, "train_router").l2 == (1.0,)

@@ -1,0 +1,144 @@
+"""The whole chain on the tiny world: every stage with its real models, killed, resumed, verified, damaged."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from persyn_hf.cli import main
+from persyn_hf.store.local import Store
+
+
+SMALL = [
+    "strategies=[persyn, oracle, car]",
+    "prompts.calibration=24",
+    "prompts.dev=12",
+    "prompts.pool=12",
+    "evaluate.limit=8",
+]
+
+
+def command(recipe: Path, store: Path, overrides: list[str]) -> list[str]:
+    sets = [part for override in overrides for part in ("--set", override)]
+    return ["run", str(recipe), "--store", str(store), *sets]
+
+
+def digests(store: Path) -> dict[str, str]:
+    return {f"{item.repo}@{item.tag}": item.digest for item in Store(store).list()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, float]:
+    """A store with the finished chain, and the seconds it took, start-up of the process included."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    begun = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "persyn_hf.cli", *command(root / "recipes/tiny/smoke.yaml", store, SMALL)],
+        check=True,
+        capture_output=True,
+    )
+    return store, time.monotonic() - begun
+
+
+def test_the_chain_ends_in_evaluated_students(
+    undisturbed: tuple[Path, float], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = undisturbed[0]
+    names = {ref.split("@")[0].removeprefix("tiny/smoke-") for ref in digests(store)}
+    for strategy in ("persyn", "oracle", "car"):
+        for kind in ("assignments", "responses", "sft", "student", "evaluation"):
+            assert f"{kind}-qwen-student-{strategy}" in names
+    sft = Store(store).get("tiny/smoke-sft-qwen-student-persyn@v1")
+    assert sft.manifest.counts["rows"] <= 24 + 12, "calibration and pool, one teacher each"
+    assert main(["run", *command(root / "recipes/tiny/smoke.yaml", store, SMALL)[1:]]) == 0
+    assert "\n0 of " in capsys.readouterr().out, "a second run reuses everything"
+
+
+def test_loading_as_a_stranger_would(undisturbed: tuple[Path, float]) -> None:
+    from datasets import load_dataset
+    from huggingface_hub import snapshot_download
+
+    from persyn_hf import load_artifact
+
+    store = undisturbed[0]
+    folder = snapshot_download(
+        "tiny/smoke-responses", repo_type="dataset", revision="v1", cache_dir=store, local_files_only=True
+    )
+    theirs = load_dataset(folder, "qwen-gen", split="dev", cache_dir=str(store.parent / "cache"))
+    ours = load_artifact("tiny/smoke-responses@v1", config="qwen-gen", split="dev", store=store)
+    assert theirs.to_list() == ours.to_list()
+    assert len(ours) == 12 * 2
+
+
+def test_one_changed_byte_anywhere_fails_verification_by_name(
+    undisturbed: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, last = undisturbed[0], "tiny/smoke-evaluation-qwen-student-persyn@v1"
+    assert main(["artifacts", "verify", last, "--store", str(store)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("tiny/smoke-prompts@v1" in line for line in lines), "it walks to the prompts"
+    rng = random.Random(0)
+    chain = [line.split()[1].split("@")[0].replace("/", "--") for line in lines if line.startswith("ok ")]
+    files = [file for name in chain for file in store.glob(f"*--{name}/snapshots/*/**/*") if file.is_file()]
+    assert len(files) > 40
+    for file in rng.sample(files, 25):
+        blob = file.resolve()
+        original = blob.read_bytes()
+        blob.chmod(0o644)
+        place = rng.randrange(len(original))
+        blob.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
+        assert main(["artifacts", "verify", last, "--store", str(store)]) == 2, file
+        message = capsys.readouterr().err
+        assert file.name in message, (file, message)
+        blob.write_bytes(original)
+    assert main(["artifacts", "verify", last, "--store", str(store)]) == 0
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_killed_at_random_moments_the_chain_ends_with_the_same_digests(
+    undisturbed: tuple[Path, float], tmp_path: Path, root: Path, kills: int
+) -> None:
+    expected, seconds = digests(undisturbed[0]), undisturbed[1]
+    store, rng = tmp_path / "store", random.Random(kills)
+    arguments = [sys.executable, "-m", "persyn_hf.cli", *command(root / "recipes/tiny/smoke.yaml", store, SMALL)]
+    for _ in range(kills):
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            process.wait(timeout=rng.uniform(1.0, max(4.0, seconds * (0.9 if kills < 10 else 0.5))))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert digests(store) == expected
+
+
+def test_report_says_what_the_artifacts_hold(
+    undisturbed: tuple[Path, float], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = undisturbed[0]
+    arguments = ["report", *command(root / "recipes/tiny/smoke.yaml", store, SMALL)[1:], "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    rows = {
+        table: {line.split(",")[0]: line for line in (tmp_path / f"{table}-qwen-student.csv").read_text().splitlines()}
+        for table in ("allocation", "routers", "accuracy", "cost")
+    }
+    matrix, everything = 24 * 7 * 2, (24 + 12) * 7 * 2
+    assert rows["cost"]["persyn"].startswith(f"persyn,{matrix},{12 * 2},{matrix + 24},{everything}")
+    assert rows["cost"]["oracle"].endswith(f"{everything},{everything},1.0x")
+    persyn = Store(store).read_dataset(Store(store).get("tiny/smoke-assignments-qwen-student-persyn@v1"), split="pool")
+    share = sum(teacher == "qwen-gen" for teacher in persyn["teacher"]) / len(persyn)
+    assert rows["allocation"]["qwen-gen"].split(",")[1] == f"{share:.1%}"
+    items = Store(store).read_dataset(Store(store).get("tiny/smoke-evaluation-qwen-student-persyn@v1"))
+    assert rows["accuracy"]["persyn"].split(",")[1] == f"{sum(items['is_correct']) / len(items):.1%}"
+    for figure in ("allocation-qwen-student.png", "strategies-qwen-student.svg", "report.md"):
+        assert (tmp_path / figure).stat().st_size > 500
+    assert main(["plan", *arguments[1:-2]]) == 0
+    assert "new" not in capsys.readouterr().out.split("(prompt, teacher)")[0]

@@ -1,0 +1,140 @@
+"""Recipes are read strictly; each fault is one sentence that names what was found and what is needed."""
+
+from pathlib import Path
+
+import pytest
+
+from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import load_recipe
+from persyn_hf.runner.plan import make_plan
+
+
+MINIMAL = """
+name: small
+teachers: [{name: a, model: ./a}, {name: b, model: org/b}]
+students: [{name: s, model: ./s}]
+prompts: {path: ./q.jsonl, columns: {prompt: question}}
+"""
+
+
+def write(folder: Path, text: str, name: str = "r.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_paths_count_from_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, MINIMAL, "base.yaml")
+    recipe = load_recipe(write(tmp_path / "deep", "extends: ../base.yaml\nname: child\n"))
+    assert recipe.teachers[0].model == str(tmp_path / "a")
+    assert recipe.teachers[1].model == "org/b"
+    assert recipe.name == "child"
+
+
+def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["score.alpha=0.3", "strategies=[mix, strong]", "seed=7"])
+    assert recipe.score == {"alpha": 0.3}
+    assert [strategy.kind for strategy in recipe.strategies] == ["mix", "strong"]
+    assert recipe.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stratgies: [mix]", "r.yaml: unknown key `stratgies`, did you mean `strategies`? (known: name, namespace, "),
+        ("seed: three", "r.yaml.seed: input should be a valid integer, got 'three'"),
+        ("seed: -1", "r.yaml.seed: input should be greater than or equal to 0, got -1"),
+        ("name: a/b", "r.yaml.name: must be letters, digits, `.`, `_` or `-`, at most 64 characters"),
+        (
+            "teachers: [{name: a}, {name: a}]",
+            "r.yaml: two teachers are named `a`; give each a name of its own",
+        ),
+        (
+            "teachers: [{name: a}]",
+            "r.yaml: `teachers` must name at least two, found only `a`; with one there is nothing to route",
+        ),
+        ("teachers: [{name: a, modell: x}, {name: b}]", "unknown key `modell`, did you mean `model`?"),
+        ("students: []", "r.yaml: `students` must name at least one"),
+        ("strategies: [persin]", "input should be 'persyn', 'oracle',"),
+        (
+            "strategies: [{kind: strong, teacher: bb}]",
+            "r.yaml: strategy `strong` names the teacher `bb`, did you mean `b`? (known: a, b)",
+        ),
+        (
+            "strategies: [{kind: reassign}]",
+            "r.yaml: strategy `reassign` of kind reassign needs `base` and `to_teacher`",
+        ),
+        (
+            "strategies: [{kind: reassign, base: persyn, to_teacher: a}, persyn]",
+            "r.yaml: strategy `reassign`: its base `persyn` must stand before it",
+        ),
+    ],
+)
+def test_a_fault_in_the_recipe_is_one_sentence(tmp_path: Path, change: str, message: str) -> None:
+    key = change.split(":")[0]
+    kept = "\n".join(line for line in MINIMAL.splitlines() if not line.startswith(f"{key}:"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, f"{kept}\n{change}\n"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("score.alpa=0.3", "score: unknown key `alpa`, did you mean `alpha`?"),
+        ("score.alpha=2", "score.alpha: input should be less than or equal to 1, got 2"),
+        ("score.alpha=high", "score.alpha: input should be a valid number, got 'high'"),
+        ("assign.kind=mix", "assign: `kind` is decided by the strategies and cannot be set; remove it"),
+        ("name.first=x", "--set name.first=x: `name` is no mapping; lists are set whole, as YAML"),
+        ("seed", "--set takes key.subkey=value, got `seed`"),
+        ("students=[{name: s}]", "the student `s` has no `model`, but the recipe goes on to train_student; name its"),
+        ("inputs.rewards-t=local/x@v1", "inputs: `rewards-t` is not one artifact of this recipe"),
+    ],
+)
+def test_a_fault_in_a_stage_section_is_one_sentence(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_plan(load_recipe(write(tmp_path, MINIMAL), ["strategies=[mix]", override]))
+    assert message in str(caught.value)
+
+
+def test_missing_broken_and_circular_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"the recipe .*none\.yaml does not exist"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="cannot be read: while parsing"):
+        load_recipe(write(tmp_path, "name: [", "broken.yaml"))
+    with pytest.raises(RecipeError, match="must hold a mapping of keys to values, found list"):
+        load_recipe(write(tmp_path, "- name", "list.yaml"))
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(write(tmp_path, "extends: circle.yaml", "circle.yaml"))
+
+
+def test_plan_shares_what_strategies_share_and_cuts_at_until(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["strategies=[persyn, car, {kind: persyn, name: again}]"])
+    keys = [step.key for step in make_plan(recipe)]
+    assert keys[:5] == ["prompts", "assignments-all", "responses", "rewards-s", "pairs-s"]
+    assert keys.count("router-s") == 1
+    assert "responses-pool" not in keys, "only the oracle pays for all teachers on the pool"
+    assert keys[-1] == "student-s-again", "nothing to evaluate on is named, so the students are trained and that is it"
+    tasks = recipe.model_copy(update={"evaluate": {"tasks": [{"name": "t", "path": "t.jsonl"}]}})
+    assert [s.key for s in make_plan(tasks)][-4:] == [
+        f"evaluation-s-{name}" for name in ("base", "persyn", "car", "again")
+    ]
+    until = [s.key for s in make_plan(recipe.model_copy(update={"until": "assign"}))]
+    assert until[-1].startswith("assignments-s-")
+    assert "responses-s-persyn" not in until
+
+
+def test_a_pinned_input_replaces_its_step_and_what_only_that_needed(tmp_path: Path) -> None:
+    overrides = ["strategies=[persyn]", "inputs={rewards: org/x@v2}", "until=assign"]
+    steps = make_plan(load_recipe(write(tmp_path, MINIMAL), overrides))
+    assert [step.key for step in steps] == ["prompts", "pairs-s", "router-s", "assignments-s-persyn"]
+    assert steps[2].inputs == {"prompts": "prompts", "rewards": "org/x@v2"}
+
+
+def test_every_recipe_of_the_repository_is_valid() -> None:
+    recipes = sorted(p for p in Path("recipes").rglob("*.yaml") if p.name != "pool.yaml")
+    assert len(recipes) >= 5
+    for path in recipes:
+        assert make_plan(load_recipe(path)), path
