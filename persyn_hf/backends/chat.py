@@ -62,13 +62,14 @@ def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            model,
-            revision=revision,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with _quiet(model):
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                model,
+                revision=revision,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
         return loaded.to(device).eval()
     except Exception as error:  # noqa: BLE001  # as above; also out of memory
         raise EngineError(f"the model `{model}` cannot be loaded: {_reason(error)}") from None
@@ -160,6 +161,21 @@ def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
     body = text.lstrip().removeprefix("<think>")
     reasoning, closed, answer = body.partition("</think>")
     return (answer.strip() if closed else ""), reasoning.strip()
+
+
+@contextmanager
+def _quiet(model: str) -> Iterator[None]:
+    """No progress bar for weights that are here already; a download keeps its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled() and Path(model).is_dir()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_folder(model: str) -> None:

@@ -156,7 +156,7 @@ def train(
 
     scratch = folder.with_name(folder.name + ".trainer")
     saved_dtype = model.config.dtype
-    args, steps = _arguments(trl, training, len(examples), scratch)
+    args = _arguments(trl, training, len(examples), scratch)
     callback = _callback(progress)
     with _deterministic(), suitable_threads(model):
         trainer = trl.SFTTrainer(
@@ -177,7 +177,7 @@ def train(
     return {"steps": trainer.state.global_step, "loss": callback.curve, "warmup_steps": args.warmup_steps}
 
 
-def _arguments(trl: Any, training: Training, rows: int, scratch: Path) -> tuple[Any, int]:
+def _arguments(trl: Any, training: Training, rows: int, scratch: Path) -> Any:
     """TRL's arguments: no packing, no truncation, no checkpoints, no reports."""
     import torch
 
@@ -196,7 +196,7 @@ def _arguments(trl: Any, training: Training, rows: int, scratch: Path) -> tuple[
     accumulation = training.batch_size // together
     micro_batches = math.ceil(rows / together)
     steps = math.ceil(training.epochs * math.ceil(micro_batches / accumulation))
-    args = trl.SFTConfig(
+    return trl.SFTConfig(
         output_dir=str(scratch),
         learning_rate=training.learning_rate,
         num_train_epochs=training.epochs,
@@ -222,7 +222,6 @@ def _arguments(trl: Any, training: Training, rows: int, scratch: Path) -> tuple[
         report_to="none",
         disable_tqdm=True,
     )
-    return args, steps
 
 
 def _lora(training: Training) -> Any:

@@ -88,7 +88,7 @@ def _input(store: Store, stored: Stored, keyword: str, item: Input) -> Stored:
     except StoreError:
         raise DamagedArtifact(
             f"{stored.ref}: its input `{keyword}`, {item.ref} with digest {item.digest}, is not in the store "
-            f"{store.root}; bring it there (`persyn artifacts pull {item.ref}`)"
+            f"{store.root}; copy its folder there from the store that made it, or run its recipe again"
         ) from None
     if found.digest != item.digest:
         raise DamagedArtifact(
