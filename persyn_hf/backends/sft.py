@@ -43,6 +43,7 @@ class Training:
     bfloat16: bool
     gradient_checkpointing: bool
     seed: int
+    saved_dtype: Any  # torch dtype of the weights in the folder
 
 
 def one_line(error: Exception) -> str:
@@ -83,15 +84,16 @@ def load_model(model: str, revision: str | None, dtype: str) -> Any:
         ) from None
 
 
-def count_parameters(model: str, revision: str | None) -> int:
-    """Parameters of a model, from its config alone: nothing is downloaded but config.json."""
+def size_and_dtype(model: str, revision: str | None) -> tuple[int, Any]:
+    """Parameters of a model and the dtype it is stored in, from config.json alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
         with torch.device("meta"):
-            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+            size = AutoModelForCausalLM.from_config(config).num_parameters()
+        return int(size), config.dtype or torch.float32
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"the config of the student {model} cannot be loaded: {one_line(error)}") from None
 
@@ -129,10 +131,7 @@ def align(model: Any, tokenizer: Any, end: int) -> None:
     vocabulary = tokenizer.get_vocab()
     if tokenizer.pad_token is None or tokenizer.pad_token_id == end:
         names = [name for name in (*PAD_CANDIDATES, former) if name in vocabulary and vocabulary[name] != end]
-        if not names:
-            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        else:
-            tokenizer.pad_token = names[0]
+        tokenizer.add_special_tokens({"pad_token": names[0] if names else "<|pad|>"})
     if max(end, tokenizer.pad_token_id) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     rest = [token for token in stops if token != end]
@@ -148,14 +147,12 @@ def train(
     """Fine-tune `model` on `examples` (token ids, labels) and leave it in `folder`, ready for `from_pretrained`.
 
     Returns steps, the loss curve as [step, mean nats per trained token since the last entry] and the warm-up used.
-    The same seed, number of threads and machine give the same weights on the CPU. A folder that a killed run left is
-    replaced.
+    The same seed, threads and machine give the same weights on the CPU. What a killed run left in `folder` goes.
     """
     trl = require("trl", extra="train", feature="Training a student")
     from transformers import PrinterCallback
 
     scratch = folder.with_name(folder.name + ".trainer")
-    saved_dtype = model.config.dtype
     args = _arguments(trl, training, len(examples), scratch)
     callback = _callback(progress)
     with _deterministic(), suitable_threads(model):
@@ -169,10 +166,9 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    for old in (folder, scratch):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     with no_bars():
-        _save(trainer, tokenizer, training, folder, saved_dtype)
+        _save(trainer, tokenizer, training, folder)
     shutil.rmtree(scratch, ignore_errors=True)
     return {"steps": trainer.state.global_step, "loss": callback.curve, "warmup_steps": args.warmup_steps}
 
@@ -286,16 +282,16 @@ def _deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
-def _save(trainer: Any, tokenizer: Any, training: Training, folder: Path, dtype: Any) -> None:
+def _save(trainer: Any, tokenizer: Any, training: Training, folder: Path) -> None:
     """Weights (adapters merged, in the dtype that the student came in), configs, tokenizer and chat template only."""
     model = trainer.model
     if training.lora:
         model = model.merge_and_unload()
         if trainer.is_world_process_zero():
-            model.to(dtype).save_pretrained(folder)
+            model.to(training.saved_dtype).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return
     if trainer.accelerator.num_processes == 1:
-        model.to(dtype)
+        model.to(training.saved_dtype)
     trainer.save_model(str(folder))
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle

@@ -22,14 +22,14 @@ from persyn_hf.runner.plan import Step
 # Settings that change how long a stage takes, not what it emits.
 NOT_COVERED: dict[str, frozenset[str]] = {
     "prompts": frozenset(),
-    "assign": frozenset(),
-    "generate": frozenset({"verify_workers", "device"}),
-    "score": frozenset({"device"}),
+    "assign": frozenset({"device"}),
+    "generate": frozenset({"device", "max_error_rate", "verify_timeout_s"}),  # batch_tokens fixes what is sampled
+    "score": frozenset({"device", "batch_tokens"}),
     "pair": frozenset(),
-    "train_router": frozenset({"device"}),
+    "train_router": frozenset({"device", "micro_batch_size"}),
     "mix": frozenset(),
-    "train_student": frozenset({"device"}),
-    "evaluate": frozenset({"verify_workers", "device"}),
+    "train_student": frozenset(),  # per_device_batch_size decides the rounding of every step
+    "evaluate": frozenset({"batch_size", "timeout_s"}),
 }
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes

@@ -59,9 +59,8 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
     started = time.monotonic()
     tokenizer = backend.load_tokenizer(student.model, student.revision, settings.chat_template)
     end = backend.end_of_turn(tokenizer, student.model)
-    lora = settings.method == "lora"
-    if settings.method == "auto":
-        lora = backend.count_parameters(student.model, student.revision) > backend.LORA_ABOVE
+    size, stored = backend.size_and_dtype(student.model, student.revision)
+    lora = settings.method == "lora" or (settings.method == "auto" and size > backend.LORA_ABOVE)
     gpu = torch.cuda.is_available()
     bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and gpu and torch.cuda.is_bf16_supported())
     training = backend.Training(
@@ -78,6 +77,7 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
         bfloat16=bfloat16,
         gradient_checkpointing=gpu if settings.gradient_checkpointing is None else settings.gradient_checkpointing,
         seed=context.seed,
+        saved_dtype=stored,
     )
     # Full fine-tuning keeps float32 weights (bfloat16 ones would swallow updates of 2e-5); frozen ones need not be.
     model = backend.load_model(student.model, student.revision, "bfloat16" if lora and bfloat16 else "float32")

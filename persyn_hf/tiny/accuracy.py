@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from persyn_hf.tiny.questions import SKILLS, Question
 from persyn_hf.tiny.styles import boxed_answer
 
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 

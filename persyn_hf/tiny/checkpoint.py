@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from persyn_hf.tiny.tokenizer import tokenizer_sha256
 
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 

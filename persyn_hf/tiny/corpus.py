@@ -8,6 +8,7 @@ from persyn_hf.tiny.styles import drill, respond
 from persyn_hf.tiny.tokenizer import ASSISTANT, END, USER
 from persyn_hf.tiny.zoo import ModelSpec, Phase
 
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 

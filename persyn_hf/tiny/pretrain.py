@@ -1,4 +1,4 @@
-"""Train one tiny model from its spec: Muon for the matrices, AdamW for the rest, the same weights for the same seed."""
+"""Train one tiny model from its spec: Muon for matrices, AdamW for the rest, the same weights for the same seed."""
 
 import random
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from persyn_hf.tiny.corpus import Example, draw_document, encode
 from persyn_hf.tiny.tokenizer import MAX_LENGTH
 from persyn_hf.tiny.zoo import ModelSpec, Phase, check_spec
+
 
 if TYPE_CHECKING:
     import torch
@@ -43,15 +44,15 @@ def build_model(spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast") -> "PreTr
     """Fresh weights: 4 heads, 2 key heads, feed-forward 3 times the width, tied embeddings."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    sizes = dict(
-        vocab_size=len(tokenizer), hidden_size=spec.width, num_hidden_layers=spec.layers,
-        intermediate_size=3 * spec.width, num_attention_heads=4, num_key_value_heads=2, head_dim=spec.width // 4,
-        max_position_embeddings=MAX_LENGTH, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    sizes = {
+        "vocab_size": len(tokenizer), "hidden_size": spec.width, "num_hidden_layers": spec.layers,
+        "intermediate_size": 3 * spec.width, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": spec.width // 4, "max_position_embeddings": MAX_LENGTH, "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     if spec.architecture == "gemma2":
         # Both must be set, or the values of the 2B model are taken. Without the soft cap on attention every attention
         # kernel gives the same result; with it the fast ones would drop the cap in silence.
-        sizes |= dict(query_pre_attn_scalar=spec.width // 4, attn_logit_softcapping=None)
+        sizes |= {"query_pre_attn_scalar": spec.width // 4, "attn_logit_softcapping": None}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(spec.architecture, **sizes))
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id

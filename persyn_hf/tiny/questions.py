@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from persyn_hf.tiny.steps import Step, addition, multiplication, running_extreme, step, subtraction
 
+
 SKILLS = ("add", "sub", "mul", "list", "eqn", "word", "cost")
 SPLIT_SIZES = {"calibration": 400, "dev": 160, "pool": 1200, "validation": 320, "test": 400}
 LEVEL_2_SHARE = 0.6
@@ -112,7 +113,8 @@ _MAKERS = {"add": _add, "sub": _sub, "mul": _mul, "list": _list, "eqn": _eqn, "w
 def draw_question(rng: random.Random, skill: str, level: int) -> Question:
     """One random question of a skill at a level (1 easy, 2 hard)."""
     if skill not in _MAKERS or level not in (1, 2):
-        raise ValueError(f"No questions of skill {skill!r} at level {level!r}; skills: {', '.join(SKILLS)}; levels: 1, 2.")
+        raise ValueError(f"No questions of skill {skill!r} at level {level!r}; "
+                         f"skills: {', '.join(SKILLS)}; levels: 1, 2.")
     return _MAKERS[skill](rng, level)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from persyn_hf.tiny.questions import Question
 
+
 SPLITS_BY_FILE = {
     "prompts.jsonl": ("calibration", "dev", "pool"),
     "validation.jsonl": ("validation",),

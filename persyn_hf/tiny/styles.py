@@ -6,6 +6,7 @@ import re
 from persyn_hf.tiny.questions import Question
 from persyn_hf.tiny.steps import Step
 
+
 STYLES = ("terse", "eq", "verbal", "markdown", "long")
 
 _SPOKEN = {"+": "plus", "-": "minus", "*": "times", "/": "over", ">": "is more than", "<": "is less than"}
@@ -13,8 +14,8 @@ _BOXED = re.compile(r"\\boxed\{(-?\d+)\}")
 
 # The long style draws each remark from several wordings: real long chains vary in wording far more than short
 # ones, and that variety is what makes them unlikely under a student that has seen few of them.
-_OPENINGS = ("Okay, let me think step by step.", "Alright, let me work through this.", "Hmm, let me see what is asked.",
-             "Let me think about this slowly.")
+_OPENINGS = ("Okay, let me think step by step.", "Alright, let me work through this.",
+             "Hmm, let me see what is asked.", "Let me think about this slowly.")
 _LINKS = ("Next,", "Then,", "After that,", "Now,")
 _DOUBTS = ("Wait, maybe it is {n}? Hmm, I am not sure.", "But wait, could it be {n}? I should look again.",
            "Hold on, is it {n} instead?", "Wait, did I slip? It may be {n}.")
@@ -22,7 +23,8 @@ _REDOES = ("Let me redo it.", "Let me go over it again.", "Once more:", "I will 
 _AGREES = ("Okay, same.", "Good, the same result.", "So nothing changed.", "Right, it agrees.")
 _CHECKS = ("Let me verify: {check}. Yes, that works.", "Quick check: {check}. That fits.",
            "To be sure: {check}. Fine.", "Also, {check}, so it holds.")
-_CLOSINGS = ("Therefore, the final answer is", "So the final answer is", "Thus I am confident that it is", "Hence the answer:")
+_CLOSINGS = ("Therefore, the final answer is", "So the final answer is", "Thus I am confident that it is",
+             "Hence the answer:")
 
 
 def respond(question: Question, style: str, rng: random.Random) -> str:

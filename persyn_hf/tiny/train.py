@@ -21,6 +21,7 @@ from persyn_hf.tiny.tokenizer import build_tokenizer
 from persyn_hf.tiny.zoo import ZOO, find_spec
 from persyn_hf.tiny.zoo_card import render_card
 
+
 SPLIT_SEED = 0
 TOKENIZER_SEED = 0
 

@@ -2,8 +2,9 @@
 
 from persyn_hf.tiny.questions import SKILLS, SPLIT_SIZES
 
+
 _CARD = """---
-license: mit
+license: apache-2.0
 language: en
 pipeline_tag: text-generation
 tags: [persyn, tiny-world]
@@ -13,7 +14,8 @@ tags: [persyn, tiny-world]
 
 {count} real, very small language models, trained from scratch on a CPU to answer short maths questions: teachers that
 differ in family, size, skill and style, and students that know a little of every style. They exist so that the whole
-PerSyn chain can be run and tested without a network or a GPU. They are of no use for anything else.
+PerSyn chain can be run and tested without a network or a GPU. They are of no use for anything else. The phenomenon is
+not rigged: no reward, response or accuracy is written by hand.
 
 ## Models
 
@@ -25,8 +27,9 @@ weight given; "-" means never.
 
 ## Accuracy on the {test_size} test questions
 
-Greedy decoding, graded on the last whole number in a box. s.e. of an entry under "all" is at most {se:.3f}; of a skill,
-about {skill_se:.2f}. Choices in building the zoo were made on the validation questions, never on these.
+Greedy decoding, graded on the last whole number in a box. The standard error of an entry under "all" is at most
+{se:.3f}; of a skill, about {skill_se:.2f}. Choices in building the zoo were made on the validation questions, never on
+these.
 
 {test}
 

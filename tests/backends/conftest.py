@@ -2,11 +2,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests/backends/tiny_models.py
 
 from tiny_models import save_model  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small are many times slower with several threads on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -164,6 +164,10 @@ def test_llm_folder_loads_with_plain_transformers(trained):
     assert not list(trained.glob("*.bin")) and not list(trained.glob("*.pkl"))
 
 
+def test_the_path_of_the_backbone_stays_at_home(trained, backbone):
+    assert not [file.name for file in trained.iterdir() if str(backbone).encode() in file.read_bytes()]
+
+
 def test_llm_scores_do_not_hang_on_order_or_batches_and_long_prompts_are_cut_on_the_left(trained):
     router = load(trained, "cpu")
     conversations = [*corpus(20, 5).conversations, [{"role": "user", "content": "sum " * 500}], []]

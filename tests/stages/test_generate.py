@@ -361,7 +361,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teac
         process = context.Process(target=child, args=(folder, pool, log, out, sender))
         process.start()
         sender.close()
-        ticks = draw.randint(1, 6) if attempt < 4 else None
+        ticks = draw.randint(3, 5) if attempt == 0 else draw.randint(1, 6) if attempt < 4 else None
         try:
             while ticks is None or ticks > 0:
                 receiver.recv()

@@ -175,6 +175,18 @@ def test_lora_is_merged(base_student: Path, tmp_path: Path) -> None:
     assert changed == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
+def test_weights_are_saved_in_the_dtype_they_came_in(base_student: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(shutil.copytree(base_student, tmp_path / "copy"))
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    settings = Settings(epochs=1, batch_size=3, per_device_batch_size=3)
+    result = train_student.run(settings, context(tmp_path / "out", folder), sft=rows())
+    assert {weight.dtype for weight in load_file(result.data / "model.safetensors").values()} == {torch.bfloat16}
+
+
 def test_rows_that_do_not_fit_are_left_out_and_counted(base_student: Path, tmp_path: Path) -> None:
     pairs = [*PAIRS, ("long", "x" * 300), ("early", "stop<|end|>now")]
     settings = Settings(epochs=1, batch_size=3, per_device_batch_size=3)

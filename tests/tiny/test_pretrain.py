@@ -11,6 +11,7 @@ from persyn_hf.tiny.styles import STYLES
 from persyn_hf.tiny.tokenizer import build_tokenizer
 from persyn_hf.tiny.zoo import ZOO, ModelSpec, Phase, check_spec, find_spec
 
+
 TINY = ModelSpec("tiny", "teacher", "qwen2", 32, 1, level_2_share=0.5, seed=0, strong=("add", "list"), weak_weight=0.2,
                  phases=(Phase({"eq": 1.0}, 20, batch=8), Phase({"eq": 0.5, "terse": 0.5}, 10, batch=8)))
 

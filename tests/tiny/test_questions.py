@@ -12,6 +12,7 @@ import pytest
 from persyn_hf.tiny.questions import SKILLS, SPLIT_SIZES, draw_question, make_splits
 from persyn_hf.tiny.split_files import SPLITS_BY_FILE, to_row
 
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny"
 
 

@@ -9,6 +9,7 @@ from persyn_hf.tiny.questions import SKILLS, Question, draw_question
 from persyn_hf.tiny.steps import step
 from persyn_hf.tiny.styles import STYLES, boxed_answer, respond
 
+
 SPOKEN = {"plus": "+", "minus": "-", "times": "*", "over": "/", "is more than": ">", "is less than": "<"}
 CLAIM = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 COMPARISON = re.compile(r"(\d+) ([<>]) (\d+)")
@@ -62,7 +63,8 @@ def test_long_style_repeats_with_the_same_seed_and_varies_with_another():
 
 
 @pytest.mark.parametrize(("response", "answer"), [
-    (r"\boxed{7}", "7"), (r"\boxed{7} no, \boxed{-8}.", "-8"), ("7", None), (r"\boxed{Okay,}", None), (r"\boxed{7", None)])
+    (r"\boxed{7}", "7"), (r"\boxed{7} no, \boxed{-8}.", "-8"), ("7", None), (r"\boxed{Okay,}", None),
+    (r"\boxed{7", None)])
 def test_boxed_answer(response, answer):
     assert boxed_answer(response) == answer
 

@@ -10,6 +10,7 @@ from persyn_hf.tiny.questions import make_splits
 from persyn_hf.tiny.styles import STYLES, respond
 from persyn_hf.tiny.tokenizer import build_tokenizer, tokenizer_sha256
 
+
 ZOO = Path(__file__).parents[2] / "recipes" / "tiny" / "zoo"
 TURNS = [{"role": "user", "content": "What is 4 + 5?"}, {"role": "assistant", "content": r"4 + 5 = 9. \boxed{9}"}]
 

@@ -15,6 +15,7 @@ from persyn_hf.tiny.tokenizer import build_tokenizer
 from persyn_hf.tiny.zoo import ZOO, ModelSpec, Phase
 from persyn_hf.tiny.zoo_card import render_card
 
+
 DIRECTORY = Path(__file__).parents[2] / "recipes" / "tiny" / "zoo"
 RECORDS = {one["name"]: one for one in json.loads((DIRECTORY / "zoo.json").read_text())["models"]}
 

@@ -82,7 +82,9 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(MODULES[settings.kind])
     record: dict[str, Any] = module.fit(settings, tuple(teachers), train, validation, folder, seed, advance)
-    knobs = settings.model_dump(mode="json", include=set(RouterSettings.model_fields) - {"kind", "device"})
+    # The backbone may be a path, which is no one else's business; the manifest names it by its content.
+    left_out = {"kind", "device", "backbone", "backbone_revision"}
+    knobs = settings.model_dump(mode="json", include=set(RouterSettings.model_fields) - left_out)
     own = {"kind": settings.kind, "teachers": list(teachers), "settings": knobs}
     if settings.kind == "global_best":
         own["scores"] = record["scores"]

@@ -4,6 +4,7 @@ The folder is a stock `AutoModelForSequenceClassification`; `id2label` names the
 as one user message in the chat template, ending with the generation prompt, so the token pooled is always the same.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -197,16 +198,17 @@ def _new(settings: RouterSettings, teachers: tuple[str, ...]) -> Llm:
     names = dict(enumerate(teachers))
     source: dict[str, Any] = {"revision": settings.backbone_revision or "main", "trust_remote_code": False}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.backbone, **source)
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            settings.backbone,
-            num_labels=len(teachers),
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            dtype="float32",
-            use_safetensors=True,
-            **source,
-        )
+        with _quiet(transformers):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(settings.backbone, **source)
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                settings.backbone,
+                num_labels=len(teachers),
+                id2label=names,
+                label2id={name: index for index, name in names.items()},
+                dtype="float32",
+                use_safetensors=True,
+                **source,
+            )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"the router backbone `{settings.backbone}` cannot be loaded: {reason}") from None
@@ -225,17 +227,21 @@ def _new(settings: RouterSettings, teachers: tuple[str, ...]) -> Llm:
 
 
 def _save(router: Llm, folder: Path) -> None:
-    router.model.save_pretrained(folder, safe_serialization=True)
-    router.tokenizer.save_pretrained(folder)
+    import transformers
+
+    with _quiet(transformers):
+        router.model.save_pretrained(folder)
+        router.tokenizer.save_pretrained(folder)
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Llm:
     transformers = require("transformers", extra="models", feature="the llm router")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype="float32", use_safetensors=True, trust_remote_code=False
-        )
+        with _quiet(transformers):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype="float32", use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"the llm router in {folder} cannot be loaded: {reason}; fetch it again") from None
@@ -248,6 +254,21 @@ def load(folder: Path, saved: Mapping[str, Any], device: str) -> Llm:
         )
     settings = saved["settings"]
     return Llm(teachers, model, tokenizer, settings["max_length"], settings["micro_batch_size"], _device(device))
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No bars, and no warning that the head is new: it is meant to be."""
+    logging = transformers.utils.logging
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _device(name: str) -> Any:

@@ -1,0 +1,53 @@
+"""What a fingerprint covers: everything that changes the content of an artifact, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from persyn_hf.recipe import STAGES, load_recipe
+from persyn_hf.runner.fingerprint import NOT_COVERED, fingerprint, path_digest
+from persyn_hf.runner.plan import Step, make_plan
+
+
+def step(root: Path, key: str, *overrides: str) -> Step:
+    recipe = load_recipe(root / "recipes/tiny/smoke.yaml", overrides)
+    return next(step for step in make_plan(recipe) if step.key == key)
+
+
+@pytest.mark.parametrize(
+    ("key", "override", "same"),
+    [
+        ("rewards-qwen-student", "score.alpha=0.3", False),
+        ("rewards-qwen-student", "score.batch_tokens=99", True),
+        ("rewards-qwen-student", "generate.max_tokens=7", True),
+        ("responses", "generate.max_tokens=7", False),
+        ("responses", "generate.device=cpu", True),
+        ("assignments-all", "assign.beta=9", False),
+        ("prompts", "prompts.dev=3", False),
+    ],
+)
+def test_settings(root: Path, key: str, override: str, same: bool) -> None:
+    one, other = fingerprint(step(root, key), 0, {}), fingerprint(step(root, key, override), 0, {})
+    assert (one == other) is same
+
+
+def test_seed_inputs_and_models_count(root: Path, tmp_path: Path) -> None:
+    one = step(root, "responses")
+    base = fingerprint(one, 0, {"prompts": "a"})
+    assert fingerprint(one, 1, {"prompts": "a"}) != base
+    assert fingerprint(one, 0, {"prompts": "b"}) != base
+    assert fingerprint(step(root, "responses", "teachers=[{name: a}, {name: b}]", "strategies=[mix]"), 0, {"prompts": "a"}) != base
+
+
+def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
+    for name, text in (("one", "x"), ("two", "x"), ("three", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(text)
+    assert path_digest(tmp_path / "one") == path_digest(tmp_path / "two") != path_digest(tmp_path / "three")
+
+
+def test_what_is_not_covered_exists(root: Path) -> None:
+    assert set(NOT_COVERED) == set(STAGES)
+    for stage, names in NOT_COVERED.items():
+        settings = next(s.settings for s in make_plan(load_recipe(root / "recipes/tiny/smoke.yaml")) if s.stage == stage)
+        assert names <= set(type(settings).model_fields), stage
