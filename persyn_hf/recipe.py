@@ -1,7 +1,7 @@
 """Recipes: one YAML file per experiment, read strictly.
 
 Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
-`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file that holds them.
+`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file they stand in.
 """
 
 import difflib
@@ -68,6 +68,7 @@ class Student(Strict):
     model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
     revision: str | None = None
     family: str = "unknown"
+    chat_template: str | None = None  # Jinja file, for a base student that has none
 
     _name = field_validator("name")(_check_name)
 

@@ -36,18 +36,25 @@ class Turn:
 def load_tokenizer(
     model: str, revision: str | None = None, chat_template: str | None = None
 ) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer with a chat template (its own, or the text given) and an end-of-sequence token."""
+    """Load a tokenizer with a chat template (its own, or the Jinja file given) and an end-of-sequence token.
+
+    Raises:
+        InputError: it cannot be loaded, knows no tokens, or has no template.
+    """
     transformers = require("transformers", extra="models", feature="running a model")
     _check_folder(model)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
-        raise InputError(f"the tokenizer of `{model}` cannot be loaded: {_reason(error)}") from None
+        raise InputError(f"the tokenizer of `{model}` cannot be loaded: {reason(error)}") from None
+    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
+        raise InputError(f"the tokenizer of `{model}` knows no tokens; the model needs its tokenizer.json")
     if chat_template is not None:
-        tokenizer.chat_template = chat_template
+        tokenizer.chat_template = read_template(chat_template)
     if not tokenizer.chat_template:
         raise InputError(
-            f"the tokenizer of `{model}` has no chat template; use a chat model, or give one as chat_template.jinja"
+            f"the tokenizer of `{model}` has no chat template; use a chat model, or give a student its own under "
+            "`students`: `chat_template: FILE.jinja`"
         )
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer of `{model}` names no eos_token; set it in tokenizer_config.json")
@@ -62,7 +69,7 @@ def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        with _quiet(model):
+        with no_bars(when=Path(model).is_dir()):  # a download keeps its own
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 model,
                 revision=revision,
@@ -72,7 +79,7 @@ def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) 
             )
         return loaded.to(device).eval()
     except Exception as error:  # noqa: BLE001  # as above; also out of memory
-        raise EngineError(f"the model `{model}` cannot be loaded: {_reason(error)}") from None
+        raise EngineError(f"the model `{model}` cannot be loaded: {reason(error)}") from None
 
 
 @contextmanager
@@ -126,7 +133,7 @@ def encode_turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages, respon
     """
     prompt = render(tokenizer, messages)
     prefix = encode(tokenizer, prompt)
-    end = end_of_turn(tokenizer)
+    end = end_of_turn(tokenizer, tokenizer.name_or_path)
     turns = [*messages, {"role": "assistant", "content": response}]
     whole: str = tokenizer.apply_chat_template(turns, tokenize=False)
     ids = encode(tokenizer, whole)
@@ -140,13 +147,25 @@ def encode_turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages, respon
     return Turn(ids=ids[:max_length], start=min(len(prefix), max_length), truncated=len(ids) > max_length)
 
 
-def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token that ends an assistant turn: the template's first special token after the answer, else the eos."""
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
+    """The special token that the template writes after an answer: what a student must learn to say.
+
+    It need not be the tokenizer's eos (Qwen2.5 base: the template says <|im_end|>, eos is <|endoftext|>).
+
+    Raises:
+        InputError: there is none, so generation could never learn to stop.
+    """
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": CONTENT}]
     text: str = tokenizer.apply_chat_template(turns, tokenize=False)
+    tail = text.rpartition(CONTENT)[2]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    after = (token for token in encode(tokenizer, text.rpartition(CONTENT)[2]) if token in special)
-    return int(next(after, tokenizer.eos_token_id))
+    for token in encode(tokenizer, tail):
+        if token in special:
+            return int(token)
+    raise InputError(
+        f"the chat template of `{model}` ends an answer with {tail!r}, which holds no special token of its tokenizer, "
+        "so a student could never learn to stop; give another template"
+    )
 
 
 def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
@@ -164,11 +183,11 @@ def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
 
 
 @contextmanager
-def _quiet(model: str) -> Iterator[None]:
-    """No progress bar for weights that are here already; a download keeps its own."""
+def no_bars(when: bool = True) -> Iterator[None]:
+    """Without the progress bars of transformers; the project has its own."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled() and Path(model).is_dir()
+    shown = logging.is_progress_bar_enabled() and when
     if shown:
         logging.disable_progress_bar()
     try:
@@ -190,11 +209,21 @@ def _commit(model: str, revision: str | None) -> str:
     try:
         config: Any = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  # unknown model, no network, broken config: the user's to mend
-        raise EngineError(f"the model `{model}` cannot be found: {_reason(error)}") from None
+        raise EngineError(f"the model `{model}` cannot be found: {reason(error)}") from None
     return getattr(config, "_commit_hash", None) or revision or "main"
 
 
-def _reason(error: Exception) -> str:
+def read_template(path: str | None) -> str | None:
+    """Text of a Jinja file; None: the tokenizer's own template is meant."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the chat template {path} cannot be read: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
     """First line of a foreign error, for use in a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

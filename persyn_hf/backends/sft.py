@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.chat import suitable_threads
+from persyn_hf.backends.chat import no_bars, reason, suitable_threads
 from persyn_hf.errors import InputError, RecipeError, require
 from persyn_hf.stage import Progress
 
@@ -46,44 +46,6 @@ class Training:
     saved_dtype: Any  # torch dtype of the weights in the folder
 
 
-def one_line(error: Exception) -> str:
-    """The first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def load_tokenizer(model: str, revision: str | None = None, chat_template: str | None = None) -> Any:
-    """The student's tokenizer, its template replaced by the Jinja file `chat_template` where one is given."""
-    transformers = require("transformers", extra="train", feature="Training and evaluating a student")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the tokenizer of the student {model} cannot be loaded: {one_line(error)}; "
-            "`model` must be a Hub id or a folder with config.json, *.safetensors and tokenizer.json"
-        ) from None
-    if chat_template is not None:
-        try:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the chat template {chat_template} cannot be read: {one_line(error)}") from None
-    return tokenizer
-
-
-def load_model(model: str, revision: str | None, dtype: str) -> Any:
-    """The student's weights in `dtype`, from safetensors only."""
-    transformers = require("transformers", extra="train", feature="Training and evaluating a student")
-    try:
-        with no_bars():
-            return transformers.AutoModelForCausalLM.from_pretrained(
-                model, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the student {model} cannot be loaded: {one_line(error)}; "
-            "`model` must be a Hub id or a folder with config.json and *.safetensors"
-        ) from None
-
-
 def size_and_dtype(model: str, revision: str | None) -> tuple[int, Any]:
     """Parameters of a model and the dtype it is stored in, from config.json alone."""
     import torch
@@ -95,31 +57,7 @@ def size_and_dtype(model: str, revision: str | None) -> tuple[int, Any]:
             size = AutoModelForCausalLM.from_config(config).num_parameters()
         return int(size), config.dtype or torch.float32
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the config of the student {model} cannot be loaded: {one_line(error)}") from None
-
-
-def end_of_turn(tokenizer: Any, model: str) -> int:
-    """The special token that the chat template writes after an assistant's text: what a student must learn to say.
-
-    It need not be the tokenizer's eos (Qwen2.5 base: the template says <|im_end|>, eos is <|endoftext|>).
-    """
-    if tokenizer.chat_template is None:
-        raise InputError(
-            f"the student {model} has no chat template; give one: `train_student: {{chat_template: FILE.jinja}}`"
-        )
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], tokenize=False
-    )
-    tail = text[text.rfind("Hello") + len("Hello") :]
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
-    for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
-        if token in special:
-            return int(token)
-    raise InputError(
-        f"the chat template of the student {model} ends an assistant turn with {tail!r}, which holds no special token "
-        "of its tokenizer, so it could never learn to stop; give another: `train_student: {chat_template: FILE.jinja}`"
-    )
+        raise InputError(f"the config of the student {model} cannot be loaded: {reason(error)}") from None
 
 
 def align(model: Any, tokenizer: Any, end: int) -> None:
@@ -250,20 +188,6 @@ def _callback(progress: Progress) -> Any:
                 self.curve.append([state.global_step, logs["loss"]])
 
     return Watch()
-
-
-@contextlib.contextmanager
-def no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers; the project has its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

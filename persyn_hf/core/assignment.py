@@ -63,9 +63,7 @@ def mix(num_prompts: int, weights: ArrayLike, rng: np.random.Generator) -> IntAr
     return rng.choice(len(shares), size=num_prompts, p=shares / shares.sum()).astype(np.int64)
 
 
-def strong(
-    names: Sequence[str], params_b: Sequence[float | None], mean_quality: ArrayLike | None = None
-) -> Ranking:
+def strong(names: Sequence[str], params_b: Sequence[float | None], mean_quality: ArrayLike | None = None) -> Ranking:
     """The largest teacher (billions of parameters); equal sizes: the higher mean quality, then pool order."""
     for name, size in zip(names, params_b, strict=True):
         if size is None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from persyn_hf.core.conversations import full_response
+
 
 Row = Mapping[str, Any]
 
@@ -70,7 +72,7 @@ def sft_rows(
         rows.append(
             {
                 "prompt": prompt["messages"],
-                "completion": [{"role": "assistant", "content": response["response"]}],
+                "completion": [{"role": "assistant", "content": full_response(response)}],
                 "prompt_id": prompt_id,
                 "teacher": teacher,
                 "reward": rewards.get((prompt_id, teacher)),

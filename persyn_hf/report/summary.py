@@ -65,8 +65,8 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
         title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw",
         header=["router", *ROUTER_COLUMNS.values(), "gap closed"],
         rows=rows,
-        note="regret: reward lost to the oracle; gap closed: from global best (0) to oracle (1), 95 % bootstrap interval; "
-        "tau, pairs: order of the teachers; ECE: calibration error; JS: allocation against the oracle's",
+        note="regret: reward lost to the oracle; gap closed: from global best (0) to oracle (1), 95 % bootstrap "
+        "interval; tau, pairs: order of the teachers; ECE: calibration error; JS: allocation against the oracle's",
     )
 
 

@@ -59,7 +59,7 @@ class Step:
 def make_plan(recipe: Recipe) -> list[Step]:
     """All steps of the recipe in the order in which they run; every setting of theirs is validated.
 
-    The last phase is `recipe.until`, else `evaluate`, or `train_student` where the recipe names nothing to evaluate on.
+    The last phase is `recipe.until`, else `evaluate`, or `train_student` where there is nothing to evaluate on.
     """
     planner = _Planner(recipe)
     planner.add_all()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.backends import harness, sft
+from persyn_hf.backends import chat, harness, sft
 from persyn_hf.errors import RecipeError, check
 from persyn_hf.recipe import Strict
 from persyn_hf.schemas import EVALUATION, STUDENT
@@ -56,7 +56,6 @@ class Settings(Strict):
     batch_size: int = Field(default=64, ge=1)  # items at once
     limit: int | None = Field(default=None, ge=1)  # items per task
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
-    chat_template: str | None = None  # Jinja file, for a student that has none
     timeout_s: float | int = Field(default=5, gt=0)  # of grading one answer
 
     @model_validator(mode="after")
@@ -117,19 +116,18 @@ def _read(task: Task, settings: Settings) -> harness.MathTask:
 def _load(settings: Settings, context: Context, student: Path | None) -> harness.Student:
     import torch
 
+    base = context.student
     if student is not None:
-        name, revision = str(student), None
-    elif context.student is not None and context.student.model is not None:
-        name, revision = context.student.model, context.student.revision
+        name, revision, template = str(student), None, None  # trained students bring their template
+    elif base is not None and base.model is not None:
+        name, revision, template = base.model, base.revision, base.chat_template
     else:
         raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
-    gpu = torch.cuda.is_available()
-    dtype = settings.dtype if settings.dtype != "auto" or gpu else "float32"
-    tokenizer = sft.load_tokenizer(name, revision, settings.chat_template)
-    model = sft.load_model(name, revision, dtype)
-    if tokenizer.chat_template is not None:
-        sft.align(model, tokenizer, sft.end_of_turn(tokenizer, name))
-    return harness.Student(model.to("cuda" if gpu else "cpu"), tokenizer, settings.batch_size, context.progress)
+    dtype = settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
+    tokenizer = chat.load_tokenizer(name, revision, template)
+    model = chat.load_causal_lm(name, revision, dtype, "auto")
+    sft.align(model, tokenizer, chat.end_of_turn(tokenizer, name))
+    return harness.Student(model, tokenizer, settings.batch_size, context.progress)
 
 
 def _grade(answered: Sequence[harness.Answered], settings: Settings) -> list[bool | None]:

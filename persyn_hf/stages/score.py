@@ -7,7 +7,6 @@ a run that was killed goes on where it was.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from persyn_hf.backends import chat
 from persyn_hf.backends.journal import Journal
 from persyn_hf.backends.learnability import Likelihoods, LoadedStudent, score_responses
+from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import combine, normalise, rank_rewards
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Strict
@@ -42,7 +42,6 @@ class Settings(Strict):
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
     max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
     batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
-    chat_template: str | None = None  # Jinja file, for a student that has none
     dtype: chat.Dtype = "auto"
     device: str = "auto"
 
@@ -76,7 +75,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         "split": [prompt_rows[prompt_id]["split"] for prompt_id, _ in cells],
     }
     conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in cells]
-    measured = _measure(settings, context, conversations, [selected[cell]["response"] for cell in cells])
+    measured = _measure(settings, context, conversations, [full_response(selected[cell]) for cell in cells])
     columns |= _likelihood_columns(measured, len(cells))
     learnability = _learnability(settings, measured, len(cells))
     positions = {prompt_id: row for row, prompt_id in enumerate(order)}
@@ -139,7 +138,7 @@ def _measure(
             "`score` needs a student with a `model` to measure learnability; "
             "name one, or set `learnability: none` and `alpha: 0`"
         )
-    template = _read_template(settings)
+    template = chat.read_template(student.chat_template)
     under = [chat.identify(student.model, student.revision), template, settings.max_length, settings.dtype]
     keys = [_key(under, *pair) for pair in zip(conversations, responses, strict=True)]
     with Journal(context.journal or context.work_dir / "journal.sqlite") as journal:
@@ -159,7 +158,7 @@ def _measure(
                 LoadedStudent(
                     student.model,
                     student.revision,
-                    chat_template=template,
+                    chat_template=student.chat_template,
                     dtype=settings.dtype,
                     device=settings.device,
                 ),
@@ -177,15 +176,6 @@ def _measure(
 def _key(under: list[Any], conversation: Any, response: str) -> str:
     """Name of a likelihood in the journal: student, template, length, dtype, conversation and response."""
     return hashlib.sha256(json.dumps(["likelihood 1", under, conversation, response]).encode()).hexdigest()
-
-
-def _read_template(settings: Settings) -> str | None:
-    if settings.chat_template is None:
-        return None
-    try:
-        return Path(settings.chat_template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the chat template {settings.chat_template} cannot be read: {error}") from None
 
 
 def _likelihood_columns(measured: Likelihoods | None, size: int) -> dict[str, list[Any]]:

@@ -41,9 +41,7 @@ def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "D
     train, validation = _hold_out(labelled["calibration"], settings.validation_share)
     folder = context.work_dir / "router"
     context.progress.start(f"training the {settings.kind} router", settings.epochs if settings.kind == "llm" else 1)
-    record = fit(
-        settings, pool, train[1], validation[1], folder, seed=context.seed, advance=context.progress.advance
-    )
+    record = fit(settings, pool, train[1], validation[1], folder, seed=context.seed, advance=context.progress.advance)
     dev = labelled["dev"][1]
     scores = load(folder, settings.device).scores(dev.conversations)
     baseline = column_means(merged(train[1], validation[1]).rewards)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from persyn_hf.backends import chat
 from persyn_hf.backends import sft as backend
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Strict
@@ -44,7 +45,6 @@ class Settings(Strict):
     lora_alpha: int = Field(default=32, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: bfloat16 on a GPU that has it
     gradient_checkpointing: bool | None = None  # null: on a GPU only
-    chat_template: str | None = None  # Jinja file; needed where the student has no template of its own
 
 
 def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
@@ -57,8 +57,8 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
     if not len(sft):
         raise InputError("the training data holds no rows; `train_student` needs at least one")
     started = time.monotonic()
-    tokenizer = backend.load_tokenizer(student.model, student.revision, settings.chat_template)
-    end = backend.end_of_turn(tokenizer, student.model)
+    tokenizer = chat.load_tokenizer(student.model, student.revision, student.chat_template)
+    end = chat.end_of_turn(tokenizer, student.model)
     size, stored = backend.size_and_dtype(student.model, student.revision)
     lora = settings.method == "lora" or (settings.method == "auto" and size > backend.LORA_ABOVE)
     gpu = torch.cuda.is_available()
@@ -80,7 +80,8 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
         saved_dtype=stored,
     )
     # Full fine-tuning keeps float32 weights (bfloat16 ones would swallow updates of 2e-5); frozen ones need not be.
-    model = backend.load_model(student.model, student.revision, "bfloat16" if lora and bfloat16 else "float32")
+    dtype: chat.Dtype = "bfloat16" if lora and bfloat16 else "float32"
+    model = chat.load_causal_lm(student.model, student.revision, dtype, "cpu")  # the trainer moves it
     max_length = min(settings.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))
     examples, counts = tokenise(sft, tokenizer, end, max_length)
     if not len(examples):

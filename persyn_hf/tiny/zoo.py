@@ -60,7 +60,7 @@ ZOO = (
     ModelSpec("llama-long", "teacher", "llama", 128, 3, level_2_share=0.65, seed=1, phases=(
         Phase({"eq": 1.0}, 2600),
         Phase({"long": 1.0}, 1800, batch=20, drill=0.2, muon_lr=0.01, adamw_lr=2e-3))),
-    ModelSpec("qwen-student", "student", "qwen2", 80, 2, level_2_share=0.1, seed=8, phases=(
+    ModelSpec("qwen-student", "student", "qwen2", 80, 3, level_2_share=0.1, seed=8, phases=(
         Phase(_STUDENT_STYLES, 3500, drill=0.5),)),
     ModelSpec("llama-student", "student", "llama", 80, 3, level_2_share=0.1, seed=9, phases=(
         Phase(_STUDENT_STYLES, 3500, drill=0.5),)),

@@ -8,7 +8,7 @@ from tiny_models import END, build_model, build_tokenizer
 
 from persyn_hf.backends import chat, learnability
 from persyn_hf.backends.learnability import LoadedStudent, plan_batches, score_responses
-from persyn_hf.errors import EngineError
+from persyn_hf.errors import EngineError, InputError
 
 
 ARCHITECTURES = ("qwen2", "llama", "gemma2")
@@ -124,19 +124,19 @@ def test_template_text_after_the_end_of_turn_does_not_count() -> None:
     assert tokenizer.decode(turn.ids[turn.start :]) == f"42{END}"
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ messages[0]['content'] }}{{ 'A:' }}{% if messages|length > 1 %}{{ messages[1]['content'] }}{% endif %}",
+def test_prompt_answer_and_end_are_encoded_apart_where_the_template_rewrites_the_answer() -> None:
+    tokenizer = build_tokenizer(
         "{{ messages[0]['content'] + 'A: ' }}{% if messages|length > 1 %}"
-        "{{ messages[1]['content'] | trim | upper }}{{ eos_token }}{% endif %}",
-    ],
-    ids=["no end in the template", "the template rewrites the answer"],
-)
-def test_prompt_answer_and_end_are_encoded_apart_where_the_template_does_not_join_them(template: str) -> None:
-    tokenizer = build_tokenizer(template)
+        "{{ messages[1]['content'] | trim }}{{ eos_token }}{% endif %}"
+    )
     turn = chat.encode_turn(tokenizer, CONVERSATIONS[0], " 42 ", 256)
     assert tokenizer.decode(turn.ids[turn.start :]) == f" 42 {END}"
+
+
+def test_a_template_that_never_ends_is_refused() -> None:
+    tokenizer = build_tokenizer("{% for message in messages %}{{ message['content'] }}{% endfor %}")
+    with pytest.raises(InputError, match="ends an answer with '', which holds no special token of its tokenizer"):
+        chat.encode_turn(tokenizer, CONVERSATIONS[0], " 42 ", 256)
 
 
 def test_a_merge_across_the_border_is_encoded_apart() -> None:

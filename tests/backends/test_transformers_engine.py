@@ -151,7 +151,7 @@ def test_models_that_cannot_be_used(tiny_models: dict[str, Path], tmp_path: Path
         TransformersEngine(str(empty), batch_tokens=9)
     bare = save_model(tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
-    with pytest.raises(InputError, match="has no chat template; use a chat model, or give one as chat_template.jinja"):
+    with pytest.raises(InputError, match="has no chat template; use a chat model, or give a student its own"):
         TransformersEngine(str(bare), batch_tokens=9)
     broken = save_model(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"12345678")
@@ -178,6 +178,6 @@ def test_reasoning_is_split_off(text: str, prompt: str, split: tuple[str, str | 
 
 def test_the_end_of_turn_is_the_templates_not_the_eos() -> None:
     tokenizer = build_tokenizer()
-    assert chat.end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids(END)
+    assert chat.end_of_turn(tokenizer, "m") == tokenizer.convert_tokens_to_ids(END)
     tokenizer.eos_token = "<|pad|>"
-    assert chat.end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids(END)
+    assert chat.end_of_turn(tokenizer, "m") == tokenizer.convert_tokens_to_ids(END)

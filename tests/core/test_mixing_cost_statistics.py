@@ -14,6 +14,7 @@ def response(prompt_id="p", teacher="a", text="4", **changes):
         "prompt_id": prompt_id,
         "teacher": teacher,
         "response": text,
+        "reasoning": None,
         "finish_reason": "stop",
         "is_correct": True,
         "selected": True,
@@ -126,3 +127,9 @@ def test_paired_bootstrap_finds_a_difference_that_unpaired_noise_hides():
     same = paired_bootstrap(a, a, np.random.default_rng(0))
     assert same.difference == 0 and same.p_value == 1
     assert np.isnan(paired_bootstrap([np.nan], [1.0], np.random.default_rng(0))).all()
+
+
+def test_reasoning_is_trained_on_with_the_answer():
+    prompts = [{"prompt_id": "p", "messages": [{"role": "user", "content": "2 + 2?"}]}]
+    rows, _ = sft_rows(prompts, {"p": "a"}, {"p": response(reasoning="2 and 2 make 4")}, {})
+    assert rows[0]["completion"][0]["content"] == "<think>\n2 and 2 make 4\n</think>\n\n4"

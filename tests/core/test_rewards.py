@@ -25,7 +25,7 @@ def test_minmax_by_hand():
 
 def test_zscore_by_hand():
     """Mean 2, deviations -1, 0, 1, population variance 2/3."""
-    assert normalise([[1.0, 2.0, 3.0]], "zscore") == pytest.approx(np.array([[-1.5**0.5, 0, 1.5**0.5]]))
+    assert normalise([[1.0, 2.0, 3.0]], "zscore") == pytest.approx(np.array([[-(1.5**0.5), 0, 1.5**0.5]]))
 
 
 def test_rank_by_hand():

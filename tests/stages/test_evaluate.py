@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends import harness, sft
+from persyn_hf.backends import chat, harness, sft
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Student, read_section
 from persyn_hf.schemas import EVALUATION
@@ -94,8 +94,11 @@ def test_batches_give_the_text_of_single_questions(base_student: Path, questions
 
 def test_the_model_sees_the_chat_template_and_stops_at_the_end_of_turn(base_student: Path, questions: Path) -> None:
     """What the harness generates is what `generate` gives on the template's tokens, up to the end of turn."""
-    tokenizer, model = sft.load_tokenizer(str(base_student)), sft.load_model(str(base_student), None, "float32")
-    end = sft.end_of_turn(tokenizer, "s")
+    tokenizer, model = (
+        chat.load_tokenizer(str(base_student)),
+        chat.load_causal_lm(str(base_student), None, "float32", "cpu"),
+    )
+    end = chat.end_of_turn(tokenizer, "s")
     sft.align(model, tokenizer, end)
     found = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     for (question, _), prediction in zip(ITEMS, found.data["prediction"], strict=True):
@@ -187,7 +190,7 @@ def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None
         run(base_student, tasks=[task], max_tokens=256)
     with pytest.raises(RecipeError, match="needs a trained student or one with a `model`, found none"):
         run(None, tasks=[task])
-    with pytest.raises(InputError, match="the tokenizer of the student"):
+    with pytest.raises(InputError, match="the model folder .* does not exist"):
         run(tmp_path / "nowhere", tasks=[task])
     bad = tmp_path / "bad.jsonl"
     for text, message in (

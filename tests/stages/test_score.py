@@ -185,7 +185,7 @@ def test_a_student_without_template_is_given_one(tmp_path: Path, student: Studen
     with pytest.raises(InputError, match="has no chat template"):
         run(tmp_path, named)
     (tmp_path / "own.jinja").write_text(TEMPLATE)
-    given = run(tmp_path, named, chat_template=str(tmp_path / "own.jinja"))
+    given = run(tmp_path, named.model_copy(update={"chat_template": str(tmp_path / "own.jinja")}))
     assert column(given, "mean_logprob") == column(run(tmp_path, student), "mean_logprob")
 
 
@@ -209,7 +209,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, student: Student) -> None:
     with pytest.raises(InputError, match="has two selected responses of `a`; generate anew"):
         run(tmp_path, student, make_responses([CELLS[0], (0, "a", 1, "3", True, None, True)]))
     with pytest.raises(InputError, match="the chat template /no/such.jinja cannot be read"):
-        run(tmp_path, student, chat_template="/no/such.jinja")
+        run(tmp_path, student.model_copy(update={"chat_template": "/no/such.jinja"}))
     stranger = make_responses().map(lambda row: row | {"prompt_id": "unknown"})
     with pytest.raises(InputError, match="the prompt unknown, which is not among the prompts; give their prompts"):
         run(tmp_path, student, stranger)

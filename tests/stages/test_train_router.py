@@ -44,9 +44,9 @@ def data(calibration: int, dev: int, measured: bool = True) -> tuple[Dataset, Da
                 scored.append(row)
     return (
         Dataset.from_list(asked, features=PROMPTS.features),
-        Dataset.from_list(scored, features=REWARDS.features) if scored else Dataset.from_dict(
-            {name: [] for name in REWARDS.names}, features=REWARDS.features
-        ),
+        Dataset.from_list(scored, features=REWARDS.features)
+        if scored
+        else Dataset.from_dict({name: [] for name in REWARDS.names}, features=REWARDS.features),
     )
 
 
@@ -110,12 +110,21 @@ def test_validation_slice_does_not_hang_on_the_order_of_the_rows():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"calibration": 0}, "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
-         "train a router; raise `prompts.calibration`, or look for failures in the rewards"),
-        ({"dev": 1}, "1 dev prompts have rewards of two teachers or more, at least 2 are needed to train a router; "
-         "raise `prompts.dev`, or look for failures in the rewards"),
-        ({"measured": False}, "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
-         "train a router; raise `prompts.calibration`, or look for failures in the rewards"),
+        (
+            {"calibration": 0},
+            "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
+            "train a router; raise `prompts.calibration`, or look for failures in the rewards",
+        ),
+        (
+            {"dev": 1},
+            "1 dev prompts have rewards of two teachers or more, at least 2 are needed to train a router; "
+            "raise `prompts.dev`, or look for failures in the rewards",
+        ),
+        (
+            {"measured": False},
+            "0 calibration prompts have rewards of two teachers or more, at least 2 are needed to "
+            "train a router; raise `prompts.calibration`, or look for failures in the rewards",
+        ),
     ],
 )
 def test_too_few_prompts(tmp_path, sizes, message):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from persyn_hf.backends import sft as backend
-from persyn_hf.errors import InputError, PersynError, RecipeError
+from persyn_hf.backends import chat
+from persyn_hf.errors import EngineError, InputError, PersynError, RecipeError
 from persyn_hf.recipe import Student, read_section
 from persyn_hf.schemas import SFT
 from persyn_hf.stage import Context
@@ -49,9 +49,9 @@ def rows(pairs: Sequence[tuple[str, str]] = PAIRS) -> Dataset:
     )
 
 
-def context(folder: Path, model: Path | None, **more: Any) -> Context:
+def context(folder: Path, model: Path | None, template: Path | None = None, **more: Any) -> Context:
     folder.mkdir(parents=True, exist_ok=True)
-    student = Student(name="s", model=None if model is None else str(model))
+    student = Student(name="s", model=model and str(model), chat_template=template and str(template))
     return Context(seed=more.pop("seed", 0), work_dir=folder, student=student, **more)
 
 
@@ -66,8 +66,8 @@ def trained(base_student: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def test_loss_on_response_and_end_of_turn_only(base_student: Path) -> None:
-    tokenizer = backend.load_tokenizer(str(base_student))
-    end = backend.end_of_turn(tokenizer, "s")
+    tokenizer = chat.load_tokenizer(str(base_student))
+    end = chat.end_of_turn(tokenizer, "s")
     assert tokenizer.convert_ids_to_tokens(end) == "<|end|>"
     examples, counts = train_student.tokenise(rows(), tokenizer, end, 256)
     assert counts == {"rows": 3}
@@ -83,8 +83,8 @@ def test_labels_are_those_of_trl(base_student: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    tokenizer = backend.load_tokenizer(str(base_student))
-    end = backend.end_of_turn(tokenizer, "s")
+    tokenizer = chat.load_tokenizer(str(base_student))
+    end = chat.end_of_turn(tokenizer, "s")
     tokenizer.pad_token = "<|pad|>"
     arguments = SFTConfig(
         output_dir=str(tmp_path), completion_only_loss=True, bf16=False, use_cpu=True, report_to="none"
@@ -222,31 +222,31 @@ def test_template_from_a_file(base_student: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         train_student.run(Settings(), context(tmp_path / "out", folder), sft=rows())
     assert str(error.value) == (
-        f"the student {folder} has no chat template; give one: `train_student: {{chat_template: FILE.jinja}}`"
+        f"the tokenizer of `{folder}` has no chat template; use a chat model, or give a student its own under "
+        "`students`: `chat_template: FILE.jinja`"
     )
-    settings = Settings(epochs=1, batch_size=3, per_device_batch_size=3, chat_template=str(template))
-    result = train_student.run(settings, context(tmp_path / "out", folder), sft=rows())
+    settings = Settings(epochs=1, batch_size=3, per_device_batch_size=3)
+    result = train_student.run(settings, context(tmp_path / "out", folder, template), sft=rows())
     assert (result.data / "chat_template.jinja").read_text() == template.read_text()
     template.write_text("{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
-    with pytest.raises(InputError, match=r"ends an assistant turn with '\\n', which holds no special token"):
-        train_student.run(settings, context(tmp_path / "out", folder), sft=rows())
+    with pytest.raises(InputError, match=r"ends an answer with '\\n', which holds no special token"):
+        train_student.run(settings, context(tmp_path / "out", folder, template), sft=rows())
     with pytest.raises(InputError, match="the chat template nowhere.jinja cannot be read"):
-        settings = Settings(chat_template="nowhere.jinja")
-        train_student.run(settings, context(tmp_path / "out", folder), sft=rows())
+        train_student.run(settings, context(tmp_path / "out", folder, Path("nowhere.jinja")), sft=rows())
 
 
 def test_student_that_cannot_be_loaded(base_student: Path, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     for method in ("full", "auto"):
-        with pytest.raises(InputError, match=f"the tokenizer of the student {missing} cannot be loaded: "):
+        with pytest.raises(InputError, match=f"the model folder {missing} does not exist"):
             train_student.run(Settings(method=method), context(tmp_path / "out", missing), sft=rows())
     folder = Path(shutil.copytree(base_student, tmp_path / "copy"))
     (folder / "model.safetensors").rename(folder / "elsewhere")
-    with pytest.raises(InputError, match=f"the student {folder} cannot be loaded: .*safetensors") as error:
+    with pytest.raises(EngineError, match=f"the model `{folder}` cannot be loaded: .*safetensors") as error:
         train_student.run(Settings(), context(tmp_path / "out", folder), sft=rows())
     assert "\n" not in str(error.value)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=f"the tokenizer of the student {folder} cannot be loaded: "):
+    with pytest.raises(InputError, match=f"the tokenizer of `{folder}` cannot be loaded: "):
         train_student.run(Settings(), context(tmp_path / "out", folder), sft=rows())
 
 

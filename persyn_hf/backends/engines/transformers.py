@@ -182,7 +182,7 @@ class TransformersEngine:
             self._loaded = chat.load_causal_lm(*self._source)
             ends = self._loaded.generation_config.eos_token_id
             listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-            self._ends = {*listed, self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer)}
+            self._ends = {*listed, self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])}
             self._loaded.generation_config = GenerationConfig()
             if self.tokenizer.pad_token_id is None:
                 self.tokenizer.pad_token = self.tokenizer.eos_token

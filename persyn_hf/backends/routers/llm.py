@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from persyn_hf.backends.chat import no_bars
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.metrics import regret
@@ -260,15 +261,13 @@ def load(folder: Path, saved: Mapping[str, Any], device: str) -> Llm:
 def _quiet(transformers: Any) -> Iterator[None]:
     """No bars, and no warning that the head is new: it is meant to be."""
     logging = transformers.utils.logging
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with no_bars():
+            yield
     finally:
         logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _device(name: str) -> Any:
