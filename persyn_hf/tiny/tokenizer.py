@@ -51,7 +51,8 @@ def build_tokenizer(seed: int = 0) -> "PreTrainedTokenizerFast":
         vocab_size=VOCABULARY_SIZE, special_tokens=[PAD, USER, ASSISTANT, END], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token=PAD, eos_token=END, unk_token=PAD,  # else Qwen2Tokenizer adds one of its own additional_special_tokens=[USER, ASSISTANT],
+        tokenizer_object=bpe, pad_token=PAD, eos_token=END, additional_special_tokens=[USER, ASSISTANT],
+        unk_token=PAD,  # never needed, but Qwen2Tokenizer would add one of its own that has no embedding
         padding_side="left", model_max_length=MAX_LENGTH, clean_up_tokenization_spaces=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
