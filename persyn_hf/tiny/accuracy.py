@@ -21,36 +21,42 @@ class Accuracy(NamedTuple):
     """Tokens per response, <|end|> not counted."""
 
 
-def answer_greedily(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", questions: list[str],
-                    batch: int = 200) -> list[str]:
+def answer_greedily(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", questions: list[str], batch: int = 200
+) -> list[str]:
     """One response per question, in their order, without special tokens."""
     import torch
 
     responses = [""] * len(questions)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))
     for start in range(0, len(order), batch):
-        chosen = order[start:start + batch]
-        texts = [tokenizer.apply_chat_template([{"role": "user", "content": questions[index]}],
-                                               tokenize=False, add_generation_prompt=True) for index in chosen]
+        chosen = order[start : start + batch]
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": questions[index]}], tokenize=False, add_generation_prompt=True
+            )
+            for index in chosen
+        ]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
         with torch.inference_mode():
             ids = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        decoded = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+        decoded = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for index, text in zip(chosen, decoded, strict=True):
             responses[index] = text
     return responses
 
 
-def measure_accuracy(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast",
-                     questions: list[Question]) -> Accuracy:
+def measure_accuracy(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", questions: list[Question]
+) -> Accuracy:
     responses = answer_greedily(model, tokenizer, [one.question for one in questions])
     right = [boxed_answer(response) == one.answer for one, response in zip(questions, responses, strict=True)]
 
-    def share(keep) -> float:
-        kept = [ok for one, ok in zip(questions, right, strict=True) if keep(one)]
+    def share(kept: list[bool]) -> float:
         return round(sum(kept) / len(kept), 4)
 
-    by_skill = {skill: share(lambda one, skill=skill: one.skill == skill) for skill in SKILLS}
-    by_level = {str(level): share(lambda one, level=level: one.level == level) for level in (1, 2)}
+    answered = list(zip(questions, right, strict=True))
+    by_skill = {skill: share([ok for one, ok in answered if one.skill == skill]) for skill in SKILLS}
+    by_level = {str(level): share([ok for one, ok in answered if one.level == level]) for level in (1, 2)}
     tokens = [len(ids) for ids in tokenizer(responses, add_special_tokens=False)["input_ids"]]
-    return Accuracy(by_skill | {"all": share(lambda one: True)}, by_level, round(sum(tokens) / len(tokens), 1))
+    return Accuracy(by_skill | {"all": share(right)}, by_level, round(sum(tokens) / len(tokens), 1))

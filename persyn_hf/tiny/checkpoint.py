@@ -26,5 +26,6 @@ def load_checkpoint(directory: Path) -> "tuple[PreTrainedModel, PreTrainedTokeni
     if found != expected:
         raise ValueError(
             f"{directory}: the tokenizer has hash {found[:12]} but the weights were trained with "
-            f"{str(expected)[:12]}. Retrain with `python -m persyn_hf.tiny.train --models {directory.name}`.")
+            f"{str(expected)[:12]}. Retrain with `python -m persyn_hf.tiny.train --models {directory.name}`."
+        )
     return model, AutoTokenizer.from_pretrained(directory)

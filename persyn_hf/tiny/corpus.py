@@ -29,8 +29,10 @@ class Example(NamedTuple):
 def draw_document(spec: ModelSpec, phase: Phase, banned: set[str], rng: random.Random) -> Document:
     """One drill with probability `phase.drill`, else one pair whose question is not banned."""
     if rng.random() < phase.drill:
-        steps = [rng.choice(draw_question(rng, _draw_skill(spec, rng), rng.randint(1, 2)).steps)
-                 for _ in range(rng.randint(2, 5))]
+        steps = [
+            rng.choice(draw_question(rng, _draw_skill(spec, rng), rng.randint(1, 2)).steps)
+            for _ in range(rng.randint(2, 5))
+        ]
         return Document("", drill(steps) + END)
     question = _draw_allowed(spec, banned, rng)
     style = rng.choices(list(phase.styles), weights=list(phase.styles.values()))[0]

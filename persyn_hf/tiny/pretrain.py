@@ -20,8 +20,9 @@ WARMUP = 50
 FINAL_LR_SHARE = 0.02
 
 
-def pretrain(spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast",
-             banned: set[str]) -> "tuple[PreTrainedModel, list[float]]":
+def pretrain(
+    spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast", banned: set[str]
+) -> "tuple[PreTrainedModel, list[float]]":
     """The trained model and the loss of each step, in nats per learnt token.
 
     Repeatable to the bit only with the same torch build and `torch.set_num_threads`: sums depend on their order.
@@ -45,10 +46,19 @@ def build_model(spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast") -> "PreTr
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {
-        "vocab_size": len(tokenizer), "hidden_size": spec.width, "num_hidden_layers": spec.layers,
-        "intermediate_size": 3 * spec.width, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "head_dim": spec.width // 4, "max_position_embeddings": MAX_LENGTH, "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+        "vocab_size": len(tokenizer),
+        "hidden_size": spec.width,
+        "num_hidden_layers": spec.layers,
+        "intermediate_size": 3 * spec.width,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": spec.width // 4,
+        "max_position_embeddings": MAX_LENGTH,
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
     if spec.architecture == "gemma2":
         # Both must be set, or the values of the 2B model are taken. Without the soft cap on attention every attention
         # kernel gives the same result; with it the fast ones would drop the cap in silence.
@@ -59,13 +69,20 @@ def build_model(spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast") -> "PreTr
     return model
 
 
-def _run_phase(model: "PreTrainedModel", spec: ModelSpec, phase: Phase, tokenizer: "PreTrainedTokenizerFast",
-               banned: set[str], rng: random.Random) -> list[float]:
+def _run_phase(
+    model: "PreTrainedModel",
+    spec: ModelSpec,
+    phase: Phase,
+    tokenizer: "PreTrainedTokenizerFast",
+    banned: set[str],
+    rng: random.Random,
+) -> list[float]:
     import torch
 
     optimizers = _optimizers(model, phase)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: _lr_share(step, phase.steps))
-                 for one in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(one, lambda step: _lr_share(step, phase.steps)) for one in optimizers
+    ]
     losses = []
     for examples in _batches(spec, phase, tokenizer, banned, rng):
         loss = _loss(model, examples, tokenizer.pad_token_id)
@@ -83,11 +100,14 @@ def _optimizers(model: "PreTrainedModel", phase: Phase) -> "list[torch.optim.Opt
     """Muon takes matrices only and suits the hidden ones; embeddings (the tied head) and norms go to AdamW."""
     import torch
 
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
-    return [torch.optim.Muon(matrices, lr=phase.muon_lr, momentum=0.95, nesterov=True, weight_decay=0.0),
-            torch.optim.AdamW(others, lr=phase.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    return [
+        torch.optim.Muon(matrices, lr=phase.muon_lr, momentum=0.95, nesterov=True, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=phase.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def _lr_share(step: int, steps: int) -> float:
@@ -98,15 +118,16 @@ def _lr_share(step: int, steps: int) -> float:
     return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * max(0.0, left)
 
 
-def _batches(spec: ModelSpec, phase: Phase, tokenizer: "PreTrainedTokenizerFast", banned: set[str],
-             rng: random.Random) -> Iterator[list[Example]]:
+def _batches(
+    spec: ModelSpec, phase: Phase, tokenizer: "PreTrainedTokenizerFast", banned: set[str], rng: random.Random
+) -> Iterator[list[Example]]:
     done = 0
     while done < phase.steps:
         documents = [draw_document(spec, phase, banned, rng) for _ in range(WINDOW * phase.batch)]
         examples = sorted(encode(documents, tokenizer), key=lambda one: len(one.token_ids))
-        batches = [examples[start:start + phase.batch] for start in range(0, len(examples), phase.batch)]
+        batches = [examples[start : start + phase.batch] for start in range(0, len(examples), phase.batch)]
         rng.shuffle(batches)
-        batches = batches[:phase.steps - done]
+        batches = batches[: phase.steps - done]
         done += len(batches)
         yield from batches
 
@@ -119,8 +140,8 @@ def _loss(model: "PreTrainedModel", examples: list[Example], pad_id: int) -> "to
     token_ids = torch.full((len(examples), width), pad_id)
     labels = torch.full((len(examples), width), -100)
     for row, one in enumerate(examples):
-        token_ids[row, :len(one.token_ids)] = torch.tensor(one.token_ids)
-        labels[row, one.learnt_from:len(one.token_ids)] = token_ids[row, one.learnt_from:len(one.token_ids)]
+        token_ids[row, : len(one.token_ids)] = torch.tensor(one.token_ids)
+        labels[row, one.learnt_from : len(one.token_ids)] = token_ids[row, one.learnt_from : len(one.token_ids)]
     # Padding is on the right and attention causal, so no mask is needed: no learnt token sees a pad.
     logits = model(input_ids=token_ids, use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

@@ -39,8 +39,9 @@ def _add(rng: random.Random, level: int) -> Question:
 def _sub(rng: random.Random, level: int) -> Question:
     a = rng.randint(11, 59) if level == 1 else rng.randint(31, 79)
     b = rng.randint(2, 9) if level == 1 else rng.randint(12, min(49, a - 3))
-    text = rng.choice((f"What is {a} - {b}?", f"Take {b} away from {a}. What is left?",
-                       f"How much more is {a} than {b}?"))
+    text = rng.choice(
+        (f"What is {a} - {b}?", f"Take {b} away from {a}. What is left?", f"How much more is {a} than {b}?")
+    )
     return Question(text, str(a - b), "sub", level, subtraction(a, b), "the difference", step(a - b, "+", b))
 
 
@@ -48,8 +49,15 @@ def _mul(rng: random.Random, level: int) -> Question:
     # Five wordings, more than elsewhere: only 64 pairs exist at level 1, and what the splits take is banned
     # from pretraining.
     a, b = (rng.randint(2, 9), rng.randint(2, 9)) if level == 1 else (rng.randint(12, 39), rng.randint(2, 6))
-    text = rng.choice((f"What is {a} times {b}?", f"Find the product of {a} and {b}.", f"Compute {a} * {b}.",
-                       f"Multiply {a} by {b}.", f"How much is {a} times {b}?"))
+    text = rng.choice(
+        (
+            f"What is {a} times {b}?",
+            f"Find the product of {a} and {b}.",
+            f"Compute {a} * {b}.",
+            f"Multiply {a} by {b}.",
+            f"How much is {a} times {b}?",
+        )
+    )
     return Question(text, str(a * b), "mul", level, multiplication(a, b), "the product", step(a * b, "/", b))
 
 
@@ -82,12 +90,18 @@ def _word(rng: random.Random, level: int) -> Question:
         text = f"{one} has {a} {item} and {two} has {b} more than {one}. How many {item} do they have together?"
         steps = (step(a, "+", b), step(a, "+", a + b))
         return Question(text, str(2 * a + b), "word", level, steps, "the final count", step(2 * a + b, "-", a))
-    a, b, c = ((rng.randint(10, 30), rng.randint(2, 9), rng.randint(2, 9)) if level == 1
-               else (rng.randint(15, 45), rng.randint(11, 29), rng.randint(11, 39)))
+    a, b, c = (
+        (rng.randint(10, 30), rng.randint(2, 9), rng.randint(2, 9))
+        if level == 1
+        else (rng.randint(15, 45), rng.randint(11, 29), rng.randint(11, 39))
+    )
     c = min(c, a + b - 3)
-    text = rng.choice((
-        f"{one} has {a} {item}. {one} buys {b} more and gives {c} to {two}. How many {item} does {one} have now?",
-        f"{one} had {a} {item}, found {b} more, and then lost {c}. How many {item} are left?"))
+    text = rng.choice(
+        (
+            f"{one} has {a} {item}. {one} buys {b} more and gives {c} to {two}. How many {item} does {one} have now?",
+            f"{one} had {a} {item}, found {b} more, and then lost {c}. How many {item} are left?",
+        )
+    )
     left = a + b - c
     steps = (step(a, "+", b), step(a + b, "-", c))
     return Question(text, str(left), "word", level, steps, "the final count", step(left, "+", c))
@@ -96,12 +110,16 @@ def _word(rng: random.Random, level: int) -> Question:
 def _cost(rng: random.Random, level: int) -> Question:
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
     price = rng.randint(2, 9)
-    count, paid = ((rng.randint(2, 4), rng.choice((40, 50))) if level == 1
-                   else (rng.randint(3, 7), rng.choice((70, 75, 80, 85))))
-    text = rng.choice((
-        f"One {item[:-1]} costs {price} dollars. {name} buys {count} and pays with {paid} dollars. "
-        f"How much change does {name} get?",
-        f"{name} has {paid} dollars and buys {count} {item} for {price} dollars each. How many dollars are left?"))
+    count, paid = (
+        (rng.randint(2, 4), rng.choice((40, 50))) if level == 1 else (rng.randint(3, 7), rng.choice((70, 75, 80, 85)))
+    )
+    text = rng.choice(
+        (
+            f"One {item[:-1]} costs {price} dollars. {name} buys {count} and pays with {paid} dollars. "
+            f"How much change does {name} get?",
+            f"{name} has {paid} dollars and buys {count} {item} for {price} dollars each. How many dollars are left?",
+        )
+    )
     total = price * count
     steps = (step(price, "*", count), step(paid, "-", total))
     return Question(text, str(paid - total), "cost", level, steps, "the money left", step(paid - total, "+", total))
@@ -113,8 +131,9 @@ _MAKERS = {"add": _add, "sub": _sub, "mul": _mul, "list": _list, "eqn": _eqn, "w
 def draw_question(rng: random.Random, skill: str, level: int) -> Question:
     """One random question of a skill at a level (1 easy, 2 hard)."""
     if skill not in _MAKERS or level not in (1, 2):
-        raise ValueError(f"No questions of skill {skill!r} at level {level!r}; "
-                         f"skills: {', '.join(SKILLS)}; levels: 1, 2.")
+        raise ValueError(
+            f"No questions of skill {skill!r} at level {level!r}; skills: {', '.join(SKILLS)}; levels: 1, 2."
+        )
     return _MAKERS[skill](rng, level)
 
 

@@ -20,5 +20,10 @@ def write_splits(splits: dict[str, list[Question]], directory: Path) -> None:
 
 
 def to_row(question: Question, split: str) -> dict[str, str | int]:
-    return {"question": question.question, "answer": question.answer, "skill": question.skill,
-            "level": question.level, "split": split}
+    return {
+        "question": question.question,
+        "answer": question.answer,
+        "skill": question.skill,
+        "level": question.level,
+        "split": split,
+    }

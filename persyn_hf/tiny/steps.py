@@ -33,24 +33,24 @@ def addition(a: int, b: int) -> tuple[Step, ...]:
     """Tens, ones, sum for two numbers of two digits; else one step."""
     if a < 10 or b < 10 or (a % 10 == 0 and b % 10 == 0):
         return (step(a, "+", b),)
-    tens, ones = step(a // 10 * 10, "+", b // 10 * 10), step(a % 10, "+", b % 10)
-    return tens, ones, step(tens.result, "+", ones.result)
+    tens, ones = (a // 10 * 10, b // 10 * 10), (a % 10, b % 10)
+    return step(tens[0], "+", tens[1]), step(ones[0], "+", ones[1]), step(sum(tens), "+", sum(ones))
 
 
 def subtraction(a: int, b: int) -> tuple[Step, ...]:
     """Minus the tens, then minus the ones."""
     if b < 10 or b % 10 == 0:
         return (step(a, "-", b),)
-    first = step(a, "-", b // 10 * 10)
-    return first, step(first.result, "-", b % 10)
+    tens = b // 10 * 10
+    return step(a, "-", tens), step(a - tens, "-", b % 10)
 
 
 def multiplication(a: int, b: int) -> tuple[Step, ...]:
     """Tens times b, ones times b, their sum; one step where a is below 10 or a round ten."""
     if a < 10 or a % 10 == 0:
         return (step(a, "*", b),)
-    tens, ones = step(a // 10 * 10, "*", b), step(a % 10, "*", b)
-    return tens, ones, step(tens.result, "+", ones.result)
+    tens, ones = a // 10 * 10, a % 10
+    return step(tens, "*", b), step(ones, "*", b), step(tens * b, "+", ones * b)
 
 
 def running_extreme(numbers: list[int], largest: bool) -> tuple[Step, ...]:

@@ -14,17 +14,33 @@ _BOXED = re.compile(r"\\boxed\{(-?\d+)\}")
 
 # The long style draws each remark from several wordings: real long chains vary in wording far more than short
 # ones, and that variety is what makes them unlikely under a student that has seen few of them.
-_OPENINGS = ("Okay, let me think step by step.", "Alright, let me work through this.",
-             "Hmm, let me see what is asked.", "Let me think about this slowly.")
+_OPENINGS = (
+    "Okay, let me think step by step.",
+    "Alright, let me work through this.",
+    "Hmm, let me see what is asked.",
+    "Let me think about this slowly.",
+)
 _LINKS = ("Next,", "Then,", "After that,", "Now,")
-_DOUBTS = ("Wait, maybe it is {n}? Hmm, I am not sure.", "But wait, could it be {n}? I should look again.",
-           "Hold on, is it {n} instead?", "Wait, did I slip? It may be {n}.")
+_DOUBTS = (
+    "Wait, maybe it is {n}? Hmm, I am not sure.",
+    "But wait, could it be {n}? I should look again.",
+    "Hold on, is it {n} instead?",
+    "Wait, did I slip? It may be {n}.",
+)
 _REDOES = ("Let me redo it.", "Let me go over it again.", "Once more:", "I will repeat the steps.")
 _AGREES = ("Okay, same.", "Good, the same result.", "So nothing changed.", "Right, it agrees.")
-_CHECKS = ("Let me verify: {check}. Yes, that works.", "Quick check: {check}. That fits.",
-           "To be sure: {check}. Fine.", "Also, {check}, so it holds.")
-_CLOSINGS = ("Therefore, the final answer is", "So the final answer is", "Thus I am confident that it is",
-             "Hence the answer:")
+_CHECKS = (
+    "Let me verify: {check}. Yes, that works.",
+    "Quick check: {check}. That fits.",
+    "To be sure: {check}. Fine.",
+    "Also, {check}, so it holds.",
+)
+_CLOSINGS = (
+    "Therefore, the final answer is",
+    "So the final answer is",
+    "Thus I am confident that it is",
+    "Hence the answer:",
+)
 
 
 def respond(question: Question, style: str, rng: random.Random) -> str:
@@ -75,10 +91,12 @@ def _long(question: Question, rng: random.Random) -> str:
     doubted = rng.choice([answer + d for s in (1, 2, 9, 10, 11, 20) for d in (s, -s) if answer + d > 0])
     check = str(question.check) if question.check else f"{answer} is in the list"
     again = ", ".join(map(str, question.steps))
-    return (f"{rng.choice(_OPENINGS)}\n{told}\n"
-            f"{rng.choice(_DOUBTS).format(n=doubted)} {rng.choice(_REDOES)} {again}. {rng.choice(_AGREES)}\n"
-            f"{rng.choice(_CHECKS).format(check=check)}\n"
-            f"{rng.choice(_CLOSINGS)} \\boxed{{{answer}}}.")
+    return (
+        f"{rng.choice(_OPENINGS)}\n{told}\n"
+        f"{rng.choice(_DOUBTS).format(n=doubted)} {rng.choice(_REDOES)} {again}. {rng.choice(_AGREES)}\n"
+        f"{rng.choice(_CHECKS).format(check=check)}\n"
+        f"{rng.choice(_CLOSINGS)} \\boxed{{{answer}}}."
+    )
 
 
 _WRITERS = {"terse": _terse, "eq": _eq, "verbal": _verbal, "markdown": _markdown, "long": _long}

@@ -46,8 +46,10 @@ def train_model(name: str, out: Path) -> dict:
         "tokenizer_sha256": model.config.tokenizer_sha256,
         "train_seconds": round(seconds, 1),
         "final_loss": round(sum(losses[-100:]) / len(losses[-100:]), 4),
-        "accuracy": {split: measure_accuracy(model, tokenizer, splits[split])._asdict()
-                     for split in ("validation", "test")}}
+        "accuracy": {
+            split: measure_accuracy(model, tokenizer, splits[split])._asdict() for split in ("validation", "test")
+        },
+    }
 
 
 def update_records(out: Path, record: dict) -> None:

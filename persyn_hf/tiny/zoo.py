@@ -44,7 +44,7 @@ class ModelSpec:
     def style(self) -> str:
         """The style of the last phase; the most frequent one where it mixes several."""
         doses = self.phases[-1].styles
-        return max(doses, key=doses.get)
+        return max(doses, key=lambda style: doses[style])
 
     def skill_weights(self) -> dict[str, float]:
         return {skill: 1.0 if skill in self.strong else self.weak_weight for skill in SKILLS}
@@ -58,29 +58,103 @@ _STUDENT_STYLES = {"eq": 0.5, "verbal": 0.2, "markdown": 0.12, "terse": 0.1, "lo
 ZOO = (
     # The strongest and most verbose. A curriculum, as for real long-chain models: trained on long chains from the
     # start it learns their form and not the arithmetic.
-    ModelSpec("llama-long", "teacher", "llama", 128, 3, level_2_share=0.65, seed=1, phases=(
-        Phase({"eq": 1.0}, 2600),
-        Phase({"long": 1.0}, 1800, batch=20, drill=0.2, muon_lr=0.01, adamw_lr=2e-3))),
-    ModelSpec("qwen-student", "student", "qwen2", 80, 3, level_2_share=0.1, seed=8, phases=(
-        Phase(_STUDENT_STYLES, 3500, drill=0.5),)),
-    ModelSpec("llama-student", "student", "llama", 80, 3, level_2_share=0.1, seed=9, phases=(
-        Phase(_STUDENT_STYLES, 3500, drill=0.5),)),
-    ModelSpec("qwen-gen", "teacher", "qwen2", 96, 2, level_2_share=0.6, seed=2,
-              strong=("add", "sub", "list", "word"), weak_weight=0.35, phases=(Phase({"eq": 1.0}, 2100),)),
-    ModelSpec("qwen-math", "teacher", "qwen2", 96, 2, level_2_share=0.6, seed=3,
-              strong=("mul", "eqn", "cost"), weak_weight=0.2, phases=(Phase({"eq": 1.0}, 1900),)),
+    ModelSpec(
+        "llama-long",
+        "teacher",
+        "llama",
+        128,
+        3,
+        level_2_share=0.65,
+        seed=1,
+        phases=(
+            Phase({"eq": 1.0}, 2600),
+            Phase({"long": 1.0}, 1800, batch=20, drill=0.2, muon_lr=0.01, adamw_lr=2e-3),
+        ),
+    ),
+    ModelSpec(
+        "qwen-student",
+        "student",
+        "qwen2",
+        80,
+        3,
+        level_2_share=0.1,
+        seed=8,
+        phases=(Phase(_STUDENT_STYLES, 3500, drill=0.5),),
+    ),
+    ModelSpec(
+        "llama-student",
+        "student",
+        "llama",
+        80,
+        3,
+        level_2_share=0.1,
+        seed=9,
+        phases=(Phase(_STUDENT_STYLES, 3500, drill=0.5),),
+    ),
+    ModelSpec(
+        "qwen-gen",
+        "teacher",
+        "qwen2",
+        96,
+        2,
+        level_2_share=0.6,
+        seed=2,
+        strong=("add", "sub", "list", "word"),
+        weak_weight=0.35,
+        phases=(Phase({"eq": 1.0}, 2100),),
+    ),
+    ModelSpec(
+        "qwen-math",
+        "teacher",
+        "qwen2",
+        96,
+        2,
+        level_2_share=0.6,
+        seed=3,
+        strong=("mul", "eqn", "cost"),
+        weak_weight=0.2,
+        phases=(Phase({"eq": 1.0}, 1900),),
+    ),
     # A decent all-round teacher of another family than the main student, in the style that student knows best.
-    ModelSpec("mistral-eq", "teacher", "mistral", 80, 2, level_2_share=0.45, seed=4, phases=(
-        Phase({"eq": 1.0}, 1900),)),
-    ModelSpec("llama-verbal", "teacher", "llama", 96, 2, level_2_share=0.6, seed=5,
-              strong=("word", "cost", "list"), weak_weight=0.25, phases=(
-                  Phase({"eq": 1.0}, 1400),
-                  Phase({"verbal": 1.0}, 800, drill=0.15, muon_lr=0.01, adamw_lr=2e-3))),
-    ModelSpec("gemma-md", "teacher", "gemma2", 96, 2, level_2_share=0.6, seed=6,
-              strong=("add", "mul", "sub", "eqn"), weak_weight=0.25, phases=(Phase({"markdown": 1.0}, 1900),)),
-    ModelSpec("gemma-terse", "teacher", "gemma2", 64, 2, level_2_share=0.6, seed=7,
-              strong=("list", "add"), weak_weight=0.3, phases=(
-                  Phase({"terse": 1.0}, 1800, batch=48, drill=0.3),)),
+    ModelSpec(
+        "mistral-eq", "teacher", "mistral", 80, 2, level_2_share=0.45, seed=4, phases=(Phase({"eq": 1.0}, 1900),)
+    ),
+    ModelSpec(
+        "llama-verbal",
+        "teacher",
+        "llama",
+        96,
+        2,
+        level_2_share=0.6,
+        seed=5,
+        strong=("word", "cost", "list"),
+        weak_weight=0.25,
+        phases=(Phase({"eq": 1.0}, 1400), Phase({"verbal": 1.0}, 800, drill=0.15, muon_lr=0.01, adamw_lr=2e-3)),
+    ),
+    ModelSpec(
+        "gemma-md",
+        "teacher",
+        "gemma2",
+        96,
+        2,
+        level_2_share=0.6,
+        seed=6,
+        strong=("add", "mul", "sub", "eqn"),
+        weak_weight=0.25,
+        phases=(Phase({"markdown": 1.0}, 1900),),
+    ),
+    ModelSpec(
+        "gemma-terse",
+        "teacher",
+        "gemma2",
+        64,
+        2,
+        level_2_share=0.6,
+        seed=7,
+        strong=("list", "add"),
+        weak_weight=0.3,
+        phases=(Phase({"terse": 1.0}, 1800, batch=48, drill=0.3),),
+    ),
 )
 
 

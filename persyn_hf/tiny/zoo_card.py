@@ -61,40 +61,76 @@ accuracies may move by a few points. All models share one tokenizer, sha256 `{sh
 def render_card(records: list[dict]) -> str:
     """The card, from the `models` of `zoo.json`."""
     return _CARD.format(
-        count=len(records), specs=_spec_table(records), test=_accuracy_table(records, "test"),
-        validation=_accuracy_table(records, "validation"), test_size=SPLIT_SIZES["test"],
-        validation_size=SPLIT_SIZES["validation"], se=0.5 / SPLIT_SIZES["test"] ** 0.5,
+        count=len(records),
+        specs=_spec_table(records),
+        test=_accuracy_table(records, "test"),
+        validation=_accuracy_table(records, "validation"),
+        test_size=SPLIT_SIZES["test"],
+        validation_size=SPLIT_SIZES["validation"],
+        se=0.5 / SPLIT_SIZES["test"] ** 0.5,
         skill_se=0.5 / (SPLIT_SIZES["test"] / len(SKILLS)) ** 0.5,
         seconds=sum(one["train_seconds"] for one in records),
-        sha=", ".join(sorted({one["tokenizer_sha256"] for one in records})))
+        sha=", ".join(sorted({one["tokenizer_sha256"] for one in records})),
+    )
 
 
 def _spec_table(records: list[dict]) -> str:
-    head = ("model", "role", "family", "parameters", "width x layers", "styles", "strong skills", "weak weight",
-            "level 2", "drill", "steps x batch", "seed", "train s")
+    head = (
+        "model",
+        "role",
+        "family",
+        "parameters",
+        "width x layers",
+        "styles",
+        "strong skills",
+        "weak weight",
+        "level 2",
+        "drill",
+        "steps x batch",
+        "seed",
+        "train s",
+    )
     return _table(head, [_spec_row(one) for one in records])
 
 
 def _spec_row(one: dict) -> tuple[str, ...]:
     phases = one["phases"]
-    styles = [", ".join(style if dose == 1 else f"{style} {dose:g}" for style, dose in phase["styles"].items())
-              for phase in phases]
+    styles = [
+        ", ".join(style if dose == 1 else f"{style} {dose:g}" for style, dose in phase["styles"].items())
+        for phase in phases
+    ]
     every = len(one["strong"]) == len(SKILLS)
-    return (f"`{one['name']}`", one["role"], one["architecture"], f"{one['parameters']:,}",
-            f"{one['width']} x {one['layers']}", " → ".join(styles), "all" if every else " ".join(one["strong"]),
-            "-" if every else f"{one['weak_weight']:g}", f"{one['level_2_share']:g}",
-            " → ".join(f"{phase['drill']:g}" for phase in phases),
-            " → ".join(f"{phase['steps']} x {phase['batch']}" for phase in phases), str(one["seed"]),
-            f"{one['train_seconds']:.0f}")
+    return (
+        f"`{one['name']}`",
+        one["role"],
+        one["architecture"],
+        f"{one['parameters']:,}",
+        f"{one['width']} x {one['layers']}",
+        " → ".join(styles),
+        "all" if every else " ".join(one["strong"]),
+        "-" if every else f"{one['weak_weight']:g}",
+        f"{one['level_2_share']:g}",
+        " → ".join(f"{phase['drill']:g}" for phase in phases),
+        " → ".join(f"{phase['steps']} x {phase['batch']}" for phase in phases),
+        str(one["seed"]),
+        f"{one['train_seconds']:.0f}",
+    )
 
 
 def _accuracy_table(records: list[dict], split: str) -> str:
     rows = []
     for one in records:
         found = one["accuracy"][split]
-        rows.append((f"`{one['name']}`", *(f"{found['by_skill'][skill]:.2f}" for skill in SKILLS),
-                     f"{found['by_skill']['all']:.3f}", f"{found['by_level']['1']:.2f}",
-                     f"{found['by_level']['2']:.2f}", f"{found['mean_tokens']:.0f}"))
+        rows.append(
+            (
+                f"`{one['name']}`",
+                *(f"{found['by_skill'][skill]:.2f}" for skill in SKILLS),
+                f"{found['by_skill']['all']:.3f}",
+                f"{found['by_level']['1']:.2f}",
+                f"{found['by_level']['2']:.2f}",
+                f"{found['mean_tokens']:.0f}",
+            )
+        )
     return _table(("model", *SKILLS, "all", "level 1", "level 2", "tokens"), rows)
 
 

@@ -12,8 +12,18 @@ from persyn_hf.tiny.tokenizer import build_tokenizer
 from persyn_hf.tiny.zoo import ZOO, ModelSpec, Phase, check_spec, find_spec
 
 
-TINY = ModelSpec("tiny", "teacher", "qwen2", 32, 1, level_2_share=0.5, seed=0, strong=("add", "list"), weak_weight=0.2,
-                 phases=(Phase({"eq": 1.0}, 20, batch=8), Phase({"eq": 0.5, "terse": 0.5}, 10, batch=8)))
+TINY = ModelSpec(
+    "tiny",
+    "teacher",
+    "qwen2",
+    32,
+    1,
+    level_2_share=0.5,
+    seed=0,
+    strong=("add", "list"),
+    weak_weight=0.2,
+    phases=(Phase({"eq": 1.0}, 20, batch=8), Phase({"eq": 0.5, "terse": 0.5}, 10, batch=8)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +82,8 @@ def test_loss_is_on_the_response_and_its_end_only(tokenizer):
     rng = random.Random(0)
     documents = [draw_document(TINY, TINY.phases[0], set(), rng) for _ in range(50)]
     for document, example in zip(documents, encode(documents, tokenizer), strict=True):
-        assert tokenizer.decode(example.token_ids[example.learnt_from:]) == document.target
-        assert tokenizer.decode(example.token_ids[:example.learnt_from]) == document.prefix
+        assert tokenizer.decode(example.token_ids[example.learnt_from :]) == document.target
+        assert tokenizer.decode(example.token_ids[: example.learnt_from]) == document.prefix
         assert document.target.endswith("<|end|>")
 
 

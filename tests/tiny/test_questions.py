@@ -68,6 +68,8 @@ def test_files_in_the_repository_equal_the_splits(splits, name):
 
 
 def test_import_is_light():
-    code = ("import sys, persyn_hf.tiny.questions, persyn_hf.tiny.train; "
-            "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'tokenizers')))")
+    code = (
+        "import sys, persyn_hf.tiny.questions, persyn_hf.tiny.train; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'tokenizers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=RECIPE.parents[1]).returncode == 0

@@ -44,15 +44,26 @@ def test_responses_are_right_and_state_truths_only(style):
 
 
 def test_examples_of_each_style():
-    one = Question("What is 47 + 38?", "85", "add", 2,
-                   (step(40, "+", 30), step(7, "+", 8), step(70, "+", 15)), "the sum", step(85, "-", 38))
+    one = Question(
+        "What is 47 + 38?",
+        "85",
+        "add",
+        2,
+        (step(40, "+", 30), step(7, "+", 8), step(70, "+", 15)),
+        "the sum",
+        step(85, "-", 38),
+    )
     rng = random.Random(0)
     assert respond(one, "terse", rng) == r"\boxed{85}"
     assert respond(one, "eq", rng) == r"40 + 30 = 70. 7 + 8 = 15. 70 + 15 = 85. The answer is \boxed{85}."
-    assert respond(one, "verbal", rng) == ("We want the sum. First, 40 plus 30 makes 70, and then 7 plus 8 makes 15, "
-                                           r"and then 70 plus 15 makes 85. So the result is \boxed{85}.")
-    assert respond(one, "markdown", rng) == ("## Solution\n1. 40 + 30 = 70\n2. 7 + 8 = 15\n3. 70 + 15 = 85\n"
-                                             r"**Answer:** \boxed{85}")
+    assert respond(one, "verbal", rng) == (
+        "We want the sum. First, 40 plus 30 makes 70, and then 7 plus 8 makes 15, "
+        r"and then 70 plus 15 makes 85. So the result is \boxed{85}."
+    )
+    assert respond(one, "markdown", rng) == (
+        "## Solution\n1. 40 + 30 = 70\n2. 7 + 8 = 15\n3. 70 + 15 = 85\n"
+        r"**Answer:** \boxed{85}"
+    )
     assert "85 - 38 = 47" in respond(one, "long", rng)
 
 
@@ -62,9 +73,16 @@ def test_long_style_repeats_with_the_same_seed_and_varies_with_another():
     assert len({respond(one, "long", random.Random(seed)) for seed in range(20)}) > 15
 
 
-@pytest.mark.parametrize(("response", "answer"), [
-    (r"\boxed{7}", "7"), (r"\boxed{7} no, \boxed{-8}.", "-8"), ("7", None), (r"\boxed{Okay,}", None),
-    (r"\boxed{7", None)])
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{7}", "7"),
+        (r"\boxed{7} no, \boxed{-8}.", "-8"),
+        ("7", None),
+        (r"\boxed{Okay,}", None),
+        (r"\boxed{7", None),
+    ],
+)
 def test_boxed_answer(response, answer):
     assert boxed_answer(response) == answer
 
