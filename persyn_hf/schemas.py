@@ -6,7 +6,7 @@ columns whose values become configs (one per teacher, for parallel responses) an
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,13 @@ class Schema:
         from datasets import Features
 
         return Features({column.name: _feature(column.dtype) for column in self.columns})
+
+    def dataset(self, rows: Sequence[Mapping[str, Any]]) -> "Dataset":
+        """Rows as a dataset of this contract; `Dataset.from_list` cannot make an empty one."""
+        from datasets import Dataset
+
+        columns = {name: [row[name] for row in rows] for name in self.names}
+        return Dataset.from_dict(columns, features=self.features)
 
     def check(self, dataset: "Dataset", what: str) -> None:
         """Refuse a dataset with other columns or dtypes, or with nulls where none may be."""

@@ -88,7 +88,7 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
             rows += _rows(name, answered, [bool(s) if s in (0, 1) else None for s in scores])
     counts = {"items": len(rows), "unjudged": sum(summary["unjudged"] for summary in metrics.values())}
     cost = {"seconds": time.monotonic() - started, "items": len(rows)}
-    return Result(data=_dataset(rows), counts=counts, metrics=metrics, cost=cost)
+    return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=metrics, cost=cost)
 
 
 def _read(task: Task, settings: Settings) -> harness.MathTask:
@@ -166,9 +166,3 @@ def _rows(task: str, answered: Sequence[harness.Answered], verdicts: Sequence[bo
         }
         for index, (item, verdict) in enumerate(zip(answered, verdicts, strict=True))
     ]
-
-
-def _dataset(rows: list[dict[str, Any]]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_list(rows, features=OUTPUT.features)

@@ -86,7 +86,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", assignments: "
     from datasets import concatenate_datasets
 
     cells = _cells(prompts, assignments, context.teachers)
-    imported = _read_import(settings, cells)
+    imported = _read_import(settings, context.teachers)
     workers = min(8, os.cpu_count() or 1)
     data, counts, metrics, cost = [], Counter[str](), {}, {}
     with (
@@ -107,21 +107,14 @@ def run(settings: Settings, context: Context, prompts: "Dataset", assignments: "
             samples = select(samples, f"{context.seed}/{teacher.name}")
             counts.update(count(samples))
             metrics[teacher.name] = measure(samples)
-            data.append(_dataset([to_row(teacher.name, sample) for sample in samples]))
+            data.append(OUTPUT.dataset([to_row(teacher.name, sample) for sample in samples]))
     names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
     return Result(
-        data=concatenate_datasets(data) if data else _dataset([]),
+        data=concatenate_datasets(data) if data else OUTPUT.dataset([]),
         counts={name: counts[name] for name in names},
         metrics={"teachers": metrics},
         cost={"teachers": cost},
     )
-
-
-def _dataset(rows: Sequence[Mapping[str, Any]]) -> "Dataset":
-    """Rows as a dataset; column by column, because `Dataset.from_list` cannot make an empty one."""
-    from datasets import Dataset
-
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in OUTPUT.names}, features=OUTPUT.features)
 
 
 def _cells(
@@ -224,18 +217,22 @@ def num_samples(settings: Settings, teacher: Teacher) -> int:
     return min(settings.samples, FEW_SAMPLES) if few else settings.samples
 
 
-def _read_import(settings: Settings, cells: Mapping[str, Any]) -> dict[tuple[str, str], Any] | None:
-    """The imported table; None: responses are generated."""
+def _read_import(settings: Settings, teachers: Sequence[Teacher]) -> dict[tuple[str, str], Any] | None:
+    """The imported table by (prompt_id, teacher), which may call a teacher by its name or its model; None: no import."""
     if settings.path is None:
         return None
     imported = read_responses(Path(settings.path), settings.columns.model_dump())
-    teachers = sorted({teacher for _, teacher in imported})
-    if not set(teachers) & set(cells):
+    names = {teacher.model: teacher.name for teacher in teachers} | {
+        teacher.name: teacher.name for teacher in teachers
+    }
+    found = sorted({teacher for _, teacher in imported})
+    if not set(names) & set(found):
         raise InputError(
-            f"{settings.path} holds responses of {', '.join(teachers[:5])}, but none of the recipe's teachers "
-            f"({', '.join(cells)}); name the teachers as column `{settings.columns.teacher}` does"
+            f"{settings.path} holds responses of {', '.join(found[:5])}, but none of the recipe's teachers "
+            f"({', '.join(teacher.name for teacher in teachers)}); name the teachers, or their models, as column "
+            f"`{settings.columns.teacher}` does"
         )
-    return imported
+    return {(prompt, names.get(teacher, teacher)): rows for (prompt, teacher), rows in imported.items()}
 
 
 def _grade(

@@ -37,8 +37,6 @@ def run(
     rewards: "Dataset | None" = None,
 ) -> Result:
     """Take each assigned prompt's response, in prompt order; count those that cannot be trained on, by reason."""
-    from datasets import Dataset
-
     assigned = _assigned(prompts, assignments)
     chosen = chosen_responses(assigned, responses)
     measured: dict[tuple[str, str], float | None] = {}
@@ -56,7 +54,7 @@ def run(
     kept = [chosen[row["prompt_id"]] for row in rows]
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
     order = [teacher.name for teacher in context.teachers]
-    return Result(data=Dataset.from_list(rows, features=OUTPUT.features), counts=counts, metrics=_metrics(kept, order))
+    return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))
 
 
 def _assigned(prompts: "Dataset", assignments: "Dataset") -> dict[str, str]:

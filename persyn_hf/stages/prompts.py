@@ -23,7 +23,7 @@ from persyn_hf.stage import Context, Result
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 
 INPUTS: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def run(settings: Settings, context: Context) -> Result:
         counts[split] = sum(row["split"] == split for row in rows)
     names = ("read", "kept", "duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", *SPLITS)
     counts["kept"] = len(rows)
-    return Result(data=_dataset(rows), counts={name: counts[name] for name in names})
+    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names})
 
 
 def _read(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -277,9 +277,3 @@ def _take(rows: list[dict[str, Any]], settings: Settings, source: str) -> list[d
             )
         taken += members[:size]
     return taken
-
-
-def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
-    from datasets import Dataset
-
-    return Dataset.from_list(rows, features=OUTPUT.features)
