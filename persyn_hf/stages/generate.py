@@ -218,7 +218,7 @@ def num_samples(settings: Settings, teacher: Teacher) -> int:
 
 
 def _read_import(settings: Settings, teachers: Sequence[Teacher]) -> dict[tuple[str, str], Any] | None:
-    """The imported table by (prompt_id, teacher), which may call a teacher by its name or its model; None: no import."""
+    """The imported table by (prompt_id, teacher); it may name a teacher or its model. None: nothing is imported."""
     if settings.path is None:
         return None
     imported = read_responses(Path(settings.path), settings.columns.model_dump())
