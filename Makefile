@@ -4,7 +4,7 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test test-all lint bench clean
+.PHONY: install demo test test-all lint clean
 
 install: .venv/installed
 
@@ -30,9 +30,6 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-bench: install
-	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -154,20 +154,21 @@ def test_full_disk(recipe: Path) -> None:
     assert main(["run", str(recipe), "--store", str(store), "--set", "until=prompts"]) == 0, "room again: it goes on"
 
 
-def test_damaged_artifact_is_found_before_reuse(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["*.parquet", "persyn.json", "README.md"])
+def test_damaged_artifact_is_found_before_reuse(recipe: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     store = recipe.parent / "store"
     assert main(["run", str(recipe), "--store", str(store), "--set", "until=prompts"]) == 0
     capsys.readouterr()
-    blob = next((store / "datasets--local--bad-prompts" / "snapshots").rglob("*.parquet")).resolve()
+    blob = next((store / "datasets--local--bad-prompts" / "snapshots").rglob(name)).resolve()
     blob.chmod(0o644)
     data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[0 if name == "persyn.json" else len(data) // 2] ^= 1  # elsewhere a manifest may no longer be found: made anew
     blob.write_bytes(bytes(data))
     message = run(capsys, recipe)
     assert "local/bad-prompts@v1" in message
-    assert ".parquet" in message
+    assert name.strip("*") in message
     assert main(["artifacts", "verify", "local/bad-prompts@v1", "--store", str(store)]) == 2
-    assert ".parquet" in capsys.readouterr().err
+    assert name.strip("*") in capsys.readouterr().err
 
 
 def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
