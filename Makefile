@@ -17,7 +17,7 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
-	$(BIN)/persyn report recipes/tiny/demo.yaml --out artifacts/report
+	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
 test: install
 	$(BIN)/python -m pytest -m "not slow"

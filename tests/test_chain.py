@@ -142,3 +142,22 @@ def test_report_says_what_the_artifacts_hold(
         assert (tmp_path / figure).stat().st_size > 500
     assert main(["plan", *arguments[1:-2]]) == 0
     assert "new" not in capsys.readouterr().out.split("(prompt, teacher)")[0]
+
+
+def test_status_list_and_show(undisturbed: tuple[Path, float], capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", str(undisturbed[0])]
+    assert main(["status", *store]) == 0
+    assert capsys.readouterr().out.startswith("finished, process ")
+    assert main(["artifacts", "ls", *store]) == 0
+    assert "tiny/smoke-router-qwen-student@v1" in capsys.readouterr().out
+    assert main(["artifacts", "show", "tiny/smoke-student-qwen-student-car@v1", *store]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "tiny/smoke-student-qwen-student-car@v1" in shown[0]
+    assert any(line.lstrip("│├└─ ").startswith("tiny/smoke-prompts@v1 prompts") for line in shown)
+    assert main(["artifacts", "show", "tiny/smoke-student-qwen-student-cra@v1", *store]) == 2
+    assert "did you mean `tiny/smoke-student-qwen-student-car@v1`?" in capsys.readouterr().err
+
+
+def test_status_before_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--store", str(tmp_path / "none")]) == 1
+    assert "no run was started on the store" in capsys.readouterr().out

@@ -11,6 +11,8 @@ from persyn_hf.store.manifest import Manifest
 
 FAMILY_COLOURS = ("#3b6fb6", "#c2572b", "#3f8f5f", "#8a5aa8", "#b08d2c", "#4aa3a8", "#a8475f", "#6b6b6b")
 
+LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # readable on any colour and hatch
+
 
 def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Path) -> list[Path]:
     """Draw what the stored artifacts allow: `allocation` and `strategies`."""
@@ -56,7 +58,7 @@ def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, f
         axes.barh(names, widths, left=lefts, color=colours[teacher.name], hatch=hatch, edgecolor="white", label=label)
         for row, (left, width) in enumerate(zip(lefts, widths, strict=True)):
             if width >= 0.06:
-                axes.text(left + width / 2, row, f"{width:.0%}", ha="center", va="center", fontsize=7)
+                axes.text(left + width / 2, row, f"{width:.0%}", ha="center", va="center", fontsize=7, bbox=LABEL)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of the pool's prompts")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

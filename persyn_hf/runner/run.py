@@ -206,6 +206,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _one_line(artifact: Stored, reused: bool) -> str:
-    counts = ", ".join(f"{key} {value:,}" for key, value in artifact.manifest.counts.items() if value)
+    counted = artifact.manifest.counts.items()
+    counts = ", ".join(f"{key} {value:,}" for key, value in counted if value and not key.startswith("rows_"))
     what = "reused" if reused else "stored"
     return f"{what} {artifact.repo}@{artifact.tag}" + (f" ({counts})" if counts else "")
