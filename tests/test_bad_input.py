@@ -1,7 +1,6 @@
 """What a user gets for bad input: one sentence on stderr, exit code 2, no traceback, nothing half-written."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -183,21 +182,15 @@ def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]
     assert "local/bad-prompts@v2" in capsys.readouterr().out, "without a version the next free one is taken"
 
 
-def start(recipe: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(recipe.parent / "store")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        if path.exists() or process.poll() is not None:
-            return
-        time.sleep(0.05)
-
-
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = start(recipe)
-    wait_for(recipe.parent / "store" / ".persyn" / "status.json", process)
+    store, longer = recipe.parent / "store", ["--set", "generate.samples=40"]
+    command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):  # until it generates
+        status = store / ".persyn" / "status.json"
+        if process.poll() is not None or (status.exists() and '"generate' in status.read_text()):
+            break
+        time.sleep(0.05)
     assert process.poll() is None, process.communicate()
     message = run(capsys, recipe)
     assert str(process.pid) in message, "the second run is told who holds the store"
@@ -205,5 +198,5 @@ def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[st
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in errors
-    assert "interrupted: what was answered and finished is kept; go on with: persyn run" in errors
-    assert main(["run", str(recipe), "--store", str(recipe.parent / "store")]) == 0, "and it does go on"
+    assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")
+    assert main(["run", str(recipe), "--store", str(store), *longer]) == 0, "and it does go on"

@@ -91,6 +91,7 @@ def _input(store: Store, stored: Stored, keyword: str, item: Input) -> Stored:
             f"{store.root}; copy its folder there from the store that made it, or run its recipe again"
         ) from None
     if found.digest != item.digest:
+        found.check()  # a damaged manifest is named as such, not as another artifact
         raise DamagedArtifact(
             f"{stored.ref}: its input `{keyword}`, {item.ref}, has digest {found.digest}, needed {item.digest}; "
             f"restore {found.ref_file} or make {stored.ref} anew"
