@@ -78,14 +78,14 @@ def run(settings: Settings, context: Context) -> Result:
     if not rows:
         dropped = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
         raise InputError(f"{source} gives no usable prompt ({dropped}); check `prompts.columns` and `references`")
+    usable = len(rows)
     if settings.columns.split is None:
         rows = _draw(rows, settings, context.seed, source)
     else:
         rows = _take(rows, settings, source)
-    for split in SPLITS:
-        counts[split] = sum(row["split"] == split for row in rows)
-    names = ("read", "kept", "duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", *SPLITS)
-    counts["kept"] = len(rows)
+    counts |= {"kept": len(rows), "not_asked_for": usable - len(rows)}
+    dropped = ("duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", "not_asked_for")
+    names = ("read", "kept", *dropped)  # read = kept + dropped, but where missing references are allowed
     return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names})
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def test_gsm8k(tmp_path: Path, root: Path) -> None:
     )
     assert result.counts == {
         "read": 100, "kept": 100, "duplicates": 0, "empty": 0, "not_text": 0, "reference_missing": 0,
-        "reference_unparsable": 0, "calibration": 20, "dev": 10, "pool": 70,
+        "reference_unparsable": 0, "not_asked_for": 0,
     }  # fmt: skip
+    assert Counter(result.data["split"]) == {"calibration": 20, "dev": 10, "pool": 70}
     expected = {line["question"].strip(): line["answer"].split("####")[1].strip().replace(",", "") for line in lines}
     found = {row["messages"][0]["content"]: row["reference"] for row in result.data}
     assert found == expected
@@ -107,7 +109,6 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     kept = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"})
     assert {name: count for name, count in kept.counts.items() if count} == {
         "read": 11, "kept": 4, "duplicates": 1, "empty": 3, "not_text": 3, "reference_missing": 1,
-        "calibration": 1, "pool": 3,
     }  # fmt: skip
     by_text = {row["messages"][-1]["content"]: row for row in kept.data}
     assert by_text["one"]["reference"] == "1"
@@ -115,6 +116,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert by_text["no answer"]["reference"] is None
     for references, names in (("text", ["one", "hi", "no parse"]), ("math", ["one", "hi"])):
         result = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"}, references=references)
+        assert result.counts["read"] == sum(count for name, count in result.counts.items() if name != "read")
         assert sorted(texts(result)) == sorted(names)
         assert result.counts["reference_unparsable"] == (references == "math")
 
@@ -129,7 +131,8 @@ def test_split_is_drawn_once_by_the_seed(tmp_path: Path) -> None:
     for split in prompts.SPLITS:
         assert texts(one, split) == sorted(texts(one, split))  # the order of the source
     assert sorted(texts(one)) == [row["prompt"] for row in rows]
-    assert run(tmp_path, seed=1, path=path, calibration=10, dev=5, pool=7).counts["pool"] == 7
+    some = run(tmp_path, seed=1, path=path, calibration=10, dev=5, pool=7)
+    assert (some.counts["kept"], some.counts["not_asked_for"]) == (22, 18)
 
 
 def test_split_from_a_column(tmp_path: Path) -> None:
