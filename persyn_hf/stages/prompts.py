@@ -83,9 +83,9 @@ def run(settings: Settings, context: Context) -> Result:
         rows = _draw(rows, settings, context.seed, source)
     else:
         rows = _take(rows, settings, source)
-    counts |= {"kept": len(rows), "not_asked_for": usable - len(rows)}
-    dropped = ("duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", "not_asked_for")
-    names = ("read", "kept", *dropped)  # read = kept + dropped, but where missing references are allowed
+    counts["kept"], counts["not_asked_for"] = len(rows), usable - len(rows)
+    reasons = ("duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", "not_asked_for")
+    names = ("read", "kept", *reasons)  # read is the sum of the others, but where missing references are allowed
     return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names})
 
 
