@@ -14,7 +14,12 @@ from persyn_hf.errors import PersynError
 
 
 # Libraries read these when they are imported: progress has its own bars here, and faults are raised, not logged.
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """Recipes: one YAML file per experiment, read strictly.
 
 Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
-`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file they stand in.
+`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file they stand in,
+those of `--set` from the working directory.
 """
 
 import difflib
@@ -30,6 +31,9 @@ STRATEGY_KINDS = (
     "no_quality",
     "reassign",
 )
+
+# Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
+PATH_KEYS = ("path", "fewshot_path", "chat_template")
 
 STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
 
@@ -152,12 +156,16 @@ class Recipe(Strict):
         return self
 
 
+MANY = 25  # names in one sentence
+
+
 def nearest(key: str, known: Iterable[str]) -> str:
     """Say which known key was probably meant: ", did you mean `alpha`? (known: alpha, beta)"."""
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1)
     hint = f", did you mean `{close[0]}`?" if close else ""
-    return f"{hint} (known: {', '.join(known)})"
+    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+    return f"{hint} (known: {', '.join(known[:MANY])}{more})"
 
 
 def read_section(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
@@ -241,11 +249,12 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_paths(value: Any, folder: Path) -> None:
-    """Make `./x` and `../x` strings absolute, so that they survive `extends` and any working directory."""
+    """Make relative paths absolute, so that they survive `extends` and any working directory."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        if isinstance(item, str) and item.startswith(("./", "../")) and key != "extends":
-            value[key] = str((folder / item).resolve())
+        is_path = isinstance(item, str) and (item.startswith(("./", "../", "~/")) or key in PATH_KEYS)
+        if is_path and key != "extends":
+            value[key] = str((folder / Path(item).expanduser()).resolve())
         else:
             _resolve_paths(item, folder)
 
@@ -254,9 +263,14 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set takes key.subkey=value, got `{override}`")
-    *parents, last = key.split(".")
+    try:
+        *parents, last = key.split(".")
+        value = {last: yaml.safe_load(text)}
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is no YAML; quote it") from None
+    _resolve_paths(value, Path.cwd())
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {override}: `{parent}` is no mapping; lists are set whole, as YAML")
-    values[last] = yaml.safe_load(text)
+    values[last] = value[last]

@@ -74,6 +74,14 @@ def test_missing_files(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not stored(recipe)
 
 
+def test_a_pinned_input_that_is_not_there_is_named_before_anything_runs(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = run(capsys, recipe, "--set", "inputs={responses: x/y@v1}")
+    assert message.startswith("error: x/y@v1 is not in the store ")
+    assert not stored(recipe)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

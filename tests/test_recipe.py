@@ -32,6 +32,19 @@ def test_paths_count_from_the_file_that_names_them(tmp_path: Path) -> None:
     assert recipe.name == "child"
 
 
+def test_a_path_needs_no_dot_and_that_of_set_counts_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = write(tmp_path, MINIMAL.replace("./q.jsonl", "q.jsonl"))
+    assert load_recipe(path).prompts["path"] == str(tmp_path / "q.jsonl")
+    assert load_recipe(path, ["prompts.path=q.jsonl"]).prompts["path"] == str(tmp_path / "here" / "q.jsonl")
+    assert load_recipe(path, ["teachers=[{name: a, model: ./a}, {name: b, model: c/d}]"]).teachers[0].model == str(
+        tmp_path / "here" / "a"
+    )
+
+
 def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MINIMAL), ["score.alpha=0.3", "strategies=[mix, strong]", "seed=7"])
     assert recipe.score == {"alpha": 0.3}
@@ -89,6 +102,7 @@ def test_a_fault_in_the_recipe_is_one_sentence(tmp_path: Path, change: str, mess
         ("assign.kind=mix", "assign: `kind` is decided by the strategies and cannot be set; remove it"),
         ("name.first=x", "--set name.first=x: `name` is no mapping; lists are set whole, as YAML"),
         ("seed", "--set takes key.subkey=value, got `seed`"),
+        ("seed=[1", "--set seed=[1: the value is no YAML; quote it"),
         ("students=[{name: s}]", "the student `s` has no `model`, but the recipe goes on to train_student; name its"),
         ("inputs.rewards-t=local/x@v1", "inputs: `rewards-t` is not one artifact of this recipe"),
     ],

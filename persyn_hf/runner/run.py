@@ -53,11 +53,11 @@ def run_recipe(recipe: Recipe, store: Store, console: Console) -> list[Done]:
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
     done: list[Done] = []
-    stored: dict[str, Stored] = {}
+    stored = _pinned(steps, store)
     with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps)) as progress:
         for step in steps:
             progress.step(step.key, step.stage)
-            inputs = {word: stored[key] if key in stored else store.get(key) for word, key in step.inputs.items()}
+            inputs = {word: stored[key] for word, key in step.inputs.items()}
             print_of = fingerprint(step, recipe.seed, {word: item.digest for word, item in inputs.items()})
             found = _find(store, recipe, step, print_of)
             artifact = found or _run_step(step, recipe, store, inputs, print_of, progress)
@@ -70,13 +70,11 @@ def run_recipe(recipe: Recipe, store: Store, console: Console) -> list[Done]:
 def look_up(recipe: Recipe, store: Store) -> list[Done]:
     """What of the recipe is stored already, without running anything."""
     done: list[Done] = []
-    stored: dict[str, Stored] = {}
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    keys = {step.key for step in steps}
+    stored = _pinned(steps, store)
     for step in steps:
-        pinned = {key: store.get(key) for key in step.inputs.values() if key not in keys}
-        known = {word: (stored | pinned).get(key) for word, key in step.inputs.items()}
+        known = {word: stored.get(key) for word, key in step.inputs.items()}
         digests = {word: item.digest for word, item in known.items() if item is not None}
         found, started = None, False
         if len(digests) == len(known):
@@ -96,6 +94,12 @@ def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
         check_paths(model, model.name)
     for step in steps:
         check_paths(step.settings, step.stage)
+
+
+def _pinned(steps: list[Step], store: Store) -> dict[str, Stored]:
+    """The artifacts that the recipe's `inputs` name, by ref; one that is missing is named before anything runs."""
+    keys = {step.key for step in steps}
+    return {ref: store.get(ref) for step in steps for ref in step.inputs.values() if ref not in keys}
 
 
 def _repo(recipe: Recipe, step: Step) -> str:
