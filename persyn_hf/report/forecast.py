@@ -11,23 +11,25 @@ def forecast(
     recipe: Recipe, steps: Sequence[tuple[str, str]], states: Mapping[str, str], manifests: Mapping[str, Manifest]
 ) -> list[Table]:
     """The steps with their state, and the requests that each kind of strategy sends to the teachers."""
+    requests = _requests(recipe, manifests)
+    unknown = "" if requests else "what will be generated is known once `prompts` has run, or with `prompts.pool` set"
     table = Table(
         name="steps",
         title=f"Steps of {recipe.name}",
         header=["step", "stage", "state"],
         rows=[[key, stage, states[key]] for key, stage in steps],
+        note=unknown,
     )
-    return [table, _requests(recipe, manifests)]
+    return [table, requests] if requests else [table]
 
 
-def _requests(recipe: Recipe, manifests: Mapping[str, Manifest]) -> Table:
+def _requests(recipe: Recipe, manifests: Mapping[str, Manifest]) -> Table | None:
     """(prompt, teacher) cells per strategy run alone; each is sampled `generate.samples` times."""
     sizes = {split: recipe.prompts.get(split) for split in ("calibration", "pool")}
     if "prompts" in manifests:
         sizes = {split: manifests["prompts"].counts.get(f"rows_{split}", 0) for split in sizes}
     if any(size is None for size in sizes.values()):
-        note = "sizes are known once `prompts` has run; give prompts.calibration and prompts.pool to see them before"
-        return Table(name="requests", title="Cells to generate", header=["strategy"], rows=[], note=note)
+        return None
     num_teachers, calibration, pool = len(recipe.teachers), int(sizes["calibration"] or 0), int(sizes["pool"] or 0)
     everything = num_teachers * (calibration + pool)
     rows = []
