@@ -193,7 +193,13 @@ def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, longer = recipe.parent / "store", ["--set", "generate.samples=40"]
     command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )
     for _ in range(1200):  # until it generates
         status = store / ".persyn" / "status.json"
         if process.poll() is not None or (status.exists() and '"generate' in status.read_text()):
