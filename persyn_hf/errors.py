@@ -31,6 +31,10 @@ class EngineError(PersynError):
     """A teacher cannot be run, or too many of its requests failed."""
 
 
+class BudgetReached(PersynError):
+    """`--max-cost` or `--max-generations` is used up: a clean stop, no fault."""
+
+
 def check(condition: bool, name: str, value: object, need: str) -> None:
     """Raise `RecipeError` unless `condition` holds: "`alpha` must be a number from 0 to 1, got 3"."""
     if not condition:

@@ -32,6 +32,8 @@ STRATEGY_KINDS = (
     "reassign",
 )
 
+ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a trained router
+
 # Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
 PATH_KEYS = ("path", "fewshot_path", "chat_template")
 
@@ -50,6 +52,14 @@ def _check_name(value: str) -> str:
     return value
 
 
+class Price(Strict):
+    """What a teacher costs, in any one currency."""
+
+    prompt: float | int = Field(default=0, ge=0)  # per million prompt tokens
+    completion: float | int = Field(default=0, ge=0)  # per million generated tokens
+    gpu_hour: float | int = Field(default=0, ge=0)  # per GPU and hour
+
+
 class Teacher(Strict):
     """One teacher of the pool."""
 
@@ -61,6 +71,10 @@ class Teacher(Strict):
     long_cot: bool = False
     samples: int | None = Field(default=None, ge=1)  # overrides `generate.samples`
     system_prompt: str | None = None
+    engine: Literal["transformers", "server", "vllm"] | None = None  # overrides `generate.engine`
+    server: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.server`
+    vllm: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.vllm`
+    price: Price | None = None
 
     _name = field_validator("name")(_check_name)
 
@@ -88,6 +102,8 @@ class Strategy(Strict):
     base: str | None = None  # reassign: name of the strategy whose assignments are changed
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
+    per_prompt: int = Field(default=1, ge=1)  # routed kinds: the best k by router score answer, the best reward is kept
+    escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +164,18 @@ class Recipe(Strict):
             for name in named:
                 if name is not None and name not in pool:
                     raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
+            if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate):
+                raise ValueError(
+                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt` and `escalate` "
+                    f"go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
+                )
+            if strategy.per_prompt > 1 and strategy.escalate:
+                raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")
+            if strategy.per_prompt + strategy.escalate > len(pool):
+                raise ValueError(
+                    f"strategy `{strategy.name}` asks for {strategy.per_prompt + strategy.escalate} teachers per prompt, "
+                    f"the pool holds {len(pool)}; lower `per_prompt` or `escalate`"
+                )
             if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
                 raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")
             earlier = [s.name for s in self.strategies[: self.strategies.index(strategy)]]

@@ -135,6 +135,7 @@ ASSIGNMENTS = Schema(
 RESPONSES = Schema(
     kind="responses",
     row="one sampled response",
+    version=2,
     config_by="teacher",
     split_by="split",
     columns=(
@@ -158,6 +159,9 @@ RESPONSES = Schema(
         ),
         Column(name="quality", dtype="float64", meaning="quality imported with the response", nullable=True),
         Column(name="selected", dtype="bool", meaning="the one sample of its cell that is scored and trained on"),
+        Column(
+            name="round", dtype="int64", meaning="0: assigned; k: the k-th teacher tried where no earlier one was right"
+        ),
         Column(name="status", dtype="string", meaning="ok or error"),
         Column(name="error", dtype="string", meaning="why, where status is error", nullable=True),
         SPLIT,

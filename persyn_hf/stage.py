@@ -23,6 +23,9 @@ class Progress(Protocol):
 
     def advance(self, count: int = 1) -> None: ...
 
+    def tally(self, teacher: str, **numbers: Any) -> None:
+        """Figures of one teacher for `persyn status`: done, total, errors by kind, tokens."""
+
 
 class Silent:
     """Progress that nobody sees."""
@@ -30,6 +33,16 @@ class Silent:
     def start(self, what: str, total: int) -> None: ...
 
     def advance(self, count: int = 1) -> None: ...
+
+    def tally(self, teacher: str, **numbers: Any) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a recipe may ask of its teachers, all its runs together; null: no limit."""
+
+    max_generations: int | None = None
+    max_cost: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,8 @@ class Context:
     seed: int
     work_dir: Path  # private to this step and kept until its artifact is stored: what a killed run left is still there
     journal: Path | None = None  # sqlite file shared by all `generate` steps of a store
+    recipe: str = ""  # NAMESPACE/NAME: who pays for what is new in the journal
+    limits: Limits = Limits()
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None
     progress: Progress = field(default_factory=Silent)

@@ -1,52 +1,37 @@
 """The journal: one sqlite file that keeps every answer paid for, raw, before anything parses it.
 
 Answers are append-only: triggers refuse any change, a repeated error is a new attempt beside the old one. A batch is
-one transaction, so after a kill it is there whole or not at all. `synchronous=FULL` because a batch takes seconds of a
-GPU and one fsync takes milliseconds: a power cut loses no answer either. The same file keeps what was derived from
-answers at some cost (verdicts of the grader, a student's log-probabilities), so that none of it is computed twice.
+one transaction, so after a kill it is there whole or not at all. `synchronous=FULL`, so that a power cut loses no
+answer either: it costs one fsync per batch, measured in docs/performance.md, where a batch takes seconds of a GPU.
+The same file keeps what each recipe has spent, and what was derived from answers at some cost (verdicts of the grader,
+a student's log-probabilities), so that none of it is computed twice.
 """
 
+import itertools
 import json
-import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from persyn_hf.backends.engines import Answer, Batch
+from persyn_hf.backends import journal_file as file
+from persyn_hf.backends.engines import Answer, Batch, Request
 from persyn_hf.errors import StoreError
 
 
-FORMAT = 1  # of the file; sqlite's user_version
-APPLICATION = 0x50735931  # "PsY1"; sqlite's application_id
-
-TABLES = """
-CREATE TABLE answers (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL, attempt INTEGER NOT NULL,
-    prompt_id TEXT NOT NULL, model TEXT NOT NULL, sample_index INTEGER NOT NULL, request TEXT NOT NULL,
-    text TEXT NOT NULL, finish_reason TEXT NOT NULL, num_prompt_tokens INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
-    seconds REAL NOT NULL, error TEXT, answered_at REAL NOT NULL,
-    UNIQUE (key, attempt)
-);
-CREATE TRIGGER answers_never_change BEFORE UPDATE ON answers
-    BEGIN SELECT RAISE(ABORT, 'answers are append-only'); END;
-CREATE TRIGGER answers_never_go BEFORE DELETE ON answers
-    BEGIN SELECT RAISE(ABORT, 'answers are append-only'); END;
-CREATE TABLE plans (step TEXT NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL, key TEXT NOT NULL,
-    PRIMARY KEY (step, batch, position)) WITHOUT ROWID;
-CREATE TABLE planned (step TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE derived (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
-NEWEST = """
-SELECT key, text, finish_reason, num_prompt_tokens, num_tokens, seconds, error, max(attempt) AS attempt FROM answers
-WHERE key IN (SELECT key FROM wanted) GROUP BY key
+ENTRY = ("attempt", "text", "reasoning", "finish_reason", "num_prompt_tokens", "num_tokens", "seconds", "error")
+KEYS_AT_A_TIME = 500  # of one query: three times as fast as one by one
+# An answer that is no error is never superseded, so it is the newest attempt of its key.
+FINISHED_SHORTER = """
+SELECT key FROM answers WHERE family = ? AND max_tokens < ? AND finish_reason = 'stop' AND NOT failed
+ORDER BY max_tokens DESC LIMIT 1
 """
 
 
@@ -61,18 +46,34 @@ class Entry:
     seconds: float
     error: str | None
     attempt: int
+    reasoning: str | None = None  # where the server keeps it apart from the text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one teacher's answers have cost one recipe, every attempt counted.
+
+    The prompt of a request that failed before its first token is not: no server charges for it.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    truncated: int
+    errors: Counter[str] = field(default_factory=Counter)  # by the first 80 characters of the reason
 
 
 class Journal:
-    """An open journal. One process at a time: a second one gets a `StoreError`."""
+    """An open journal; `recipe` pays for what is written. One process at a time: a second one gets a `StoreError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, recipe: str = "") -> None:
         self.path = Path(path)
+        self.recipe = recipe
         self._lock = FileLock(f"{self.path}.lock", mode=0o600)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file.create(self.path)
             self._lock.acquire(timeout=0)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except Timeout:
             raise StoreError(
                 f"the journal {self.path} is in use by another run; wait until that run has ended, or stop it"
@@ -82,8 +83,8 @@ class Journal:
             reason = error.strerror
             raise StoreError(f"the journal {self.path} cannot be written ({reason}); make it writable") from None
         try:
-            with self._guard():
-                self._db = _open(self.path)
+            with file.faults(self.path):
+                self._db = file.open_file(self.path)
         except StoreError:
             self._lock.release()
             raise
@@ -102,22 +103,39 @@ class Journal:
 
     def read(self, keys: Iterable[str]) -> dict[str, Entry]:
         """The newest attempt of each key that has been answered (errors are answers too)."""
-        with self._transaction():
-            self._want(keys)
-            rows = self._db.execute(NEWEST).fetchall()
-        names = ("text", "finish_reason", "num_prompt_tokens", "num_tokens", "seconds", "error", "attempt")
-        return {row[0]: Entry(**dict(zip(names, row[1:], strict=True))) for row in rows}
+        found = {}
+        with file.faults(self.path):
+            for key, row in self._newest(keys, f"key, {', '.join(ENTRY)}, checksum"):
+                *values, checksum = row
+                _check(values, checksum, f"answer {key}")
+                found[key] = Entry(**dict(zip(ENTRY, values[1:], strict=True)))
+        return found
 
     def answered(self, keys: Iterable[str], *, errors: bool = True) -> set[str]:
         """Those of `keys` that have an answer; without `errors`, those whose newest attempt is no error."""
-        with self._transaction():
-            self._want(keys)
-            rows = self._db.execute(
-                "SELECT key, error, max(attempt) FROM answers WHERE key IN (SELECT key FROM wanted) GROUP BY key"
-            ).fetchall()
-        return {key for key, error, _ in rows if errors or error is None}
+        with file.faults(self.path):
+            return {key for key, (_, failed) in self._newest(keys, "attempt, failed") if errors or not failed}
 
-    def write(self, answers: Sequence[Answer], *, supersede_errors: bool = False) -> int:
+    def finished_shorter(self, requests: Sequence[Request]) -> dict[str, str]:
+        """Answers that need not be asked for again only because `max_tokens` was raised.
+
+        For a request without an answer: from its key to the key (as `read` takes it) of an answer to the same request
+        with a smaller `max_tokens`, the largest of those that came to their end.
+        """
+        answered = self.answered(request.key for request in requests)
+        found = {}
+        with self._transaction():
+            # Made where it is first needed: to keep it costs every later write, and few runs are reruns.
+            self._db.execute("CREATE INDEX IF NOT EXISTS answers_by_family ON answers (family, max_tokens)")
+            for request in requests:
+                if request.key not in answered:
+                    wanted = (file.stored(request.family), request.sampling.max_tokens)
+                    row = self._db.execute(FINISHED_SHORTER, wanted).fetchone()
+                    if row is not None:
+                        found[request.key] = row[0].hex()
+        return found
+
+    def write(self, answers: Sequence[Answer], *, teacher: str, supersede_errors: bool = False) -> int:
         """Store a batch in one transaction and return how many answers were new.
 
         A key that has an answer keeps it. Only with `supersede_errors` does a newest attempt that is an error get a
@@ -125,36 +143,38 @@ class Journal:
         """
         written = 0
         with self._transaction():
+            newest = dict(self._newest((answer.request.key for answer in answers), "attempt, failed"))
             for answer in answers:
-                found = self._db.execute(
-                    "SELECT attempt, error FROM answers WHERE key = ? ORDER BY attempt DESC LIMIT 1",
-                    (answer.request.key,),
-                ).fetchone()
-                if found is not None and not (supersede_errors and found[1] is not None):
-                    continue
-                self._insert(answer, attempt=0 if found is None else found[0] + 1)
-                written += 1
+                attempt, failed = newest.get(answer.request.key, (-1, True))
+                if attempt < 0 or (supersede_errors and failed):
+                    self._insert(answer, teacher, attempt + 1)
+                    newest[answer.request.key] = (attempt + 1, answer.error is not None)
+                    written += 1
         return written
+
+    def spent(self, recipe: str) -> dict[str, Spent]:
+        """What `recipe` has paid for so far, by teacher."""
+        with file.faults(self.path):
+            return _spent(self._db, recipe)
 
     def plan(self, step: str, make: Callable[[], list[Batch]]) -> list[list[str]]:
         """Fix the batches of a step at its first start; a resumed step gets the stored ones, as lists of keys."""
-        with self._guard():
+        with file.faults(self.path):
             known = self._db.execute("SELECT 1 FROM planned WHERE step = ?", (step,)).fetchone()
         if known is None:
             batches = [[request.key for request in batch] for batch in make()]
-            rows = [(step, b, p, key) for b, batch in enumerate(batches) for p, key in enumerate(batch)]
             with self._transaction():
                 self._db.execute("INSERT INTO planned VALUES (?)", (step,))
-                self._db.executemany("INSERT INTO plans VALUES (?, ?, ?, ?)", rows)
+                for number, batch in enumerate(batches):
+                    file.add_batch(self._db, step, number, batch)
             return batches
-        with self._guard():
+        with file.faults(self.path):
             rows = self._db.execute(
-                "SELECT step, batch, position, key FROM plans WHERE step = ? ORDER BY batch, position", (step,)
+                "SELECT step, batch, keys, checksum FROM plans WHERE step = ? ORDER BY batch", (step,)
             ).fetchall()
-        stored: dict[int, list[str]] = {}
-        for _, batch, _, key in rows:
-            stored.setdefault(batch, []).append(key)
-        return list(stored.values())
+            for *values, checksum in rows:
+                _check(values, checksum, f"plan of batch {values[1]}")
+        return [[keys[at : at + 32].hex() for at in range(0, len(keys), 32)] for _, _, keys, _ in rows]
 
     def drop_plan(self, step: str) -> None:
         """Forget the plan of a step that has ended."""
@@ -164,101 +184,83 @@ class Journal:
 
     def recall(self, keys: Iterable[str]) -> dict[str, Any]:
         """Derived values (plain JSON) that are known."""
-        with self._transaction():
-            self._want(keys)
-            rows = self._db.execute("SELECT key, value FROM derived JOIN wanted USING (key)").fetchall()
-        return {key: json.loads(value) for key, value in rows}
+        found = {}
+        with file.faults(self.path):
+            for key in keys:
+                row = self._db.execute("SELECT * FROM derived WHERE key = ?", (file.stored(key),)).fetchone()
+                if row is not None:
+                    *values, checksum = row
+                    _check(values, checksum, f"derived value {key}")
+                    found[key] = json.loads(values[1])
+        return found
 
     def keep(self, values: Mapping[str, Any]) -> None:
         """Store derived values in one transaction; a known key keeps its value."""
-        rows = [(key, json.dumps(value)) for key, value in values.items()]
+        rows = [(file.stored(key), json.dumps(value)) for key, value in values.items()]
         with self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO derived VALUES (?, ?)", rows)
+            self._db.executemany(
+                "INSERT OR IGNORE INTO derived VALUES (?, ?, ?)", ((*row, file.checksum(*row)) for row in rows)
+            )
 
-    def _insert(self, answer: Answer, attempt: int) -> None:
-        request = answer.request
-        columns = (request.key, attempt, request.prompt_id, request.model, request.sample_index, request.digest)
-        result = (answer.text, answer.finish_reason, request.prompt.num_tokens, answer.num_tokens, answer.seconds)
+    def _newest(self, keys: Iterable[str], columns: str) -> Iterator[tuple[str, Sequence[Any]]]:
+        """`columns` of the newest attempt of each key that has one; attempt and failed come from the index alone."""
+        source = iter(keys)
+        while names := {file.stored(key): key for key in itertools.islice(source, KEYS_AT_A_TIME)}:
+            marks = ", ".join("?" * len(names))
+            yield from (
+                (names[key], row)
+                for key, _, *row in self._db.execute(
+                    f"SELECT key, max(attempt), {columns} FROM answers WHERE key IN ({marks}) GROUP BY key", [*names]
+                )
+            )
+
+    def _insert(self, answer: Answer, teacher: str, attempt: int) -> None:
+        request, failed = answer.request, answer.error is not None
+        key, counted = file.stored(request.key), answer.num_prompt_tokens
+        num_prompt_tokens = request.prompt.num_tokens if counted is None else counted
+        numbers = (num_prompt_tokens, answer.num_tokens, float(answer.seconds))
+        text, reasoning, error = _text(answer.text), _text(answer.reasoning), _text(answer.error)
+        checksum = file.checksum(key, attempt, text, reasoning, answer.finish_reason, *numbers, error)
+        asked = (file.stored(request.family), request.sampling.max_tokens, teacher, self.recipe)
+        what = (request.prompt_id, request.model, request.sample_index, request.digest)
+        said = (answer.finish_reason, *numbers, error, time.time(), text, reasoning, checksum)
         self._db.execute(
-            f"INSERT INTO answers VALUES (NULL{', ?' * 13})", (*columns, *result, answer.error, time.time())
+            f"INSERT INTO answers VALUES (NULL{', ?' * 20})", (key, attempt, failed, *asked, *what, *said)
         )
-
-    def _want(self, keys: Iterable[str]) -> None:
-        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (key TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._db.execute("DELETE FROM wanted")
-        self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; sqlite's faults become sentences."""
-        with self._guard():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have rolled it back already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
+        with file.faults(self.path), file.transaction(self._db):
             yield
-        except sqlite3.DatabaseError as error:
-            raise StoreError(_sentence(self.path, error)) from None
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open or found the file; one that is no journal, of another format, or damaged is left as it is."""
-    if 0 < path.stat().st_size < 512:  # the smallest page: sqlite takes a header cut short for an empty file
-        raise sqlite3.DatabaseError("the file is cut short")
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
-        founded = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] > 0
-        if founded:
-            _check(db, path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA temp_store = MEMORY")
-        if not founded:
-            db.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT};"
-                f" {TABLES} COMMIT;"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
+def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
+    """What `recipe` has paid for so far, by teacher, while a run may be writing or after a crash; changes nothing."""
+    path = Path(path)
+    if not path.exists():
+        return {}
+    with file.faults(path), closing(file.open_to_read(path)) as db:
+        return _spent(db, recipe) if file.find_format(db, path) == file.FORMAT else {}
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-        raise StoreError(f"{path} is an sqlite file but no persyn-hf journal; name another journal")
-    found = db.execute("PRAGMA user_version").fetchone()[0]
-    if found != FORMAT:
-        age = "an older" if found < FORMAT else "a newer"
-        raise StoreError(
-            f"the journal {path} is of format {found}, written by {age} version of persyn-hf; this version reads and "
-            f"writes format {FORMAT}: use the version that wrote it, or name another journal (nothing was changed)"
-        )
-    fault = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if fault != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(fault).split()))
+def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
+    names = ("requests", "prompt_tokens", "completion_tokens", "seconds", "truncated")
+    rows = db.execute(f"SELECT teacher, {', '.join(names)} FROM spent WHERE recipe = ?", (recipe,)).fetchall()
+    spent = {teacher: Spent(**dict(zip(names, values, strict=True))) for teacher, *values in rows}
+    for teacher, reason, times in db.execute(
+        "SELECT teacher, reason, times FROM spent_errors WHERE recipe = ?", (recipe,)
+    ):
+        spent[teacher].errors[reason] = times
+    return spent
 
 
-def _sentence(path: Path, error: sqlite3.DatabaseError) -> str:
-    reason = str(error)
-    if "full" in reason:
-        return (
-            f"the journal {path} cannot grow: {reason}; free some space and run again "
-            "(every answer written so far is kept)"
-        )
-    if "locked" in reason:
-        return f"the journal {path} is in use by another program; wait until it has ended, or stop it"
-    if isinstance(error, sqlite3.OperationalError) and "malformed" not in reason:
-        return f"the journal {path} cannot be read or written: {reason}; look at the disk and run again"
-    return (
-        f"the journal {path} is damaged ({reason}); it was left as it is: put back a copy of it, or save what is left "
-        f"with `sqlite3 {path} .recover | sqlite3 NEW` and put NEW in its place"
-    )
+def _text(text: str | None) -> str | None:
+    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check(values: Sequence[object], checksum: int, what: str) -> None:
+    if file.checksum(*values) != checksum:
+        raise file.Damage(f"the {what} is not what was written")

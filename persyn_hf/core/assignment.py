@@ -55,6 +55,17 @@ def route(scores: ArrayLike, prior: ArrayLike | None = None) -> Routing:
     return Routing(teacher.astype(np.int64), margin)
 
 
+def best_first(scores: ArrayLike, first: ArrayLike) -> IntArray:
+    """Teachers of each prompt in the order in which to ask them: (N, n) -> (N, n) indices.
+
+    `first` (N,) is who was assigned; the others go by score, then pool order, unscored ones last.
+    """
+    matrix = np.array(scores, dtype=np.float64)
+    matrix[np.isnan(matrix)] = -np.inf
+    matrix[np.arange(len(matrix)), np.asarray(first, dtype=np.int64)] = np.inf
+    return np.argsort(-matrix, axis=1, kind="stable").astype(np.int64)
+
+
 def mix(num_prompts: int, weights: ArrayLike, rng: np.random.Generator) -> IntArray:
     """A random teacher per prompt, drawn independently with probability proportional to `weights` (n,)."""
     shares = np.asarray(weights, dtype=np.float64)

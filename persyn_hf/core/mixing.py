@@ -1,6 +1,7 @@
 """Assigned responses to training examples: one per prompt, in prompt order, with a reason for each that is dropped."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from persyn_hf.core.conversations import full_response
@@ -11,20 +12,35 @@ Row = Mapping[str, Any]
 DROP_REASONS = ("missing", "error", "truncated", "empty", "incorrect")
 
 
-def chosen_responses(assigned: Mapping[str, str], responses: Iterable[Row]) -> dict[str, Row]:
-    """The response of each prompt's assigned teacher, by prompt_id.
+def chosen_responses(
+    assigned: Mapping[str, Sequence[str]],
+    responses: Iterable[Row],
+    rewards: Mapping[tuple[str, str], float | None],
+) -> dict[str, Row]:
+    """One response per prompt, by prompt_id: of its assigned teachers and of those tried after them (`round` > 0).
 
-    A selected sample goes before one that is not selected; an unselected one is kept only to tell an error from a
-    missing response. A cell that is there twice (calibration and pool hold the same journalled answer) counts once.
+    Where several teachers were assigned (`per_prompt`) the highest reward is kept. Else the assigned teacher's answer
+    is, unless it failed and a teacher tried later is right. Ties go by the order of assignment. Of a cell's samples
+    the selected one stands for it; an unselected one is kept only to tell an error from a missing response.
     """
-    chosen: dict[str, Row] = {}
+    cells: dict[str, dict[str, Row]] = {}
     for row in responses:
-        prompt_id = row["prompt_id"]
-        if assigned.get(prompt_id) != row["teacher"]:
+        prompt_id, teacher = row["prompt_id"], row["teacher"]
+        if teacher not in assigned.get(prompt_id, ()) and not row["round"]:
             continue
-        if prompt_id not in chosen or (row["selected"] and not chosen[prompt_id]["selected"]):
-            chosen[prompt_id] = row
-    return chosen
+        found = cells.setdefault(prompt_id, {})
+        if teacher not in found or (row["selected"] and not found[teacher]["selected"]):
+            found[teacher] = row
+
+    def merit(row: Row) -> tuple[float, ...]:
+        teachers = assigned[row["prompt_id"]]
+        reward = rewards.get((row["prompt_id"], row["teacher"]))
+        place = teachers.index(row["teacher"]) if row["teacher"] in teachers else len(teachers) + row["round"]
+        usable = drop_reason(row, keep_incorrect=True) is None
+        by_reward = -math.inf if reward is None or len(teachers) == 1 else reward
+        return usable, by_reward, len(teachers) == 1 and row["is_correct"] is True, -place
+
+    return {prompt_id: max(found.values(), key=merit) for prompt_id, found in cells.items() if prompt_id in assigned}
 
 
 def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
@@ -46,7 +62,7 @@ def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
 
 def sft_rows(
     prompts: Iterable[Row],
-    assigned: Mapping[str, str],
+    assigned: Mapping[str, Sequence[str]],
     chosen: Mapping[str, Row],
     rewards: Mapping[tuple[str, str], float | None],
     *,
@@ -61,8 +77,7 @@ def sft_rows(
     dropped = dict.fromkeys(DROP_REASONS, 0)
     for prompt in prompts:
         prompt_id = prompt["prompt_id"]
-        teacher = assigned.get(prompt_id)
-        if teacher is None:
+        if prompt_id not in assigned:
             continue
         response = chosen.get(prompt_id)
         reason = drop_reason(response, keep_incorrect)
@@ -74,8 +89,8 @@ def sft_rows(
                 "prompt": prompt["messages"],
                 "completion": [{"role": "assistant", "content": full_response(response)}],
                 "prompt_id": prompt_id,
-                "teacher": teacher,
-                "reward": rewards.get((prompt_id, teacher)),
+                "teacher": response["teacher"],
+                "reward": rewards.get((prompt_id, response["teacher"])),
             }
         )
     return rows, dropped

@@ -1,50 +1,172 @@
 """What a recipe will do and cost, before it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
-from persyn_hf.recipe import Recipe
+from persyn_hf.core.cost import Cost, generate_then_select, one_teacher_each
+from persyn_hf.recipe import Recipe, Strategy, Student
+from persyn_hf.report.results import CHOOSE_BLINDLY
 from persyn_hf.report.tables import Table
+from persyn_hf.store.cost_tables import UNKNOWN, Column, known_columns
 from persyn_hf.store.manifest import Manifest
 
 
-def forecast(
-    recipe: Recipe, steps: Sequence[tuple[str, str]], states: Mapping[str, str], manifests: Mapping[str, Manifest]
-) -> list[Table]:
-    """The steps with their state, and the requests that each kind of strategy sends to the teachers."""
-    requests = _requests(recipe, manifests)
-    unknown = "" if requests else "what will be generated is known once `prompts` has run, or with `prompts.pool` set"
-    table = Table(
+TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is known of a recipe before it runs."""
+
+    recipe: Recipe
+    steps: Sequence[tuple[str, str, str]]  # key, stage, state: done, partly done or new
+    manifests: Mapping[str, Manifest]  # what is stored, by the key of its step
+    sizes: Mapping[str, int] | None  # prompts per split; None: not known yet
+    cells: Mapping[str, Cost]  # per teacher, one (prompt, teacher) cell with all its samples; empty: none is asked
+    bounded: Set[str] = frozenset()  # teachers whose cells are bounds, for want of stored answers
+    measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> its answers that the others are means over
+    at_most: bool = False  # fewer samples may do
+
+
+def forecast(outlook: Outlook) -> list[Table]:
+    """The steps with their state, what each teacher is asked, and what each strategy would cost if run alone."""
+    note = ""
+    if not outlook.cells:
+        note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
+    elif outlook.sizes is None:
+        note = "what will be generated is known once `prompts` has run (--set until=prompts), or has its sizes set"
+    steps = Table(
         name="steps",
-        title=f"Steps of {recipe.name}",
+        title=f"Steps of {outlook.recipe.name}",
         header=["step", "stage", "state"],
-        rows=[[key, stage, states[key]] for key, stage in steps],
-        note=unknown,
+        rows=[list(step) for step in outlook.steps],
+        note=note,
     )
-    return [table, requests] if requests else [table]
+    if note or outlook.sizes is None:
+        return [steps]
+    tables = (steps, _teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes))
+    return [table for table in tables if table.rows]
 
 
-def _requests(recipe: Recipe, manifests: Mapping[str, Manifest]) -> Table | None:
-    """(prompt, teacher) cells per strategy run alone; each is sampled `generate.samples` times."""
-    sizes = {split: recipe.prompts.get(split) for split in ("calibration", "pool")}
-    if "prompts" in manifests:
-        sizes = {split: manifests["prompts"].counts.get(f"rows_{split}", 0) for split in sizes}
-    if any(size is None for size in sizes.values()):
-        return None
-    num_teachers, calibration, pool = len(recipe.teachers), int(sizes["calibration"] or 0), int(sizes["pool"] or 0)
-    everything = num_teachers * (calibration + pool)
-    rows = []
-    for strategy in recipe.strategies:
-        if strategy.kind == "oracle":
-            cells = everything
-        elif strategy.kind in ("strong", "family_strong", "mix"):
-            cells = calibration + pool
-        else:
-            cells = num_teachers * calibration + pool
-        rows.append([strategy.name, f"{cells:,}", f"{everything:,}", f"{everything / max(1, cells):.1f}x"])
+def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
+    """All steps of the recipe together: a cell that several steps want is asked once."""
+    keys = {key for key, _, _ in outlook.steps}
+    ahead = {key for key, _, state in outlook.steps if state != "done"}
+    costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
+    left = {n: cell.requests * _num_prompts(outlook, sizes, ahead, n) for n, cell in outlook.cells.items()}
+    columns = known_columns(costs.values())
+    rows = [
+        [name, f"{outlook.cells[name].requests:.0f}", *_cells(outlook, columns, cost, [name]), f"{left[name]:,.0f}"]
+        for name, cost in costs.items()
+    ]
+    total = sum(costs.values(), Cost())
+    rows.append(["total", "", *_cells(outlook, columns, total, costs), f"{sum(left.values()):,.0f}"])
+    prompts = ", ".join(f"{number:,} {split}" for split, number in sizes.items() if number)
+    shared = "" if "responses-pool" in keys else "cells that strategies share are asked once, so it may be less"
     return Table(
-        name="requests",
-        title=f"(prompt, teacher) cells to generate per strategy, were it run alone ({num_teachers} teachers)",
-        header=["strategy", "cells", "generate-then-select", "fewer"],
-        rows=rows,
-        note="each cell is sampled `generate.samples` times; cells that strategies share are paid for once",
+        name="teachers",
+        title=f"Expected of each teacher, all steps together ({prompts} prompts)",
+        header=["teacher", "samples", *(column.title for column in columns), "still to do"],
+        rows=rows if total.requests else [],
+        note="; ".join(part for part in (_basis(outlook), shared) if part),
     )
+
+
+def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
+    """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
+    labelled = sizes["calibration"] + sizes["dev"] if "responses" in keys else 0
+    if "responses-pool" in keys:
+        return labelled + sizes["pool"]
+    if "responses-pool" in {key for key, _, _ in outlook.steps}:
+        return labelled  # the oracle had the whole pool answered
+    wanted = 0.0
+    for student, strategy in _generating(outlook, keys):
+        assigned = strategy.per_prompt * _allocation(outlook, student, strategy).get(teacher, 0.0)
+        wanted += sizes["pool"] * (assigned + strategy.escalate / len(outlook.cells))
+    return labelled + min(wanted, sizes["pool"])
+
+
+def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
+    """Without dev prompts: they measure the router and train nothing."""
+    keys = {key for key, _, _ in outlook.steps}
+    everything = generate_then_select(sizes["calibration"] + sizes["pool"], outlook.cells)
+    several = len(outlook.recipe.students) > 1
+    costs, escalating = {}, set()
+    for student, strategy in _generating(outlook, keys):
+        name = f"{strategy.name} ({student.name})" if several else strategy.name
+        costs[name] = _alone(outlook, sizes, student, strategy)
+        if strategy.escalate:
+            escalating.add(name)
+    columns = known_columns([everything, *costs.values()])
+    rows = []
+    for name, cost in {**costs, "generate-then-select": everything}.items():
+        cells = _cells(outlook, columns, cost, outlook.cells, at_most=name in escalating)
+        rows.append([name, *cells, f"{everything.requests / max(1, cost.requests):.1f}x"])
+    assumed = [s.name for student, s in _generating(outlook, keys) if not _known_allocation(outlook, student, s)]
+    even = f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}" if assumed else ""
+    return Table(
+        name="strategies",
+        title=f"Expected per strategy, were it run alone, without dev ({len(outlook.cells)} teachers)",
+        header=["strategy", *(column.title for column in columns), "fewer"],
+        rows=rows if costs else [],
+        note=even,
+    )
+
+
+def _generating(outlook: Outlook, keys: Set[str]) -> list[tuple[Student, Strategy]]:
+    pairs = [(student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies]
+    return [(student, strategy) for student, strategy in pairs if f"responses-{student.name}-{strategy.name}" in keys]
+
+
+def _alone(outlook: Outlook, sizes: Mapping[str, int], student: Student, strategy: Strategy) -> Cost:
+    cells, shares = outlook.cells, _allocation(outlook, student, strategy)
+    if strategy.kind == "oracle":
+        return generate_then_select(sizes["calibration"] + sizes["pool"], cells)
+    if strategy.kind in CHOOSE_BLINDLY:
+        return one_teacher_each(sizes["calibration"] + sizes["pool"], cells, shares)
+    pool = one_teacher_each(sizes["pool"] * strategy.per_prompt, cells, shares)
+    escalated = one_teacher_each(sizes["pool"] * strategy.escalate, cells)
+    return generate_then_select(sizes["calibration"], cells) + pool + escalated
+
+
+def _allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
+    even = dict.fromkeys(outlook.cells, 1 / len(outlook.cells))
+    return _known_allocation(outlook, student, strategy) or even
+
+
+def _known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
+    """Share of the pool per teacher: as assigned, else as the strategy names it; empty where it is not known yet."""
+    stored = outlook.manifests.get(f"assignments-{student.name}-{strategy.name}")
+    if stored is not None:
+        return dict(stored.metrics["allocation"])
+    if strategy.kind == "oracle":
+        return dict.fromkeys(outlook.cells, 1.0)
+    if strategy.kind in ("strong", "family_strong") and strategy.teacher is not None:
+        return {strategy.teacher: 1.0}
+    if strategy.kind == "mix":
+        weights = strategy.weights or dict.fromkeys(outlook.cells, 1.0)
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    return {}
+
+
+def _cells(
+    outlook: Outlook, columns: Sequence[Column], cost: Cost, teachers: Iterable[str], at_most: bool = False
+) -> list[str]:
+    bounds = TOKEN_BOUND if outlook.bounded & set(teachers) else frozenset()
+    at_most = at_most or outlook.at_most
+    texts = [(column.cell(cost), at_most or column.field in bounds) for column in columns]
+    return [f"≤ {text}" if bounded and text != UNKNOWN else text for text, bounded in texts]
+
+
+def _basis(outlook: Outlook) -> str:
+    """What the numbers per answer rest on."""
+    parts = []
+    if outlook.measured:
+        artifacts = ", ".join(f"{number:,} answers in {repo}" for repo, number in outlook.measured.items())
+        parts.append(f"tokens and time: means over {artifacts}")
+    if outlook.bounded:
+        whom = "" if outlook.bounded == set(outlook.cells) else f" of {', '.join(sorted(outlook.bounded))}"
+        parts.append(f"≤: no answer{whom} is stored, so `generate.max_tokens` bounds it, prompt tokens not counted")
+    if any(stage == "generate" and state == "partly done" for _, stage, state in outlook.steps):
+        parts.append("steps that are partly done count whole")
+    return "; ".join(parts)

@@ -3,9 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from persyn_hf.backends.journal import Spent
+from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
-from persyn_hf.report.results import accuracies, allocations, router_metrics, spent
+from persyn_hf.report.results import (
+    StrategyCost,
+    accuracies,
+    allocations,
+    car,
+    generate_then_select,
+    paid,
+    router_metrics,
+    strategy_cost,
+)
 from persyn_hf.report.tables import Table
+from persyn_hf.store.cost_tables import known_columns
 from persyn_hf.store.manifest import Manifest
 
 
@@ -22,19 +34,17 @@ ROUTER_COLUMNS = {
 }
 
 
-def summary(recipe: Recipe, manifests: Mapping[str, Manifest]) -> list[Table]:
-    """Allocation, routers, held-out accuracy and cost per student, as far as they are stored."""
-    tables = []
+def summary(
+    recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
+) -> list[Table]:
+    """Allocation, routers, accuracy and cost per student, then the ledger; as far as it is stored.
+
+    `spent`: what the journal says that the recipe has paid for (`read_spent`), by teacher.
+    """
+    tables: list[Table] = []
     for student in recipe.students:
-        for table in (
-            _allocation(recipe, manifests, student),
-            _routers(recipe, manifests, student),
-            _accuracy(recipe, manifests, student),
-            _cost(recipe, manifests, student),
-        ):
-            if table.rows:
-                tables.append(table)
-    return tables
+        tables += [make(recipe, manifests, student) for make in (_allocation, _routers, _accuracy, _cost, _spending)]
+    return [table for table in (*tables, _ledger(recipe, manifests, spent or {})) if table.rows]
 
 
 def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
@@ -93,17 +103,59 @@ def _accuracy(recipe: Recipe, manifests: Mapping[str, Manifest], student: Studen
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     rows = []
-    for strategy in recipe.strategies:
-        cost = spent(recipe, manifests, student, strategy.name)
-        if cost is not None:
-            total = cost.calibration + cost.pool
-            ratio = f"{cost.generate_then_select / max(1, total):.1f}x"
-            numbers = [cost.calibration, cost.pool, total, cost.generate_then_select]
-            rows.append([strategy.name, *(f"{number:,}" for number in numbers), ratio])
+    everything = generate_then_select(recipe, manifests)
+    for name, cost in _strategy_costs(recipe, manifests, student).items():
+        numbers = [cost.calibration, cost.pool, cost.calibration + cost.pool]
+        if everything is not None:
+            numbers.append(everything.calibration + everything.pool)
+        ratio = f"{numbers[-1].requests / max(1, numbers[-2].requests):.1f}x"
+        rows.append([name, *(f"{number.requests:,.0f}" for number in numbers), ratio])
     return Table(
         name=f"cost-{student.name}",
         title=f"Responses sampled per strategy, were it run alone, for {student.name}",
         header=["strategy", "calibration", "pool", "total", "generate-then-select", "fewer"],
         rows=rows,
         note="generate-then-select: every teacher answers every calibration and pool prompt",
+    )
+
+
+def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """What the responses of `_cost` took, against the two ways to choose that the paper compares with."""
+    costs = {name: cost.calibration + cost.pool for name, cost in _strategy_costs(recipe, manifests, student).items()}
+    others = {"generate-then-select": generate_then_select(recipe, manifests)}
+    if not any(strategy.kind == "car" for strategy in recipe.strategies):
+        others["CAR, any teacher"] = car(recipe, manifests)
+    if costs:
+        costs |= {name: cost.calibration + cost.pool for name, cost in others.items() if cost is not None}
+    columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
+    return Table(
+        name=f"spending-{student.name}",
+        title=f"What these responses take, were the strategy run alone, for {student.name}",
+        header=["strategy", *(column.title for column in columns)],
+        rows=[[name, *(column.cell(cost) for column in columns)] for name, cost in costs.items() if columns],
+        note="measured; what was not generated is taken at each teacher's mean on the calibration prompts",
+    )
+
+
+def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, StrategyCost]:
+    found = {s.name: strategy_cost(recipe, manifests, student, s) for s in recipe.strategies}
+    return {name: cost for name, cost in found.items() if cost is not None}
+
+
+def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
+    lines = paid(recipe, manifests, spent)
+    total = sum((line.cost for line in lines.values()), Cost())
+    columns = known_columns(line.cost for line in lines.values())
+    rows = []
+    for name, line in lines.items():
+        shares = [f"{share:.1%}" for share in (line.truncated, line.errors)]
+        rows.append([name, *(column.cell(line.cost) for column in columns), *shares])
+    if rows:
+        rows.append(["total", *(column.cell(total) for column in columns), "", ""])
+    return Table(
+        name="ledger",
+        title=f"Answers that {recipe.name} has paid for, all steps together",
+        header=["teacher", *(column.title for column in columns), "truncated", "errors"],
+        rows=rows,
+        note="an answer that several steps use, or that the store's journal held before, is not paid for again",
     )

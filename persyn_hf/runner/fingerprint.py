@@ -9,21 +9,29 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from persyn_hf.backends.engines.settings import ServerSettings, VllmSettings
 from persyn_hf.errors import InputError
 from persyn_hf.runner.plan import Step
 
+
+# Where and how fast an engine runs; what may change its answers (`server.extra`, `vllm.args`) is covered.
+ENGINE_NOT_COVERED = {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"} | {
+    f"vllm.{key}" for key in VllmSettings.model_fields if key != "args"
+}
 
 # Settings that change how long a stage takes, not what it emits.
 NOT_COVERED: dict[str, frozenset[str]] = {
     "prompts": frozenset(),
     "assign": frozenset({"device"}),
-    "generate": frozenset({"device", "max_error_rate", "verify_timeout_s"}),  # batch_tokens fixes what is sampled
+    "generate": frozenset(  # batch_tokens fixes what is sampled
+        {"device", "max_error_rate", "verify_timeout_s", "executor", *ENGINE_NOT_COVERED}
+    ),
     "score": frozenset({"device", "batch_tokens"}),
     "pair": frozenset(),
     "train_router": frozenset({"device", "micro_batch_size"}),
@@ -37,8 +45,7 @@ WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashi
 
 def covered_settings(step: Step) -> dict[str, Any]:
     """The settings as they go into fingerprint and manifest: resolved, portable, without what is not covered."""
-    values = step.settings.model_dump(mode="json")
-    return {key: portable(value) for key, value in values.items() if key not in NOT_COVERED[step.stage]}
+    return _without(portable(step.settings.model_dump(mode="json")), NOT_COVERED[step.stage])
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
@@ -64,8 +71,16 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """A teacher or student as plain values, its local folder replaced by its content."""
-    values: dict[str, Any] = portable(model.model_dump(mode="json"))
-    return values
+    return _without(portable(model.model_dump(mode="json")), ENGINE_NOT_COVERED | {"price"})
+
+
+def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Leave out `key` and `section.key`."""
+    return {
+        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in keys
+    }
 
 
 def portable(value: Any) -> Any:

@@ -10,11 +10,12 @@ from types import ModuleType
 from typing import Any
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Recipe, Strategy, Strict, Student, Teacher, nearest, read_section
+from persyn_hf.recipe import ROUTED_KINDS, Recipe, Strategy, Strict, Student, Teacher, nearest, read_section
 from persyn_hf.schemas import ModelSchema, Schema
 
 
-# The order in which steps run. `assign` and `generate` come twice: for the calibration matrix, then per strategy.
+# The order in which steps run. `assign`, `generate` and, where several teachers answer a prompt of the pool, `score`
+# come twice: for the calibration matrix, then per strategy.
 PHASES = (
     "prompts",
     "assign_all",
@@ -24,13 +25,20 @@ PHASES = (
     "train_router",
     "assign",
     "generate",
+    "score_chosen",
     "mix",
     "train_student",
     "evaluate",
 )
 
 # Strategies that route by a trained router, and the alpha that replaces the recipe's where an ablation asks for it.
-ROUTED: dict[str, float | None] = {"persyn": None, "no_learnability": 0.0, "no_quality": 1.0}
+ROUTED: dict[str, float | None] = dict(zip(ROUTED_KINDS, (None, 0.0, 1.0), strict=True))
+
+# Settings that the plan takes from the strategies.
+BY_STRATEGY = {
+    "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt"},
+    "generate": {"escalate"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ def make_plan(recipe: Recipe) -> list[Step]:
                 f"the student `{step.student.name}` has no `model`, but the recipe goes on to {step.stage}; name its "
                 "model, or end earlier with `until: assign`"
             )
+        if step.stage == "generate":
+            step.module.check(step.settings, step.teachers)
     return _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
 
 
@@ -155,10 +165,20 @@ class _Planner:
             inputs["base"] = f"assignments-{student.name}-{strategy.base}"
         given = {key: getattr(strategy, key) for key in ("teacher", "weights", "from_teachers", "to_teacher")}
         fixed = {key: value for key, value in given.items() if value is not None}
+        if strategy.per_prompt > 1:
+            fixed["per_prompt"] = strategy.per_prompt
         both: dict[str, Any] = {"teachers": True, "strategy": strategy}
         self._add(f"assignments-{name}", "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
-        self._add(f"responses-{name}", "generate", inputs=prompts | assignments, **both)
+        asked = prompts | assignments | {"calibration": "responses"}
+        more: dict[str, Any] = {"escalate": strategy.escalate} if strategy.escalate else {}
+        self._add(f"responses-{name}", "generate", inputs=asked, **both, **more)
         answered = {"responses": f"responses-{name}"}
+        if strategy.per_prompt > 1:
+            alpha = ROUTED[strategy.kind]
+            decided = {} if alpha is None else {"alpha": alpha}
+            kept: dict[str, Any] = {"student": student, "phase": "score_chosen", **both, **decided}
+            self._add(f"rewards-{name}", "score", inputs=prompts | answered, **kept)
+            rewards |= {"pool_rewards": f"rewards-{name}"}
         self._add(f"sft-{name}", "mix", inputs=prompts | assignments | answered | rewards, **both)
         self._add(
             f"student-{name}", "train_student", inputs={"sft": f"sft-{name}"}, student=student, strategy=strategy
@@ -177,9 +197,9 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
     """The stage's section of the recipe, with what the plan itself decides on top."""
     module = importlib.import_module(f"persyn_hf.stages.{stage}")
     section = getattr(recipe, stage)
-    decided = sorted({"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher"} & set(section))
-    if stage == "assign" and decided:
-        raise RecipeError(f"assign: `{decided[0]}` is decided by the strategies and cannot be set; remove it")
+    decided = sorted(BY_STRATEGY.get(stage, set()) & set(section))
+    if decided:
+        raise RecipeError(f"{stage}: `{decided[0]}` is decided by the strategies; set it there, not here")
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
     return settings
 

@@ -18,11 +18,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichBars
 
+from persyn_hf.errors import BudgetReached
+
 
 class RunProgress:
     """The `Progress` that stages report to. One heartbeat a second at most, written by rename."""
 
-    def __init__(self, heartbeat: Path, console: Console, num_steps: int) -> None:
+    def __init__(self, heartbeat: Path, console: Console, num_steps: int, recipe: str) -> None:
         self._heartbeat, self._console, self._num_steps = heartbeat, console, num_steps
         self._bars = RichBars(
             SpinnerColumn(),
@@ -37,7 +39,14 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._task: Any = None
-        self._state: dict[str, Any] = {"pid": os.getpid(), "state": "running", "step": None, "what": None}
+        self._state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "recipe": recipe,
+            "state": "running",
+            "step": None,
+            "what": None,
+            "teachers": {},
+        }
         self._step_number, self._begun, self._written = 0, 0.0, 0.0
         self._label = ""
 
@@ -47,8 +56,9 @@ class RunProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._bars.stop()
-        end = "finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
-        self._state |= {"state": end, "error": str(error) if end == "failed" else None}
+        ends: dict[Any, str] = {None: "finished", KeyboardInterrupt: "interrupted", BudgetReached: "stopped"}
+        end = ends.get(kind, "failed")
+        self._state |= {"state": end, "error": str(error) if end in ("failed", "stopped") else None}
         self._beat(force=True)
 
     def step(self, key: str, stage: str) -> None:
@@ -56,6 +66,7 @@ class RunProgress:
         self._step_number += 1
         self._label = f"[{self._step_number}/{self._num_steps}] {key}"
         self._state |= {"step": key, "stage": stage, "number": self._step_number, "num_steps": self._num_steps}
+        self._state["teachers"] = {}
         self.start(stage, 0)
 
     def note(self, text: str) -> None:
@@ -77,6 +88,14 @@ class RunProgress:
         left = max(0, self._state["total"] - self._state["done"])
         self._state |= {"per_second": round(rate, 2), "eta_s": round(left / rate) if rate else None}
         self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s")
+        self._beat()
+
+    def tally(self, teacher: str, **numbers: Any) -> None:
+        """`begun` is when a teacher's turn came, so that its own rate can be told."""
+        known = self._state["teachers"].get(teacher, {"begun": None, "from": 0})
+        if known["begun"] is None and numbers["done"]:
+            known |= {"begun": time.time(), "from": numbers["done"]}
+        self._state["teachers"][teacher] = {**known, **numbers, "updated": time.time()}
         self._beat()
 
     def _beat(self, force: bool = False) -> None:

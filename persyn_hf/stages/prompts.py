@@ -5,9 +5,9 @@ left out and counted, never mended.
 """
 
 import csv
+import hashlib
 import itertools
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
+VERSION = 2  # the split is drawn prompt by prompt
 
 SPLITS = ("calibration", "dev", "pool")
 PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
@@ -56,6 +57,7 @@ class Settings(Strict):
     calibration: int | None = Field(default=None, ge=1)  # null: the paper's, or all that the split column names
     dev: int | None = Field(default=None, ge=0)  # likewise
     pool: int | None = Field(default=None, ge=0)  # null: all the rest
+    draw_from: int | None = Field(default=None, ge=1)  # calibration and dev come from the first so many usable prompts
     limit: int | None = Field(default=None, ge=1)  # rows of the source that are read at most
 
     @model_validator(mode="after")
@@ -239,7 +241,10 @@ def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter
 
 
 def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str) -> list[dict[str, Any]]:
-    """A seeded shuffle decides the split, once."""
+    """The split is drawn by the seed and each prompt's own name.
+
+    So prompts that are appended later draw only for themselves, and behind `draw_from` they all go to the pool.
+    """
     sizes = {split: getattr(settings, split) for split in SPLITS}
     sizes |= {split: size for split, size in PAPER_SIZES.items() if sizes[split] is None}
     needed = sum(size for size in sizes.values() if size is not None)
@@ -249,8 +254,18 @@ def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str
             f"{source} gives {len(rows)} usable prompts, but {asked} ask for {needed}; "
             "lower these sizes or give more prompts"
         )
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
+    held = sizes["calibration"] + sizes["dev"]
+    if settings.draw_from is not None and settings.draw_from < held:
+        raise InputError(
+            f"`prompts.draw_from` is {settings.draw_from}, but calibration and dev are {held} prompts; it must be at "
+            "least that, best the number of usable prompts that the source gave at first"
+        )
+
+    def lot(index: int) -> tuple[bool, str]:
+        late = settings.draw_from is not None and index >= settings.draw_from
+        return late, hashlib.sha256(f"{seed}/{rows[index]['prompt_id']}".encode()).hexdigest()
+
+    order = sorted(range(len(rows)), key=lot)
     start, drawn = 0, []
     for split in SPLITS:
         size = sizes[split]

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
-from persyn_hf.store import tables
+from persyn_hf.store import cost_tables, tables
 from persyn_hf.store.manifest import Manifest
 
 
@@ -59,7 +59,9 @@ def render_card(
         models=_models(manifest),
         counts=tables.flat(manifest.counts, "count", "number"),
         metrics=tables.sections(manifest.metrics),
-        cost=tables.sections(manifest.cost),
+        ledger=cost_tables.ledger(manifest.cost),
+        counterfactual=cost_tables.counterfactual(manifest.cost),
+        cost=tables.sections({key: item for key, item in manifest.cost.items() if key not in cost_tables.SHOWN}),
         packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())) or "not known",
         limits=[str(limit) for limit in extra.get("limits", ())],
     )

@@ -1,38 +1,21 @@
-import multiprocessing
-import os
-import shutil
+"""What the journal keeps and gives back. Its behaviour over long sequences: test_journal_model.py; under damage, kills
+and full disks: test_journal_faults.py."""
+
+import hashlib
 import sqlite3
 import stat
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journal_samples import answer, request
 
-from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
-from persyn_hf.backends.journal import Journal
+from persyn_hf.backends.engines import Prepared
+from persyn_hf.backends.journal import Entry, Journal, Spent, read_spent
 from persyn_hf.errors import StoreError
-
-
-SAMPLING = Sampling(temperature=0.6, top_p=1.0, top_k=0, max_tokens=16, seed=1)
-
-
-def request(prompt: str = "p", index: int = 0, **changes: object) -> Request:
-    prepared = Prepared(text=f"<{prompt}>", num_tokens=3)
-    return Request(
-        prompt_id=prompt,
-        model="m@1",
-        engine="e",
-        sample_index=index,
-        prompt=prepared,
-        sampling=replace(SAMPLING, **changes),  # type: ignore[arg-type]
-    )
-
-
-def answer(to: Request, text: str = "ok", error: str | None = None) -> Answer:
-    reason = "error" if error else "stop"
-    return Answer(request=to, text=text, finish_reason=reason, num_tokens=2, seconds=0.5, error=error)
 
 
 def test_every_part_of_a_request_is_in_its_key() -> None:
@@ -47,14 +30,17 @@ def test_every_part_of_a_request_is_in_its_key() -> None:
 
 def test_an_answered_key_never_changes(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        assert journal.write([answer(request(), "first"), answer(request("bad"), "", "boom")]) == 2
-        assert journal.write([answer(request(), "second"), answer(request("bad"), "late")]) == 0
+        assert journal.write([answer(request(), "first"), answer(request("bad"), "", "boom")], teacher="t") == 2
+        assert journal.write([answer(request(), "second"), answer(request("bad"), "late")], teacher="t") == 0
         found = journal.read([request().key, request("bad").key, request("unasked").key])
-        assert [entry.text for entry in found.values()] == ["first", ""] or len(found) == 2
+        assert len(found) == 2
         assert found[request().key].text == "first"
         assert found[request("bad").key].error == "boom"
         assert (
-            journal.write([answer(request(), "third"), answer(request("bad"), "mended")], supersede_errors=True) == 1
+            journal.write(
+                [answer(request(), "third"), answer(request("bad"), "mended")], teacher="t", supersede_errors=True
+            )
+            == 1
         )
         found = journal.read([request().key, request("bad").key])
         assert (found[request().key].text, found[request("bad").key].text) == ("first", "mended")
@@ -66,10 +52,10 @@ def test_an_answered_key_never_changes(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    broken = replace(answer(request("b")), text=object())  # type: ignore[arg-type]
+    broken = replace(answer(request("b")), num_tokens=None)  # type: ignore[arg-type]
     with Journal(tmp_path / "j.sqlite") as journal:
         with pytest.raises(StoreError):
-            journal.write([answer(request("a")), broken])
+            journal.write([answer(request("a")), broken], teacher="t")
         assert journal.answered([request("a").key]) == set()
 
 
@@ -87,150 +73,140 @@ def test_a_plan_is_made_once_and_dropped(tmp_path: Path) -> None:
 
 
 def test_derived_values_are_kept(tmp_path: Path) -> None:
+    a, b, c = (hashlib.sha256(name.encode()).hexdigest() for name in "abc")
     with Journal(tmp_path / "j.sqlite") as journal:
-        journal.keep({"a": [1.5, True], "b": None})
-        journal.keep({"a": "later"})
-        assert journal.recall(["a", "b", "c"]) == {"a": [1.5, True], "b": None}
+        journal.keep({a: [1.5, True], b: None})
+        journal.keep({a: "later"})
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert journal.recall([a, b, c]) == {a: [1.5, True], b: None}
 
 
 def test_the_files_are_private(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        journal.write([answer(request())])
+        journal.write([answer(request())], teacher="t")
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert {"j.sqlite", "j.sqlite-wal"} <= set(modes)
     assert set(modes.values()) == {0o600}
 
 
-def _open_in_child(path: Path, queue: "multiprocessing.Queue[str]") -> None:
-    try:
-        Journal(path).close()
-        queue.put("opened")
-    except StoreError as error:
-        queue.put(str(error))
-
-
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "j.sqlite"
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    with Journal(path):
-        child = context.Process(target=_open_in_child, args=(path, queue))
-        child.start()
-        said = queue.get(timeout=30)
-        child.join()
-    assert said == f"the journal {path} is in use by another run; wait until that run has ended, or stop it"
-    Journal(path).close()
-
-
-@pytest.mark.parametrize(("found", "age"), [(0, "an older"), (2, "a newer")])
-def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path, found: int, age: str) -> None:
-    path = tmp_path / "j.sqlite"
-    Journal(path).close()
-    db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {found}")
-    db.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError) as caught:
-        Journal(path)
-    assert str(caught.value) == (
-        f"the journal {path} is of format {found}, written by {age} version of persyn-hf; this version reads and "
-        "writes format 1: use the version that wrote it, or name another journal (nothing was changed)"
-    )
-    assert path.read_bytes() == before
-
-
-def test_another_sqlite_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.sqlite"
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE t (a)")
-    db.close()
-    with pytest.raises(StoreError, match="is an sqlite file but no persyn-hf journal; name another journal"):
-        Journal(path)
-
-
-@pytest.mark.parametrize("fault", ["garbage", "stub", "half", "hole"])
-def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, fault: str) -> None:
-    path = tmp_path / "j.sqlite"
-    with Journal(path) as journal:
-        journal.write([answer(request(str(i)), "x" * 3000) for i in range(50)])
-    whole = path.read_bytes()
-    broken = {
-        "garbage": b"no database" * 1000,
-        "stub": whole[:100],
-        "half": whole[: len(whole) // 2 // 4096 * 4096],
-        "hole": whole[:4096] + bytes(8192) + whole[4096 + 8192 :],
-    }[fault]
-    path.write_bytes(broken)
-    with pytest.raises(StoreError, match=r"is damaged \(.+\); it was left as it is: put back a copy of it, or save"):
-        Journal(path)
-    assert path.read_bytes() == broken
-
-
-def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "j.sqlite"
-    with Journal(path) as journal:
-        journal.write([answer(request("kept"))])
-        journal._db.execute("PRAGMA max_page_count = 20")
-        with pytest.raises(StoreError, match="cannot grow: database or disk is full; free some space and run again"):
-            journal.write([answer(request(str(i)), "x" * 9000) for i in range(50)])
-    with Journal(path) as journal:
-        assert len(journal.answered([request("kept").key, *(request(str(i)).key for i in range(50))])) == 1
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
-        Journal(tmp_path / "file" / "j.sqlite")
-
-
-def test_a_kill_between_write_and_close_loses_nothing(tmp_path: Path) -> None:
+def test_an_entry_is_what_was_said(tmp_path: Path) -> None:
+    said = answer(request(), "4", reasoning="2 + 2", num_prompt_tokens=7, finish_reason="length")
     with Journal(tmp_path / "j.sqlite") as journal:
-        journal.write([answer(request())])
-        for name in ("j.sqlite", "j.sqlite-wal"):  # what a kill at this moment leaves behind
-            shutil.copy(tmp_path / name, tmp_path / f"killed-{name}")
-    os.rename(tmp_path / "killed-j.sqlite", tmp_path / "k.sqlite")
-    os.rename(tmp_path / "killed-j.sqlite-wal", tmp_path / "k.sqlite-wal")
-    with Journal(tmp_path / "k.sqlite") as journal:
-        assert journal.read([request().key])[request().key].text == "ok"
+        journal.write([said, answer(request("plain"))], teacher="t")
+        found = journal.read([request().key, request("plain").key])
+    figures = {"num_tokens": 2, "seconds": 0.5, "error": None, "attempt": 0}
+    assert found == {
+        request().key: Entry(text="4", reasoning="2 + 2", finish_reason="length", num_prompt_tokens=7, **figures),
+        request("plain").key: Entry(text="ok", reasoning=None, finish_reason="stop", num_prompt_tokens=3, **figures),
+    }
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.lists(st.tuples(st.integers(0, 5), st.text(max_size=5), st.booleans()), max_size=4),
-            st.booleans(),  # supersede errors
-            st.booleans(),  # close and open again
+def test_a_row_says_who_paid_whom(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite", recipe="local/demo") as journal:
+        journal.write([answer(request())], teacher="small")
+    db = sqlite3.connect(tmp_path / "j.sqlite")
+    assert db.execute("SELECT hex(key), hex(family), max_tokens, teacher, recipe FROM answers").fetchall() == [
+        (request().key[:32].upper(), request().family[:32].upper(), 16, "small", "local/demo")
+    ]
+    db.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(st.characters(codec=None)), reasoning=st.none() | st.text(st.characters(codec=None), min_size=1))
+def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, text: str, reasoning: str | None) -> None:
+    """But half a surrogate pair, which no file can hold: U+FFFD."""
+
+    def whole(text: str) -> str:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    with Journal(tmp_path_factory.mktemp("j") / "j.sqlite") as journal:
+        journal.write([answer(request(), text, reasoning=reasoning)], teacher="t")
+        entry = journal.read([request().key])[request().key]
+    assert (entry.text, entry.reasoning) == (whole(text), None if reasoning is None else whole(reasoning))
+    assert entry.text == text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def test_many_keys_in_one_question(tmp_path: Path) -> None:
+    asked = [request(str(number)) for number in range(1201)]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert journal.write([answer(each, each.prompt_id) for each in asked[:1100]] * 2, teacher="t") == 1100
+        keys = [each.key for each in asked]
+        assert journal.answered(iter(keys)) == set(keys[:1100])
+        assert {key: entry.text for key, entry in journal.read(iter(keys)).items()} == {
+            each.key: each.prompt_id for each in asked[:1100]
+        }
+        assert journal.read([]) == {} and journal.answered([]) == set()
+
+
+def test_answers_that_ended_before_a_smaller_bound_stand(tmp_path: Path) -> None:
+    """Only a finished answer to the very same request, and the one with the largest bound of several."""
+
+    told = [
+        answer(request("done", max_tokens=4)),
+        answer(request("done", max_tokens=8)),
+        answer(request("done", max_tokens=64)),
+        answer(request("cut", max_tokens=8), finish_reason="length"),
+        answer(request("grew", max_tokens=4)),
+        answer(request("grew", max_tokens=8), finish_reason="length"),
+        answer(request("failed", max_tokens=8), "", "boom"),
+        answer(request("own", max_tokens=8)),
+        answer(request("own", max_tokens=16)),
+        answer(request("other seed", max_tokens=8, seed=2)),
+        answer(request("other sample", 1, max_tokens=8)),
+        answer(replace(request("other model", max_tokens=8), model="m@2")),
+    ]
+    asked = [request(name) for name in ("done", "cut", "grew", "failed", "own", "other seed", "new")]
+    asked += [request("other sample", 0), request("other model")]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert journal.finished_shorter(asked) == {}
+        journal.write(told, teacher="t")
+        found = journal.finished_shorter(asked)
+        by_key = {each.request.key: each.request for each in told}
+        full = {key: next(whole for whole in by_key if whole.startswith(short)) for key, short in found.items()}
+        assert {key: by_key[whole].sampling.max_tokens for key, whole in full.items()} == {
+            request("done").key: 8,
+            request("grew").key: 4,
+        }
+        assert all(journal.read([short])[short].text == "ok" for short in found.values())
+        journal.write([answer(request("failed", max_tokens=8), "mended")], teacher="t", supersede_errors=True)
+        assert journal.read(journal.finished_shorter([request("failed")]).values()).popitem()[1].text == "mended"
+
+
+def test_what_a_recipe_has_spent(tmp_path: Path) -> None:
+    """Every attempt counts; an answer that was there already does not; who pays is the recipe that asks."""
+    path, long_reason = tmp_path / "j.sqlite", "x" * 100
+    with Journal(path, recipe="local/a") as journal:
+        assert journal.spent("local/a") == {}
+        journal.write([answer(request("1")), answer(request("2"), "", "boom", num_tokens=0)], teacher="small")
+        journal.write([answer(request("2"), "", long_reason)], teacher="small", supersede_errors=True)
+        journal.write([answer(request("2"), "now")], teacher="small", supersede_errors=True)
+        journal.write([answer(request("1")), answer(request("2"))], teacher="small")
+        cut = answer(request("3"), finish_reason="length", num_prompt_tokens=10)
+        journal.write([cut, answer(request("4"), "", "boom", num_tokens=0)], teacher="big")
+        journal.write([answer(request("5"), "", "boom", num_tokens=0)], teacher="big")
+    with Journal(path, recipe="local/b") as journal:
+        journal.write([answer(request("6")), answer(request("1"))], teacher="small")
+        spent = journal.spent("local/a")
+        assert journal.spent("local/b") == read_spent(path, "local/b")
+        assert journal.spent("local/b") == {
+            "small": Spent(requests=1, prompt_tokens=3, completion_tokens=2, seconds=0.5, truncated=0)
+        }
+    assert spent == read_spent(path, "local/a")
+    assert spent == {
+        "small": Spent(
+            requests=4,
+            prompt_tokens=9,  # not that of the request that failed before its first token
+            completion_tokens=6,
+            seconds=2.0,
+            truncated=0,
+            errors=Counter({"boom": 1, "x" * 80: 1}),
         ),
-        max_size=8,
-    )
-)
-def test_the_journal_behaves_like_a_dictionary_that_only_grows(
-    tmp_path_factory: pytest.TempPathFactory, batches: list
-) -> None:
-    path = tmp_path_factory.mktemp("journal") / "j.sqlite"
-    model: dict[str, tuple[str, str | None, int]] = {}
-    keys = [request(str(number)).key for number in range(6)]
-    journal = Journal(path)
-    try:
-        for batch, supersede, reopen in batches:
-            for number, _, _ in batch:
-                assert request(str(number)).key in keys
-            answers = [answer(request(str(n)), text, "failed" if fails else None) for n, text, fails in batch]
-            written = journal.write(answers, supersede_errors=supersede)
-            expected = 0
-            for given_answer in answers:
-                key, old = given_answer.request.key, model.get(given_answer.request.key)
-                if old is None or (supersede and old[1] is not None):
-                    model[key] = (given_answer.text, given_answer.error, 0 if old is None else old[2] + 1)
-                    expected += 1
-            assert written == expected
-            if reopen:
-                journal.close()
-                journal = Journal(path)
-            found = journal.read(keys)
-            assert {key: (entry.text, entry.error, entry.attempt) for key, entry in found.items()} == model
-            assert journal.answered(keys) == set(model)
-            assert journal.answered(keys, errors=False) == {key for key, old in model.items() if old[1] is None}
-    finally:
-        journal.close()
+        "big": Spent(
+            requests=3,
+            prompt_tokens=10,
+            completion_tokens=2,
+            seconds=1.5,
+            truncated=1,
+            errors=Counter({"boom": 2}),
+        ),
+    }

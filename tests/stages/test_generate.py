@@ -220,7 +220,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, pool: tuple[Teacher, ...]) -> N
         generate.run(settings, context, prompts=prompts, assignments=assign(make_prompts(["other"]), ["zeta"]))
     with pytest.raises(RecipeError, match="the teacher `bare` has no `model`; name one, or import its responses"):
         run(tmp_path, (Teacher(name="bare"),), prompts)
-    with pytest.raises(RecipeError, match="generate: engine `import` needs `path`, the table of responses"):
+    with pytest.raises(RecipeError, match="generate: engine `import` needs `path` or `dataset`, the table"):
         read_section(generate.Settings, {"engine": "import"}, "generate")
     with pytest.raises(RecipeError, match="generate: engine `transformers` knows no `path`"):
         read_section(generate.Settings, {"path": "x.csv"}, "generate")
@@ -282,7 +282,7 @@ def test_import(tmp_path: Path, ending: str) -> None:
     ]
     assert [row["error"] for row in rows] == [None, "no imported response", None, None, "no imported response"]
     assert [row["selected"] for row in rows] == [True, False, True, False, False]
-    assert result.cost == {"teachers": {}}
+    assert result.cost == {}
 
 
 def test_import_that_cannot_be_read(tmp_path: Path) -> None:
@@ -322,6 +322,8 @@ class Ticks:
 
     def advance(self, count: int = 1) -> None:
         self.connection.send(count)
+
+    def tally(self, teacher: str, **numbers: Any) -> None: ...
 
 
 def child(folder: Path, pool: tuple[Teacher, ...], log: Path, out: Path, connection: Any) -> None:
@@ -403,6 +405,7 @@ def test_a_rerun_of_errors_asks_only_those(
         lambda self, batches: iter(asked.append([r.prompt.refusal for b in batches for r in b]) or []),
     )
     assert run(tmp_path, pool, prompts, ["zeta"]).counts == before.counts
-    assert asked == [[]]
-    run(tmp_path, pool, prompts, ["zeta"], rerun_errors=True)
-    assert asked[1] == [None] * 3
+    assert asked == []
+    with pytest.raises(EngineError, match="teacher `zeta`: its engine ended with 3 requests unanswered; run again"):
+        run(tmp_path, pool, prompts, ["zeta"], rerun=["errors"])
+    assert asked == [[None] * 3]

@@ -44,6 +44,7 @@ def responses(*cells: dict) -> Dataset:
         "is_correct": True,
         "quality": None,
         "selected": True,
+        "round": 0,
         "status": "ok",
         "error": None,
         "split": "pool",
@@ -88,6 +89,7 @@ def test_rows_stand_in_prompt_order_and_drops_are_counted(tmp_path):
         "dropped_empty": 0,
         "dropped_incorrect": 0,
         "unjudged": 0,
+        "escalated": 0,
     }
     assert found.metrics == {
         "correct_share": 0.5,
@@ -107,6 +109,53 @@ def test_measured_rewards_travel_along(tmp_path):
     assert run(tmp_path, rewards).data["reward"][:] == [0.7, None]
 
 
+def reward(prompt_id: str, teacher: str, value: float | None) -> dict:
+    row = {**dict.fromkeys(REWARDS.names), "truncated": False, "split": "pool"}
+    return {**row, "prompt_id": prompt_id, "teacher": teacher, "reward": value}
+
+
+def test_of_several_teachers_the_best_rewarded_answer_is_kept(tmp_path):
+    """p: b has the higher reward; q: that of a is cut off and cannot be trained on; r: no reward, order decides."""
+    assigned = assignments({}, extra=[(p, t) for p in "pqr" for t in ("a", "b")])
+    answers = [{"prompt_id": p, "teacher": t, "response": f"{t}{p}"} for p in "pqr" for t in ("b", "a")]
+    answers[3]["finish_reason"] = "length"
+    values = {("p", "a"): 0.2, ("p", "b"): 0.8, ("q", "a"): 0.9, ("q", "b"): 0.1, ("r", "a"): None, ("r", "b"): None}
+    measured = Dataset.from_list([reward(p, t, v) for (p, t), v in values.items()], features=REWARDS.features)
+    found = mix.run(
+        mix.Settings(),
+        Context(seed=0, work_dir=tmp_path, teachers=(Teacher(name="a"), Teacher(name="b"))),
+        prompts=prompts(),
+        assignments=assigned,
+        responses=responses(*answers),
+        pool_rewards=measured,
+    )
+    assert [(row["prompt_id"], row["teacher"], row["reward"]) for row in found.data] == [
+        ("p", "b", 0.8),
+        ("q", "b", 0.1),
+        ("r", "a", None),
+    ]
+    assert found.data["completion"][0][0]["content"] == "bp"
+
+
+def test_an_escalated_answer_is_taken_where_the_assigned_one_is_wrong(tmp_path):
+    """p: b was right in round 2 after c failed in round 1; q: nobody was, so a's wrong answer stays."""
+    answers = [
+        {"prompt_id": "p", "teacher": "a", "is_correct": False},
+        {"prompt_id": "p", "teacher": "c", "is_correct": False, "round": 1},
+        {"prompt_id": "p", "teacher": "b", "response": "right", "round": 2},
+        {"prompt_id": "q", "teacher": "a", "is_correct": False, "response": "wrong"},
+        {"prompt_id": "q", "teacher": "b", "is_correct": False, "round": 1},
+    ]
+    context = Context(seed=0, work_dir=tmp_path, teachers=tuple(Teacher(name=name) for name in "abc"))
+    inputs = {"assignments": assignments({"p": "a", "q": "a"}), "responses": responses(*answers)}
+    found = mix.run(mix.Settings(), context, prompts=prompts(), **inputs)
+    assert [(row["teacher"], row["completion"][0]["content"]) for row in found.data] == [
+        ("b", "right"),
+        ("a", "wrong"),
+    ]
+    assert found.counts["escalated"] == 1
+
+
 def refusal(tmp_path, **inputs) -> str:
     given = {"prompts": prompts(), "assignments": assignments(ASSIGNED), "responses": responses(*RESPONSES_)}
     with pytest.raises(InputError) as caught:
@@ -117,8 +166,8 @@ def refusal(tmp_path, **inputs) -> str:
 def test_bad_input(tmp_path):
     twice = assignments({"p": "a"}, extra=[("p", "b")])
     assert refusal(tmp_path, assignments=twice) == (
-        "`mix` needs one teacher per prompt, found 2 assignments for 1 prompts; "
-        "give the assignments of a strategy, not those of `all`"
+        "1 prompts (first p) are assigned to several teachers, and no reward says whose answer to keep; give "
+        "`pool_rewards`, the rewards of their responses, or assignments of one teacher each"
     )
     assert refusal(tmp_path, prompts=prompts("pq")) == (
         "3 assigned prompts (first r) are not in `prompts`; give the prompts that the assignments were made from"

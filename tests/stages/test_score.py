@@ -67,6 +67,7 @@ def make_responses(cells: list[tuple[Any, ...]] = CELLS) -> Dataset:
             "is_correct": is_correct,
             "quality": quality,
             "selected": selected,
+            "round": 0,
             "status": "ok",
             "error": None,
             "split": "calibration",

@@ -1,7 +1,4 @@
-"""Engines run a teacher. This module is what they share with the journal: `Request`, `Answer` and the interface.
-
-A later engine (an OpenAI-compatible server, vLLM) is another class with the members of `Engine`.
-"""
+"""Engines run a teacher. This module is what they share with the journal: `Request`, `Answer` and the interface."""
 
 import hashlib
 import json
@@ -30,9 +27,10 @@ class Sampling:
 class Prepared:
     """A prompt as one teacher gets it; `refusal` says why it cannot be asked at all."""
 
-    text: str  # after chat template and system prompt
+    text: str  # all that the teacher is shown: the rendered chat template, or the conversation as JSON for a server
     num_tokens: int  # teacher's tokenizer; 0 where the engine cannot know
     refusal: str | None = None
+    messages: tuple[Mapping[str, str], ...] = ()  # what a server is sent, the system prompt included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,12 @@ class Request:
         return _sha256(json.dumps(fields, sort_keys=True))
 
     @cached_property
+    def family(self) -> str:
+        """What requests have in common that differ in nothing but `max_tokens`, as one sha256."""
+        fields = {"prompt": self.prompt.text, "engine": self.engine, **asdict(self.sampling), "max_tokens": None}
+        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
+
+    @cached_property
     def key(self) -> str:
         """Name of the answer in the journal: (prompt_id, model, sample_index, digest) as one sha256."""
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
@@ -64,10 +68,12 @@ class Answer:
 
     request: Request
     text: str
-    finish_reason: str  # stop, length or error
-    num_tokens: int  # generated, the end token included
-    seconds: float  # this answer's share of its batch's wall time
+    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
+    num_tokens: int  # generated, reasoning and end token included
+    seconds: float  # this answer's share of the engine's wall time: the shares of a run add up to its busy time
     error: str | None = None
+    reasoning: str | None = None  # where the server keeps it apart from the text
+    num_prompt_tokens: int | None = None  # as the server counts them; None: as `request.prompt` says
 
 
 class Engine(Protocol):
@@ -75,6 +81,7 @@ class Engine(Protocol):
 
     kind: str  # part of the request's digest
     model: str  # part of the request's key
+    fixed_batches: bool  # an answer depends on the batch it is in, so the journal keeps the plan of the batches
 
     @property
     def params_b(self) -> float | None:

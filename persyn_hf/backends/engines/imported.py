@@ -1,19 +1,56 @@
-"""Responses that exist already: a long table (parquet, JSONL, CSV), one row per prompt and teacher."""
+"""Responses that exist already, in one of two forms: long, one row per prompt and teacher, or wide, one column per
+teacher (Magpie-Zoo). The table is read as a stream; only responses that are asked for are kept."""
 
-import csv
-import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from persyn_hf.backends.chat import split_reasoning
+from persyn_hf.backends.engines.import_rows import Choose, rows_of_dataset, rows_of_file
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.journal import Entry
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import nearest
+from persyn_hf.recipe import Strict, Teacher, nearest
 from persyn_hf.schemas import prompt_id
+
+
+Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
+
+
+class Columns(Strict):
+    """Which column of an imported table holds what."""
+
+    prompt: str = "prompt"  # text, or a list of {role, content}: the same as in the prompts
+    teacher: str = "teacher"  # long form: the teacher's name or its model
+    response: str = "response"  # text, a list of texts (samples), or turns whose last is the assistant's
+    responses: dict[str, str | None] | None = None  # wide form: teacher -> column; null: named like it or its model
+    quality: str | None = None  # long form: a number
+    is_correct: str | None = None  # long form: true or false
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Columns":
+        long = sorted(self.model_fields_set & {"teacher", "response", "quality", "is_correct"})
+        if self.responses is not None and long:
+            raise ValueError(
+                f"`responses` gives each teacher a column of its own, so `{long[0]}` has no meaning; keep one of them"
+            )
+        return self
+
+
+class ImportSettings(Strict):
+    """Where imported responses are."""
+
+    path: str | None = None  # .parquet, .jsonl or .csv
+    dataset: str | None = None  # Hub id
+    config: str | None = None
+    revision: str | None = None
+    source_split: str = "train"
+    columns: Columns = Columns()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +62,117 @@ class Imported:
     is_correct: bool | None
 
 
-def read_responses(path: Path, columns: Mapping[str, str | None]) -> dict[tuple[str, str], list[Imported]]:
-    """Responses by (prompt_id, teacher), in the order of the table; rows without text are left out.
+def read_responses(
+    settings: ImportSettings, teachers: Sequence[Teacher], cells: Cells
+) -> dict[tuple[str, str], list[Imported]]:
+    """Responses by (prompt_id, name of the teacher) for `cells`, in the order of the table; empty ones are left out.
 
-    `columns` maps prompt, teacher, response and, where there are such columns, quality and is_correct to their names
-    in the table. A prompt is named as in the `prompts` stage, so the texts must be the same.
+    A prompt is named as in the `prompts` stage, so the texts must be the same. More responses of one cell are samples.
     """
+    wanted = {name: {row["prompt_id"] for row in rows} for name, rows in cells.items() if rows}
+    prompts = set().union(*wanted.values())
+    source, columns = settings.path or str(settings.dataset), settings.columns
+    asked = [teacher for teacher in teachers if teacher.name in wanted]
+    form = _Long(source, columns, asked) if columns.responses is None else _Wide(source, columns, asked)
     found: dict[tuple[str, str], list[Imported]] = {}
-    for number, row in enumerate(_rows(path), start=1):
-        for name in columns.values():
-            if name is not None and name not in row:
-                raise InputError(f"{path}, row {number}: there is no column `{name}`{nearest(name, row)}")
-        prompt, teacher, response = (row[str(columns[key])] for key in ("prompt", "teacher", "response"))
-        if prompt is None or teacher is None or response is None or not str(response).strip():
-            continue
-        imported = Imported(
-            response=str(response),
-            quality=_quality(row, columns.get("quality"), f"{path}, row {number}"),
-            is_correct=_verdict(row, columns.get("is_correct"), f"{path}, row {number}"),
+    first, number, matched = None, 0, 0
+    for number, row in enumerate(_rows(settings, form.choose) if asked else (), start=1):
+        where, prompt = f"{source}, row {number}", row.get(columns.prompt)
+        first = first or prompt
+        name = _prompt_id(prompt, f"{where}: `{columns.prompt}`")
+        if name in prompts:
+            matched += 1
+            for teacher, imported in form.responses(row, where):
+                if name in wanted[teacher]:
+                    found.setdefault((name, teacher), []).append(imported)
+    if asked and not matched:
+        example = next(row["messages"] for rows in cells.values() for row in rows)
+        raise InputError(
+            f"{source}: of {number} rows none has one of the {len(prompts)} prompts that are asked for; the texts must "
+            f"be the same, found in `{columns.prompt}` {_excerpt(first)}, needed for example {_excerpt(example)}"
         )
-        found.setdefault((_prompt_id(prompt), str(teacher)), []).append(imported)
-    if not found:
-        raise InputError(f"{path} holds no responses; one row per prompt and teacher is needed")
+    answered = {teacher for _, teacher in found}
+    for name in wanted:
+        if name not in answered:
+            raise InputError(
+                f"{source}: of {number} rows {matched} have a prompt that is asked for, but none has a response of the "
+                f"teacher `{name}` to one of its {len(wanted[name])} prompts; {form.hint(name)}"
+            )
     return found
+
+
+def _rows(settings: ImportSettings, choose: Choose) -> Iterator[dict[str, Any]]:
+    if settings.path is not None:
+        return rows_of_file(Path(settings.path), choose)
+    return rows_of_dataset(str(settings.dataset), settings.config, settings.revision, settings.source_split, choose)
+
+
+class _Long:
+    """One row per prompt and teacher."""
+
+    def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher]) -> None:
+        self._source = source
+        self._columns = columns
+        models = Counter(teacher.model for teacher in teachers)
+        self._names = {str(teacher.model): teacher.name for teacher in teachers if models[teacher.model] == 1}
+        self._names |= {teacher.name: teacher.name for teacher in teachers}
+        self._others: dict[str, None] = {}  # a set, in the order of the table
+
+    def choose(self, known: Sequence[str]) -> set[str]:
+        chosen = self._columns.model_dump(exclude={"responses"}, exclude_none=True)
+        for key, column in chosen.items():
+            _check_column(self._source, key, column, known)
+        return set(chosen.values())
+
+    def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]:
+        columns = self._columns
+        teacher = str(row.get(columns.teacher))
+        if teacher not in self._names:
+            self._others[teacher] = None
+            return
+        for text in _texts(row.get(columns.response), f"{where}: `{columns.response}`"):
+            quality, is_correct = _quality(row, columns.quality, where), _verdict(row, columns.is_correct, where)
+            yield self._names[teacher], Imported(response=text, quality=quality, is_correct=is_correct)
+
+    def hint(self, teacher: str) -> str:
+        return (
+            f"its column `{self._columns.teacher}` must hold the teacher's name or its model"
+            f"{nearest(teacher, self._others) if self._others else ''}"
+        )
+
+
+class _Wide:
+    """One column per teacher."""
+
+    def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher]) -> None:
+        self._source = source
+        self._columns = columns
+        self._teachers = teachers
+        self._column: dict[str, str] = {}  # by teacher
+
+    def choose(self, known: Sequence[str]) -> set[str]:
+        _check_column(self._source, "prompt", self._columns.prompt, known)
+        named = self._columns.responses or {}
+        for teacher in self._teachers:
+            if teacher.name not in named:
+                raise InputError(
+                    f"`generate.columns.responses` names no column for the teacher `{teacher.name}`; add "
+                    f"`{teacher.name}: COLUMN`"
+                )
+            column = named[teacher.name]
+            if column is None:
+                column = next((name for name in (teacher.name, teacher.model) if name in known), teacher.name)
+            _check_column(self._source, f"responses.{teacher.name}", str(column), known)
+            self._column[teacher.name] = str(column)
+        return {self._columns.prompt, *self._column.values()}
+
+    def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]:
+        for teacher, column in self._column.items():
+            for text in _texts(row.get(column), f"{where}: `{column}`"):
+                yield teacher, Imported(response=text, quality=None, is_correct=None)
+
+    def hint(self, teacher: str) -> str:
+        return f"all of them are empty in its column `{self._column[teacher]}`; name another one"
 
 
 def to_samples(
@@ -60,72 +185,76 @@ def to_samples(
         for index, found in enumerate(cell or [None]):
             error, text = ("no imported response", "") if found is None else (None, found.response)
             response, reasoning = split_reasoning(text)
+            entry = Entry(
+                text=text,
+                finish_reason="error" if error else "imported",
+                num_prompt_tokens=0,
+                num_tokens=0,
+                seconds=0.0,
+                error=error,
+                attempt=0,
+            )
+            quality, is_correct = (found.quality, found.is_correct) if found else (None, None)
             samples.append(
                 Sample(
                     prompt=prompt,
                     index=index,
-                    entry=Entry(
-                        text=text,
-                        finish_reason="error" if error else "imported",
-                        num_prompt_tokens=0,
-                        num_tokens=0,
-                        seconds=0.0,
-                        error=error,
-                        attempt=0,
-                    ),
+                    entry=entry,
                     response=response,
                     reasoning=reasoning,
-                    quality=found.quality if found else None,
-                    is_correct=found.is_correct if found else None,
+                    quality=quality,
+                    is_correct=is_correct,
                 )
             )
     return samples
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: `generate.path` must end in {', '.join(readers)}, found `{path.suffix}`")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file; `generate.path` must name the table of responses")
-    try:
-        yield from readers[path.suffix](path)
-    except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
-        raise InputError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}") from None
+def _check_column(source: str, key: str, column: str, known: Sequence[str]) -> None:
+    if column not in known:
+        raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-
-
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number} is {type(row).__name__}, not an object")
-                yield row
+def _prompt_id(prompt: Any, where: str) -> str | None:
+    """The name that the `prompts` stage gives this prompt (text, or a list of turns); None: the cell is empty."""
+    if prompt is None or isinstance(prompt, str):
+        text = (prompt or "").strip()
+        return prompt_id([{"role": "user", "content": text}]) if text else None
+    turns = _turns(prompt)
+    if turns is None:
+        raise InputError(f"{where} must be text or a list of {{role, content}}, found {_excerpt(prompt)}")
+    if turns:
+        turns[-1]["content"] = turns[-1]["content"].strip()
+    return prompt_id(turns)
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+def _texts(cell: Any, where: str) -> list[str]:
+    """The responses of a cell: one text, a list of texts, or the assistant's last turn of a conversation."""
+    turns = _turns(cell)
+    if turns:
+        cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
+    texts = cell if isinstance(cell, list) else [cell]
+    for text in texts:
+        if text is not None and not isinstance(text, str):
+            raise InputError(
+                f"{where} must be text, a list of texts or a list of {{role, content}}, found {_excerpt(text)}"
+            )
+    return [text for text in texts if text is not None and text.strip()]
 
 
-def _prompt_id(prompt: Any) -> str:
-    """The name that the `prompts` stage gives this prompt (text, or a list of turns)."""
-    if isinstance(prompt, list):
-        turns = [{"role": str(turn.get("role")), "content": str(turn.get("content"))} for turn in prompt]
-        if turns:
-            turns[-1]["content"] = turns[-1]["content"].strip()
-        return prompt_id(turns)
-    return prompt_id([{"role": "user", "content": str(prompt).strip()}])
+def _turns(cell: Any) -> list[dict[str, str]] | None:
+    """A conversation, also in the words of ShareGPT, which Magpie uses; None: it is none."""
+    if not isinstance(cell, list) or not all(isinstance(turn, dict) for turn in cell):
+        return None
+    roles = {"human": "user", "gpt": "assistant"}
+    turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in cell]
+    if not all(isinstance(role, str) and isinstance(content, str) for role, content in turns):
+        return None
+    return [{"role": roles.get(role, role), "content": content} for role, content in turns]
+
+
+def _excerpt(value: Any) -> str:
+    text = repr(value[-1].get("content") if isinstance(value, list) and _turns(value) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _quality(row: Mapping[str, Any], column: str | None, where: str) -> float | None:

@@ -3,62 +3,136 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from persyn_hf.backends.engines import Batch, Engine, Request
+from persyn_hf.backends.engines import Answer, Batch, Engine, Request
+from persyn_hf.backends.engines.budget import Budget
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import EngineError
 from persyn_hf.stage import Progress
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How far one teacher is in one step, for `persyn status`."""
+
+    teacher: str
+    progress: Progress
+    total: int
+    done: int = 0
+    errors: Counter[str] = field(default_factory=Counter)  # reason -> number, of this run
+
+    def add(self, done: int, errors: Sequence[str] = ()) -> None:
+        self.done += done
+        self.errors.update(errors)
+        self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors))
+
+
+class _Affordable:
+    """The batches up to the first that the budget does not allow; `taken` says how many that were."""
+
+    def __init__(self, batches: Sequence[Batch], teacher: str, budget: Budget) -> None:
+        self._batches, self._teacher, self._budget = batches, teacher, budget
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            if not self._budget.reserve(self._teacher, batch):
+                return
+            self.taken += 1
+            yield batch
 
 
 def answer(
     requests: Sequence[Request],
     engine: Engine,
     journal: Journal,
-    progress: Progress,
+    budget: Budget,
+    tally: Tally,
     *,
-    teacher: str,
     batch_tokens: int,
     max_error_rate: float,
     rerun_errors: bool,
+    arrived: Callable[[Sequence[Answer]], None],
 ) -> int:
     """Have every request answered in the journal; returns how many this run has asked.
 
-    The missing ones are put into batches once, at the first start of the step; a resumed run keeps to that plan, skips
-    the batches that are done and does a cut one again whole.
+    `arrived` is told of answers once they are journalled.
+
+    Raises:
+        BudgetReached: a limit allows no further batch; what was in flight is journalled.
+        EngineError: the engine has failed, or too many requests have.
     """
-    by_key = {request.key: request for request in requests}
-    step = hashlib.sha256(json.dumps([sorted(by_key), batch_tokens, rerun_errors]).encode()).hexdigest()
-
-    def done() -> set[str]:
-        return journal.answered(by_key, errors=not rerun_errors)
-
-    def make() -> list[Batch]:
-        answered = done()
-        return engine.plan([request for request in requests if request.key not in answered])
-
-    plan = journal.plan(step, make)
-    answered = done()
-    todo = [[by_key[key] for key in batch] for batch in plan if not answered.issuperset(batch)]
+    teacher, progress = tally.teacher, tally.progress
+    step = _step(requests, batch_tokens, rerun_errors)
+    todo = _todo(requests, engine, journal, step, rerun_errors)
+    left = sum(len(batch) for batch in todo)
     progress.start(f"generate {teacher}", len(requests))
-    progress.advance(len(requests) - sum(len(batch) for batch in todo))
-    errors: list[str | None] = []
+    progress.advance(len(requests) - left)
+    tally.add(len(requests) - left)
+    errors: Counter[str] = Counter()
     new = 0
-    for answers in engine.generate(todo):
-        new += journal.write(answers, supersede_errors=rerun_errors)
-        progress.advance(len(answers))
-        errors += [found.error for found in answers]
-        check_errors(errors, len(requests), teacher, max_error_rate)
-    journal.drop_plan(step)
+    while todo:
+        affordable = _Affordable(todo, teacher, budget)
+        for raw in engine.generate(affordable):
+            answers = [_refuse_silence(found) for found in raw]
+            new += journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+            budget.settle(teacher, answers)
+            arrived(answers)
+            left -= len(answers)
+            reasons = [found.error for found in answers if found.error is not None]
+            progress.advance(len(answers))
+            tally.add(len(answers), reasons)
+            errors.update(reasons)
+            check_errors(errors, len(requests), teacher, max_error_rate)
+        if not affordable.taken:
+            raise budget.stop(teacher, todo[0], left)
+        todo = todo[affordable.taken :]
+    if left:
+        raise EngineError(f"teacher `{teacher}`: its engine ended with {left} requests unanswered; run again")
+    if engine.fixed_batches:
+        journal.drop_plan(step)
     return new
 
 
-def check_errors(errors: Sequence[str | None], total: int, teacher: str, max_error_rate: float) -> None:
+def check_errors(errors: Mapping[str, int], total: int, teacher: str, max_error_rate: float) -> None:
     """Stop as soon as it is certain that too large a share of a teacher's requests fails."""
-    found = Counter(error for error in errors if error is not None)
+    found = Counter(errors)
     if found.total() > max_error_rate * total:
         reason, times = found.most_common(1)[0]
         raise EngineError(
             f"teacher `{teacher}`: {found.total()} of {total} responses failed, the bound `generate.max_error_rate` "
             f"is {max_error_rate}; {times} times: {reason}. Mend the cause, or raise the bound"
         )
+
+
+def _step(requests: Sequence[Request], batch_tokens: int, rerun_errors: bool) -> str:
+    keys = sorted(request.key for request in requests)
+    return hashlib.sha256(json.dumps([keys, batch_tokens, rerun_errors]).encode()).hexdigest()
+
+
+def _todo(requests: Sequence[Request], engine: Engine, journal: Journal, step: str, rerun_errors: bool) -> list[Batch]:
+    """Batches of what the journal has no answer to.
+
+    Where answers depend on their batch, the batches are fixed once, at the first start of the step: a resumed run
+    keeps to that plan, skips the batches that are done and does a cut one again whole.
+    """
+    by_key = {request.key: request for request in requests}
+
+    def missing() -> list[Request]:
+        answered = journal.answered(by_key, errors=not rerun_errors)
+        return [request for key, request in by_key.items() if key not in answered]
+
+    if not engine.fixed_batches:
+        return engine.plan(missing())
+    plan = journal.plan(step, lambda: engine.plan(missing()))
+    open_keys = {request.key for request in missing()}
+    return [[by_key[key] for key in batch] for batch in plan if not open_keys.isdisjoint(batch)]
+
+
+def _refuse_silence(answer: Answer) -> Answer:
+    """An empty answer is an error: there is nothing to grade, score or train on, and a rerun may ask again."""
+    if answer.error is not None or answer.finish_reason != "stop" or answer.text.strip() or answer.reasoning:
+        return answer
+    return replace(answer, text="", finish_reason="error", error="the answer is empty")

@@ -1,11 +1,13 @@
 """Samples on their way from a teacher's answer to a row: reasoning cut off, verified, one per cell selected."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from persyn_hf.backends.engines import seed_from
+from persyn_hf.backends.chat import split_reasoning
+from persyn_hf.backends.engines import Answer, Request, seed_from
 from persyn_hf.backends.journal import Entry
 
 
@@ -21,6 +23,22 @@ class Sample:
     quality: float | None = None
     is_correct: bool | None = None
     selected: bool = False
+    round: int = 0  # 0: assigned; k: the k-th teacher tried after it
+
+
+def to_sample(prompt: Mapping[str, Any], request: Request, entry: Entry, round: int) -> Sample:
+    """A journalled answer, its reasoning cut off where the server has not done so."""
+    response, reasoning = split_response(request, entry)
+    return Sample(
+        prompt=prompt, index=request.sample_index, entry=entry, response=response, reasoning=reasoning, round=round
+    )
+
+
+def split_response(request: Request, answer: Answer | Entry) -> tuple[str, str | None]:
+    """(answer, reasoning or None)."""
+    if answer.reasoning is not None:
+        return answer.text, answer.reasoning
+    return split_reasoning(answer.text, request.prompt.text)
 
 
 def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
@@ -52,33 +70,48 @@ def to_row(teacher: str, sample: Sample) -> dict[str, Any]:
         "is_correct": sample.is_correct,
         "quality": sample.quality,
         "selected": sample.selected,
+        "round": sample.round,
         "status": "error" if entry.error else "ok",
         "error": entry.error,
         "split": sample.prompt["split"],
     }
 
 
-def count(samples: Sequence[Sample]) -> dict[str, int]:
-    answered = [sample for sample in samples if sample.entry.error is None]
-    return {
-        "requested": len(samples),
-        "answered": len(answered),
-        "errors": len(samples) - len(answered),
-        "truncated": sum(sample.entry.finish_reason == "length" for sample in answered),
-        "correct": sum(sample.is_correct is True for sample in answered),
-        "unjudged": sum(sample.is_correct is None for sample in answered),
-    }
+@dataclass
+class Totals:
+    """Sums over one teacher's samples, for the counts, the card and the ledger."""
 
+    counts: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
 
-def measure(samples: Sequence[Sample]) -> dict[str, Any]:
-    """One teacher's line in the card's table; accuracy is over selected samples that could be judged."""
-    counts = count(samples)
-    verdicts = [sample.is_correct for sample in samples if sample.selected and sample.is_correct is not None]
-    answered = max(counts["answered"], 1)
-    return {
-        "rows": len(samples),
-        "accuracy": sum(verdicts) / len(verdicts) if verdicts else None,
-        "truncated": counts["truncated"] / answered,
-        "errors": counts["errors"] / max(len(samples), 1),
-        "mean_tokens": sum(s.entry.num_tokens for s in samples if s.entry.error is None) / answered,
-    }
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Errors cost what their server had written until then; their prompts are not charged for."""
+        for sample in samples:
+            entry, answered = sample.entry, sample.entry.error is None
+            self.counts.update(
+                requested=1,
+                answered=answered,
+                errors=not answered,
+                truncated=answered and entry.finish_reason == "length",
+                correct=sample.is_correct is True,
+                unjudged=answered and sample.is_correct is None,
+                judged_selected=sample.selected and sample.is_correct is not None,
+                right_selected=sample.selected and sample.is_correct is True,
+                answered_tokens=entry.num_tokens if answered else 0,
+            )
+            self.prompt_tokens += entry.num_prompt_tokens if answered else 0
+            self.completion_tokens += entry.num_tokens
+            self.seconds += entry.seconds
+
+    def metrics(self) -> dict[str, Any]:
+        """One teacher's line in the card's table; accuracy is over selected samples that could be judged."""
+        counts, answered = self.counts, max(self.counts["answered"], 1)
+        return {
+            "rows": counts["requested"],
+            "accuracy": counts["right_selected"] / counts["judged_selected"] if counts["judged_selected"] else None,
+            "truncated": counts["truncated"] / answered,
+            "errors": counts["errors"] / max(counts["requested"], 1),
+            "mean_tokens": counts["answered_tokens"] / answered,
+        }

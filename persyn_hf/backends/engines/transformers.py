@@ -5,17 +5,14 @@ plan, and each is seeded by its own keys, so a batch that a kill cut short gives
 """
 
 import gc
-import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
+from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, rendered, seed_from
 from persyn_hf.errors import EngineError
 
 
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
 
 class TransformersEngine:
     """One teacher. The tokenizer is loaded at once, the weights at the first batch that needs them."""
+
+    fixed_batches = True
 
     def __init__(
         self,
@@ -64,33 +63,16 @@ class TransformersEngine:
     @cached_property
     def context_length(self) -> int:
         """Positions that the model knows (prompt and answer together)."""
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(self._source[0], revision=self._source[1], trust_remote_code=False)
-        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+        return rendered.context_length(*self._source[:2])
 
     @cached_property
     def params_b(self) -> float | None:
         """Billions of parameters; null for a Hub model, whose files may not be here."""
-        folder = Path(self._source[0])
-        return _count_parameters(folder) / 1e9 if folder.is_dir() else None
+        return rendered.params_b(self._source[0])
 
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
-        turns = list(messages)
-        if not turns or not turns[-1]["content"].strip():
-            return Prepared(text="", num_tokens=0, refusal="the prompt is empty")
-        if self._system_prompt is not None and turns[0]["role"] != "system":
-            turns.insert(0, {"role": "system", "content": self._system_prompt})
-        try:
-            text = chat.render(self.tokenizer, turns)
-            num_tokens = len(chat.encode(self.tokenizer, text))
-        except Exception as error:  # noqa: BLE001  # templates refuse by raising; the row is kept as an error
-            return Prepared(text=repr(turns), num_tokens=0, refusal=f"the chat template refuses the prompt: {error}")
-        refusal = None
-        if num_tokens >= self.context_length:
-            refusal = f"the prompt has {num_tokens} tokens, the model's context is {self.context_length}"
-        return Prepared(text=text, num_tokens=num_tokens, refusal=refusal)
+        return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
         """Batches of at most `batch_tokens` (padding and room for the answers included), longest prompts first.
@@ -120,7 +102,7 @@ class TransformersEngine:
             yield answers + (self._answer(askable) if askable else [])
 
     def _new_tokens(self, request: Request) -> int:
-        return min(request.sampling.max_tokens, self.context_length - request.prompt.num_tokens)
+        return rendered.new_tokens(request, self.context_length)
 
     def _answer(self, batch: Batch) -> list[Answer]:
         import torch
@@ -187,13 +169,3 @@ class TransformersEngine:
             if self.tokenizer.pad_token_id is None:
                 self.tokenizer.pad_token = self.tokenizer.eos_token
         return self._loaded
-
-
-def _count_parameters(folder: Path) -> int:
-    """Parameters of a local model, from the headers of its safetensors files (8 bytes of length, then JSON)."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    return total

@@ -1,0 +1,89 @@
+"""Rows of a table of responses, one at a time: a file (parquet, JSONL, CSV) or a dataset of the Hub."""
+
+import csv
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.errors import InputError
+
+
+HEAD = 100  # rows that say which columns there are, where nothing else does; a later row may lack some
+
+Choose = Callable[[Sequence[str]], Collection[str]]  # columns there are -> columns to read
+
+
+def rows_of_file(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    """Rows with at least the columns that `choose` picks of those there are."""
+    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: `generate.path` must end in {', '.join(readers)}, found `{path.suffix}`")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is no file; `generate.path` must name the table of responses")
+    try:
+        yield from readers[path.suffix](path, choose)
+    except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
+        raise InputError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}") from None
+
+
+def rows_of_dataset(
+    dataset: str, config: str | None, revision: str | None, split: str, choose: Choose
+) -> Iterator[dict[str, Any]]:
+    """Likewise, downloaded as it is read."""
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(dataset, config, revision=revision, split=split, streaming=True)
+        if rows.column_names is None:
+            yield from _rows_as_found(iter(rows), choose)
+        else:
+            yield from rows.select_columns(list(choose(rows.column_names)))
+    except (ValueError, OSError) as error:  # not found, no such config or split, no network: all are one of these
+        raise InputError(
+            f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; "
+            "check `generate.dataset`, `config`, `revision` and `source_split`"
+        ) from None
+
+
+def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        columns = list(choose(file.schema_arrow.names))
+        for batch in file.iter_batches(batch_size=256, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        yield from _rows_as_found(_json_objects(file), choose)
+
+
+def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is {type(row).__name__}, not an object")
+            yield row
+
+
+def _csv_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        choose(reader.fieldnames or [])
+        yield from reader
+
+
+def _rows_as_found(rows: Iterator[dict[str, Any]], choose: Choose) -> Iterator[dict[str, Any]]:
+    """Rows that need not all have the same columns."""
+    head = list(islice(rows, HEAD))
+    if head:
+        choose(list(dict.fromkeys(key for row in head for key in row)))
+    return chain(head, rows)

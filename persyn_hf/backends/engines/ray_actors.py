@@ -1,0 +1,290 @@
+"""`generate.executor: {kind: ray}`: copies of an engine as actors of a Ray cluster, fed and journalled by the driver.
+
+The actors are a pool of Ray Data. Its dataset has no fixed length: the driver hands a row of requests to `Feed` when
+an answered one comes back, so that work in flight is bounded, a budget may end the run early, and the models are
+loaded once. (A dataset per wave of requests would start the actors, and load the models, anew for each.) One row is
+one task of an actor and one block of answers: what dies with an actor is asked again by Ray, row by row.
+"""
+
+import asyncio
+import itertools
+import os
+import pickle
+import socket
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from persyn_hf.backends.chat import reason
+from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request
+from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.errors import EngineError, PersynError, require
+
+
+AHEAD = 2  # fixed batches an actor holds: one at work, one waiting, so that it does not idle for the driver's answer
+THREADS = 64  # of an actor whose engine takes requests one by one, with GROUP batches each: more than an engine has
+GROUP = 8  # in flight, so that a row that waits for its last answer leaves no gap
+RETRIES = 3  # of a row whose actor has died; a row that kills every actor must not be asked for ever
+CONNECT_S = 10.0
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # the session's log files stay
+
+
+class RayEngine:
+    """`replicas` engines made by `build`; `local` prepares and plans in the driver and loads no weights there.
+
+    `build` is pickled and called in each actor.
+    """
+
+    def __init__(self, local: Engine, build: Callable[[], Engine], settings: RaySettings) -> None:
+        self._local, self._build, self._settings = local, build, settings
+        self.kind = local.kind
+        self.model = local.model
+        self.fixed_batches = local.fixed_batches
+        self._started_here = False
+
+    def __enter__(self) -> "RayEngine":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def params_b(self) -> float | None:
+        return self._local.params_b
+
+    def prepare(self, messages: Messages) -> Prepared:
+        return self._local.prepare(messages)
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        return self._local.plan(requests)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here is shut down with all its actors."""
+        self._local.close()
+        if self._started_here:
+            import ray
+
+            ray.shutdown()
+            self._started_here = False
+
+    def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
+        """Answer every request; batches are pulled as answers come in and have been taken by the caller.
+
+        Raises:
+            EngineError: no cluster, no node that an actor fits on, or a fault in an actor.
+        """
+        rows = _rows(batches, 1 if self.fixed_batches else GROUP)
+        per_actor = AHEAD if self.fixed_batches else THREADS
+        first = dict(itertools.islice(rows, self._settings.replicas * per_actor))
+        if not first:
+            return
+        ray = self._connect()
+        self._check_room(ray)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        feed = ray.remote(num_cpus=0, scheduling_strategy=here)(Feed).remote()
+        feed.put.remote(first)
+        try:
+            dataset = self._dataset(ray, feed, here, replicas=min(self._settings.replicas, len(first)))
+            for bundle in dataset.iter_internal_ref_bundles():  # iter_batches would hold each back for the next
+                for entry in bundle.blocks:
+                    for found in ray.get(entry.ref).to_pylist():
+                        yield from _results(found["result"])
+                        feed.put.remote(dict(itertools.islice(rows, 1)), found["index"])
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise EngineError(
+                f"Ray gave up on the teacher `{self.model}`: {reason(cause)}; see Ray's logs on the node of the actor "
+                "(/tmp/ray/session_latest/logs), then run again: every answer that came in is kept"
+            ) from None
+        finally:
+            ray.kill(feed)
+
+    def _dataset(self, ray: Any, feed: Any, here: Any, replicas: int) -> Any:
+        """A lazy dataset: one task that reads the feed, and the pool of actors."""
+        threads = 1 if self.fixed_batches else THREADS
+        per_actor = AHEAD if self.fixed_batches else THREADS
+        context = ray.data.DataContext.get_current().copy()
+        context.enable_progress_bars = False
+        context.target_max_block_size = 1  # byte, that is to say: no row waits for another one to fill its block
+        context._max_num_blocks_in_streaming_gen_buffer = replicas * per_actor  # 2: twenty rows per second at most
+        context.execution_no_progress_timeout_s = -1  # a large model may load, or think, for longer
+        with ray.data.DataContext.current(context):
+            source = ray.data.from_items([0]).map_batches(
+                _read, fn_kwargs={"feed": feed}, batch_size=None, num_cpus=0, scheduling_strategy=here
+            )
+            return source.map(
+                Worker,
+                fn_constructor_args=(self._build,),
+                compute=ray.data.ActorPoolStrategy(
+                    size=replicas,
+                    max_tasks_in_flight_per_actor=per_actor,
+                    max_concurrent_calls_per_actor=threads,
+                    enable_true_multi_threading=threads > 1,
+                ),
+                num_cpus=self._settings.cpus_per_replica,
+                num_gpus=self._settings.gpus_per_replica or None,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
+            )
+
+    def _connect(self) -> Any:
+        """Ray, initialised: the cluster at `address`, or one started here. Says nothing on the terminal."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        ray = require("ray", extra="ray", feature="`generate.executor`")
+        require("ray.data", extra="ray", feature="`generate.executor`")
+        _silence()
+        address = self._settings.address
+        if ray.is_initialized():
+            return ray
+        if address is not None:
+            _check_address(address)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=address or "local", log_to_driver=False, logging_level="CRITICAL", include_dashboard=False
+                )
+        except Exception as error:  # noqa: BLE001  # ConnectionError, RuntimeError, ValueError: other versions, ports
+            raise _no_cluster(address, reason(error)) from None
+        self._started_here = True
+        return ray
+
+    def _check_room(self, ray: Any) -> None:
+        """An actor that fits on no node would be waited for in silence for ever."""
+        need = {"CPU": self._settings.cpus_per_replica, "GPU": self._settings.gpus_per_replica}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+            return
+        found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+        raise EngineError(
+            f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that "
+            f"`generate.executor` asks for each replica (found: {found}); ask for less, or add a node"
+        )
+
+
+class Feed:
+    """An actor beside the driver that holds the rows that are not answered yet, by number.
+
+    A row stays until its answers are here: should Ray read the feed again after a loss, it reads the same rows.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, bytes] = {}
+        self._count = 0  # rows that have come in
+        self._ended = False
+        self._changed = asyncio.Condition()
+
+    async def put(self, rows: Mapping[int, bytes], answered: int | None = None) -> None:
+        """Take in the next rows; no rows, no more work."""
+        async with self._changed:
+            if answered is not None:
+                self._rows.pop(answered, None)
+            self._rows.update(rows)
+            self._count += len(rows)
+            self._ended = self._ended or not rows
+            self._changed.notify_all()
+
+    async def take(self, index: int) -> bytes | None:
+        """The row of that number, once it has come in; None after the last."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: index < self._count or self._ended)
+        if index >= self._count:
+            return None
+        return self._rows.get(index, pickle.dumps([]))
+
+
+class Worker:
+    """The engine in its actor. A fault that the user can mend goes back as a value: Ray neither retries nor logs it."""
+
+    def __init__(self, build: Callable[[], Engine]) -> None:
+        self._engine: Engine | None = None
+        self._fault: PersynError | None = None
+        try:
+            self._engine = build()
+        except PersynError as error:
+            self._fault = error
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        result: list[list[Answer]] | PersynError
+        try:
+            if self._engine is None:
+                raise self._fault or EngineError("the engine is closed")
+            result = list(self._engine.generate(pickle.loads(row["batches"])))
+        except PersynError as error:
+            result = error
+        except Exception as error:  # noqa: BLE001  # Ray's own report of it is a page of two tracebacks
+            result = EngineError(f"the engine failed in a Ray actor on {socket.gethostname()}: {reason(error)}")
+        return {"index": row["index"], "result": pickle.dumps(result)}
+
+    def __del__(self) -> None:
+        """Ray drops the worker when its dataset is done; an engine that owns a server must end it then."""
+        if self._engine is not None:
+            with suppress(Exception):
+                self._engine.close()
+
+
+def _read(_: Mapping[str, Any], feed: Any) -> Iterator[dict[str, Any]]:
+    """Rows of the feed, one block each."""
+    import ray
+
+    for index in itertools.count():
+        batches = ray.get(feed.take.remote(index))
+        if batches is None:
+            return
+        yield {"index": [index], "batches": [batches]}
+
+
+def _rows(batches: Iterable[Batch], size: int) -> Iterator[tuple[int, bytes]]:
+    """Numbered rows of `size` batches."""
+    remaining = iter(batches)
+    for index in itertools.count():
+        row = list(itertools.islice(remaining, size))
+        if not row:
+            return
+        yield index, pickle.dumps(row)
+
+
+def _results(pickled: bytes) -> Iterator[list[Answer]]:
+    result: list[list[Answer]] | PersynError = pickle.loads(pickled)
+    if isinstance(result, PersynError):
+        raise result
+    yield from result
+
+
+def _silence() -> None:
+    """Ray Data logs to the terminal through handlers of its own."""
+    import logging
+
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries a silent address for minutes and then ends the process."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        raise EngineError(
+            f"`generate.executor.address` must be auto or HOST:PORT of the cluster's head node, found {address!r}; "
+            "run on a node of the cluster (Ray Client, ray://, is not supported)"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, reason(error)) from None
+
+
+def _no_cluster(address: str | None, found: str) -> EngineError:
+    if address is None:
+        return EngineError(f"Ray cannot be started on this machine: {found}")
+    return EngineError(
+        f"there is no Ray cluster at {address} (`generate.executor.address`): {found}; start one with "
+        "`ray start --head`, or leave `address` out to start one for this run"
+    )

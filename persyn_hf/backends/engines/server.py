@@ -1,0 +1,138 @@
+"""The server engine: a teacher behind one or more OpenAI-compatible urls.
+
+Every request carries its own seed. What a server makes of it may still vary with its load and its version, so the
+promise is the journal's: an answer that is there never changes.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from types import TracebackType
+
+from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request
+from persyn_hf.backends.engines.client import Client
+from persyn_hf.backends.engines.settings import ServerSettings
+from persyn_hf.errors import RecipeError
+
+
+NEVER_EXTRA = ("model", "messages", "n", "stream")
+ONLY_NULL = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed")  # the recipe sets them
+
+
+class ServerEngine:
+    """One teacher. Nothing is sent before the first answer is asked for."""
+
+    fixed_batches = False
+    params_b = None
+
+    def __init__(
+        self,
+        model: str,
+        settings: ServerSettings,
+        *,
+        revision: str | None = None,
+        system_prompt: str | None = None,
+    ) -> None:
+        if not settings.urls:
+            raise RecipeError(
+                f"the teacher model `{model}` has no server; set `generate.server.urls`, or the teacher's "
+                "`server: {urls: [...]}`, e.g. to http://localhost:8000/v1"
+            )
+        _check_extra(settings)
+        extra = json.dumps(settings.extra, sort_keys=True, separators=(",", ":"))
+        self.kind = f"server/{extra}" if settings.extra else "server"
+        self.model = model if revision is None else f"{model}@{revision}"
+        self._name = model
+        self._settings = settings
+        self._system_prompt = system_prompt
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+
+    def __enter__(self) -> "ServerEngine":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is in flight."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def prepare(self, messages: Messages) -> Prepared:
+        """The conversation as it is sent; the system prompt goes in front of one that has none of its own."""
+        turns = list(messages)
+        if not turns or not turns[-1]["content"].strip():
+            return Prepared(text="", num_tokens=0, refusal="the prompt is empty")
+        if self._system_prompt is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self._system_prompt})
+        refusal = None
+        try:
+            json.dumps(turns, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            refusal = "the prompt is no valid Unicode text"
+        text = json.dumps(turns, sort_keys=True, separators=(",", ":"))
+        return Prepared(text=text, num_tokens=0, refusal=refusal, messages=tuple(turns))
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        """One request per batch: the server makes its own."""
+        return [[request] for request in requests]
+
+    def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
+        """Answer every request, in order of completion."""
+        requests = (request for batch in batches for request in batch)
+        first = next(requests, None)
+        if first is not None:
+            yield from self._connect().answers(chain([first], requests))
+
+    def _connect(self) -> Client:
+        settings = self._settings
+        with self._lock:
+            if self._client is None:
+                self._client = Client(
+                    self._name,
+                    settings.urls,
+                    api_key=_api_key(settings.api_key_env),
+                    extra=settings.extra,
+                    concurrency=settings.concurrency,
+                    max_concurrency=settings.max_concurrency,
+                    timeout_s=settings.timeout_s,
+                    attempts=settings.attempts,
+                    patience_s=settings.patience_s,
+                    key_hint=(
+                        f"check the key in the environment variable {settings.api_key_env}"
+                        if settings.api_key_env
+                        else "where it wants a key, let `generate.server.api_key_env` name the variable that holds it"
+                    ),
+                )
+            return self._client
+
+
+def _check_extra(settings: ServerSettings) -> None:
+    """`extra` may not say again what the recipe says elsewhere, or the journal would note a sampling that was not."""
+    for key, value in settings.extra.items():
+        if key in NEVER_EXTRA:
+            raise RecipeError(f"`generate.server.extra` must not hold `{key}`, which the engine sets; take it out")
+        if key in ONLY_NULL and value is not None:
+            raise RecipeError(
+                f"`generate.server.extra` holds `{key}`: {value!r}, which `generate` sets; only null is allowed here "
+                "(the field is not sent; `max_completion_tokens: null` sends `max_tokens` under that name)"
+            )
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise RecipeError(
+            f"`generate.server.api_key_env` names the environment variable {variable}, which is not set or empty; "
+            f"set it: export {variable}=..."
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise RecipeError(f"the environment variable {variable} holds no key: it has characters that no key has")
+    return key

@@ -1,0 +1,198 @@
+"""The vLLM engine: a teacher under a vLLM server of its own, which this process starts, watches and ends.
+
+Every request carries its own seed and is sent by itself; numerics may vary with the server's load, so the promise is
+the journal's: what has been answered never changes.
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+
+from persyn_hf.backends import chat
+from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, rendered
+from persyn_hf.backends.engines.client import Client
+from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.engines.vllm_server import VllmServer
+from persyn_hf.errors import RecipeError
+
+
+OURS = {  # arguments of `vllm serve` that have their own place
+    "--model": "the teacher's `model`",
+    "--revision": "the teacher's `revision`",
+    "--dtype": "`generate.dtype`",
+    "--tensor-parallel-size": "`generate.vllm.tensor_parallel_size`",
+    "-tp": "`generate.vllm.tensor_parallel_size`",
+    "--data-parallel-size": "`generate.vllm.data_parallel_size`",
+    "-dp": "`generate.vllm.data_parallel_size`",
+}
+NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
+
+
+class VllmEngine:
+    """One teacher. The tokenizer is loaded at once, the server started at the first request that is to be sent."""
+
+    fixed_batches = False
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        *,
+        settings: VllmSettings,
+        dtype: chat.Dtype = "auto",
+        system_prompt: str | None = None,
+        log_dir: Path,
+    ) -> None:
+        _check_arguments(settings.args)
+        self.kind = " ".join((f"vllm/{dtype}", *settings.args))
+        self.model = chat.identify(model, revision)
+        self.tokenizer = chat.load_tokenizer(model, revision)
+        self._source = (model, revision, dtype)
+        self._settings = settings
+        self._system_prompt = system_prompt
+        self._log = log_dir / f"vllm-{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-')[-80:]}.log"
+        self._lock = threading.Lock()  # actors call `generate` from several threads
+        self._server: VllmServer | None = None
+        self._client: Client | None = None
+
+    def __enter__(self) -> "VllmEngine":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server; when this returns, its GPUs are free."""
+        client, server = self._client, self._server
+        self._client = self._server = None
+        try:
+            if client is not None:
+                client.close()
+        finally:
+            if server is not None:
+                server.stop()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the server holds."""
+        stages = _value(self._settings.args, "--pipeline-parallel-size", "-pp")
+        return self._settings.tensor_parallel_size * self._settings.data_parallel_size * int(stages or 1)
+
+    @cached_property
+    def context_length(self) -> int:
+        """Positions for prompt and answer together."""
+        given = _value(self._settings.args, "--max-model-len")
+        return int(given) if given else rendered.context_length(*self._source[:2])
+
+    @cached_property
+    def params_b(self) -> float | None:
+        """Billions of parameters; null for a Hub model, whose files may not be here."""
+        return rendered.params_b(self._source[0])
+
+    def prepare(self, messages: Messages) -> Prepared:
+        """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
+        return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        """One request per batch: the server makes its own batches."""
+        return [[request] for request in requests]
+
+    def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
+        """Answer in order of completion."""
+        requests = chain.from_iterable(batches)
+        for request in requests:
+            if not request.prompt.refusal:
+                yield from self._send(chain([request], requests))
+            else:
+                yield [refuse(request)]
+
+    def _send(self, requests: Iterable[Request]) -> Iterator[list[Answer]]:
+        """Have requests answered; none asks for more tokens than the context has left, as vLLM would refuse it."""
+        asked: dict[str, Request] = {}
+
+        def fit(request: Request) -> Request:
+            limit = rendered.new_tokens(request, self.context_length)
+            if request.prompt.refusal or limit == request.sampling.max_tokens:
+                return request
+            fitting = replace(request, sampling=replace(request.sampling, max_tokens=limit))
+            asked[fitting.key] = request
+            return fitting
+
+        for answers in self._ready().answers(map(fit, requests)):
+            yield [replace(a, request=asked.pop(a.request.key, a.request)) if asked else a for a in answers]
+
+    def _ready(self) -> Client:
+        """The client of the running server, which is started where it is not."""
+        with self._lock:
+            if self._client is None:
+                self._server = VllmServer(
+                    self._source[0],
+                    self._arguments(),
+                    log=self._log,
+                    start_timeout_s=self._settings.start_timeout_s,
+                    max_restarts=self._settings.max_restarts,
+                )
+                self._server.start()
+                in_flight = self._settings.concurrency * self._settings.data_parallel_size
+                self._client = Client(
+                    self.model,
+                    [self._server.url],
+                    api_key=None,
+                    extra={"stop_token_ids": self._ends()},
+                    concurrency=in_flight,
+                    max_concurrency=in_flight,
+                    timeout_s=self._settings.timeout_s,
+                    attempts=self._settings.attempts,
+                    patience_s=0,
+                    recover=self._server.recover,
+                )
+            return self._client
+
+    def _ends(self) -> list[int]:
+        """Tokens that end an answer; vLLM itself adds those of the model's generation config."""
+        return sorted({self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])})
+
+    def _arguments(self) -> list[str]:
+        """What `vllm serve` is given. `--generation-config vllm`: without the model's own sampling defaults."""
+        model, revision, dtype = self._source
+        arguments = {
+            "--model": model,
+            "--served-model-name": self.model,  # a stranger on the port would not know it
+            "--dtype": dtype,
+            "--generation-config": "vllm",
+            "--tensor-parallel-size": str(self._settings.tensor_parallel_size),
+            "--data-parallel-size": str(self._settings.data_parallel_size),
+        }
+        if revision is not None:
+            arguments |= {"--revision": revision, "--tokenizer-revision": revision}
+        if self.context_length < 1 << 30:
+            arguments["--max-model-len"] = str(self.context_length)
+        return [*chain.from_iterable(arguments.items()), *self._settings.args]
+
+
+def _check_arguments(args: Sequence[str]) -> None:
+    for argument in args:
+        name = argument.partition("=")[0].replace("_", "-")
+        if name in OURS:
+            raise RecipeError(f"`generate.vllm.args` holds {argument!r}; set {OURS[name]} instead")
+        if name in NOT_GIVEN:
+            raise RecipeError(f"`generate.vllm.args` holds {argument!r}, which the engine sets itself; take it out")
+    for names in (("--max-model-len",), ("--pipeline-parallel-size", "-pp")):
+        value = _value(args, *names)
+        if value is not None and not value.isdecimal():
+            raise RecipeError(f"`generate.vllm.args`: {names[0]} must be a plain number such as 4096, got {value!r}")
+
+
+def _value(args: Sequence[str], *names: str) -> str | None:
+    """Value of an argument, `--name value` or `--name=value`; the last one counts."""
+    found = None
+    for position, argument in enumerate(args):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") in names:
+            found = value if equals else "".join(args[position + 1 : position + 2])
+    return found

@@ -1,0 +1,144 @@
+"""One vLLM server as a child process: started, watched, started again after a crash, and gone for certain at the end.
+
+A process for each teacher is the only unloading that frees the GPU whatever happened in it.
+"""
+
+import http.client
+import importlib.util
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.errors import EngineError
+
+
+HEALTH_S = 30  # a server with much to do is slow to say that it is well
+STARTS = 3  # on other ports, where somebody was quicker to take the free one
+QUOTED = 15  # lines of the log
+PREFIX = re.compile(r"^\(\S+ pid=\d+\) ")
+LEVEL = re.compile(r"^(?P<level>[A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ")
+NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|Loading |Triton |usage:|$)|Warning: ")
+
+
+class VllmServer:
+    """A server of the model `name` with these arguments of `vllm serve`; output is appended to `log`."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], *, log: Path, start_timeout_s: float, max_restarts: int
+    ) -> None:
+        self._name, self._arguments, self._log = name, arguments, log
+        self._start_timeout_s, self._max_restarts = start_timeout_s, max_restarts
+        self._restarts = self._port = 0
+        self._kept: Kept | None = None
+        self._begin = 0  # where in the log the newest start is
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()  # no start after `stop`
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def start(self) -> None:
+        """Start on a free port; returns once the server answers."""
+        if importlib.util.find_spec("vllm") is None:
+            raise EngineError(
+                "the engine `vllm` needs the package `vllm`, which is not installed: pip install 'persyn-hf[vllm]'"
+            )
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(STARTS)):
+            self._port = _free_port()
+            try:
+                return self._launch()
+            except EngineError as error:
+                if not left or "ddress already in use" not in str(error):
+                    raise
+
+    def recover(self, url: str) -> None:
+        """Start again, on the same port, where the server has died; after too many times that is the end."""
+        if self._is_up():
+            return
+        if self._restarts >= self._max_restarts:
+            raise EngineError(
+                self._sentence(f"died {self._restarts + 1} times (`generate.vllm.max_restarts`: {self._max_restarts})")
+            )
+        self._restarts += 1
+        self._launch()
+
+    def stop(self) -> None:
+        """End the server with all of its children, and return when they are gone."""
+        self._stopped.set()
+        with self._lock:
+            if self._kept is not None:
+                self._kept.stop()
+
+    def _launch(self) -> None:
+        with self._lock:
+            if self._kept is not None:
+                self._kept.stop()
+            if self._stopped.is_set():
+                raise EngineError("the engine was closed while its server was about to start")
+            self._begin = self._log.stat().st_size if self._log.exists() else 0
+            program = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]  # -P: not from where we are
+            self._kept = Kept(
+                [*program, *self._arguments, "--host", "127.0.0.1", "--port", str(self._port)],
+                environment=os.environ | {"VLLM_NO_USAGE_STATS": "1"},
+                log=self._log,
+            )
+        deadline = time.monotonic() + self._start_timeout_s
+        while not self._is_up():
+            status = self._kept.poll()
+            if status is not None:
+                raise EngineError(self._sentence(f"ended with status {status} before it was ready"))
+            if time.monotonic() > deadline:
+                limit = f"`generate.vllm.start_timeout_s`: {self._start_timeout_s:g}"
+                sentence = self._sentence(f"was not ready in time ({limit})")
+                self._kept.stop()
+                raise EngineError(sentence)
+            if self._stopped.wait(0.5):
+                raise EngineError("the engine was closed while its server was starting")
+
+    def _is_up(self) -> bool:
+        if self._kept is None or self._kept.poll() is not None:
+            return False
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=HEALTH_S)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _sentence(self, what: str) -> str:
+        with self._log.open("rb") as file:
+            file.seek(self._begin)
+            lines = telling_lines(file.read().decode(errors="replace"))
+        quote = "".join(f"\n    {line}" for line in lines)
+        return f"the vLLM server of `{self._name}` {what}; mend what its log {self._log} says:{quote}"
+
+
+def telling_lines(log: str) -> list[str]:
+    """The last lines that say what went wrong: errors, each once, without the frames of their tracebacks."""
+    told: dict[str, None] = {}
+    kept = False
+    for line in log.splitlines():
+        line = PREFIX.sub("", line)
+        level = LEVEL.match(line)
+        line = line[level.end() :] if level else line
+        if not line.startswith(" "):  # an indented line goes with the one before it
+            kept = not NOISE.search(line) and (level is None or level["level"] not in ("INFO", "WARNING", "DEBUG"))
+        if kept:
+            told[line.strip()[:300]] = None
+    return list(told)[-QUOTED:] or [line[:300] for line in log.splitlines()[-QUOTED:]]
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

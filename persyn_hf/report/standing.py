@@ -1,0 +1,115 @@
+"""How far a run is, from its heartbeat file and its journal: while it runs, and after it was killed."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from persyn_hf.backends.journal import read_spent
+from persyn_hf.report.tables import Table
+
+
+class Standing(NamedTuple):
+    """What `persyn status` prints."""
+
+    lines: list[str]
+    tables: list[Table]
+
+
+def standing(state_dir: Path) -> Standing | None:
+    """The last run of a store; None: there was none."""
+    heartbeat = state_dir / "status.json"
+    if not heartbeat.exists():
+        return None
+    state = json.loads(heartbeat.read_text())
+    if state["state"] == "running" and not _alive(state["pid"]):
+        state["state"] = "killed (run the same command again to go on)"
+    age = time.time() - state["updated"]
+    lines = [f"{state['recipe']}: {state['state']}, process {state['pid']}, last sign {age:.0f} s ago"]
+    if state["step"]:
+        lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
+        rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if state.get("per_second") else ""
+        lines.append(f"{state['what']}: {state['done']} of {state['total'] or 'unknown'}{rate}")
+    if state["error"] if "error" in state else False:
+        lines.append(f"{'stopped' if state['state'] == 'stopped' else 'error'}: {state['error']}")
+    tables = [_teachers(state)] if state["teachers"] else []
+    journal = state_dir / "journal.sqlite"
+    spent = read_spent(journal, state["recipe"]) if journal.exists() else {}
+    return Standing(lines, [*tables, *([_paid(state["recipe"], spent)] if spent else [])])
+
+
+def _teachers(state: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, teacher in state["teachers"].items():
+        fresh = teacher["done"] - teacher["from"]
+        seconds = teacher["updated"] - (teacher["begun"] or teacher["updated"])
+        rate = fresh / seconds if fresh > 0 and seconds > 0 else None
+        left = teacher["total"] - teacher["done"]
+        rows.append(
+            [
+                name,
+                f"{teacher['done']:,}",
+                f"{teacher['total']:,}",
+                "" if rate is None else f"{rate:.2g}",
+                _time(left / rate) if rate and left else "",
+                _kinds(teacher["errors"]),
+            ]
+        )
+    return Table(
+        name="teachers",
+        title=f"Responses of step {state['step']}",
+        header=["teacher", "done", "of", "per second", "left", "errors of this run"],
+        rows=rows,
+    )
+
+
+def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            name,
+            f"{line.requests:,}",
+            f"{line.prompt_tokens:,}",
+            f"{line.completion_tokens:,}",
+            _time(line.seconds),
+            f"{line.truncated:,}",
+            _kinds(line.errors),
+        ]
+        for name, line in spent.items()
+    ]
+    return Table(
+        name="paid",
+        title=f"Paid for by {recipe}, all its runs and steps",
+        header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "truncated", "errors"],
+        rows=rows,
+    )
+
+
+def _kinds(errors: Mapping[str, int]) -> str:
+    """The commonest reasons, with their numbers."""
+    most = sorted(errors.items(), key=lambda item: -item[1])
+    shown = [f"{number} x {reason[:60]}" for reason, number in most[:3]]
+    rest = sum(number for _, number in most[3:])
+    return "; ".join([*shown, f"{rest} others"] if rest else shown)
+
+
+def _time(seconds: float | None) -> str:
+    """Two leading units: 45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // below} {smaller}"
+    return f"{whole} s"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs for somebody else
+        return True
+    return True

@@ -1,0 +1,156 @@
+"""Stage `generate`: assigned (prompt, teacher) cells in, sampled and verified responses out (PerSyn, appendix A.1).
+
+Calibration and pool are the same stage with other assignments. Every answer is journalled raw before it is parsed;
+what comes out is cut from the journal, so it does not depend on where a run was killed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.backends.engines import journalled
+from persyn_hf.backends.engines.imported import read_responses, to_samples
+from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
+from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.journal import Journal
+from persyn_hf.core.assignment import best_first
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe import Teacher
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages.generate.asking import Asking, Prompt, grade
+from persyn_hf.stages.generate.costs import costs
+from persyn_hf.stages.generate.settings import Settings, check, num_samples
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+__all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "Settings", "check", "num_samples", "run"]
+
+INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS}
+OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the calibration prompts, to compare costs
+OUTPUT = RESPONSES
+
+
+def run(
+    settings: Settings,
+    context: Context,
+    *,
+    prompts: "Dataset",
+    assignments: "Dataset",
+    calibration: "Dataset | None" = None,
+) -> Result:
+    """Ask one teacher after another, verify, and select one sample of each cell.
+
+    Rows come out by teacher (in the order of the pool), then prompt, then sample_index.
+    """
+    cells = _cells(prompts, assignments, context.teachers)
+    check(settings, tuple(teacher for teacher in context.teachers if cells[teacher.name]))
+    with (
+        Journal(context.journal or context.work_dir / "journal.sqlite", recipe=context.recipe) as journal,
+        Grader(journal, settings.verify_timeout_s) as grader,
+    ):
+        if settings.engine == "import":
+            data, totals = _cut(context, _imported(settings, context, grader, cells))
+            return Result(data=data, counts=_counts(totals), metrics=_metrics(totals))
+        asking = Asking(settings, context, journal, grader)
+        asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
+        for teacher in asked_of:
+            asking.expect(teacher, len(cells[teacher.name]))
+        for teacher in asked_of:
+            asking.ask(teacher, cells[teacher.name], round=0)
+        _escalate(settings, context, asking, prompts, assignments)
+        pool = [teacher.name for teacher in context.teachers]
+        data, totals = _cut(context, asking.samples(pool, prompts["prompt_id"][:]))
+    counts = _counts(totals) | ({"escalated": asking.num_escalated} if settings.escalate else {})
+    cost = costs(settings, context.teachers, asking.asked, totals, prompts["split"][:], calibration)
+    return Result(data=data, counts=counts, metrics=_metrics(totals), cost=cost)
+
+
+def _cells(prompts: "Dataset", assignments: "Dataset", teachers: Sequence[Teacher]) -> dict[str, list[Prompt]]:
+    """Prompts of each teacher, in prompt order."""
+    pool = [teacher.name for teacher in teachers]
+    known = set(prompts["prompt_id"])
+    assigned: dict[str, set[str]] = {}
+    for prompt, name in zip(assignments["prompt_id"], assignments["teacher"], strict=True):
+        if name not in pool:
+            raise InputError(f"the assignments name the teacher `{name}`, the pool holds {', '.join(pool)}; add it")
+        if prompt not in known:
+            raise InputError(f"the assignments name the prompt {prompt}, which is not among the prompts; assign anew")
+        assigned.setdefault(prompt, set()).add(name)
+    cells: dict[str, list[Prompt]] = {name: [] for name in pool}
+    for row in prompts:
+        for name in assigned.get(row["prompt_id"], ()):
+            cells[name].append(row)
+    return cells
+
+
+def _escalate(
+    settings: Settings, context: Context, asking: Asking, prompts: "Dataset", assignments: "Dataset"
+) -> None:
+    """Where no answer to a routed prompt is right, ask the next teacher by router score, `escalate` times at most."""
+    pool = [teacher.name for teacher in context.teachers]
+    ranked = {}
+    for row in assignments if settings.escalate else ():
+        if row["source"] == "router":
+            if len(row["scores"]) != len(pool):
+                raise RecipeError(
+                    f"`escalate` goes by router scores, and the assignment of prompt {row['prompt_id']} has "
+                    f"{len(row['scores'])} for {len(pool)} teachers; use the assignments of a router"
+                )
+            ranked[row["prompt_id"]] = best_first([row["scores"]], [pool.index(row["teacher"])])[0]
+    for round in range(1, settings.escalate + 1):
+        failed = asking.failed(list(ranked))
+        again: dict[str, list[Prompt]] = {}
+        for row in prompts if failed else ():
+            if row["prompt_id"] in failed:
+                names = [pool[index] for index in ranked[row["prompt_id"]]]
+                untried = [name for name in names if not asking.was_asked(name, row["prompt_id"])]
+                if untried:
+                    again.setdefault(untried[0], []).append(row)
+        for teacher in context.teachers:
+            if teacher.name in again:
+                asking.ask(teacher, again[teacher.name], round)
+
+
+def _imported(
+    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]]
+) -> Iterator[tuple[str, list[Sample]]]:
+    """Samples from a table in the place of the journal."""
+    imported = read_responses(settings, context.teachers, cells)
+    for teacher, rows in cells.items():
+        if rows:
+            samples = to_samples(imported, teacher, rows)
+            errors = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
+            journalled.check_errors(errors, len(samples), teacher, settings.max_error_rate)
+            yield teacher, grade(grader, samples) if settings.verify != "none" else samples
+
+
+def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple["Dataset", dict[str, Totals]]:
+    """Select, sum up and write rows, some cells at a time: the answers need not fit into memory."""
+    from datasets import Dataset
+    from datasets.arrow_writer import ArrowWriter
+
+    totals: dict[str, Totals] = {}
+    path = context.work_dir / "responses.arrow"
+    path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
+    with ArrowWriter(path=str(path), features=OUTPUT.features) as writer:
+        for teacher, graded in chunks:
+            samples = select(graded, f"{context.seed}/{teacher}")
+            totals.setdefault(teacher, Totals()).add(samples)
+            for sample in samples:
+                writer.write(to_row(teacher, sample))
+        if totals:
+            writer.finalize()
+    return (Dataset.from_file(str(path)) if totals else OUTPUT.dataset([])), totals
+
+
+def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
+    names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
+    return {name: sum(total.counts[name] for total in totals.values()) for name in names}
+
+
+def _metrics(totals: Mapping[str, Totals]) -> dict[str, Any]:
+    return {"teachers": {teacher: total.metrics() for teacher, total in totals.items()}}

@@ -1,0 +1,230 @@
+"""Asking teachers through the journal, and reading from it what a step has got."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from persyn_hf.backends.engines import Answer, Engine, Request, Sampling, journalled, seed_from
+from persyn_hf.backends.engines.budget import Budget
+from persyn_hf.backends.engines.opening import open_engine
+from persyn_hf.backends.engines.samples import Sample, split_response, to_sample
+from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.journal import Journal
+from persyn_hf.core.cost import money
+from persyn_hf.recipe import Teacher
+from persyn_hf.stage import Context
+from persyn_hf.stages.generate.settings import Settings, engine_options, num_gpus, num_samples
+
+
+Prompt = Mapping[str, Any]  # a row of the prompts dataset
+
+T = TypeVar("T")
+
+AT_A_TIME = 1000  # cells whose answers are in memory together
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """What one teacher was asked in this step."""
+
+    teacher: Teacher
+    tally: journalled.Tally
+    requests: dict[str, list[Request]] = field(default_factory=dict)  # by prompt_id
+    rounds: dict[str, int] = field(default_factory=dict)
+    stands: dict[str, str] = field(default_factory=dict)  # key -> key of a shorter request that ended by itself
+    params_b: float | None = None
+    new: int = 0
+
+
+class Asking:
+    """One `generate` step: its journal, its grader, its budget, and what each teacher was asked so far."""
+
+    def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader) -> None:
+        self._settings, self._context = settings, context
+        self._journal, self._grader = journal, grader
+        self._prompts: dict[str, Prompt] = {}
+        self.asked: dict[str, Asked] = {}
+        self._budget = _budget(settings, context, journal)
+
+    def expect(self, teacher: Teacher, num_prompts: int) -> None:
+        """Tell `persyn status` of a teacher whose turn comes later."""
+        total = num_prompts * num_samples(self._settings, teacher)
+        tally = journalled.Tally(teacher=teacher.name, progress=self._context.progress, total=total)
+        self.asked[teacher.name] = Asked(teacher=teacher, tally=tally)
+        tally.add(0)
+
+    def ask(self, teacher: Teacher, prompts: Sequence[Prompt], round: int) -> None:
+        """Have the samples of these cells answered, all at once or, with `stop_when_correct`, while none is right."""
+        if teacher.name not in self.asked:
+            self.expect(teacher, 0)
+        asked = self.asked[teacher.name]
+        self._prompts |= {row["prompt_id"]: row for row in prompts}
+        options = engine_options(self._settings, teacher)
+        logs = self._journal.path.parent / "logs"
+        with closing(open_engine(self._settings.executor, log_dir=logs, **options)) as engine:
+            fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
+            asked.requests |= fresh
+            asked.rounds |= dict.fromkeys(fresh, round)
+            asked.params_b = teacher.params_b or engine.params_b
+            if round:
+                asked.tally.total += sum(len(requests) for requests in fresh.values())
+            if not self._settings.stop_when_correct:
+                self._answer(engine, asked, [request for requests in fresh.values() for request in requests])
+                return
+            left = fresh
+            for index in range(num_samples(self._settings, teacher)):
+                self._answer(engine, asked, [requests[index] for requests in left.values()])
+                right = self._right(asked, [requests[index] for requests in left.values()])
+                asked.tally.total -= sum(len(requests) - index - 1 for p, requests in left.items() if p in right)
+                left = {prompt_id: requests for prompt_id, requests in left.items() if prompt_id not in right}
+
+    def was_asked(self, teacher: str, prompt_id: str) -> bool:
+        return teacher in self.asked and prompt_id in self.asked[teacher].requests
+
+    @property
+    def num_escalated(self) -> int:
+        """Cells that nobody had assigned."""
+        return sum(round > 0 for asked in self.asked.values() for round in asked.rounds.values())
+
+    def failed(self, prompt_ids: Sequence[str]) -> set[str]:
+        """Those of the prompts to which no answer is right: every one is an error, or one at least is wrong.
+
+        An answer that could not be judged is no failure.
+        """
+        right, wrong, unjudged = set[str](), set[str](), set[str]()
+        for _, samples in self.samples(list(self.asked), prompt_ids):
+            for sample in samples:
+                if sample.entry.error is None:
+                    verdicts = {True: right, False: wrong, None: unjudged}
+                    verdicts[sample.is_correct].add(sample.prompt["prompt_id"])
+        return {p for p in prompt_ids if p not in right and (p in wrong or p not in unjudged)}
+
+    def samples(self, teachers: Sequence[str], order: Sequence[str]) -> Iterator[tuple[str, list[Sample]]]:
+        """Graded samples by teacher, each teacher's in this order of prompts, some cells at a time."""
+        for name in teachers:
+            if name in self.asked:
+                asked = self.asked[name]
+                for ids in _chunks([p for p in order if p in asked.requests]):
+                    yield name, self._read(asked, [request for p in ids for request in asked.requests[p]])
+
+    def _requests(self, engine: Engine, teacher: Teacher, prompt: Prompt) -> list[Request]:
+        """The samples asked of one cell. Greedy answers depend on no seed, so they are shared by runs of any seed."""
+        settings, prompt_id = self._settings, prompt["prompt_id"]
+        prepared = engine.prepare(prompt["messages"])
+        greedy = settings.temperature == 0
+        sampling = Sampling(
+            temperature=settings.temperature,
+            top_p=1.0 if greedy else settings.top_p,
+            top_k=0,
+            max_tokens=settings.max_tokens,
+            seed=0,
+        )
+        return [
+            Request(
+                prompt_id=prompt_id,
+                model=engine.model,
+                engine=engine.kind,
+                sample_index=index,
+                prompt=prepared,
+                sampling=sampling
+                if greedy
+                else replace(sampling, seed=seed_from(self._context.seed, prompt_id, index)),
+            )
+            for index in range(num_samples(settings, teacher))
+        ]
+
+    def _answer(self, engine: Engine, asked: Asked, requests: Sequence[Request]) -> None:
+        settings = self._settings
+        if "truncated" in settings.rerun:
+            for some in _chunks(requests):
+                asked.stands |= self._journal.finished_shorter(some)
+        open_requests = [request for request in requests if request.key not in asked.stands]
+        asked.tally.add(len(requests) - len(open_requests))
+        asked.new += journalled.answer(
+            open_requests,
+            engine,
+            self._journal,
+            self._budget,
+            asked.tally,
+            batch_tokens=settings.batch_tokens,
+            max_error_rate=settings.max_error_rate,
+            rerun_errors="errors" in settings.rerun,
+            arrived=self._arrived,
+        )
+
+    def _arrived(self, answers: Sequence[Answer]) -> None:
+        """Grade in the background while teachers go on answering."""
+        pairs = []
+        for answer in answers:
+            reference = self._prompts[answer.request.prompt_id]["reference"]
+            if reference is not None and answer.error is None:
+                pairs.append((str(reference), split_response(answer.request, answer)[0]))
+        if pairs and self._settings.verify != "none":
+            self._grader.submit(pairs)
+
+    def _right(self, asked: Asked, requests: Sequence[Request]) -> set[str]:
+        """prompt_ids of those whose answer is correct."""
+        samples = (sample for some in _chunks(requests) for sample in self._read(asked, some))
+        return {sample.prompt["prompt_id"] for sample in samples if sample.is_correct}
+
+    def _read(self, asked: Asked, requests: Sequence[Request]) -> list[Sample]:
+        """Answers as graded samples; with `stop_when_correct` those up to the first correct one of each cell.
+
+        The journal may hold more: another strategy may have asked for all of them.
+        """
+        keys = [asked.stands.get(request.key, request.key) for request in requests]
+        entries = self._journal.read(keys)
+        found = [
+            to_sample(self._prompts[request.prompt_id], request, entries[key], asked.rounds[request.prompt_id])
+            for request, key in zip(requests, keys, strict=True)
+            if key in entries or not self._settings.stop_when_correct
+        ]
+        samples = grade(self._grader, found) if self._settings.verify != "none" else found
+        if not self._settings.stop_when_correct:
+            return samples
+        kept, right = [], set[str]()
+        for sample in samples:
+            if sample.prompt["prompt_id"] not in right:
+                kept.append(sample)
+            if sample.is_correct:
+                right.add(sample.prompt["prompt_id"])
+        return kept
+
+
+def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
+    """Judge what has a reference and no verdict yet."""
+    open_rows = [
+        row
+        for row, sample in enumerate(samples)
+        if sample.prompt["reference"] is not None and sample.entry.error is None and sample.is_correct is None
+    ]
+    pairs = [(str(samples[row].prompt["reference"]), samples[row].response) for row in open_rows]
+    judged = list(samples)
+    for row, verdict in zip(open_rows, grader.judge(pairs), strict=True):
+        judged[row] = replace(samples[row], is_correct=verdict)
+    return judged
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME))
+
+
+def _budget(settings: Settings, context: Context, journal: Journal) -> Budget:
+    """What the limits leave after all that this recipe has paid for."""
+    teachers = {teacher.name: teacher for teacher in context.teachers}
+    gpus = {name: num_gpus(settings, teacher) for name, teacher in teachers.items()}
+
+    def cost(name: str, prompt_tokens: float, completion_tokens: float, seconds: float) -> float:
+        if name not in teachers:  # dropped from the pool since
+            return 0.0
+        gpu_seconds = seconds * (gpus[name] or 0)
+        return money(teachers[name].price, prompt_tokens, completion_tokens, gpu_seconds) or 0.0
+
+    spent = journal.spent(context.recipe)
+    return Budget(
+        context.limits,
+        generations=sum(line.requests for line in spent.values()),
+        cost=sum(cost(name, s.prompt_tokens, s.completion_tokens, s.seconds) for name, s in spent.items()),
+        money=cost,
+    )

@@ -1,0 +1,71 @@
+"""The cost ledger of a `generate` step, and what other ways to choose teachers would have cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.backends.engines.samples import Totals
+from persyn_hf.core.cost import Cost, answers_cost, counterfactual, ledger, unmeasured
+from persyn_hf.recipe import Teacher
+from persyn_hf.stages.generate.asking import Asked
+from persyn_hf.stages.generate.settings import Settings, num_gpus, num_samples
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def costs(
+    settings: Settings,
+    teachers: Sequence[Teacher],
+    asked: Mapping[str, Asked],
+    totals: Mapping[str, Totals],
+    splits: Sequence[str],
+    calibration: "Dataset | None",
+) -> dict[str, Any]:
+    """What this step's answers have cost, whenever they were paid for, beside generate-then-select and CAR.
+
+    The mean cost of a cell is measured on the calibration prompts where these are given, on this step's own else.
+    `splits`: of all prompts; dev is not counted, no strategy trains on it.
+    """
+    spent: dict[str, Cost] = {}
+    cells: dict[str, Cost] = {}
+    measured = {} if calibration is None else _calibration_totals(calibration)
+    for teacher in teachers:
+        name, params_b = teacher.name, teacher.params_b
+        cells[name] = unmeasured(num_samples(settings, teacher))
+        if name in totals:
+            total, params_b = totals[name], asked[name].params_b
+            spent[name] = answers_cost(
+                total.counts["requested"],
+                total.prompt_tokens,
+                total.completion_tokens,
+                total.seconds,
+                gpus=num_gpus(settings, teacher),
+                params_b=params_b,
+                price=teacher.price,
+            )
+            cells[name] = spent[name] * (1 / max(1, len(asked[name].requests)))
+        if name in measured:
+            total, num_cells = measured[name]
+            tokens = total.counts["requested"], total.prompt_tokens, total.completion_tokens
+            cost = answers_cost(*tokens, 0.0, gpus=None, params_b=params_b, price=teacher.price)
+            cells[name] = replace(cost, seconds=None) * (1 / num_cells)  # rows do not say how long they took
+    trained = [split for split in splits if split != "dev"]
+    lines = ledger(spent, {name: asked[name].new for name in spent})
+    return {**lines, "counterfactual": counterfactual(len(trained), trained.count("calibration"), cells)}
+
+
+def _calibration_totals(responses: "Dataset") -> dict[str, tuple[Totals, int]]:
+    """Per teacher, tokens over the calibration prompts and the number of these."""
+    totals: dict[str, Totals] = {}
+    prompts: dict[str, set[str]] = {}
+    columns = ("prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens")
+    for prompt_id, teacher, split, prompt_tokens, tokens in zip(*(responses[c] for c in columns), strict=True):
+        if split == "calibration":
+            total = totals.setdefault(teacher, Totals())
+            total.counts["requested"] += 1
+            total.prompt_tokens += prompt_tokens
+            total.completion_tokens += tokens
+            prompts.setdefault(teacher, set()).add(prompt_id)
+    return {teacher: (total, len(prompts[teacher])) for teacher, total in totals.items()}
