@@ -1,10 +1,11 @@
 """What a fingerprint covers: everything that changes the content of an artifact, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from persyn_hf.recipe import STAGES, load_recipe
+from persyn_hf.recipe import STAGES, Price, load_recipe
 from persyn_hf.runner.fingerprint import NOT_COVERED, fingerprint, path_digest
 from persyn_hf.runner.plan import Step, make_plan
 
@@ -22,6 +23,12 @@ def step(root: Path, key: str, *overrides: str) -> Step:
         ("rewards-qwen-student", "generate.max_tokens=7", True),
         ("responses", "generate.max_tokens=7", False),
         ("responses", "generate.device=cpu", True),
+        ("responses", "generate.executor={kind: ray, replicas: 3}", True),
+        ("responses", "generate.server={urls: ['http://h/v1'], timeout_s: 5}", True),
+        ("responses", "generate.server={extra: {reasoning_effort: low}}", False),
+        ("responses", "generate.vllm={tensor_parallel_size: 4}", True),
+        ("responses", "generate.vllm={args: ['--quantization', fp8]}", False),
+        ("responses", "generate.rerun=[errors]", False),
         ("assignments-all", "assign.beta=9", False),
         ("prompts", "prompts.dev=3", False),
     ],
@@ -34,9 +41,14 @@ def test_settings(root: Path, key: str, override: str, same: bool) -> None:
 def test_seed_inputs_and_models_count(root: Path, tmp_path: Path) -> None:
     one = step(root, "responses")
     base = fingerprint(one, 0, {"prompts": "a"})
+    teacher = one.teachers[0]
+    priced = teacher.model_copy(update={"price": Price(prompt=1), "server": {"urls": ["http://h/v1"]}})
+    assert fingerprint(replace(one, teachers=(priced, *one.teachers[1:])), 0, {"prompts": "a"}) == base
+    told = teacher.model_copy(update={"server": {"extra": {"top_k": 5}}})
+    assert fingerprint(replace(one, teachers=(told, *one.teachers[1:])), 0, {"prompts": "a"}) != base
     assert fingerprint(one, 1, {"prompts": "a"}) != base
     assert fingerprint(one, 0, {"prompts": "b"}) != base
-    others = step(root, "responses", "teachers=[{name: a}, {name: b}]", "strategies=[mix]")
+    others = step(root, "responses", "teachers=[{name: a, model: x/a}, {name: b, model: x/b}]", "strategies=[mix]")
     assert fingerprint(others, 0, {"prompts": "a"}) != base
 
 
@@ -50,4 +62,6 @@ def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
 def test_what_is_not_covered_exists(root: Path) -> None:
     assert set(NOT_COVERED) == set(STAGES)
     for planned in make_plan(load_recipe(root / "recipes/tiny/smoke.yaml")):
-        assert NOT_COVERED[planned.stage] <= set(type(planned.settings).model_fields), planned.stage
+        known = planned.settings.model_dump()
+        known |= {f"{key}.{inner}": None for key, value in known.items() if isinstance(value, dict) for inner in value}
+        assert NOT_COVERED[planned.stage] <= set(known), planned.stage

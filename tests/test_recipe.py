@@ -99,7 +99,7 @@ def test_a_fault_in_the_recipe_is_one_sentence(tmp_path: Path, change: str, mess
         ("score.alpa=0.3", "score: unknown key `alpa`, did you mean `alpha`?"),
         ("score.alpha=2", "score.alpha: input should be less than or equal to 1, got 2"),
         ("score.alpha=high", "score.alpha: input should be a valid number, got 'high'"),
-        ("assign.kind=mix", "assign: `kind` is decided by the strategies and cannot be set; remove it"),
+        ("assign.kind=mix", "assign: `kind` is decided by the strategies; set it there, not here"),
         ("name.first=x", "--set name.first=x: `name` is no mapping; lists are set whole, as YAML"),
         ("seed", "--set takes key.subkey=value, got `seed`"),
         ("seed=[1", "--set seed=[1: the value is no YAML; quote it"),

@@ -104,7 +104,6 @@ def open_file(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 8000")  # pages: those of the index are rewritten less often
-        db.execute("PRAGMA cache_size = -16000")  # KiB
         if found < FORMAT:
             _bring_up_to_date(db, found)
     except BaseException:
@@ -190,7 +189,8 @@ def faults(path: Path) -> Iterator[None]:
 
 def create(path: Path) -> None:
     """Make an empty file that only its owner may read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 

@@ -55,14 +55,16 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
     left = {n: cell.requests * _num_prompts(outlook, sizes, ahead, n) for n, cell in outlook.cells.items()}
     columns = known_columns(costs.values())
-    rows = [
-        [name, f"{outlook.cells[name].requests:.0f}", *_cells(outlook, columns, cost, [name]), f"{left[name]:,.0f}"]
-        for name, cost in costs.items()
-    ]
+    strategies = [] if "responses-pool" in keys else [strategy for _, strategy in _generating(outlook, keys)]
+    at_most = any(strategy.escalate for strategy in strategies)
+    rows = []
+    for name, cost in costs.items():
+        samples, texts = outlook.cells[name].requests, _cells(outlook, columns, cost, [name], at_most)
+        rows.append([name, f"{samples:.0f}", *texts, f"{left[name]:,.0f}"])
     total = sum(costs.values(), Cost())
-    rows.append(["total", "", *_cells(outlook, columns, total, costs), f"{sum(left.values()):,.0f}"])
+    rows.append(["total", "", *_cells(outlook, columns, total, costs, at_most), f"{sum(left.values()):,.0f}"])
     prompts = ", ".join(f"{number:,} {split}" for split, number in sizes.items() if number)
-    shared = "" if "responses-pool" in keys else "cells that strategies share are asked once, so it may be less"
+    shared = "cells that strategies share are asked once, so it may be less" if len(strategies) > 1 else ""
     return Table(
         name="teachers",
         title=f"Expected of each teacher, all steps together ({prompts} prompts)",
@@ -91,24 +93,25 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     keys = {key for key, _, _ in outlook.steps}
     everything = generate_then_select(sizes["calibration"] + sizes["pool"], outlook.cells)
     several = len(outlook.recipe.students) > 1
-    costs, escalating = {}, set()
+    lines: dict[str, tuple[Cost, Iterable[str], bool]] = {}  # cost, teachers in it, whether it may be less
     for student, strategy in _generating(outlook, keys):
         name = f"{strategy.name} ({student.name})" if several else strategy.name
-        costs[name] = _alone(outlook, sizes, student, strategy)
-        if strategy.escalate:
-            escalating.add(name)
-    columns = known_columns([everything, *costs.values()])
-    rows = []
-    for name, cost in {**costs, "generate-then-select": everything}.items():
-        cells = _cells(outlook, columns, cost, outlook.cells, at_most=name in escalating)
-        rows.append([name, *cells, f"{everything.requests / max(1, cost.requests):.1f}x"])
+        shares = _allocation(outlook, student, strategy)
+        looked_at = [t for t in shares if shares[t]] if strategy.kind in CHOOSE_BLINDLY else list(outlook.cells)
+        lines[name] = (_alone(outlook, sizes, strategy, shares), looked_at, strategy.escalate > 0)
+    lines["generate-then-select"] = (everything, outlook.cells, False)
+    columns = known_columns(cost for cost, _, _ in lines.values())
+    rows = [
+        [name, *_cells(outlook, columns, cost, asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
+        for name, (cost, asked, less) in lines.items()
+    ]
     assumed = [s.name for student, s in _generating(outlook, keys) if not _known_allocation(outlook, student, s)]
     even = f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}" if assumed else ""
     return Table(
         name="strategies",
         title=f"Expected per strategy, were it run alone, without dev ({len(outlook.cells)} teachers)",
         header=["strategy", *(column.title for column in columns), "fewer"],
-        rows=rows if costs else [],
+        rows=rows if len(rows) > 1 else [],
         note=even,
     )
 
@@ -118,8 +121,8 @@ def _generating(outlook: Outlook, keys: Set[str]) -> list[tuple[Student, Strateg
     return [(student, strategy) for student, strategy in pairs if f"responses-{student.name}-{strategy.name}" in keys]
 
 
-def _alone(outlook: Outlook, sizes: Mapping[str, int], student: Student, strategy: Strategy) -> Cost:
-    cells, shares = outlook.cells, _allocation(outlook, student, strategy)
+def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, shares: Mapping[str, float]) -> Cost:
+    cells = outlook.cells
     if strategy.kind == "oracle":
         return generate_then_select(sizes["calibration"] + sizes["pool"], cells)
     if strategy.kind in CHOOSE_BLINDLY:
@@ -143,6 +146,10 @@ def _known_allocation(outlook: Outlook, student: Student, strategy: Strategy) ->
         return dict.fromkeys(outlook.cells, 1.0)
     if strategy.kind in ("strong", "family_strong") and strategy.teacher is not None:
         return {strategy.teacher: 1.0}
+    if strategy.kind == "strong":
+        sizes = {teacher.name: teacher.params_b or 0 for teacher in outlook.recipe.teachers}
+        largest = [name for name, size in sizes.items() if size == max(sizes.values())]
+        return {largest[0]: 1.0} if len(largest) == 1 else {}
     if strategy.kind == "mix":
         weights = strategy.weights or dict.fromkeys(outlook.cells, 1.0)
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}

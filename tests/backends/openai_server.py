@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server in threads, which does on demand what bad servers do."""
+"""A small OpenAI-compatible server in threads, which does on demand what bad servers do, and its clients."""
 
 import contextlib
 import json
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.engines.client import Client
 
 
 def completion(text: str | None = "ok", finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
@@ -166,3 +169,52 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
     return Handler
+
+
+def make_request(text: str, *, refusal: str | None = None, **sampling: Any) -> Request:
+    drawn = {"temperature": 0.6, "top_p": 0.9, "top_k": 0, "max_tokens": 8, "seed": (1 << 63) - 1} | sampling
+    return Request(
+        prompt_id=text,
+        model="m",
+        engine="server",
+        sample_index=0,
+        prompt=Prepared(text=text, num_tokens=0, refusal=refusal, messages=({"role": "user", "content": text},)),
+        sampling=Sampling(**drawn),
+    )
+
+
+def connect(*urls: str, **options: Any) -> Client:
+    settings: dict[str, Any] = {
+        "api_key": None,
+        "extra": {},
+        "concurrency": 16,
+        "max_concurrency": 64,
+        "timeout_s": 20,
+        "attempts": 3,
+        "patience_s": 10,
+    }
+    return Client("m", urls, **(settings | options))
+
+
+def ask(client: Client, *texts: str) -> dict[str, Answer]:
+    """Each prompt must be answered exactly once."""
+    found = [answer for answers in client.answers(map(make_request, texts)) for answer in answers]
+    assert sorted(answer.request.prompt_id for answer in found) == sorted(texts)
+    return {answer.request.prompt_id: answer for answer in found}
+
+
+def ask_once(server: OpenAIServer, *texts: str, **options: Any) -> dict[str, Answer]:
+    client = connect(server.url, **options)
+    try:
+        return ask(client, *texts)
+    finally:
+        client.close()
+
+
+def on(bad: str, *responses: Response) -> Behaviour:
+    """Answers `bad` with the responses in turn, the last one for ever; all else is well."""
+
+    def behave(text: str, times: int) -> Response:
+        return responses[min(times, len(responses)) - 1] if text == bad else Response()
+
+    return behave

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from persyn_hf.report.tables import Table
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.outlook import look_ahead
 from persyn_hf.runner.run import look_up
-from persyn_hf.schemas import RESPONSES
+from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.store.local import Store
 
 
@@ -68,7 +69,7 @@ def test_what_each_teacher_is_asked(tmp_path: Path, store: Path) -> None:
     ]
     assert [row["money"] for row in found.values()] == ["≤ 0.04", "≤ 0.04", "≤ 0.09", "≤ 0.17"]
     assert [row["still to do"] for row in found.values()] == ["180", "90", "90", "360"]
-    assert "`generate.max_tokens` bounds it, prompt tokens not counted" in table.note
+    assert table.note == "≤: no answer is stored, so `generate.max_tokens` bounds it, prompt tokens not counted"
     assert "tokens in" not in table.header and "time" not in table.header, "nothing is known of them"
 
 
@@ -80,11 +81,11 @@ def test_each_strategy_alone_against_generate_then_select(tmp_path: Path, store:
         {"kind": "persyn", "name": "more", "escalate": 2},
         "oracle",
         "car",
-        {"kind": "strong", "teacher": "large"},
+        {"kind": "strong", "teacher": "small"},
+        {"kind": "strong", "name": "largest"},
         {"kind": "mix", "weights": {"small": 1, "large": 3}},
-        "mix",
+        {"kind": "mix", "name": "even"},
     ]
-    strategies[-1] = {"kind": "mix", "name": "even"}
     table = plan(recipe(tmp_path, strategies=strategies), store)["strategies"]
     found = rows(table)
     assert {name: row["answers"] for name, row in found.items()} == {
@@ -93,14 +94,22 @@ def test_each_strategy_alone_against_generate_then_select(tmp_path: Path, store:
         "more": "≤ 800",  # 80 + 90 x 8 / 3 + 2 more each
         "oracle": "800",
         "car": "320",
-        "strong": "200",  # 100 x 2: it looks at no answer
+        "strong": "400",  # 100 x 4: it looks at no answer
+        "largest": "200",
         "mix": "250",  # 100 x (1/4 x 4 + 3/4 x 2)
         "even": "267",
         "generate-then-select": "800",
     }
-    assert [row["fewer"] for row in found.values()] == "2.5x 1.4x 1.0x 1.0x 2.5x 4.0x 3.2x 3.0x 1.0x".split()
-    assert found["strong"]["money"] == "≤ 0.20" and found["generate-then-select"]["money"] == "≤ 0.38"
+    fewer = [row["fewer"].removesuffix("x") for row in found.values()]
+    assert fewer == ["2.5", "1.4", "1.0", "1.0", "2.5", "2.0", "4.0", "3.2", "3.0", "1.0"]
+    assert found["largest"]["money"] == "≤ 0.20" and found["generate-then-select"]["money"] == "≤ 0.38"
     assert table.note == "an even split of the pool is assumed for persyn, two, more, car"
+
+
+def test_only_what_escalates_is_marked_in_answers(tmp_path: Path, store: Path) -> None:
+    """15 labelled prompts for all; of the pool a third and two more thirds, which is all of it."""
+    found = recipe(tmp_path, strategies=[{"kind": "persyn", "escalate": 2}])
+    assert rows(plan(found, store)["teachers"])["small"]["answers"] == "≤ 420"
 
 
 def test_strategies_and_students_share_cells(tmp_path: Path, store: Path) -> None:
@@ -176,18 +185,18 @@ def test_only_steps_where_there_is_no_more_to_say(
     assert list(tables) == ["steps"] and tables["steps"].note == note
 
 
-def put_answers(store: Path, found: Recipe, teacher: str, repo: str = "me/earlier", **changes: object) -> None:
-    """An artifact with 20 answers of 50 + 60 tokens and 3 seconds each, on 2 GPUs."""
-    cost = Cost(
-        requests=20, prompt_tokens=1000, completion_tokens=1200, seconds=60, gpu_seconds=120, flops=4.4e12, money=None
-    )
+def put_answers(
+    store: Path, found: Recipe, teacher: str, repo: str = "me/earlier", number: int = 20, **changes: object
+) -> None:
+    """An artifact with answers of 50 + 60 tokens and 3 seconds each, on 2 GPUs."""
+    cost = Cost(requests=1, prompt_tokens=50, completion_tokens=60, seconds=3, gpu_seconds=6, flops=2.2e11, money=None)
     (model,) = (described(t) for t in found.teachers if t.name == teacher)
     fields = {
         "stage": "generate",
         "settings": {"max_tokens": 100},
         "teachers": [{**model, "name": "alias"}],
         "metrics": {"teachers": {"alias": {"truncated": 0.0, "errors": 0.0}}},
-        "cost": ledger({"alias": cost}, {"alias": 20}),
+        "cost": ledger({"alias": cost * number}, {"alias": number}),
     }
     data = RESPONSES.dataset([])
     Store(store).put(repo=repo, schema=RESPONSES, data=data, fields={**fields, **changes})
@@ -195,8 +204,10 @@ def put_answers(store: Path, found: Recipe, teacher: str, repo: str = "me/earlie
 
 def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: Path) -> None:
     """180 answers at 50 + 60 tokens: 9,000 at 1 and 10,800 at 2 a million; 3 s on 2 GPUs each are 18 minutes."""
-    found = recipe(tmp_path)
+    found = recipe(tmp_path, strategies=["persyn", {"kind": "strong", "teacher": "small"}])
     put_answers(store, found, "small")
+    assert rows(plan(found, store)["strategies"])["strong"]["tokens out"] == "24.0K", "400 x 60: no bound in it"
+    found = recipe(tmp_path)
     table = plan(found, store)["teachers"]
     small, long = rows(table)["small"], rows(table)["long"]
     assert {key: small[key] for key in ("answers", "tokens in", "tokens out", "time", "GPU time", "money")} == {
@@ -209,7 +220,9 @@ def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: 
     }
     assert (long["tokens in"], long["tokens out"], long["GPU time"]) == ("–", "≤ 9.00K", "–")
     assert rows(table)["total"]["tokens out"] == "≤ 28.8K"
-    assert table.note.startswith("tokens and time: means over 20 answers in me/earlier; ≤: no answer of large, long is")
+    assert table.note.startswith(
+        "tokens and time: means over 20 answers in me/earlier; ≤: no answer of large, long is"
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,6 +248,41 @@ def test_answers_that_say_nothing_of_these_are_not_used(
     found = recipe(tmp_path)
     put_answers(store, found, "small", **changes)
     assert rows(plan(found, store)["teachers"])["small"]["tokens out"] == ("10.8K" if used else "≤ 18.0K")
+
+
+def test_the_largest_artifact_gives_the_means(tmp_path: Path, store: Path) -> None:
+    found = recipe(tmp_path)
+    for repo, number in (("me/a", 10), ("me/b", 30), ("me/c", 20)):
+        put_answers(store, found, "small", repo, number)
+    put_answers(store, found, "long", "me/d", 7)
+    note = plan(found, store)["teachers"].note
+    assert note.startswith("tokens and time: means over 30 answers in me/b, 7 answers in me/d; ")
+
+
+def test_what_is_done_is_not_to_do(tmp_path: Path, store: Path) -> None:
+    """The oracle's pool is answered: whatever persyn chooses is there already; 15 labelled prompts x 8 are left."""
+    found = recipe(tmp_path, strategies=["oracle", "persyn"])
+    outlook = look_ahead(found, look_up(found, Store(store)), Store(store))
+    steps = [(key, stage, "done" if key == "responses-pool" else state) for key, stage, state in outlook.steps]
+    (table,) = (table for table in forecast(replace(outlook, steps=steps)) if table.name == "teachers")
+    assert rows(table)["total"]["answers"] == "840" and rows(table)["total"]["still to do"] == "120"
+
+
+def test_pinned_prompts_and_responses_count_as_theirs(tmp_path: Path, store: Path) -> None:
+    """Prompts give the sizes; with the answers to calibration and dev pinned too, only the 30 of the pool are left."""
+    counts = {"rows_calibration": 4, "rows_dev": 2, "rows_pool": 30}
+    fields = {"stage": "prompts", "counts": counts}
+    Store(store).put(repo="me/prompts", schema=PROMPTS, data=PROMPTS.dataset([]), fields=fields)
+    found = recipe(tmp_path, inputs={"prompts": "me/prompts@v1"})
+    table = plan(found, store)["teachers"]
+    assert table.title.endswith("(4 calibration, 2 dev, 30 pool prompts)")
+    assert rows(table)["small"]["answers"] == "64", "4 x (6 + 10)"
+    put_answers(store, found, "small", "me/pinned")
+    put_answers(store, found, "small", "me/more", 50)
+    found = recipe(tmp_path, inputs={"prompts": "me/prompts@v1", "responses": "me/pinned@v1"})
+    table = plan(found, store)["teachers"]
+    assert rows(table)["small"]["answers"] == "40"
+    assert table.note.startswith("tokens and time: means over 20 answers in me/pinned")
 
 
 def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, store: Path) -> None:

@@ -285,30 +285,11 @@ def test_import(tmp_path: Path, ending: str) -> None:
     assert result.cost == {}
 
 
-def test_import_that_cannot_be_read(tmp_path: Path) -> None:
-    path, prompts = write_table(tmp_path, "parquet"), make_prompts(QUESTIONS[:2])
-
-    def load(**changes: Any) -> None:
-        run(tmp_path, IMPORTED, prompts, **({"engine": "import", "path": path, "columns": COLUMNS} | changes))
-
-    with pytest.raises(
-        InputError, match="row 1: there is no column `reply` .known: instruction, generator, output, score"
-    ):
-        load(columns=COLUMNS | {"response": "reply"})
-    with pytest.raises(InputError, match=r"`generate.path` must end in .parquet, .jsonl, .csv, found `.txt`"):
-        load(path="x.txt")
-    with pytest.raises(InputError, match="does not exist or is no file; `generate.path` must name the table"):
-        load(path="/no/such.csv")
-    with pytest.raises(InputError, match="row 1: `output` must be true, false or empty, found 'So it is 3.'"):
-        load(columns=COLUMNS | {"is_correct": "output"})
+def test_import_with_too_many_gaps(tmp_path: Path) -> None:
+    """What else can be wrong with a table: tests/backends/test_imported.py."""
+    given = {"engine": "import", "path": write_table(tmp_path, "parquet"), "columns": COLUMNS, "max_error_rate": 0.1}
     with pytest.raises(EngineError, match="teacher `small`: 1 of 2 responses failed.* 1 times: no imported response"):
-        load(max_error_rate=0.1)
-    (tmp_path / "broken.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(InputError, match=r"broken.parquet cannot be read as .parquet: "):
-        load(path=str(tmp_path / "broken.parquet"))
-    names = (Teacher(name="x"), Teacher(name="y"))
-    with pytest.raises(InputError, match=r"holds responses of big, small, but none of the recipe's teachers \(x, y\)"):
-        run(tmp_path, names, prompts, engine="import", path=path, columns=COLUMNS)
+        run(tmp_path, IMPORTED, make_prompts(QUESTIONS[:2]), **given)
 
 
 class Ticks:

@@ -199,6 +199,8 @@ class Client:
             except Failed as fault:
                 failed += 1
                 reason, wait = str(fault), back_off(failed)
+                if lane.alone:  # the next in line must not meet the server while it dies
+                    await asyncio.sleep(wait)
             finally:
                 self._lanes.release(lane)
             if failed >= self._attempts:

@@ -50,7 +50,7 @@ def rows_of_dataset(
 def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of the file ends up in memory
         columns = list(choose(file.schema_arrow.names))
         for batch in file.iter_batches(batch_size=256, columns=columns):
             yield from batch.to_pylist()

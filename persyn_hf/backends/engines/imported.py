@@ -80,7 +80,7 @@ def read_responses(
         where, prompt = f"{source}, row {number}", row.get(columns.prompt)
         first = first or prompt
         name = _prompt_id(prompt, f"{where}: `{columns.prompt}`")
-        if name in prompts:
+        if name is not None and name in prompts:
             matched += 1
             for teacher, imported in form.responses(row, where):
                 if name in wanted[teacher]:
@@ -88,15 +88,15 @@ def read_responses(
     if asked and not matched:
         example = next(row["messages"] for rows in cells.values() for row in rows)
         raise InputError(
-            f"{source}: of {number} rows none has one of the {len(prompts)} prompts that are asked for; the texts must "
-            f"be the same, found in `{columns.prompt}` {_excerpt(first)}, needed for example {_excerpt(example)}"
+            f"{source}: of {number} rows none has one of the {len(prompts)} prompts that are asked for; the texts "
+            f"must be the same, found in `{columns.prompt}` {_excerpt(first)}, needed for example {_excerpt(example)}"
         )
     answered = {teacher for _, teacher in found}
     for name in wanted:
         if name not in answered:
             raise InputError(
-                f"{source}: of {number} rows {matched} have a prompt that is asked for, but none has a response of the "
-                f"teacher `{name}` to one of its {len(wanted[name])} prompts; {form.hint(name)}"
+                f"{source}: of {number} rows {matched} have a prompt that is asked for, but none has a response of "
+                f"the teacher `{name}` to one of its {len(wanted[name])} prompts; {form.hint(name)}"
             )
     return found
 

@@ -8,12 +8,14 @@ one task of an actor and one block of answers: what dies with an actor is asked 
 
 import asyncio
 import itertools
+import logging
 import os
 import pickle
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +28,7 @@ from persyn_hf.errors import EngineError, PersynError, require
 AHEAD = 2  # fixed batches an actor holds: one at work, one waiting, so that it does not idle for the driver's answer
 THREADS = 64  # of an actor whose engine takes requests one by one, with GROUP batches each: more than an engine has
 GROUP = 8  # in flight, so that a row that waits for its last answer leaves no gap
-RETRIES = 3  # of a row whose actor has died; a row that kills every actor must not be asked for ever
+ATTEMPTS = 4  # at a row whose actor dies; a row that kills every actor must not be asked for ever
 CONNECT_S = 10.0
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # the session's log files stay
 
@@ -88,7 +90,7 @@ class RayEngine:
         feed = ray.remote(num_cpus=0, scheduling_strategy=here)(Feed).remote()
         feed.put.remote(first)
         try:
-            dataset = self._dataset(ray, feed, here, replicas=min(self._settings.replicas, len(first)))
+            dataset = self._dataset(ray, feed, replicas=min(self._settings.replicas, len(first)))
             for bundle in dataset.iter_internal_ref_bundles():  # iter_batches would hold each back for the next
                 for entry in bundle.blocks:
                     for found in ray.get(entry.ref).to_pylist():
@@ -103,7 +105,7 @@ class RayEngine:
         finally:
             ray.kill(feed)
 
-    def _dataset(self, ray: Any, feed: Any, here: Any, replicas: int) -> Any:
+    def _dataset(self, ray: Any, feed: Any, replicas: int) -> Any:
         """A lazy dataset: one task that reads the feed, and the pool of actors."""
         threads = 1 if self.fixed_batches else THREADS
         per_actor = AHEAD if self.fixed_batches else THREADS
@@ -113,12 +115,10 @@ class RayEngine:
         context._max_num_blocks_in_streaming_gen_buffer = replicas * per_actor  # 2: twenty rows per second at most
         context.execution_no_progress_timeout_s = -1  # a large model may load, or think, for longer
         with ray.data.DataContext.current(context):
-            source = ray.data.from_items([0]).map_batches(
-                _read, fn_kwargs={"feed": feed}, batch_size=None, num_cpus=0, scheduling_strategy=here
-            )
+            source = ray.data.from_items([0]).map_batches(_read, fn_kwargs={"feed": feed}, batch_size=None, num_cpus=0)
             return source.map(
                 Worker,
-                fn_constructor_args=(self._build,),
+                fn_constructor_args=(self._build, feed),
                 compute=ray.data.ActorPoolStrategy(
                     size=replicas,
                     max_tasks_in_flight_per_actor=per_actor,
@@ -127,25 +127,19 @@ class RayEngine:
                 ),
                 num_cpus=self._settings.cpus_per_replica,
                 num_gpus=self._settings.gpus_per_replica or None,
-                max_restarts=-1,
-                max_task_retries=RETRIES,
             )
 
     def _connect(self) -> Any:
         """Ray, initialised: the cluster at `address`, or one started here. Says nothing on the terminal."""
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
         ray = require("ray", extra="ray", feature="`generate.executor`")
         require("ray.data", extra="ray", feature="`generate.executor`")
-        _silence()
         address = self._settings.address
         if ray.is_initialized():
             return ray
         if address is not None:
             _check_address(address)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 ray.init(
                     address=address or "local", log_to_driver=False, logging_level="CRITICAL", include_dashboard=False
                 )
@@ -175,6 +169,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._rows: dict[int, bytes] = {}
+        self._begun: dict[int, int] = {}  # how often
         self._count = 0  # rows that have come in
         self._ended = False
         self._changed = asyncio.Condition()
@@ -184,6 +179,7 @@ class Feed:
         async with self._changed:
             if answered is not None:
                 self._rows.pop(answered, None)
+                self._begun.pop(answered, None)
             self._rows.update(rows)
             self._count += len(rows)
             self._ended = self._ended or not rows
@@ -197,33 +193,50 @@ class Feed:
             return None
         return self._rows.get(index, pickle.dumps([]))
 
+    async def begin(self, index: int) -> int:
+        """Note that an actor sets about a row; returns how many have before it. Ray itself restarts without end."""
+        before = self._begun.get(index, 0)
+        self._begun[index] = before + 1
+        return before
+
 
 class Worker:
-    """The engine in its actor. A fault that the user can mend goes back as a value: Ray neither retries nor logs it."""
+    """The engine in its actor. Faults go back as values: Ray would log, and perhaps retry, what is raised."""
 
-    def __init__(self, build: Callable[[], Engine]) -> None:
-        self._engine: Engine | None = None
-        self._fault: PersynError | None = None
+    def __init__(self, build: Callable[[], Engine], feed: Any) -> None:
+        self._feed = feed
+        self._engine: Engine | PersynError
         try:
             self._engine = build()
         except PersynError as error:
-            self._fault = error
+            self._engine = error
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         result: list[list[Answer]] | PersynError
         try:
-            if self._engine is None:
-                raise self._fault or EngineError("the engine is closed")
-            result = list(self._engine.generate(pickle.loads(row["batches"])))
+            result = self._answer(row["index"], pickle.loads(row["batches"]))
         except PersynError as error:
             result = error
         except Exception as error:  # noqa: BLE001  # Ray's own report of it is a page of two tracebacks
             result = EngineError(f"the engine failed in a Ray actor on {socket.gethostname()}: {reason(error)}")
         return {"index": row["index"], "result": pickle.dumps(result)}
 
+    def _answer(self, index: int, batches: list[Batch]) -> list[list[Answer]]:
+        import ray
+
+        if isinstance(self._engine, PersynError):
+            raise self._engine
+        if ray.get(self._feed.begin.remote(index)) >= ATTEMPTS:
+            raise EngineError(
+                f"{ATTEMPTS} Ray actors died one after another at the same {sum(map(len, batches))} requests (out of "
+                "memory?); see Ray's logs on their nodes (/tmp/ray/session_latest/logs), give each replica more "
+                "memory or less work at a time, and run again: every answer that came in is kept"
+            )
+        return list(self._engine.generate(batches))
+
     def __del__(self) -> None:
         """Ray drops the worker when its dataset is done; an engine that owns a server must end it then."""
-        if self._engine is not None:
+        if not isinstance(self._engine, PersynError):
             with suppress(Exception):
                 self._engine.close()
 
@@ -256,13 +269,22 @@ def _results(pickled: bytes) -> Iterator[list[Answer]]:
     yield from result
 
 
-def _silence() -> None:
-    """Ray Data logs to the terminal through handlers of its own."""
-    import logging
-
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL + 1)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the start of Ray off the terminal, which its C++ part writes to itself, and its loggers for good."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.data").handlers = [logging.NullHandler()]
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _check_address(address: str) -> None:

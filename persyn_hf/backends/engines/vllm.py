@@ -160,6 +160,7 @@ class VllmEngine:
     def _arguments(self) -> list[str]:
         """What `vllm serve` is given. `--generation-config vllm`: without the model's own sampling defaults."""
         model, revision, dtype = self._source
+        given = self._settings.args
         arguments = {
             "--model": model,
             "--served-model-name": self.model,  # a stranger on the port would not know it
@@ -172,7 +173,8 @@ class VllmEngine:
             arguments |= {"--revision": revision, "--tokenizer-revision": revision}
         if self.context_length < 1 << 30:
             arguments["--max-model-len"] = str(self.context_length)
-        return [*chain.from_iterable(arguments.items()), *self._settings.args]
+        ours = [part for name, value in arguments.items() if _value(given, name) is None for part in (name, value)]
+        return [*ours, *given]
 
 
 def _check_arguments(args: Sequence[str]) -> None:

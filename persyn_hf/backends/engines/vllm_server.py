@@ -65,7 +65,7 @@ class VllmServer:
             return
         if self._restarts >= self._max_restarts:
             raise EngineError(
-                self._sentence(f"died {self._restarts + 1} times (`generate.vllm.max_restarts`: {self._max_restarts})")
+                self._sentence(f"died and `generate.vllm.max_restarts` ({self._max_restarts}) is used up")
             )
         self._restarts += 1
         self._launch()

@@ -1,0 +1,315 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from persyn_hf.backends.engines.imported import Columns, Imported, ImportSettings, read_responses, to_samples
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe import Teacher, read_section
+from persyn_hf.schemas import prompt_id
+
+
+SMALL, BIG = Teacher(name="small", model="org/small-1b"), Teacher(name="big", model="org/big-9b")
+
+
+def prompt(text: str) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"prompt_id": prompt_id(messages), "messages": messages}
+
+
+SUM, PRODUCT, OTHER = prompt("2 + 2?"), prompt("2 * 3?"), prompt("not asked")
+CELLS = {"small": [SUM, PRODUCT], "big": [SUM]}
+
+LONG = [
+    {"prompt": " 2 + 2?\n", "teacher": "small", "response": "4"},
+    {"prompt": "2 + 2?", "teacher": "org/big-9b", "response": "four"},
+    {"prompt": "2 * 3?", "teacher": "small", "response": "<think>hm</think>6"},
+    {"prompt": "2 + 2?", "teacher": "small", "response": "5"},
+    {"prompt": "2 * 3?", "teacher": "big", "response": "not asked of big"},
+    {"prompt": "not asked", "teacher": "small", "response": "1"},
+    {"prompt": "2 + 2?", "teacher": "small", "response": " "},
+    {"prompt": "2 + 2?", "teacher": "unknown", "response": "3"},
+    {"prompt": None, "teacher": "small", "response": "3"},
+]
+
+
+def save(path: Path, rows: list[Any]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path, cells: Any = CELLS, teachers: Any = (SMALL, BIG), **columns: Any) -> dict[tuple[str, str], Any]:
+    settings = ImportSettings(path=str(path), columns=Columns(**columns))
+    return read_responses(settings, teachers, cells)
+
+
+def texts(found: dict[tuple[str, str], list[Imported]]) -> dict[tuple[str, str], list[str]]:
+    names = {SUM["prompt_id"]: "sum", PRODUCT["prompt_id"]: "product"}
+    return {(names[name], teacher): [each.response for each in cell] for (name, teacher), cell in found.items()}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_long_form(tmp_path: Path, ending: str) -> None:
+    """Only cells that are asked for; a teacher goes by its name or its model; more rows of a cell are samples."""
+    found = read(save(tmp_path / f"t.{ending}", LONG))
+    assert texts(found) == {
+        ("sum", "small"): ["4", "5"],
+        ("sum", "big"): ["four"],
+        ("product", "small"): ["<think>hm</think>6"],
+    }
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_wide_form(tmp_path: Path, ending: str) -> None:
+    """A column per teacher, named in the recipe, or named like the teacher's model or the teacher."""
+    rows = [
+        {"instruction": "2 + 2?", "col_a": "4", "org/big-9b": "four", "big": "named first", "rest": "x"},
+        {"instruction": "2 * 3?", "col_a": "6", "org/big-9b": "six", "big": "", "rest": "x"},
+        {"instruction": "2 + 2?", "col_a": "5", "org/big-9b": None, "big": None, "rest": "x"},
+    ]
+    path = save(tmp_path / f"t.{ending}", rows)
+    found = read(path, prompt="instruction", responses={"small": "col_a", "big": None, "unasked": "no such"})
+    expected = {("sum", "small"): ["4", "5"], ("sum", "big"): ["named first"], ("product", "small"): ["6"]}
+    assert texts(found) == expected
+    for row in rows:
+        del row["big"]
+    save(path, rows)
+    found = read(path, prompt="instruction", responses={"small": "col_a", "big": None})
+    assert texts(found) == expected | {("sum", "big"): ["four"]}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("role", "content", "names"), [("role", "content", "user assistant"), ("from", "value", "human gpt")]
+)
+def test_cells_with_samples_or_conversations(tmp_path: Path, ending: str, role: str, content: str, names: str) -> None:
+    user, assistant = names.split()
+    turns = [{role: user, content: "2 + 2?"}, {role: assistant, content: "first"}]
+    longer = [*turns, {role: user, content: "sure?"}, {role: assistant, content: "last"}]
+    rows = [
+        {"prompt": [{role: user, content: "2 + 2? "}], "small": turns, "big": ["four", "", None, "IV"]},
+        {"prompt": [{role: user, content: "2 * 3?"}], "small": longer, "big": []},
+        {"prompt": [{role: user, content: "2 * 3?"}], "small": turns[:1], "big": None},
+    ]
+    found = read(save(tmp_path / f"t.{ending}", rows), responses={"small": None, "big": None})
+    assert texts(found) == {
+        ("sum", "small"): ["first"],
+        ("sum", "big"): ["four", "IV"],
+        ("product", "small"): ["last"],
+    }
+
+
+def test_a_row_may_lack_a_column(tmp_path: Path) -> None:
+    rows = [{"prompt": "2 + 2?", "small": "4", "big": "four"}, {"prompt": "2 * 3?", "small": "6"}]
+    found = read(
+        save(tmp_path / "t.jsonl", rows),
+        {"small": [SUM, PRODUCT], "big": [SUM, PRODUCT]},
+        responses={"small": None, "big": None},
+    )
+    assert texts(found) == {("sum", "small"): ["4"], ("sum", "big"): ["four"], ("product", "small"): ["6"]}
+
+
+def test_a_dataset_is_read_as_it_is_downloaded(tmp_path: Path) -> None:
+    """A folder of the disk goes through the same reader as a repository of the Hub."""
+    (tmp_path / "data").mkdir()
+    save(tmp_path / "data" / "validation.parquet", LONG)
+    settings = ImportSettings(dataset=str(tmp_path / "data"), source_split="validation")
+    assert texts(read_responses(settings, (SMALL, BIG), CELLS))["sum", "small"] == ["4", "5"]
+    with pytest.raises(InputError) as caught:
+        read_responses(settings.model_copy(update={"source_split": "test"}), (SMALL, BIG), CELLS)
+    assert str(caught.value) == (
+        f"the dataset {tmp_path / 'data'} cannot be read: Bad split: test. Available splits: ['validation']; "
+        "check `generate.dataset`, `config`, `revision` and `source_split`"
+    )
+    columns = ImportSettings(
+        dataset=str(tmp_path / "data"), source_split="validation", columns=Columns(prompt="promt")
+    )
+    with pytest.raises(InputError) as caught:
+        read_responses(columns, (SMALL, BIG), CELLS)
+    assert str(caught.value) == (
+        f"{tmp_path / 'data'} has no column `promt` for `columns.prompt`, did you mean `prompt`? "
+        "(known: prompt, teacher, response)"
+    )
+
+
+def test_nothing_is_read_where_nothing_is_asked(tmp_path: Path) -> None:
+    assert read(tmp_path / "no such.csv", {"small": [], "big": []}) == {}
+
+
+def test_a_model_of_two_teachers_names_neither(tmp_path: Path) -> None:
+    twin = Teacher(name="twin", model="org/small-1b")
+    rows = [*LONG, {"prompt": "2 + 2?", "teacher": "org/small-1b", "response": "whose?"}]
+    rows += [{"prompt": "2 + 2?", "teacher": "twin", "response": "mine"}]
+    found = read(save(tmp_path / "t.jsonl", rows), CELLS | {"twin": [SUM]}, (SMALL, BIG, twin))
+    assert (texts(found)["sum", "small"], texts(found)["sum", "twin"]) == (["4", "5"], ["mine"])
+
+
+def test_samples_of_what_was_imported(tmp_path: Path) -> None:
+    rows = [row | {"grade": number / 2, "right": number % 2 == 0} for number, row in enumerate(LONG)]
+    found = read(save(tmp_path / "t.csv", rows), quality="grade", is_correct="right")
+    figures = [
+        (sample.index, sample.response, sample.reasoning, sample.quality, sample.is_correct, sample.entry.error)
+        for sample in to_samples(found, "small", [SUM, PRODUCT, OTHER])
+    ]
+    assert figures == [
+        (0, "4", None, 0.0, True, None),
+        (1, "5", None, 1.5, False, None),
+        (0, "6", "hm", 1.0, True, None),
+        (0, "", None, None, None, "no imported response"),
+    ]
+
+
+ROW = {"prompt": "2 + 2?", "teacher": "small", "response": "4", "grade": "1", "right": "true"}
+COLUMNS = "(known: prompt, teacher, response, grade, right)"
+TURNS = "a list of {role, content}"
+NUMBER, VERDICT = "must be a finite number or empty", "must be true, false or empty"
+UNKNOWN_PROMPTS = "none has one of the 2 prompts that are asked for; the texts must be the same, found in"
+NO_RESPONSE = "have a prompt that is asked for, but none has a response of the teacher `small` to one of its 2 prompts"
+NAME = "its column `teacher` must hold the teacher's name or its model"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "said"),
+    [
+        (
+            [ROW],
+            {"response": "respone"},
+            f" has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}",
+        ),
+        ([ROW], {"quality": "x"}, f" has no column `x` for `columns.quality` {COLUMNS}"),
+        (
+            [{"prompt": "a", "smal": "b"}],
+            {"responses": {"small": None}},
+            " has no column `small` for `columns.responses.small`, did you mean `smal`? (known: prompt, smal)",
+        ),
+        ([["a"]], {}, " cannot be read as .jsonl: line 1 is list, not an object"),
+        ([ROW | {"prompt": 7}], {}, f", row 1: `prompt` must be text or {TURNS}, found 7"),
+        (
+            [ROW | {"prompt": [{"role": "user"}]}],
+            {},
+            f", row 1: `prompt` must be text or {TURNS}, found [{{'role': 'user'}}]",
+        ),
+        (
+            [ROW, ROW | {"response": 4}],
+            {},
+            f", row 2: `response` must be text, a list of texts or {TURNS}, found 4",
+        ),
+        (
+            [ROW | {"response": ["4", {"a": 1}]}],
+            {},
+            f", row 1: `response` must be text, a list of texts or {TURNS}, found {{'a': 1}}",
+        ),
+        ([ROW | {"grade": "good"}], {"quality": "grade"}, f", row 1: `grade` {NUMBER}, found 'good'"),
+        ([ROW | {"grade": "inf"}], {"quality": "grade"}, f", row 1: `grade` {NUMBER}, found 'inf'"),
+        ([ROW | {"right": "yes"}], {"is_correct": "right"}, f", row 1: `right` {VERDICT}, found 'yes'"),
+        (
+            [ROW | {"prompt": "x" * 99}] * 3,
+            {},
+            f": of 3 rows {UNKNOWN_PROMPTS} `prompt` '{'x' * 76}..., needed for example '2 + 2?'",
+        ),
+        ([], {}, f": of 0 rows {UNKNOWN_PROMPTS} `prompt` None, needed for example '2 + 2?'"),
+        (
+            [ROW | {"teacher": "smal"}] * 2,
+            {},
+            f": of 2 rows 2 {NO_RESPONSE}; {NAME}, did you mean `smal`? (known: smal)",
+        ),
+        ([ROW | {"response": ""}] * 2, {}, f": of 2 rows 2 {NO_RESPONSE}; {NAME}"),
+        (
+            [{"prompt": "2 + 2?", "a": ""}],
+            {"responses": {"small": "a"}},
+            f": of 1 rows 1 {NO_RESPONSE}; all of them are empty in its column `a`; name another one",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit(tmp_path: Path, rows: list[Any], columns: dict[str, Any], said: str) -> None:
+    path = save(tmp_path / "t.jsonl", rows)
+    with pytest.raises(InputError) as caught:
+        read(path, {"small": [SUM, PRODUCT]}, (SMALL,), **columns)
+    assert str(caught.value) == f"{path}{said}"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_an_unknown_column_in_a_file_with_a_header(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"t.{ending}", [ROW])
+    with pytest.raises(InputError) as caught:
+        read(path, response="respone")
+    said = f"{path} has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}"
+    assert str(caught.value) == said
+
+
+def test_a_teacher_without_a_column(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(save(tmp_path / "t.jsonl", [ROW]), responses={"big": None})
+    assert str(caught.value) == (
+        "`generate.columns.responses` names no column for the teacher `small`; add `small: COLUMN`"
+    )
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    def said(name: str, content: bytes | None = None) -> str:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / name)
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    assert said("t.txt") == "t.txt: `generate.path` must end in .parquet, .jsonl, .csv, found `.txt`"
+    assert said("t.csv") == "t.csv does not exist or is no file; `generate.path` must name the table of responses"
+    assert said("b.parquet", b"no parquet").startswith("b.parquet cannot be read as .parquet: Parquet magic bytes not")
+    assert said("b.jsonl", b'{"prompt": 1}\n{]') == (
+        "b.jsonl cannot be read as .jsonl: line 2: Expecting property name enclosed in double quotes: "
+        "line 1 column 2 (char 1)"
+    )
+    assert said("e.csv", b"") == "e.csv has no column `prompt` for `columns.prompt` (known: )"
+
+
+def test_columns_of_both_forms_are_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_section(ImportSettings, {"columns": {"responses": {"a": None}, "quality": "q"}}, "generate")
+    assert str(caught.value) == (
+        "generate.columns: `responses` gives each teacher a column of its own, so `quality` has no meaning; "
+        "keep one of them"
+    )
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from test_imported import read
+
+import pyarrow.parquet
+print(len(read(Path(sys.argv[1]))), re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_memory_does_not_grow_with_the_table(tmp_path: Path, ending: str) -> None:
+    """30 MB and 120 MB of responses to other prompts: both take what a few row groups take."""
+    peaks = []
+    for name, size in (("small", 4000), ("large", 16_000)):
+        rows = LONG + [{"prompt": f"{row}", "teacher": "small", "response": f"{row:08}" * 1000} for row in range(size)]
+        path = tmp_path / f"{name}.{ending}"
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=500, compression="none")
+        else:
+            save(path, rows)
+        command = [sys.executable, "-c", PEAK, str(path)]
+        said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+        cells, peak = said.split()
+        assert cells == "3"
+        peaks.append(int(peak) / 1024)
+    assert peaks[1] - peaks[0] < 30  # MB

@@ -1,0 +1,168 @@
+"""Generation killed at random moments: the run itself, the vLLM server, a Ray actor. Nothing paid for is lost."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from persyn_hf.schemas import RESPONSES
+from persyn_hf.store.local import Store
+
+
+DRIVER = """
+import sys
+from persyn_hf.backends.engines import journalled
+
+class Logged(journalled._Affordable):
+    def __iter__(self):
+        for batch in super().__iter__():
+            with open(sys.argv[1], "a") as log:
+                log.write("".join(request.key + "\\n" for request in batch))
+            yield batch
+
+journalled._Affordable = Logged
+from persyn_hf.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def recipe(folder: Path, root: Path, **generate: object) -> Path:
+    """Two teachers of the zoo answer 40 questions, 2 samples each."""
+    zoo = root / "recipes" / "tiny" / "zoo"
+    values = {
+        "name": "kills",
+        "until": "score",
+        "teachers": [{"name": n, "model": str(zoo / n)} for n in ("qwen-gen", "mistral-eq")],
+        "students": [{"name": "s", "model": str(zoo / "qwen-student")}],
+        "prompts": {
+            "path": str(root / "recipes" / "tiny" / "prompts.jsonl"),
+            "columns": {"prompt": "question", "reference": "answer"},
+            "calibration": 30,
+            "dev": 10,
+            "pool": 10,
+        },
+        "generate": {"samples": 2, "max_tokens": 100, "dtype": "float32", **generate},
+    }
+    path = folder / "kills.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def start(path: Path, store: Path, log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", DRIVER, str(log), "run", str(path), "--store", str(store)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def journalled(store: Path) -> dict[str, tuple[str, str | None]]:
+    """What is in the journal: key -> text, error."""
+    path = store / ".persyn" / "journal.sqlite"
+    if not path.exists():
+        return {}
+    db = sqlite3.connect(path)
+    try:
+        rows = db.execute("SELECT lower(hex(key)), text, error FROM answers").fetchall()
+    except sqlite3.OperationalError:  # killed while it was founded
+        rows = []
+    finally:
+        db.close()
+    found = {key: (text, error) for key, text, error in rows}
+    assert len(found) == len(rows), "a key was answered twice"
+    return found
+
+
+def kill_child(process: "subprocess.Popen[bytes]", is_victim: Callable[[psutil.Process], bool]) -> bool:
+    """SIGKILL one child that is a victim; False: there is none (yet)."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return False
+    for child in children:
+        try:
+            if is_victim(child):
+                child.kill()
+                return True
+        except psutil.Error:
+            continue
+    return False
+
+
+def is_vllm(child: psutil.Process) -> bool:
+    return "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+
+
+def is_actor(child: psutil.Process) -> bool:
+    return " ".join(child.cmdline()).startswith(("ray::MapWorker", "ray::Map"))
+
+
+def disturb(
+    path: Path, store: Path, kills: int, is_victim: Callable[[psutil.Process], bool], seconds: float, rng: random.Random
+) -> dict[str, tuple[str, str | None]]:
+    """Kill the run, or a child of it that is a victim, `kills` times, then let it finish.
+
+    Returns what was journalled before the last start. No request that is in the journal is ever sent again.
+    """
+    attempt, done = 0, 0
+    while True:
+        before = journalled(store)
+        log = store.parent / f"sent-{attempt}"
+        process = start(path, store, log)
+        attempt += 1
+        if done < kills:
+            until = time.monotonic() + rng.uniform(0.3, 1.0) * seconds
+            killed_child = False
+            while process.poll() is None and time.monotonic() < until:
+                time.sleep(0.1)
+                if not killed_child and rng.random() < 0.02 * done and kill_child(process, is_victim):
+                    killed_child, done = True, done + 1
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                done += 1
+        _, errors = process.communicate()
+        sent = [key[:32] for key in log.read_text().split()] if log.exists() else []  # the journal keeps half a sha256
+        assert not set(sent) & before.keys(), "a journalled request was sent again"
+        assert before.items() <= journalled(store).items(), "an answer was lost or changed"
+        if process.returncode == 0:
+            return before
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+
+
+def digest(store: Path) -> str:
+    return Store(store).get("local/kills-responses@v1").digest
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(tmp_path: Path, root: Path, kills: int) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert start(recipe(plain, root, batch_tokens=1200), plain / "store", plain / "log").wait() == 0
+    path = recipe(tmp_path, root, batch_tokens=1200, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
+    disturb(path, tmp_path / "store", kills, is_actor, 25, random.Random(kills))
+    assert digest(tmp_path / "store") == digest(plain / "store")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_with_vllm_every_key_is_there_once_and_what_was_journalled_stays(tmp_path: Path, root: Path) -> None:
+    settings = {"concurrency": 2, "args": ["--enforce-eager", "--max-model-len", "256"]}
+    path = recipe(tmp_path, root, engine="vllm", vllm=settings)
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    before = disturb(path, tmp_path / "store", 20, is_vllm, 75, random.Random(0))
+    store = Store(tmp_path / "store")
+    rows = store.read_dataset(store.get("local/kills-responses@v1"))
+    RESPONSES.check(rows, "responses")
+    cells = {(row["prompt_id"], row["teacher"], row["sample_index"]) for row in rows}
+    assert len(cells) == len(rows) == 2 * 40 * 2
+    assert set(rows["status"]) == {"ok"}
+    texts = sorted(rows["response"])
+    for text, _ in before.values():
+        texts.remove(text)  # each is in the artifact as it was journalled
+    assert len(before) > 0
