@@ -91,7 +91,7 @@ def open_engine(kind: str, model: str, folder: Path) -> Any:
     if kind == "vllm":
         from persyn_hf.backends.engines.vllm import VllmEngine
 
-        settings = VllmSettings(args=("--enforce-eager",))
+        settings = VllmSettings(args=("--enforce-eager", "--no-enable-chunked-prefill"), max_restarts=0)
         return VllmEngine(model, settings=settings, dtype="float32", log_dir=folder)
     from persyn_hf.backends.engines.transformers import TransformersEngine
 
@@ -115,7 +115,8 @@ def requests(engine: Engine, count: int) -> list[Request]:
 def plain_vllm(model: str) -> tuple[int, float]:
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=CONTEXT, generation_config="vllm", seed=0)
+    same = {"enforce_eager": True, "enable_chunked_prefill": False, "max_model_len": CONTEXT}  # as in `open_engine`
+    llm = LLM(model, dtype="float32", generation_config="vllm", seed=0, **same)
     sampling = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, max_tokens=SAMPLING.max_tokens)
     chats: Any = conversations(FIRST + PROMPTS["vllm"])
     llm.chat(chats[:FIRST], sampling, use_tqdm=False)

@@ -245,12 +245,15 @@ def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
 
 def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
     names = ("requests", "prompt_tokens", "completion_tokens", "seconds", "truncated")
-    rows = db.execute(f"SELECT teacher, {', '.join(names)} FROM spent WHERE recipe = ?", (recipe,)).fetchall()
-    spent = {teacher: Spent(**dict(zip(names, values, strict=True))) for teacher, *values in rows}
-    for teacher, reason, times in db.execute(
-        "SELECT teacher, reason, times FROM spent_errors WHERE recipe = ?", (recipe,)
+    spent: dict[str, Spent] = {}
+    for teacher, reason, times, *values in db.execute(  # one statement, so that no answer is written meanwhile
+        f"SELECT teacher, reason, times, {', '.join(names)} FROM spent LEFT JOIN spent_errors USING (recipe, teacher) "
+        "WHERE recipe = ?",
+        (recipe,),
     ):
-        spent[teacher].errors[reason] = times
+        found = spent.setdefault(teacher, Spent(**dict(zip(names, values, strict=True))))
+        if reason is not None:
+            found.errors[reason] = times
     return spent
 
 

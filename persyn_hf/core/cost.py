@@ -6,9 +6,23 @@ operations (not their rate), money is in the one currency of the recipe's prices
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
-from persyn_hf.recipe import Price
+
+class Price(Protocol):
+    """A teacher's price, as `persyn_hf.recipe.Price`."""
+
+    @property
+    def prompt(self) -> float:
+        """Per million prompt tokens."""
+
+    @property
+    def completion(self) -> float:
+        """Per million generated tokens."""
+
+    @property
+    def gpu_hour(self) -> float:
+        """Per GPU and hour."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,10 @@ class Client:
                     raise caller.failure
                 else:
                     return
+        except KeyboardInterrupt:  # what has come in is paid for
+            if ready := caller.collect(wait=False):
+                yield ready
+            raise
         finally:
             self._leave(caller)
 

@@ -77,7 +77,11 @@ def answer(
         affordable = _Affordable(todo, teacher, budget)
         for raw in engine.generate(affordable):
             answers = [_refuse_silence(found) for found in raw]
-            new += journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+            try:
+                new += journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+            except KeyboardInterrupt:  # a write that was cut is undone as a whole, and these answers are paid for
+                journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+                raise
             budget.settle(teacher, answers)
             arrived(answers)
             left -= len(answers)

@@ -44,6 +44,7 @@ class RayEngine:
         self.kind = local.kind
         self.model = local.model
         self.fixed_batches = local.fixed_batches
+        self._per_actor = AHEAD if local.fixed_batches else THREADS  # rows
         self._started_here = False
 
     def __enter__(self) -> "RayEngine":
@@ -78,8 +79,7 @@ class RayEngine:
             EngineError: no cluster, no node that an actor fits on, or a fault in an actor.
         """
         rows = _rows(batches, 1 if self.fixed_batches else GROUP)
-        per_actor = AHEAD if self.fixed_batches else THREADS
-        first = dict(itertools.islice(rows, self._settings.replicas * per_actor))
+        first = dict(itertools.islice(rows, self._settings.replicas * self._per_actor))
         if not first:
             return
         ray = self._connect()
@@ -108,11 +108,12 @@ class RayEngine:
     def _dataset(self, ray: Any, feed: Any, replicas: int) -> Any:
         """A lazy dataset: one task that reads the feed, and the pool of actors."""
         threads = 1 if self.fixed_batches else THREADS
-        per_actor = AHEAD if self.fixed_batches else THREADS
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # byte, that is to say: no row waits for another one to fill its block
-        context._max_num_blocks_in_streaming_gen_buffer = replicas * per_actor  # 2: twenty rows per second at most
+        context._max_num_blocks_in_streaming_gen_buffer = (
+            replicas * self._per_actor
+        )  # 2: twenty rows per second at most
         context.execution_no_progress_timeout_s = -1  # a large model may load, or think, for longer
         with ray.data.DataContext.current(context):
             source = ray.data.from_items([0]).map_batches(_read, fn_kwargs={"feed": feed}, batch_size=None, num_cpus=0)
@@ -121,7 +122,7 @@ class RayEngine:
                 fn_constructor_args=(self._build, feed),
                 compute=ray.data.ActorPoolStrategy(
                     size=replicas,
-                    max_tasks_in_flight_per_actor=per_actor,
+                    max_tasks_in_flight_per_actor=self._per_actor,
                     max_concurrent_calls_per_actor=threads,
                     enable_true_multi_threading=threads > 1,
                 ),
@@ -140,9 +141,8 @@ class RayEngine:
             _check_address(address)
         try:
             with _quiet():
-                ray.init(
-                    address=address or "local", log_to_driver=False, logging_level="CRITICAL", include_dashboard=False
-                )
+                options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
+                ray.init(address=address or "local", **options)
         except Exception as error:  # noqa: BLE001  # ConnectionError, RuntimeError, ValueError: other versions, ports
             raise _no_cluster(address, reason(error)) from None
         self._started_here = True

@@ -17,7 +17,9 @@ class ServerSettings(Strict):
     timeout_s: float = Field(default=600, gt=0)  # for one answer
     attempts: int = Field(default=5, ge=1)  # per request, where it times out or the server fails (5xx)
     patience_s: float = Field(default=300, ge=0)  # how long a server that is away is waited for
-    extra: dict[str, Any] = Field(default_factory=dict)  # more fields of the request's body, e.g. reasoning_effort
+    # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
+    # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
+    extra: dict[str, Any] = Field(default_factory=dict)
 
 
 class VllmSettings(Strict):
