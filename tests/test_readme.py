@@ -15,9 +15,12 @@ def blocks(root: Path, language: str) -> list[str]:
 
 
 def test_the_recipe_is_valid(root: Path, tmp_path: Path) -> None:
-    (recipe,) = blocks(root, "yaml")
+    recipe, generation = blocks(root, "yaml")
     (tmp_path / "my.yaml").write_text(recipe)
     steps = make_plan(load_recipe(tmp_path / "my.yaml"))
+    assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
+    (tmp_path / "more.yaml").write_text("extends: my.yaml\n" + generation)
+    steps = make_plan(load_recipe(tmp_path / "more.yaml"))
     assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
 
 

@@ -4,6 +4,7 @@
 pool to one: calibration prompts were answered and scored already, so PerSyn takes the measured best there.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,8 +20,6 @@ from persyn_hf.stage import Context, Result
 
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from datasets import Dataset
 
 
@@ -30,9 +29,7 @@ OUTPUT = ASSIGNMENTS
 
 ALPHAS = {"no_learnability": 0.0, "no_quality": 1.0}
 NEEDS = {
-    "persyn": "router",
-    "no_learnability": "router",
-    "no_quality": "router",
+    **dict.fromkeys(ROUTED_KINDS, "router"),
     "oracle": "pool_rewards",
     "car": "rewards",
     "best_mean_reward": "rewards",
@@ -72,7 +69,7 @@ def run(
     prompts: "Dataset",
     rewards: "Dataset | None" = None,
     pool_rewards: "Dataset | None" = None,
-    router: "Path | None" = None,
+    router: Path | None = None,
     base: "Dataset | None" = None,
 ) -> Result:
     """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher."""
@@ -88,7 +85,7 @@ def run(
         raise InputError(f"no prompt is in the splits {', '.join(splits)}, at least one is needed; see `prompts`")
     pool = [teacher.name for teacher in context.teachers]
     if settings.kind == "all":
-        decision = _everyone(len(prompts), len(pool))
+        decision = _by_rule(np.tile(np.arange(len(pool)), len(prompts)))
         prompts = prompts.select(np.repeat(np.arange(len(prompts)), len(pool)))
     elif settings.kind in ROUTED_KINDS:
         decision = _routed(settings, context, pool, prompts, rewards, router)
@@ -133,10 +130,6 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _everyone(num_prompts: int, num_teachers: int) -> Decision:
-    return _by_rule(np.tile(np.arange(num_teachers), num_prompts))
-
-
 def _by_rule(teacher: IntArray, report: dict[str, Any] | None = None) -> Decision:
     number = len(teacher)
     return Decision(teacher, np.zeros((number, 0)), np.full(number, np.nan), ["rule"] * number, report or {})
@@ -170,7 +163,7 @@ def _routed(
     pool: list[str],
     prompts: "Dataset",
     rewards: "Dataset | None",
-    folder: "Path | None",
+    folder: Path | None,
 ) -> Decision:
     """The measured best where rewards exist, the router's best elsewhere."""
     from persyn_hf.backends.routers import load
@@ -202,7 +195,7 @@ def _several(decision: Decision, per_prompt: int) -> tuple[IntArray, Decision]:
     order = core.best_first(decision.scores, decision.teacher)
     rows = np.repeat(np.arange(len(number)), number)
     teacher = np.concatenate([order[row, :k] for row, k in enumerate(number)])
-    source = [decision.source[row] for row in rows]
+    source = np.array(decision.source)[rows].tolist()
     return rows, Decision(teacher, decision.scores[rows], decision.margin[rows], source, decision.report)
 
 
@@ -298,9 +291,8 @@ def _calibration(rewards: "Dataset | None", pool: list[str], column: str) -> Flo
 def _weights(settings: Settings, pool: list[str]) -> list[float]:
     if settings.weights is None:
         return [1.0] * len(pool)
-    for name in settings.weights:
-        _index(pool, name, "weights")
-    return [settings.weights.get(name, 0.0) for name in pool]
+    shares = {_index(pool, name, "weights"): share for name, share in settings.weights.items()}
+    return [shares.get(index, 0.0) for index in range(len(pool))]
 
 
 def _index(pool: list[str], name: str, where: str) -> int:

@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, Sampling, ray_actors
+from persyn_hf.backends.engines import (
+    Answer,
+    Batch,
+    Engine,
+    Messages,
+    Prepared,
+    Request,
+    Sampling,
+    ray_actors,
+    ray_cluster,
+)
 from persyn_hf.backends.engines.ray_actors import RayEngine
 from persyn_hf.backends.engines.settings import RaySettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
@@ -32,7 +42,7 @@ TWO = RaySettings(kind="ray", replicas=2)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ray_actors.QUIET, "PYTHONPATH": str(Path(__file__).parent)}.items():  # this module
+        for name, value in {**ray_cluster.QUIET, "PYTHONPATH": str(Path(__file__).parent)}.items():  # this module
             patch.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
     yield

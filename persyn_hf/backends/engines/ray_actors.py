@@ -8,29 +8,23 @@ one task of an actor and one block of answers: what dies with an actor is asked 
 
 import asyncio
 import itertools
-import logging
-import os
 import pickle
 import socket
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from persyn_hf.backends.chat import reason
-from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request
+from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, ray_cluster
 from persyn_hf.backends.engines.settings import RaySettings
-from persyn_hf.errors import EngineError, PersynError, require
+from persyn_hf.errors import EngineError, PersynError
 
 
 AHEAD = 2  # fixed batches an actor holds: one at work, one waiting, so that it does not idle for the driver's answer
 THREADS = 64  # of an actor whose engine takes requests one by one, with GROUP batches each: more than an engine has
 GROUP = 8  # in flight, so that a row that waits for its last answer leaves no gap
 ATTEMPTS = 4  # at a row whose actor dies; a row that kills every actor must not be asked for ever
-CONNECT_S = 10.0
-QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # the session's log files stay
 
 
 class RayEngine:
@@ -82,8 +76,9 @@ class RayEngine:
         first = dict(itertools.islice(rows, self._settings.replicas * self._per_actor))
         if not first:
             return
-        ray = self._connect()
-        self._check_room(ray)
+        ray, started = ray_cluster.connect(self._settings.address)
+        self._started_here = self._started_here or started
+        ray_cluster.check_room(ray, self._settings)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -111,9 +106,7 @@ class RayEngine:
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # byte, that is to say: no row waits for another one to fill its block
-        context._max_num_blocks_in_streaming_gen_buffer = (
-            replicas * self._per_actor
-        )  # 2: twenty rows per second at most
+        context._max_num_blocks_in_streaming_gen_buffer = replicas * self._per_actor  # 2 is twenty rows per second
         context.execution_no_progress_timeout_s = -1  # a large model may load, or think, for longer
         with ray.data.DataContext.current(context):
             source = ray.data.from_items([0]).map_batches(_read, fn_kwargs={"feed": feed}, batch_size=None, num_cpus=0)
@@ -129,36 +122,6 @@ class RayEngine:
                 num_cpus=self._settings.cpus_per_replica,
                 num_gpus=self._settings.gpus_per_replica or None,
             )
-
-    def _connect(self) -> Any:
-        """Ray, initialised: the cluster at `address`, or one started here. Says nothing on the terminal."""
-        ray = require("ray", extra="ray", feature="`generate.executor`")
-        require("ray.data", extra="ray", feature="`generate.executor`")
-        address = self._settings.address
-        if ray.is_initialized():
-            return ray
-        if address is not None:
-            _check_address(address)
-        try:
-            with _quiet():
-                options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
-                ray.init(address=address or "local", **options)
-        except Exception as error:  # noqa: BLE001  # ConnectionError, RuntimeError, ValueError: other versions, ports
-            raise _no_cluster(address, reason(error)) from None
-        self._started_here = True
-        return ray
-
-    def _check_room(self, ray: Any) -> None:
-        """An actor that fits on no node would be waited for in silence for ever."""
-        need = {"CPU": self._settings.cpus_per_replica, "GPU": self._settings.gpus_per_replica}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
-            return
-        found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
-        raise EngineError(
-            f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that "
-            f"`generate.executor` asks for each replica (found: {found}); ask for less, or add a node"
-        )
 
 
 class Feed:
@@ -267,46 +230,3 @@ def _results(pickled: bytes) -> Iterator[list[Answer]]:
     if isinstance(result, PersynError):
         raise result
     yield from result
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the start of Ray off the terminal, which its C++ part writes to itself, and its loggers for good."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("ray.data").handlers = [logging.NullHandler()]
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-def _check_address(address: str) -> None:
-    """Ray itself tries a silent address for minutes and then ends the process."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in address:
-        raise EngineError(
-            f"`generate.executor.address` must be auto or HOST:PORT of the cluster's head node, found {address!r}; "
-            "run on a node of the cluster (Ray Client, ray://, is not supported)"
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise _no_cluster(address, reason(error)) from None
-
-
-def _no_cluster(address: str | None, found: str) -> EngineError:
-    if address is None:
-        return EngineError(f"Ray cannot be started on this machine: {found}")
-    return EngineError(
-        f"there is no Ray cluster at {address} (`generate.executor.address`): {found}; start one with "
-        "`ray start --head`, or leave `address` out to start one for this run"
-    )

@@ -1,0 +1,95 @@
+"""To a Ray cluster, without a word on the terminal: the one at an address, or one started on this machine."""
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from persyn_hf.backends.chat import reason
+from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.errors import EngineError, require
+
+
+CONNECT_S = 10.0
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # of the terminal and of telemetry
+
+
+def connect(address: str | None) -> tuple[Any, bool]:
+    """The module `ray`, connected (None: to a cluster that is started here), and whether this call has done that.
+
+    Raises:
+        EngineError: there is no cluster, or it cannot be used.
+    """
+    ray = require("ray", extra="ray", feature="`generate.executor`")
+    require("ray.data", extra="ray", feature="`generate.executor`")
+    if ray.is_initialized():
+        return ray, False
+    if address is not None:
+        _check_address(address)
+    try:
+        with _quiet():
+            options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
+            ray.init(address=address or "local", **options)
+    except Exception as error:  # noqa: BLE001  # ConnectionError, RuntimeError, ValueError: other versions, ports
+        raise _no_cluster(address, reason(error)) from None
+    return ray, True
+
+
+def check_room(ray: Any, settings: RaySettings) -> None:
+    """Refuse actors that fit on no node: Ray would wait for one in silence for ever."""
+    need = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+        return
+    found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+    raise EngineError(
+        f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `generate.executor` "
+        f"asks for each replica (found: {found}); ask for less, or add a node"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the start of Ray off the terminal, which its C++ part writes to itself, and its loggers for good."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.data").handlers = [logging.NullHandler()]
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries a silent address for minutes and then ends the process."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        raise EngineError(
+            f"`generate.executor.address` must be auto or HOST:PORT of the cluster's head node, found {address!r}; "
+            "run on a node of the cluster (Ray Client, ray://, is not supported)"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, reason(error)) from None
+
+
+def _no_cluster(address: str | None, found: str) -> EngineError:
+    if address is None:
+        return EngineError(f"Ray cannot be started on this machine: {found}")
+    return EngineError(
+        f"there is no Ray cluster at {address} (`generate.executor.address`): {found}; start one with "
+        "`ray start --head`, or leave `address` out to start one for this run"
+    )
