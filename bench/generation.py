@@ -4,10 +4,10 @@ vllm: the `vllm` engine with its answers journalled, against `LLM.chat` in one p
 transformers: the `transformers` engine at its default `batch_tokens`, against `pipeline("text-generation")` with
 batches of as many rows as the same budget allows for the longest prompt.
 
-Both sides get the same prompts of 10 to 300 tokens and the same Llama of 31M random parameters. It says each of its
-699 tokens about as often as any other and 11 of them end an answer, so answers have 64 tokens on average and lengths
-as mixed as a real teacher's, 256 at most. Loading and the first answers do not count. Sides take turns, each in a
-fresh process; the ratio is that of the medians. Ends with 1 where it falls short.
+Both sides get the same prompts of 10 to 380 tokens and the same Llama of random parameters (28M; 7M for transformers).
+It says each of its 699 tokens about as often as any other, and 11 of them end an answer: answers have 64 tokens on
+average, 256 at most, in lengths as mixed as a real teacher's. Loading and the first answers do not count. Sides take
+turns, each in a fresh process; the ratio is that of the medians. Ends with 1 where it falls short.
 """
 
 import argparse
@@ -15,14 +15,15 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines import Engine, Request, Sampling
+from persyn_hf.backends.engines.keeper import Kept
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.journal import Journal
 
@@ -32,13 +33,14 @@ SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=256, seed=0)
 CONTEXT = 1024
 ENDS = 11  # tokens that end an answer
 BATCH_TOKENS = 32768  # the default of `generate.batch_tokens`
-PROMPTS = {"vllm": 500, "transformers": 250}
+PROMPTS = {"vllm": 300, "transformers": 150}
+LAYERS = {"vllm": 9, "transformers": 2}  # of 3M parameters
 NEEDS = {"vllm": 0.9, "transformers": 1.5}
 FIRST = 16  # answers that warm a side up
 SIDES = ("ours", "plain")
 
 
-def build_model(folder: Path) -> Path:
+def build_model(folder: Path, layers: int) -> Path:
     import torch
     import transformers
 
@@ -48,9 +50,9 @@ def build_model(folder: Path) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=512,
         intermediate_size=1536,
-        num_hidden_layers=9,
+        num_hidden_layers=layers,
         num_attention_heads=8,
-        num_key_value_heads=8,
+        num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
         eos_token_id=eos,
         bos_token_id=None,
@@ -106,7 +108,7 @@ def requests(engine: Engine, count: int) -> list[Request]:
             engine=engine.kind,
             sample_index=0,
             prompt=engine.prepare(messages),
-            sampling=SAMPLING,
+            sampling=replace(SAMPLING, seed=number),
         )
         for number, messages in enumerate(conversations(count))
     ]
@@ -132,27 +134,41 @@ def plain_transformers(model: str) -> tuple[int, float]:
     generator.tokenizer.padding_side = "left"
     ends = set(generator.model.generation_config.eos_token_id)
     chats = conversations(FIRST + PROMPTS["transformers"])
-    longest = max(len(generator.tokenizer.apply_chat_template(chat)["input_ids"]) for chat in chats)
+    encode = generator.tokenizer.apply_chat_template
+    lengths = [len(encode(chat, add_generation_prompt=True)["input_ids"]) for chat in chats[FIRST:]]
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": SAMPLING.max_tokens, "return_tensors": True}
-    rows = BATCH_TOKENS // (longest + SAMPLING.max_tokens)
+    rows = BATCH_TOKENS // (max(lengths) + SAMPLING.max_tokens)
     generator(chats[:FIRST], batch_size=FIRST, **options)
     started = time.perf_counter()
     found = generator(chats[FIRST:], batch_size=rows, **options)
     seconds = time.perf_counter() - started
     tokens = 0
-    for chat, (row,) in zip(chats[FIRST:], found, strict=True):
-        prompt = generator.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
-        new = row["generated_token_ids"][-SAMPLING.max_tokens :]
-        print(len(prompt), len(row["generated_token_ids"]), file=sys.stderr)
+    for row, (said,) in enumerate(found):
+        first = row - row % rows
+        new = list(said["generated_token_ids"])[max(lengths[first : first + rows]) :]  # padded to its batch's longest
+        tokens += next((at + 1 for at, token in enumerate(new) if token in ends), len(new))
     return tokens, seconds
 
 
 def measure(kind: str, side: str, model: str) -> float:
-    """Tokens per second of one side, in a process of its own."""
-    command = [sys.executable, __file__, kind, "--side", side, "--model", model]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"} | os.environ
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    tokens, seconds = json.loads(done.stdout.splitlines()[-1])
+    """Tokens per second of one side, in processes of its own. They are ended: `LLM` may hang as it leaves."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, __file__, kind, "--side", side, "--model", model, "--folder", name]
+        environment = {
+            "VLLM_CPU_KVCACHE_SPACE": "2",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "HF_HUB_OFFLINE": "1",
+        } | os.environ
+        kept = Kept(command, environment=environment, log=folder / "log")
+        try:
+            while not (folder / "result").exists():
+                if kept.poll() is not None:
+                    raise RuntimeError((folder / "log").read_text()[-5000:])
+                time.sleep(0.5)
+            tokens, seconds = json.loads((folder / "result").read_text())
+        finally:
+            kept.stop()
     print(f"{kind} {side}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s", flush=True)
     return float(tokens / seconds)
 
@@ -163,17 +179,19 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.side:
+        plain = {"vllm": plain_vllm, "transformers": plain_transformers}
+        kind = args.kinds[0]
+        result = ours(kind, args.model, args.folder) if args.side == "ours" else plain[kind](args.model)
+        (args.folder / "part").write_text(json.dumps(result))
+        (args.folder / "part").rename(args.folder / "result")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        if args.side:
-            plain = {"vllm": plain_vllm, "transformers": plain_transformers}
-            kind = args.kinds[0]
-            result = ours(kind, args.model, Path(folder)) if args.side == "ours" else plain[kind](args.model)
-            print(json.dumps(result))
-            return 0
         short = False
-        model = str(build_model(Path(folder) / "model"))
         for kind in args.kinds:
+            model = str(build_model(Path(folder) / kind, LAYERS[kind]))
             speeds: dict[str, list[float]] = {side: [] for side in SIDES}
             for _ in range(args.runs):
                 for side in SIDES:

@@ -57,15 +57,19 @@ class Grader:
         known = self._journal.recall(keys)
         todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         fresh = dict(zip(todo, self._verifier.grade(list(todo.values())), strict=True))
-        self._journal.keep(fresh)
+        if fresh:
+            self._journal.keep(fresh)
         return [{**known, **fresh}[key] for key in keys]
 
     def _collect(self) -> None:
+        fresh: dict[str, bool | None] = {}
         while not self._graded.empty():
             graded = self._graded.get()
             if isinstance(graded, BaseException):
                 raise graded
-            self._journal.keep(graded)
+            fresh |= graded
+        if fresh:
+            self._journal.keep(fresh)
 
     def _work(self) -> None:
         while (todo := self._waiting.get()) is not None:

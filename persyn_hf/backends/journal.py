@@ -160,11 +160,11 @@ class Journal:
     def plan(self, step: str, make: Callable[[], list[Batch]]) -> list[list[str]]:
         """Fix the batches of a step at its first start; a resumed step gets the stored ones, as lists of keys."""
         with file.faults(self.path):
-            known = self._db.execute("SELECT 1 FROM planned WHERE step = ?", (step,)).fetchone()
+            known = self._db.execute("SELECT batches FROM planned WHERE step = ?", (step,)).fetchone()
         if known is None:
             batches = [[request.key for request in batch] for batch in make()]
             with self._transaction():
-                self._db.execute("INSERT INTO planned VALUES (?)", (step,))
+                self._db.execute("INSERT INTO planned VALUES (?, ?)", (step, len(batches)))
                 for number, batch in enumerate(batches):
                     file.add_batch(self._db, step, number, batch)
             return batches
@@ -172,6 +172,8 @@ class Journal:
             rows = self._db.execute(
                 "SELECT step, batch, keys, checksum FROM plans WHERE step = ? ORDER BY batch", (step,)
             ).fetchall()
+            if known != (len(rows),):
+                raise file.Damage(f"{known[0]} batches were planned and {len(rows)} are found")
             for *values, checksum in rows:
                 _check(values, checksum, f"plan of batch {values[1]}")
         return [[keys[at : at + 32].hex() for at in range(0, len(keys), 32)] for _, _, keys, _ in rows]
@@ -187,11 +189,11 @@ class Journal:
         found = {}
         with file.faults(self.path):
             for key in keys:
-                row = self._db.execute("SELECT * FROM derived WHERE key = ?", (file.stored(key),)).fetchone()
+                query = "SELECT value, checksum FROM derived WHERE key = ?"
+                row = self._db.execute(query, (file.stored(key),)).fetchone()
                 if row is not None:
-                    *values, checksum = row
-                    _check(values, checksum, f"derived value {key}")
-                    found[key] = json.loads(values[1])
+                    _check((file.stored(key), row[0]), row[1], f"derived value {key}")
+                    found[key] = json.loads(row[0])
         return found
 
     def keep(self, values: Mapping[str, Any]) -> None:
@@ -207,12 +209,11 @@ class Journal:
         source = iter(keys)
         while names := {file.stored(key): key for key in itertools.islice(source, KEYS_AT_A_TIME)}:
             marks = ", ".join("?" * len(names))
-            yield from (
-                (names[key], row)
-                for key, _, *row in self._db.execute(
-                    f"SELECT key, max(attempt), {columns} FROM answers WHERE key IN ({marks}) GROUP BY key", [*names]
-                )
-            )
+            query = f"SELECT key, max(attempt), {columns} FROM answers WHERE key IN ({marks}) GROUP BY key"
+            for key, _, *row in self._db.execute(query, [*names]):
+                if key not in names:  # a torn page may lead sqlite to another row
+                    raise file.Damage("a key is found that was not looked for")
+                yield names[key], row
 
     def _insert(self, answer: Answer, teacher: str, attempt: int) -> None:
         request, failed = answer.request, answer.error is not None

@@ -40,7 +40,7 @@ CREATE TABLE spent_errors (
     recipe TEXT NOT NULL, teacher TEXT NOT NULL, reason TEXT NOT NULL, times INTEGER NOT NULL,
     PRIMARY KEY (recipe, teacher, reason)
 ) WITHOUT ROWID;
-CREATE TABLE planned (step TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE planned (step TEXT PRIMARY KEY, batches INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE plans (step TEXT NOT NULL, batch INTEGER NOT NULL, keys BLOB NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (step, batch));
 CREATE TABLE derived (key BLOB PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
@@ -74,7 +74,7 @@ INSERT INTO answers SELECT id, stored(key), attempt, error IS NOT NULL, NULL, NU
     answered_at, text, NULL,
     checksum(stored(key), attempt, text, NULL, finish_reason, num_prompt_tokens, num_tokens, seconds, error)
     FROM answers_1 ORDER BY id;
-INSERT INTO planned SELECT step FROM planned_1;
+INSERT INTO planned SELECT step, (SELECT count(*) FROM plans WHERE plans.step = planned_1.step) FROM planned_1;
 INSERT INTO derived SELECT stored(key), value, checksum(stored(key), value) FROM derived_1;
 DROP TABLE answers_1; DROP TABLE plans_1; DROP TABLE planned_1; DROP TABLE derived_1;
 """
@@ -101,9 +101,10 @@ def open_file(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     try:
         found = find_format(db, path)
+        db.execute("PRAGMA page_size = 1024")  # of a new file: every answer rewrites a whole page of the index
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA wal_autocheckpoint = 8000")  # pages: those of the index are rewritten less often
+        db.execute("PRAGMA wal_autocheckpoint = 32000")  # pages: to rewrite those of the index less often
         if found < FORMAT:
             _bring_up_to_date(db, found)
     except BaseException:
@@ -185,6 +186,8 @@ def faults(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise StoreError(_sentence(path, error)) from None
+    except UnicodeDecodeError:  # sqlite's own message quotes what it has found in the file
+        raise StoreError(_sentence(path, Damage("its tables cannot be read"))) from None
 
 
 def create(path: Path) -> None:

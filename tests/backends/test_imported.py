@@ -150,6 +150,12 @@ def test_nothing_is_read_where_nothing_is_asked(tmp_path: Path) -> None:
     assert read(tmp_path / "no such.csv", {"small": [], "big": []}) == {}
 
 
+def test_a_row_without_a_teacher_is_nobodys(tmp_path: Path) -> None:
+    rows = [{"prompt": "2 + 2?", "teacher": teacher, "response": str(teacher)} for teacher in (None, "None", "small")]
+    found = read(save(tmp_path / "t.jsonl", rows), {"small": [SUM]}, (Teacher(name="small"),))
+    assert texts(found) == {("sum", "small"): ["small"]}
+
+
 def test_a_model_of_two_teachers_names_neither(tmp_path: Path) -> None:
     twin = Teacher(name="twin", model="org/small-1b")
     rows = [*LONG, {"prompt": "2 + 2?", "teacher": "org/small-1b", "response": "whose?"}]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -47,13 +47,13 @@ class Request:
     @cached_property
     def digest(self) -> str:
         """sha256 of the full resolved request: everything that may change the answer but the model."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **asdict(self.sampling)}
+        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling)}
         return _sha256(json.dumps(fields, sort_keys=True))
 
     @cached_property
     def family(self) -> str:
         """What requests have in common that differ in nothing but `max_tokens`, as one sha256."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **asdict(self.sampling), "max_tokens": None}
+        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling), "max_tokens": None}
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
 
     @cached_property

@@ -15,7 +15,7 @@ from persyn_hf.backends.engines.import_rows import Choose, rows_of_dataset, rows
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.journal import Entry
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Strict, Teacher, nearest
+from persyn_hf.recipe import MANY, Strict, Teacher, nearest
 from persyn_hf.schemas import prompt_id
 
 
@@ -114,9 +114,9 @@ class _Long:
         self._source = source
         self._columns = columns
         models = Counter(teacher.model for teacher in teachers)
-        self._names = {str(teacher.model): teacher.name for teacher in teachers if models[teacher.model] == 1}
-        self._names |= {teacher.name: teacher.name for teacher in teachers}
-        self._others: dict[str, None] = {}  # a set, in the order of the table
+        alone = [teacher for teacher in teachers if teacher.model and models[teacher.model] == 1]
+        self._names = {teacher.model: teacher.name for teacher in alone} | {each.name: each.name for each in teachers}
+        self._others: dict[str, None] = {}  # some of the other names: a set, in the order of the table
 
     def choose(self, known: Sequence[str]) -> set[str]:
         chosen = self._columns.model_dump(exclude={"responses"}, exclude_none=True)
@@ -126,13 +126,15 @@ class _Long:
 
     def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]:
         columns = self._columns
-        teacher = str(row.get(columns.teacher))
-        if teacher not in self._names:
-            self._others[teacher] = None
+        teacher = row.get(columns.teacher)
+        name = None if teacher is None else self._names.get(str(teacher))
+        if name is None:
+            if teacher is not None and len(self._others) < MANY:
+                self._others[str(teacher)] = None
             return
         for text in _texts(row.get(columns.response), f"{where}: `{columns.response}`"):
             quality, is_correct = _quality(row, columns.quality, where), _verdict(row, columns.is_correct, where)
-            yield self._names[teacher], Imported(response=text, quality=quality, is_correct=is_correct)
+            yield name, Imported(response=text, quality=quality, is_correct=is_correct)
 
     def hint(self, teacher: str) -> str:
         return (

@@ -1,16 +1,16 @@
 """`generate.executor: {kind: ray}`: copies of an engine as actors of a Ray cluster, fed and journalled by the driver.
 
 The actors are a pool of Ray Data. Its dataset has no fixed length: the driver hands a row of requests to `Feed` when
-an answered one comes back, so that work in flight is bounded, a budget may end the run early, and the models are
-loaded once. (A dataset per wave of requests would start the actors, and load the models, anew for each.) One row is
-one task of an actor and one block of answers: what dies with an actor is asked again by Ray, row by row.
+an answered one comes back, so that work in flight is bounded, a budget may end the run early, and the actors load
+their models once. (A dataset per wave of requests would start them anew for each.) One row is one task of an actor and
+one block of answers: what dies with an actor is asked again by Ray, row by row.
 """
 
 import asyncio
 import itertools
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -39,7 +39,7 @@ class RayEngine:
         self.model = local.model
         self.fixed_batches = local.fixed_batches
         self._per_actor = AHEAD if local.fixed_batches else THREADS  # rows
-        self._started_here = False
+        self._pool: tuple[Any, Generator[dict[str, Any], None, None]] | None = None  # feed, rows of results
 
     def __enter__(self) -> "RayEngine":
         return self
@@ -58,13 +58,15 @@ class RayEngine:
         return self._local.plan(requests)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here is shut down with all its actors."""
+        """End the actors. A cluster that was started here serves the next teacher and ends with the process."""
         self._local.close()
-        if self._started_here:
-            import ray
-
-            ray.shutdown()
-            self._started_here = False
+        if self._pool is not None:
+            feed, results = self._pool
+            feed.end.remote()
+            with suppress(Exception):  # every answer is here; a cluster that has gone meanwhile is no fault
+                for _ in results:  # none: Ray then lets the actors end by themselves, and they close their engines
+                    pass
+            self._drop()
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request; batches are pulled as answers come in and have been taken by the caller.
@@ -72,37 +74,62 @@ class RayEngine:
         Raises:
             EngineError: no cluster, no node that an actor fits on, or a fault in an actor.
         """
-        rows = _rows(batches, 1 if self.fixed_batches else GROUP)
-        first = dict(itertools.islice(rows, self._settings.replicas * self._per_actor))
+        rows = self._rows(batches)
+        first = list(itertools.islice(rows, self._settings.replicas * self._per_actor))
         if not first:
             return
-        ray, started = ray_cluster.connect(self._settings.address)
-        self._started_here = self._started_here or started
+        feed, results = self._pool = self._pool or self._start()
+        try:
+            feed.put.remote(first)
+            in_flight = len(first)
+            while in_flight:
+                found = next(results)
+                yield from _read_result(found["result"])
+                more = list(itertools.islice(rows, 1))
+                feed.put.remote(more, found["index"])
+                in_flight += len(more) - 1
+        except BaseException as error:  # what is in flight would come out of the next call
+            self._drop()
+            import ray
+
+            if isinstance(error, ray.exceptions.RayError):
+                cause = getattr(error, "cause", None) or error
+                raise EngineError(
+                    f"Ray gave up on the teacher `{self.model}`: {reason(cause)}; see Ray's logs on the node of the "
+                    "actor (/tmp/ray/session_latest/logs), then run again: every answer that came in is kept"
+                ) from None
+            raise
+
+    def _rows(self, batches: Iterable[Batch]) -> Iterator[bytes]:
+        """Rows of one batch, or, where a batch is one request, of several."""
+        remaining = iter(batches)
+        while row := list(itertools.islice(remaining, 1 if self.fixed_batches else GROUP)):
+            yield pickle.dumps(row)
+
+    def _start(self) -> tuple[Any, Generator[dict[str, Any], None, None]]:
+        """Start the pool, which lives until `close` however often `generate` is called."""
+        ray = ray_cluster.connect(self._settings.address)
         ray_cluster.check_room(ray, self._settings)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         feed = ray.remote(num_cpus=0, scheduling_strategy=here)(Feed).remote()
-        feed.put.remote(first)
-        try:
-            dataset = self._dataset(ray, feed, replicas=min(self._settings.replicas, len(first)))
-            for bundle in dataset.iter_internal_ref_bundles():  # iter_batches would hold each back for the next
-                for entry in bundle.blocks:
-                    for found in ray.get(entry.ref).to_pylist():
-                        yield from _results(found["result"])
-                        feed.put.remote(dict(itertools.islice(rows, 1)), found["index"])
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            raise EngineError(
-                f"Ray gave up on the teacher `{self.model}`: {reason(cause)}; see Ray's logs on the node of the actor "
-                "(/tmp/ray/session_latest/logs), then run again: every answer that came in is kept"
-            ) from None
-        finally:
+        return feed, _results(ray, self._dataset(ray, feed))
+
+    def _drop(self) -> None:
+        """Let go of the pool, whatever it does."""
+        if self._pool is not None:
+            import ray
+
+            feed, results = self._pool
+            self._pool = None
+            results.close()
             ray.kill(feed)
 
-    def _dataset(self, ray: Any, feed: Any, replicas: int) -> Any:
+    def _dataset(self, ray: Any, feed: Any) -> Any:
         """A lazy dataset: one task that reads the feed, and the pool of actors."""
         threads = 1 if self.fixed_batches else THREADS
+        replicas = self._settings.replicas
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # byte, that is to say: no row waits for another one to fill its block
@@ -137,15 +164,20 @@ class Feed:
         self._ended = False
         self._changed = asyncio.Condition()
 
-    async def put(self, rows: Mapping[int, bytes], answered: int | None = None) -> None:
-        """Take in the next rows; no rows, no more work."""
+    async def put(self, rows: Sequence[bytes], answered: int | None = None) -> None:
+        """Take in the next rows in the place of one that is answered."""
         async with self._changed:
             if answered is not None:
                 self._rows.pop(answered, None)
                 self._begun.pop(answered, None)
-            self._rows.update(rows)
+            self._rows.update(enumerate(rows, start=self._count))
             self._count += len(rows)
-            self._ended = self._ended or not rows
+            self._changed.notify_all()
+
+    async def end(self) -> None:
+        """No more rows will come."""
+        async with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     async def take(self, index: int) -> bytes | None:
@@ -215,17 +247,14 @@ def _read(_: Mapping[str, Any], feed: Any) -> Iterator[dict[str, Any]]:
         yield {"index": [index], "batches": [batches]}
 
 
-def _rows(batches: Iterable[Batch], size: int) -> Iterator[tuple[int, bytes]]:
-    """Numbered rows of `size` batches."""
-    remaining = iter(batches)
-    for index in itertools.count():
-        row = list(itertools.islice(remaining, size))
-        if not row:
-            return
-        yield index, pickle.dumps(row)
+def _results(ray: Any, dataset: Any) -> Generator[dict[str, Any], None, None]:
+    """What the actors return, each row as soon as it is done: iter_batches would hold it back for the next."""
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield from ray.get(entry.ref).to_pylist()
 
 
-def _results(pickled: bytes) -> Iterator[list[Answer]]:
+def _read_result(pickled: bytes) -> Iterator[list[Answer]]:
     result: list[list[Answer]] | PersynError = pickle.loads(pickled)
     if isinstance(result, PersynError):
         raise result

@@ -18,8 +18,8 @@ CONNECT_S = 10.0
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # of the terminal and of telemetry
 
 
-def connect(address: str | None) -> tuple[Any, bool]:
-    """The module `ray`, connected (None: to a cluster that is started here), and whether this call has done that.
+def connect(address: str | None) -> Any:
+    """The module `ray`, connected; None: to a cluster that is started here and ends with this process.
 
     Raises:
         EngineError: there is no cluster, or it cannot be used.
@@ -27,7 +27,7 @@ def connect(address: str | None) -> tuple[Any, bool]:
     ray = require("ray", extra="ray", feature="`generate.executor`")
     require("ray.data", extra="ray", feature="`generate.executor`")
     if ray.is_initialized():
-        return ray, False
+        return ray
     if address is not None:
         _check_address(address)
     try:
@@ -35,8 +35,14 @@ def connect(address: str | None) -> tuple[Any, bool]:
             options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
             ray.init(address=address or "local", **options)
     except Exception as error:  # noqa: BLE001  # ConnectionError, RuntimeError, ValueError: other versions, ports
-        raise _no_cluster(address, reason(error)) from None
-    return ray, True
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # Ray's own words hide it
+        if "AuthenticationError" in str(cause):
+            raise EngineError(
+                f"the Ray cluster at {address} wants a token (`generate.executor.address`); set RAY_AUTH_MODE=token, "
+                "and RAY_AUTH_TOKEN where ~/.ray/auth_token does not hold it, or use `address: auto` on a node of it"
+            ) from None
+        raise _no_cluster(address, reason(cause)) from None
+    return ray
 
 
 def check_room(ray: Any, settings: RaySettings) -> None:
@@ -58,6 +64,7 @@ def _quiet() -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.data").handlers = [logging.NullHandler()]
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # few requests need few
     sys.stderr.flush()
     terminal = os.dup(2)
     with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
