@@ -102,7 +102,9 @@ class Strategy(Strict):
     base: str | None = None  # reassign: name of the strategy whose assignments are changed
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
-    per_prompt: int = Field(default=1, ge=1)  # routed kinds: the best k by router score answer, the best reward is kept
+    per_prompt: int = Field(
+        default=1, ge=1
+    )  # routed kinds: the best k by router score answer, the best reward is kept
     escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
 
     @model_validator(mode="before")
@@ -166,15 +168,16 @@ class Recipe(Strict):
                     raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
             if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate):
                 raise ValueError(
-                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt` and `escalate` "
-                    f"go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
+                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt` and "
+                    f"`escalate` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
                 )
             if strategy.per_prompt > 1 and strategy.escalate:
                 raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")
-            if strategy.per_prompt + strategy.escalate > len(pool):
+            most = strategy.per_prompt + strategy.escalate
+            if most > len(pool):
                 raise ValueError(
-                    f"strategy `{strategy.name}` asks for {strategy.per_prompt + strategy.escalate} teachers per prompt, "
-                    f"the pool holds {len(pool)}; lower `per_prompt` or `escalate`"
+                    f"strategy `{strategy.name}` asks for {most} teachers per prompt, the pool holds {len(pool)}; "
+                    "lower `per_prompt` or `escalate`"
                 )
             if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
                 raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")

@@ -160,7 +160,9 @@ RESPONSES = Schema(
         Column(name="quality", dtype="float64", meaning="quality imported with the response", nullable=True),
         Column(name="selected", dtype="bool", meaning="the one sample of its cell that is scored and trained on"),
         Column(
-            name="round", dtype="int64", meaning="0: assigned; k: the k-th teacher tried where no earlier one was right"
+            name="round",
+            dtype="int64",
+            meaning="0: assigned; k: the k-th teacher tried where no earlier one was right",
         ),
         Column(name="status", dtype="string", meaning="ok or error"),
         Column(name="error", dtype="string", meaning="why, where status is error", nullable=True),

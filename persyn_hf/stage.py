@@ -45,6 +45,9 @@ class Limits:
     max_cost: float | None = None
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a stage is given beside its settings and inputs."""
@@ -53,7 +56,7 @@ class Context:
     work_dir: Path  # private to this step and kept until its artifact is stored: what a killed run left is still there
     journal: Path | None = None  # sqlite file shared by all `generate` steps of a store
     recipe: str = ""  # NAMESPACE/NAME: who pays for what is new in the journal
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None
     progress: Progress = field(default_factory=Silent)

@@ -104,7 +104,12 @@ def is_actor(child: psutil.Process) -> bool:
 
 
 def disturb(
-    path: Path, store: Path, kills: int, is_victim: Callable[[psutil.Process], bool], seconds: float, rng: random.Random
+    path: Path,
+    store: Path,
+    kills: int,
+    is_victim: Callable[[psutil.Process], bool],
+    seconds: float,
+    rng: random.Random,
 ) -> dict[str, tuple[str, str | None]]:
     """Kill the run, or a child of it that is a victim, `kills` times, then let it finish.
 

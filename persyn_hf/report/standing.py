@@ -32,7 +32,7 @@ def standing(state_dir: Path) -> Standing | None:
         lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
         rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if state.get("per_second") else ""
         lines.append(f"{state['what']}: {state['done']} of {state['total'] or 'unknown'}{rate}")
-    if state["error"] if "error" in state else False:
+    if state.get("error"):
         lines.append(f"{'stopped' if state['state'] == 'stopped' else 'error'}: {state['error']}")
     tables = [_teachers(state)] if state["teachers"] else []
     journal = state_dir / "journal.sqlite"

@@ -17,7 +17,7 @@ from persyn_hf.runner.fingerprint import check_paths, code_version, covered_sett
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.schemas import ModelSchema, Schema
-from persyn_hf.stage import Context, Limits, Progress, Result
+from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.local import Store, Stored
 
 
@@ -47,7 +47,7 @@ class Done:
     started: bool = False  # a killed run left work behind
 
 
-def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = Limits()) -> list[Done]:
+def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = NO_LIMITS) -> list[Done]:
     """Run all steps in order under the store's lock; steps whose fingerprint is stored are reused.
 
     Raises:

@@ -4,26 +4,21 @@ A prompt without text, a second copy of a prompt and, where references are neede
 left out and counted, never mended.
 """
 
-import csv
 import hashlib
 import itertools
-import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.harness import final_answer
+from persyn_hf.backends.tables import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
-
-
-if TYPE_CHECKING:
-    pass
 
 
 INPUTS: dict[str, Any] = {}
@@ -92,79 +87,24 @@ def run(settings: Settings, context: Context) -> Result:
 
 
 def _read(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Rows of the source, its columns checked against the first hundred."""
-    rows = _read_hub(settings) if settings.path is None else _read_file(Path(settings.path))
-    source = settings.path or settings.dataset
-    head = list(itertools.islice(rows, 100))
-    if not head:
+    """Rows of the source; a column that it does not have is refused."""
+    source = settings.path or str(settings.dataset)
+
+    def choose(known: Sequence[str]) -> set[str]:
+        columns = settings.columns.model_dump(exclude_none=True)
+        for key, column in columns.items():
+            if column not in known:
+                raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
+        return set(columns.values())
+
+    if settings.path is not None:
+        rows = rows_of_file(Path(settings.path), "prompts", choose)
+    else:
+        rows = rows_of_dataset(source, settings.config, settings.revision, settings.source_split, "prompts", choose)
+    first = next(rows, None)
+    if first is None:
         raise InputError(f"{source} holds no rows; `prompts` needs at least one")
-    known = list(dict.fromkeys(key for row in head for key in row))
-    for key, column in settings.columns.model_dump().items():
-        if column is not None and column not in known:
-            raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
-    return itertools.islice(itertools.chain(head, rows), settings.limit)
-
-
-def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file, one at a time (a .json file, which is one value, is read whole)."""
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: `prompts.path` must end in {', '.join(readers)}, found `{path.suffix}`")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file; `prompts.path` must name a file")
-    try:
-        for row in readers[path.suffix](path):
-            if not isinstance(row, dict):
-                raise ValueError(f"a row is {type(row).__name__}, not an object with named columns")
-            yield row
-    except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
-        raise InputError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}") from None
-
-
-def _read_jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error}") from None
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(rows, list):
-        raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
-    yield from rows
-
-
-def _read_csv(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _read_parquet(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-
-
-def _read_hub(settings: Settings) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(
-            settings.dataset, settings.config, revision=settings.revision, split=settings.source_split
-        )
-    except (ValueError, OSError) as error:  # not found, no such config or split, no network: all are one of these
-        raise InputError(
-            f"the dataset {settings.dataset} cannot be loaded: {' '.join(str(error).split())}; "
-            "check `prompts.dataset`, `config`, `revision` and `source_split`"
-        ) from None
-    yield from dataset
+    return itertools.islice(itertools.chain([first], rows), settings.limit)
 
 
 def _clean(

@@ -273,7 +273,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             read(tmp_path / name)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
-    assert said("t.txt") == "t.txt: `generate.path` must end in .parquet, .jsonl, .csv, found `.txt`"
+    assert said("t.txt") == "t.txt: `generate.path` must end in .parquet, .jsonl, .json, .csv, found `.txt`"
     assert said("t.csv") == "t.csv does not exist or is no file; `generate.path` must name the table of responses"
     assert said("b.parquet", b"no parquet").startswith("b.parquet cannot be read as .parquet: Parquet magic bytes not")
     assert said("b.jsonl", b'{"prompt": 1}\n{]') == (

@@ -1,4 +1,4 @@
-"""What is asked again, and what is not: reruns, appended teachers and prompts, early stop, escalation. Calls counted."""
+"""What is asked again and what is not: reruns, what is appended, early stop, escalation, limits. Calls are counted."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from persyn_hf.errors import BudgetReached, RecipeError
 from persyn_hf.recipe import Price, Teacher, load_recipe, read_section
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
-from persyn_hf.stage import Context, Limits, Result
+from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
 from persyn_hf.stages import generate, prompts
 
 
@@ -83,7 +83,7 @@ def run(
     teachers: tuple[Teacher, ...],
     asked: Dataset,
     scores: list[float] | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     **changes: Any,
 ) -> Result:
     context = Context(seed=0, work_dir=folder, teachers=teachers, limits=limits, recipe="tests/again")

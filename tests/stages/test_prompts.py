@@ -164,14 +164,14 @@ def test_too_few_prompts(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "cannot be read as .jsonl: line 2: Expecting value"),
-        ("p.jsonl", '["a"]\n', "cannot be read as .jsonl: a row is list, not an object with named columns"),
+        ("p.jsonl", '["a"]\n', "cannot be read as .jsonl: line 1 is list, not an object"),
         ("p.jsonl", "\n\n", "holds no rows; `prompts` needs at least one"),
         ("p.csv", "prompt\n", "holds no rows"),
         ("p.jsonl", '{"promt": "a", "b": 1}\n', "no column `prompt` for `columns.prompt`, did you mean `promt`?"),
         ("p.jsonl", '{"prompt": " "}\n', "gives no usable prompt (read 1, empty 1)"),
         ("p.json", '{"prompt": "a"}', "it holds one dict, needed is a list of rows"),
         ("p.parquet", "no parquet", "cannot be read as .parquet: "),
-        ("p.txt", "a", "must end in .jsonl, .json, .csv, .parquet, found `.txt`"),
+        ("p.txt", "a", "must end in .parquet, .jsonl, .json, .csv, found `.txt`"),
         ("p.jsonl", None, "does not exist or is no file"),
     ],
 )  # fmt: skip
@@ -188,7 +188,7 @@ def test_bad_bytes_and_bad_dataset(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "\xff"}\n')
     with pytest.raises(InputError, match=r"cannot be read as .jsonl: .*utf-8"):
         run(tmp_path, path=str(tmp_path / "p.jsonl"))
-    with pytest.raises(InputError, match=r"the dataset no-one/nothing cannot be loaded: .*; check `prompts.dataset`"):
+    with pytest.raises(InputError, match=r"the dataset no-one/nothing cannot be read: .*; check `prompts.dataset`"):
         run(tmp_path, dataset="no-one/nothing")
 
 

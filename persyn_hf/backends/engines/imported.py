@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import model_validator
 
 from persyn_hf.backends.chat import split_reasoning
-from persyn_hf.backends.engines.import_rows import Choose, rows_of_dataset, rows_of_file
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.journal import Entry
+from persyn_hf.backends.tables import Choose, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe import MANY, Strict, Teacher, nearest
 from persyn_hf.schemas import prompt_id
@@ -103,8 +103,9 @@ def read_responses(
 
 def _rows(settings: ImportSettings, choose: Choose) -> Iterator[dict[str, Any]]:
     if settings.path is not None:
-        return rows_of_file(Path(settings.path), choose)
-    return rows_of_dataset(str(settings.dataset), settings.config, settings.revision, settings.source_split, choose)
+        return rows_of_file(Path(settings.path), "generate", choose)
+    source = str(settings.dataset), settings.config, settings.revision, settings.source_split
+    return rows_of_dataset(*source, "generate", choose)
 
 
 class _Long:

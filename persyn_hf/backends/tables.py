@@ -1,4 +1,4 @@
-"""Rows of a table of responses, one at a time: a file (parquet, JSONL, CSV) or a dataset of the Hub."""
+"""Rows of a table of the user's, one at a time: a file (parquet, JSONL, JSON, CSV) or a dataset of the Hub."""
 
 import csv
 import json
@@ -15,13 +15,13 @@ HEAD = 100  # rows that say which columns there are, where nothing else does; a 
 Choose = Callable[[Sequence[str]], Collection[str]]  # columns there are -> columns to read
 
 
-def rows_of_file(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
-    """Rows with at least the columns that `choose` picks of those there are."""
-    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str, Any]]:
+    """Rows with at least the columns that `choose` picks of all; `section` of the recipe names the file."""
+    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
     if path.suffix not in readers:
-        raise InputError(f"{path}: `generate.path` must end in {', '.join(readers)}, found `{path.suffix}`")
+        raise InputError(f"{path}: `{section}.path` must end in {', '.join(readers)}, found `{path.suffix}`")
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file; `generate.path` must name the table of responses")
+        raise InputError(f"{path} does not exist or is no file; `{section}.path` must name a file")
     try:
         yield from readers[path.suffix](path, choose)
     except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
@@ -29,7 +29,7 @@ def rows_of_file(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 
 
 def rows_of_dataset(
-    dataset: str, config: str | None, revision: str | None, split: str, choose: Choose
+    dataset: str, config: str | None, revision: str | None, split: str, section: str, choose: Choose
 ) -> Iterator[dict[str, Any]]:
     """Likewise, downloaded as it is read."""
     from datasets import load_dataset
@@ -43,7 +43,7 @@ def rows_of_dataset(
     except (ValueError, OSError) as error:  # not found, no such config or split, no network: all are one of these
         raise InputError(
             f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; "
-            "check `generate.dataset`, `config`, `revision` and `source_split`"
+            f"check `{section}.dataset`, `config`, `revision` and `source_split`"
         ) from None
 
 
@@ -59,6 +59,17 @@ def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         yield from _rows_as_found(_json_objects(file), choose)
+
+
+def _json_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    """One value, so it is read whole."""
+    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(rows, list):
+        raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is {type(row).__name__}, not an object")
+    yield from _rows_as_found(iter(rows), choose)
 
 
 def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
