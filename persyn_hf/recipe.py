@@ -102,9 +102,7 @@ class Strategy(Strict):
     base: str | None = None  # reassign: name of the strategy whose assignments are changed
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
-    per_prompt: int = Field(
-        default=1, ge=1
-    )  # routed kinds: the best k by router score answer, the best reward is kept
+    per_prompt: int = Field(default=1, ge=1)  # routed kinds: the k best-scored answer, the best reward is kept
     escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
 
     @model_validator(mode="before")
