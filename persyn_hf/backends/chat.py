@@ -3,7 +3,9 @@
 Teachers and students are loaded offline-first, without remote code and from safetensors only.
 """
 
+import ctypes
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model")  # weights, configs, tokenizer, template
 TINY = 5e6  # parameters
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1 << 30  # of malloc.h
 CONTENT = "c0ntent"  # stands for an answer when the end of a turn is looked up
 
 
@@ -68,6 +71,8 @@ def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) 
     _check_folder(model)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
     try:
         with no_bars(when=Path(model).is_dir()):  # a download keeps its own
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
@@ -80,6 +85,20 @@ def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) 
         return loaded.to(device).eval()
     except Exception as error:  # noqa: BLE001  # as above; also out of memory
         raise EngineError(f"the model `{model}` cannot be loaded: {reason(error)}") from None
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor instead of returning it to the kernel.
+
+    A KV cache grows by being copied at every step; getting its pages anew each time takes half of the time on a CPU
+    (measured in bench/generation.py: 2.1 times as fast).
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 @contextmanager
