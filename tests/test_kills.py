@@ -14,8 +14,13 @@ import psutil
 import pytest
 import yaml
 
-from persyn_hf.schemas import RESPONSES
-from persyn_hf.store.local import Store
+
+sys.path.insert(0, str(Path(__file__).parent / "backends"))  # wide_heads.py
+
+from wide_heads import widen  # noqa: E402
+
+from persyn_hf.schemas import RESPONSES  # noqa: E402
+from persyn_hf.store.local import Store  # noqa: E402
 
 
 DRIVER = """
@@ -35,13 +40,14 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def recipe(folder: Path, root: Path, **generate: object) -> Path:
+def recipe(folder: Path, root: Path, teachers: tuple[Path, ...] = (), **generate: object) -> Path:
     """Two teachers of the zoo answer 40 questions, 2 samples each."""
     zoo = root / "recipes" / "tiny" / "zoo"
+    teachers = teachers or (zoo / "qwen-gen", zoo / "mistral-eq")
     values = {
         "name": "kills",
         "until": "score",
-        "teachers": [{"name": n, "model": str(zoo / n)} for n in ("qwen-gen", "mistral-eq")],
+        "teachers": [{"name": model.name, "model": str(model)} for model in teachers],
         "students": [{"name": "s", "model": str(zoo / "qwen-student")}],
         "prompts": {
             "path": str(root / "recipes" / "tiny" / "prompts.jsonl"),
@@ -157,8 +163,10 @@ def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_with_vllm_every_key_is_there_once_and_what_was_journalled_stays(tmp_path: Path, root: Path) -> None:
-    settings = {"concurrency": 2, "args": ["--enforce-eager", "--max-model-len", "256"]}
-    path = recipe(tmp_path, root, engine="vllm", vllm=settings)
+    args = ["--enforce-eager", "--no-enable-chunked-prefill", "--max-model-len", "256"]
+    zoo = root / "recipes" / "tiny" / "zoo"
+    teachers = (zoo / "llama-long", widen(zoo / "mistral-eq", tmp_path / "mistral-eq"))
+    path = recipe(tmp_path, root, teachers, engine="vllm", vllm={"concurrency": 2, "args": args})
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     before = disturb(path, tmp_path / "store", 20, is_vllm, 75, random.Random(0))
     store = Store(tmp_path / "store")

@@ -105,6 +105,7 @@ def open_file(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 32000")  # pages: to rewrite those of the index less often
+        db.execute("PRAGMA cache_size = -16384")  # KiB: the upper pages of the index stay in memory
         if found < FORMAT:
             _bring_up_to_date(db, found)
     except BaseException:
