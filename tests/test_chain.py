@@ -147,7 +147,7 @@ def test_report_says_what_the_artifacts_hold(
 def test_status_list_and_show(undisturbed: tuple[Path, float], capsys: pytest.CaptureFixture[str]) -> None:
     store = ["--store", str(undisturbed[0])]
     assert main(["status", *store]) == 0
-    assert capsys.readouterr().out.startswith("finished, process ")
+    assert capsys.readouterr().out.startswith("tiny/smoke: finished, process ")
     assert main(["artifacts", "ls", *store]) == 0
     assert "tiny/smoke-router-qwen-student@v1" in capsys.readouterr().out
     assert main(["artifacts", "show", "tiny/smoke-student-qwen-student-car@v1", *store]) == 0

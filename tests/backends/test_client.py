@@ -223,6 +223,7 @@ def test_a_caller_who_stops_early_cancels_what_is_in_flight(server: OpenAIServer
     client = connect(server.url, concurrency=4, max_concurrency=4)
     answers = client.answers(make_request(str(number)) for number in range(10))
     assert [answer.request.prompt_id for answer in next(answers)] == ["0"]
+    assert wait_until(lambda: len(server.bodies) == 4)
     answers.close()
     assert wait_until(lambda: server.in_flight == 0) and server.cut_by_client == 3
     server.behaviour = lambda text, times: Response()

@@ -88,7 +88,6 @@ def check_equal(ours: VllmEngine, model: Path, questions: list[str], sampling: S
         for question in different:
             gap = first_gap(reference, wanted[question], found[question])
             assert gap < NEAR_TIE, f"{question}: {gap} nats between {found[question]} and {wanted[question]}"
-    print(f"{len(different)} of {len(questions)} answers differ")
     assert len(different) <= 0.01 * len(questions)
     assert all(found[q].num_prompt_tokens == wanted[q].request.prompt.num_tokens for q in questions)
 
