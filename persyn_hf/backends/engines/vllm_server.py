@@ -3,6 +3,7 @@
 A process for each teacher is the only unloading that frees the GPU whatever happened in it.
 """
 
+import contextlib
 import http.client
 import importlib.util
 import os
@@ -61,14 +62,14 @@ class VllmServer:
 
     def recover(self, url: str) -> None:
         """Start again, on the same port, where the server has died; after too many times that is the end."""
-        if self._is_up():
-            return
-        if self._restarts >= self._max_restarts:
-            raise EngineError(
-                self._sentence(f"died and `generate.vllm.max_restarts` ({self._max_restarts}) is used up")
-            )
-        self._restarts += 1
-        self._launch()
+        while not self._is_up():
+            if self._restarts >= self._max_restarts:
+                raise EngineError(
+                    self._sentence(f"died and `generate.vllm.max_restarts` ({self._max_restarts}) is used up")
+                )
+            self._restarts += 1
+            with contextlib.suppress(EngineError):  # what died may die again as it starts: it counts as one time more
+                self._launch()
 
     def stop(self) -> None:
         """End the server with all of its children, and return when they are gone."""
