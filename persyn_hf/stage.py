@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """Where a stage tells how far it is."""
 
-    def start(self, what: str, total: int) -> None: ...
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        """`done`: what earlier runs have left; it counts for the total and not for the rate."""
 
     def advance(self, count: int = 1) -> None: ...
 
@@ -30,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that nobody sees."""
 
-    def start(self, what: str, total: int) -> None: ...
+    def start(self, what: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, count: int = 1) -> None: ...
 

@@ -47,7 +47,7 @@ class RunProgress:
             "what": None,
             "teachers": {},
         }
-        self._step_number, self._begun, self._written = 0, 0.0, 0.0
+        self._step_number, self._begun, self._written, self._before = 0, 0.0, 0.0, 0
         self._label = ""
 
     def __enter__(self) -> "RunProgress":
@@ -73,18 +73,19 @@ class RunProgress:
         """One line about a finished step, above the bars."""
         self._console.print(f"{self._label}: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, done: int = 0) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._begun = time.monotonic()
-        self._state |= {"what": what, "done": 0, "total": total}
-        self._task = self._bars.add_task(f"{self._label} · {what}", total=total or None, rate="")
+        self._before = done
+        self._state |= {"what": what, "done": done, "total": total, "per_second": None, "eta_s": None}
+        self._task = self._bars.add_task(f"{self._label} · {what}", total=total or None, completed=done, rate="")
         self._beat(force=True)
 
     def advance(self, count: int = 1) -> None:
         self._state["done"] += count
         seconds = time.monotonic() - self._begun
-        rate = self._state["done"] / seconds if seconds > 0 else 0.0
+        rate = (self._state["done"] - self._before) / seconds if seconds > 0 else 0.0
         left = max(0, self._state["total"] - self._state["done"])
         self._state |= {"per_second": round(rate, 2), "eta_s": round(left / rate) if rate else None}
         self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s")

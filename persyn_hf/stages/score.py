@@ -143,8 +143,7 @@ def _measure(
     keys = [_key(under, *pair) for pair in zip(conversations, responses, strict=True)]
     with Journal(context.journal or context.work_dir / "journal.sqlite") as journal:
         known = journal.recall(keys)
-        context.progress.start(f"score {student.name}", len(keys))
-        context.progress.advance(sum(key in known for key in keys))
+        context.progress.start(f"score {student.name}", len(keys), sum(key in known for key in keys))
         if len(known) < len(set(keys)):
 
             def done(rows: list[int], found: Likelihoods) -> None:

@@ -24,7 +24,7 @@ class Watch:
     def __init__(self) -> None:
         self.total = self.done = 0
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, done: int = 0) -> None:
         self.total = total
 
     def advance(self, count: int = 1) -> None:

@@ -298,7 +298,7 @@ class Ticks:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, done: int = 0) -> None:
         self.connection.send(what)
 
     def advance(self, count: int = 1) -> None:

@@ -68,8 +68,7 @@ def answer(
     step = _step(requests, batch_tokens, rerun_errors)
     todo = _todo(requests, engine, journal, step, rerun_errors)
     left = sum(len(batch) for batch in todo)
-    progress.start(f"generate {teacher}", len(requests))
-    progress.advance(len(requests) - left)
+    progress.start(f"generate {teacher}", len(requests), len(requests) - left)
     tally.add(len(requests) - left)
     errors: Counter[str] = Counter()
     new = 0
