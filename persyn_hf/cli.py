@@ -70,16 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
         )
+        sub.add_argument(
+            "--rerun",
+            action="append",
+            default=[],
+            choices=("truncated", "errors"),
+            help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
+        )
         return sub
 
     run = with_recipe(add("run", _run, "run a recipe; what is stored already is reused"))
-    run.add_argument(
-        "--rerun",
-        action="append",
-        default=[],
-        choices=("truncated", "errors"),
-        help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
-    )
     run.add_argument(
         "--max-generations", type=_positive(int), metavar="N", help="answers that the recipe asks for in all its runs"
     )
@@ -130,7 +130,8 @@ def _store(arguments: argparse.Namespace) -> Any:
 def _recipe(arguments: argparse.Namespace) -> Any:
     from persyn_hf.recipe import load_recipe
 
-    return load_recipe(arguments.recipe, arguments.set)
+    rerun = [f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}"] if arguments.rerun else []
+    return load_recipe(arguments.recipe, [*arguments.set, *rerun])
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -138,8 +139,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from persyn_hf.stage import Limits
 
     console, begun = _console(), time.monotonic()
-    if arguments.rerun:
-        arguments.set.append(f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}")
     recipe, store = _recipe(arguments), _store(arguments)
     limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
     done = run_recipe(recipe, store, console, limits)

@@ -34,6 +34,8 @@ STRATEGY_KINDS = (
 
 ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a trained router
 
+SUFFIXES = {"per_prompt": "top", "escalate": "escalate"}  # in the name of a strategy that has none of its own
+
 # Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
 PATH_KEYS = ("path", "fewshot_path", "chat_template")
 
@@ -111,7 +113,8 @@ class Strategy(Strict):
         if isinstance(value, str):
             value = {"kind": value}
         if isinstance(value, dict) and "kind" in value:
-            value = {"name": value["kind"], **value}
+            more = [f"-{word}{value[key]}" for key, word in SUFFIXES.items() if value.get(key)]
+            value = {"name": "".join([str(value["kind"]), *more]), **value}
         return value
 
     _name = field_validator("name")(_check_name)
@@ -214,7 +217,7 @@ def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
         return f"{'.'.join([where, *path[:-1]])}: unknown key `{path[-1]}`{nearest(path[-1], keys)}"
     if fault["type"] == "missing":
         return f"{'.'.join([where, *path[:-1]])}: the key `{path[-1]}` is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = re.sub(r" or instance of \w+", "", fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "value_error":
         return f"{dotted}: {message}"
     return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"

@@ -23,6 +23,8 @@ from persyn_hf.schemas import RESPONSES  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 
 
+Victim = Callable[[psutil.Process], bool]
+
 DRIVER = """
 import sys
 from persyn_hf.backends.engines import journalled
@@ -85,7 +87,7 @@ def journalled(store: Path) -> dict[str, tuple[str, str | None]]:
     return found
 
 
-def kill_child(process: "subprocess.Popen[bytes]", is_victim: Callable[[psutil.Process], bool]) -> bool:
+def kill_child(process: "subprocess.Popen[bytes]", is_victim: Victim) -> bool:
     """SIGKILL one child that is a victim; False: there is none (yet)."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -110,15 +112,11 @@ def is_actor(child: psutil.Process) -> bool:
 
 
 def disturb(
-    path: Path,
-    store: Path,
-    kills: int,
-    is_victim: Callable[[psutil.Process], bool],
-    seconds: float,
-    rng: random.Random,
+    path: Path, store: Path, kills: int, is_victim: Victim, seconds: float, rng: random.Random
 ) -> dict[str, tuple[str, str | None]]:
     """Kill the run, or a child of it that is a victim, `kills` times, then let it finish.
 
+    Every fourth kill comes at any moment of the start, the others some time after a new answer, at most `seconds`.
     Returns what was journalled before the last start. No request that is in the journal is ever sent again.
     """
     attempt, done = 0, 0
@@ -127,24 +125,29 @@ def disturb(
         log = store.parent / f"sent-{attempt}"
         process = start(path, store, log)
         attempt += 1
-        if done < kills:
-            until = time.monotonic() + rng.uniform(0.3, 1.0) * seconds
-            killed_child = False
-            while process.poll() is None and time.monotonic() < until:
-                time.sleep(0.1)
-                if not killed_child and rng.random() < 0.02 * done and kill_child(process, is_victim):
-                    killed_child, done = True, done + 1
-            if process.poll() is None:
+        killed_at_its_start = False
+        while done < kills and process.poll() is None:
+            early = done % 4 == 0
+            known = len(journalled(store))
+            until = time.monotonic() + rng.uniform(0, 15 if early else 120)
+            while process.poll() is None and time.monotonic() < until and (early or len(journalled(store)) == known):
+                time.sleep(0.05)
+            time.sleep(0 if early else rng.uniform(0, seconds))
+            if process.poll() is None and (rng.random() < 0.5 or not kill_child(process, is_victim)):
                 os.kill(process.pid, signal.SIGKILL)
-                done += 1
+                process.wait()
+            else:
+                killed_at_its_start = early
+            done += 1
         _, errors = process.communicate()
         sent = [key[:32] for key in log.read_text().split()] if log.exists() else []  # the journal keeps half a sha256
         assert not set(sent) & before.keys(), "a journalled request was sent again"
         assert before.items() <= journalled(store).items(), "an answer was lost or changed"
         if process.returncode == 0:
             return before
-        killed_at_its_start = b"before it was ready" in errors  # the first start is not tried again
-        assert process.returncode == -signal.SIGKILL or killed_at_its_start, errors.decode()
+        assert process.returncode == -signal.SIGKILL or (  # a first start is not tried again
+            killed_at_its_start and b"before it was ready" in errors
+        ), errors.decode()
 
 
 def digest(store: Path) -> str:
@@ -157,7 +160,7 @@ def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(tmp_path: Pat
     plain.mkdir()
     assert start(recipe(plain, root, batch_tokens=1200), plain / "store", plain / "log").wait() == 0
     path = recipe(tmp_path, root, batch_tokens=1200, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
-    disturb(path, tmp_path / "store", kills, is_actor, 25, random.Random(kills))
+    disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(kills))
     assert digest(tmp_path / "store") == digest(plain / "store")
 
 
@@ -169,7 +172,7 @@ def test_with_vllm_every_key_is_there_once_and_what_was_journalled_stays(tmp_pat
     teachers = (zoo / "llama-long", widen(zoo / "mistral-eq", tmp_path / "mistral-eq"))
     path = recipe(tmp_path, root, teachers, engine="vllm", vllm={"concurrency": 2, "args": args})
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    before = disturb(path, tmp_path / "store", 20, is_vllm, 75, random.Random(0))
+    before = disturb(path, tmp_path / "store", 20, is_vllm, 1, random.Random(0))
     store = Store(tmp_path / "store")
     rows = store.read_dataset(store.get("local/kills-responses@v1"))
     RESPONSES.check(rows, "responses")

@@ -119,7 +119,16 @@ def test_teachers_of_one_recipe_may_differ_in_engine_and_server(
             {"name": "elsewhere", "model": "elsewhere", "server": {"urls": [other.url], "api_key_env": None}},
             {"name": "here", "model": str(zoo / "gemma-terse"), "engine": "transformers"},
         ]
-        assert go(recipe, capsys, f"teachers={json.dumps(teachers)}", "prompts.calibration=5", "prompts.dev=1")[0] == 0
+        sets = (f"teachers={json.dumps(teachers)}", "prompts.calibration=5", "prompts.dev=1")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MY_KEY")
+            assert "MY_KEY, which is not set or empty" in fails(recipe, capsys, *sets)
+            assert not other.bodies, "told before another teacher has spent anything"
+        assert go(recipe, capsys, *sets)[0] == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MY_KEY")
+            again = (*sets, "generate.verify=none")  # another artifact of the same answers
+            assert go(recipe, capsys, *again)[0] == 0, "what is journalled needs no key"
         assert all("authorization" not in headers for headers in other.headers)
     rows = responses(recipe)
     assert {row["response"] for row in rows if row["teacher"] == "elsewhere"} == {"OTHER 7"}
@@ -193,7 +202,7 @@ def test_too_many_failed_rows_stop_the_run(
     message = fails(recipe, capsys)
     assert re.fullmatch(
         r"error: teacher `big`: \d+ of 60 responses failed, the bound `generate.max_error_rate` is 0.5; "
-        r"\d+ times: HTTP 422: no. Mend the cause, or raise the bound",
+        r"\d+ times: HTTP 422: no. Mend the cause and run again with --rerun errors, or raise the bound",
         message,
     )
 
@@ -213,12 +222,13 @@ def test_status_tells_of_a_run_from_elsewhere_and_after_a_kill(
     process = subprocess.Popen([*command, *limited], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     status = ["status", "--store", str(store)]
     deadline, shown = time.monotonic() + 60, ""
-    while time.monotonic() < deadline and not re.search(r"big +[1-5]\d +60 .* 2 x HTTP 400: not that one", shown):
+    while time.monotonic() < deadline and not re.search(r"big +[1-5]\d +60 .* 2\s", shown):
         time.sleep(0.3)
         if (store / ".persyn" / "status.json").exists():
             assert main(status) == 0
             shown = capsys.readouterr().out
     assert f"local/served: running, process {process.pid}, last sign " in shown
+    assert "\nbig: 2 x HTTP 400: not that one\n" in shown
     lines = {line.split()[0]: line.split() for line in shown.splitlines() if line.strip()}
     assert 0 < int(lines["big"][1]) < 60 and lines["small"][1:3] == ["0", "60"]
     process.kill()
@@ -232,6 +242,24 @@ def test_status_tells_of_a_run_from_elsewhere_and_after_a_kill(
     server.bodies.clear()
     assert main(["run", str(recipe), "--store", str(store)]) == 0
     assert len(server.bodies) == 120 - answered - 2, "what was journalled is not asked again"
+
+
+def test_a_run_warns_of_answers_that_cannot_be_trained_on(
+    recipe: Path, server: OpenAIServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def behave(text: str, times: int) -> Response:
+        if text.startswith("What is 17 "):
+            return Response(status=400, body={"error": {"message": "no"}})
+        return Response(body=completion("never ending", finish_reason="length"))
+
+    server.behaviour = behave
+    assert main(["run", str(recipe), "--store", str(recipe.parent / "store")]) == 0
+    said = capsys.readouterr().out
+    assert "warning: 3% of the answers of `big` failed; ask them again: --rerun errors" in said
+    assert (
+        "warning: 100% of the answers of `small` are cut off at 50 tokens and will not be trained on; ask them again: "
+        "--rerun truncated --set generate.max_tokens=200"
+    ) in said
 
 
 def test_sigterm_ends_like_ctrl_c(recipe: Path, server: OpenAIServer) -> None:

@@ -30,10 +30,13 @@ def standing(state_dir: Path) -> Standing | None:
     lines = [f"{state['recipe']}: {state['state']}, process {state['pid']}, last sign {age:.0f} s ago"]
     if state["step"]:
         lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
-        rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if state.get("per_second") else ""
-        lines.append(f"{state['what']}: {state['done']} of {state['total'] or 'unknown'}{rate}")
+        going = state["state"] == "running" and state.get("per_second")
+        rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if going else ""
+        if state["total"]:
+            lines.append(f"{state['what']}: {state['done']:,} of {state['total']:,}{rate}")
     if state.get("error"):
         lines.append(f"{'stopped' if state['state'] == 'stopped' else 'error'}: {state['error']}")
+    lines += [f"{name}: {_kinds(t['errors'])}" for name, t in state["teachers"].items() if t["errors"]]
     tables = [_teachers(state)] if state["teachers"] else []
     journal = state_dir / "journal.sqlite"
     spent = read_spent(journal, state["recipe"]) if journal.exists() else {}
@@ -43,7 +46,7 @@ def standing(state_dir: Path) -> Standing | None:
 def _teachers(state: Mapping[str, Any]) -> Table:
     rows = []
     for name, teacher in state["teachers"].items():
-        fresh = teacher["done"] - teacher["from"]
+        fresh = teacher["done"] - teacher["before"]
         seconds = teacher["updated"] - (teacher["begun"] or teacher["updated"])
         rate = fresh / seconds if fresh > 0 and seconds > 0 else None
         left = teacher["total"] - teacher["done"]
@@ -52,15 +55,15 @@ def _teachers(state: Mapping[str, Any]) -> Table:
                 name,
                 f"{teacher['done']:,}",
                 f"{teacher['total']:,}",
-                "" if rate is None else f"{rate:.2g}",
-                _time(left / rate) if rate and left else "",
-                _kinds(teacher["errors"]),
+                "" if rate is None else f"{rate:,.1f}",
+                _time(left / rate) if rate and left and state["state"] == "running" else "",
+                f"{sum(teacher['errors'].values()):,}",
             ]
         )
     return Table(
         name="teachers",
         title=f"Responses of step {state['step']}",
-        header=["teacher", "done", "of", "per second", "left", "errors of this run"],
+        header=["teacher", "done", "of", "per second", "left", "failed in this run"],
         rows=rows,
     )
 
@@ -74,14 +77,14 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
             f"{line.completion_tokens:,}",
             _time(line.seconds),
             f"{line.truncated:,}",
-            _kinds(line.errors),
+            f"{line.errors.total():,}",
         ]
         for name, line in spent.items()
     ]
     return Table(
         name="paid",
         title=f"Paid for by {recipe}, all its runs and steps",
-        header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "truncated", "errors"],
+        header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "cut off", "failed"],
         rows=rows,
     )
 
@@ -89,7 +92,7 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
 def _kinds(errors: Mapping[str, int]) -> str:
     """The commonest reasons, with their numbers."""
     most = sorted(errors.items(), key=lambda item: -item[1])
-    shown = [f"{number} x {reason[:60]}" for reason, number in most[:3]]
+    shown = [f"{number} x {reason}" for reason, number in most[:3]]
     rest = sum(number for _, number in most[3:])
     return "; ".join([*shown, f"{rest} others"] if rest else shown)
 

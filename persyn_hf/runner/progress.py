@@ -92,10 +92,7 @@ class RunProgress:
         self._beat()
 
     def tally(self, teacher: str, **numbers: Any) -> None:
-        """`begun` is when a teacher's turn came, so that its own rate can be told."""
-        known = self._state["teachers"].get(teacher, {"begun": None, "from": 0})
-        if known["begun"] is None and numbers["done"]:
-            known |= {"begun": time.time(), "from": numbers["done"]}
+        known = self._state["teachers"].get(teacher, {"begun": None, "before": 0})
         self._state["teachers"][teacher] = {**known, **numbers, "updated": time.time()}
         self._beat()
 

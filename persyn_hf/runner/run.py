@@ -37,6 +37,9 @@ PACKAGES = (
 )
 
 
+MANY_TRUNCATED = 0.05  # share of a teacher's answers that is worth a warning
+
+
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """A step and what is stored of it; `stored` is None where it has yet to run."""
@@ -69,6 +72,8 @@ def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = 
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=found is not None))
             progress.note(_one_line(artifact, reused=found is not None))
+            for hint in _hints(artifact):
+                progress.note(hint)
     return done
 
 
@@ -234,6 +239,21 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+
+
+def _hints(artifact: Stored) -> Iterator[str]:
+    """What of a teacher's answers is of no use for training, and the command that mends it."""
+    if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
+        return
+    limit = artifact.manifest.settings["max_tokens"]
+    for name, line in artifact.manifest.metrics["teachers"].items():
+        if line["errors"]:
+            yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"
+        if line["truncated"] >= MANY_TRUNCATED:
+            yield (
+                f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "
+                f"not be trained on; ask them again: --rerun truncated --set generate.max_tokens={4 * limit}"
+            )
 
 
 def _one_line(artifact: Stored, reused: bool) -> str:

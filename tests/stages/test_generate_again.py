@@ -276,13 +276,13 @@ def steps(tmp_path: Path, strategy: str) -> dict[str, Any]:
 def test_several_teachers_per_prompt_are_scored_before_they_are_mixed(tmp_path: Path) -> None:
     plain, top = (steps(tmp_path, text) for text in ("persyn", "{kind: persyn, per_prompt: 2}"))
     assert "rewards-s-persyn" not in plain
-    assert top["assignments-s-persyn"].settings.per_prompt == 2  # type: ignore[attr-defined]
-    assert top["rewards-s-persyn"].inputs == {"prompts": "prompts", "responses": "responses-s-persyn"}
-    assert top["sft-s-persyn"].inputs["pool_rewards"] == "rewards-s-persyn"
+    assert top["assignments-s-persyn-top2"].settings.per_prompt == 2  # type: ignore[attr-defined]
+    assert top["rewards-s-persyn-top2"].inputs == {"prompts": "prompts", "responses": "responses-s-persyn-top2"}
+    assert top["sft-s-persyn-top2"].inputs["pool_rewards"] == "rewards-s-persyn-top2"
     ablation = steps(tmp_path, "{kind: no_learnability, per_prompt: 2}")
-    assert ablation["rewards-s-no_learnability"].settings.alpha == 0  # type: ignore[attr-defined]
+    assert ablation["rewards-s-no_learnability-top2"].settings.alpha == 0  # type: ignore[attr-defined]
     escalated = steps(tmp_path, "{kind: persyn, escalate: 1}")
-    assert escalated["responses-s-persyn"].settings.escalate == 1  # type: ignore[attr-defined]
+    assert escalated["responses-s-persyn-escalate1"].settings.escalate == 1  # type: ignore[attr-defined]
     assert escalated["responses"].settings.escalate == 0  # type: ignore[attr-defined]
 
 
@@ -291,7 +291,7 @@ def test_several_teachers_per_prompt_are_scored_before_they_are_mixed(tmp_path: 
     [
         (
             "{kind: strong, escalate: 1}",
-            "strategy `strong` of kind strong has no router, and `per_prompt` and `escalate`",
+            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt` and `escalate`",
         ),
         ("{kind: persyn, per_prompt: 2, escalate: 1}", "sets `per_prompt` and `escalate`; choose one of the two"),
         ("{kind: persyn, per_prompt: 3}", "asks for 3 teachers per prompt, the pool holds 2; lower"),

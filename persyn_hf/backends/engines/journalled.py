@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,12 @@ class Tally:
     total: int
     done: int = 0
     errors: Counter[str] = field(default_factory=Counter)  # reason -> number, of this run
+
+    def begin(self, done: int) -> None:
+        """The teacher's turn has come; `done` it had before."""
+        self.done += done
+        now = {"begun": time.time(), "before": self.done}
+        self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors), **now)
 
     def add(self, done: int, errors: Sequence[str] = ()) -> None:
         self.done += done
@@ -69,7 +76,7 @@ def answer(
     todo = _todo(requests, engine, journal, step, rerun_errors)
     left = sum(len(batch) for batch in todo)
     progress.start(f"generate {teacher}", len(requests), len(requests) - left)
-    tally.add(len(requests) - left)
+    tally.begin(len(requests) - left)
     errors: Counter[str] = Counter()
     new = 0
     while todo:
@@ -85,8 +92,8 @@ def answer(
             arrived(answers)
             left -= len(answers)
             reasons = [found.error for found in answers if found.error is not None]
-            progress.advance(len(answers))
             tally.add(len(answers), reasons)
+            progress.advance(len(answers))
             errors.update(reasons)
             check_errors(errors, len(requests), teacher, max_error_rate)
         if not affordable.taken:
@@ -106,7 +113,8 @@ def check_errors(errors: Mapping[str, int], total: int, teacher: str, max_error_
         reason, times = found.most_common(1)[0]
         raise EngineError(
             f"teacher `{teacher}`: {found.total()} of {total} responses failed, the bound `generate.max_error_rate` "
-            f"is {max_error_rate}; {times} times: {reason}. Mend the cause, or raise the bound"
+            f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with --rerun errors, "
+            "or raise the bound"
         )
 
 

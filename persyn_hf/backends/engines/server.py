@@ -5,7 +5,6 @@ promise is the journal's: an answer that is there never changes.
 """
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -96,7 +95,7 @@ class ServerEngine:
                 self._client = Client(
                     self._name,
                     settings.urls,
-                    api_key=_api_key(settings.api_key_env),
+                    api_key=settings.api_key(),
                     extra=settings.extra,
                     concurrency=settings.concurrency,
                     max_concurrency=settings.max_concurrency,
@@ -122,17 +121,3 @@ def _check_extra(settings: ServerSettings) -> None:
                 f"`generate.server.extra` holds `{key}`: {value!r}, which `generate` sets; only null is allowed here "
                 "(the field is not sent; `max_completion_tokens: null` sends `max_tokens` under that name)"
             )
-
-
-def _api_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise RecipeError(
-            f"`generate.server.api_key_env` names the environment variable {variable}, which is not set or empty; "
-            f"set it: export {variable}=..."
-        )
-    if not (key.isascii() and key.isprintable()):
-        raise RecipeError(f"the environment variable {variable} holds no key: it has characters that no key has")
-    return key

@@ -1,9 +1,11 @@
 """What a recipe says about engines: `generate.server`, `generate.vllm`, `generate.executor`."""
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import Strict
 
 
@@ -20,6 +22,21 @@ class ServerSettings(Strict):
     # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
     # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    def api_key(self) -> str | None:
+        """The key that the environment holds; a variable that is missing is refused."""
+        variable = self.api_key_env
+        if variable is None:
+            return None
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise RecipeError(
+                f"`generate.server.api_key_env` names the environment variable {variable}, which is not set or empty; "
+                f"set it: export {variable}=..."
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise RecipeError(f"the environment variable {variable} holds no key: it has characters that no key has")
+        return key
 
 
 class VllmSettings(Strict):

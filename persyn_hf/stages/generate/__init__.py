@@ -59,6 +59,7 @@ def run(
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
             asking.expect(teacher, len(cells[teacher.name]))
+            asking.check_key(teacher, cells[teacher.name])
         for teacher in asked_of:
             asking.ask(teacher, cells[teacher.name], round=0)
         _escalate(settings, context, asking, prompts, assignments)

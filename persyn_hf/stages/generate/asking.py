@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 from persyn_hf.backends.engines import Answer, Engine, Request, Sampling, journalled, seed_from
 from persyn_hf.backends.engines.budget import Budget
-from persyn_hf.backends.engines.opening import open_engine
+from persyn_hf.backends.engines.opening import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, split_response, to_sample
 from persyn_hf.backends.grading import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.cost import money
+from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_gpus, num_samples
@@ -43,6 +44,7 @@ class Asking:
     def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader) -> None:
         self._settings, self._context = settings, context
         self._journal, self._grader = journal, grader
+        self._logs = journal.path.parent / "logs"
         self._prompts: dict[str, Prompt] = {}
         self.asked: dict[str, Asked] = {}
         self._budget = _budget(settings, context, journal)
@@ -54,6 +56,20 @@ class Asking:
         self.asked[teacher.name] = Asked(teacher=teacher, tally=tally)
         tally.add(0)
 
+    def check_key(self, teacher: Teacher, prompts: Sequence[Prompt]) -> None:
+        """Refuse a missing API key before another teacher spends hours; what is journalled needs none."""
+        options = engine_options(self._settings, teacher)
+        if options["kind"] != "server":
+            return
+        try:
+            options["server"].api_key()
+        except RecipeError:
+            with closing(open_local(log_dir=self._logs, **options)) as engine:
+                requests = [request for row in prompts for request in self._requests(engine, teacher, row)]
+            for some in _chunks(requests):
+                if len(self._journal.answered(request.key for request in some)) < len(some):
+                    raise
+
     def ask(self, teacher: Teacher, prompts: Sequence[Prompt], round: int) -> None:
         """Have the samples of these cells answered, all at once or, with `stop_when_correct`, while none is right."""
         if teacher.name not in self.asked:
@@ -61,8 +77,7 @@ class Asking:
         asked = self.asked[teacher.name]
         self._prompts |= {row["prompt_id"]: row for row in prompts}
         options = engine_options(self._settings, teacher)
-        logs = self._journal.path.parent / "logs"
-        with closing(open_engine(self._settings.executor, log_dir=logs, **options)) as engine:
+        with closing(open_engine(self._settings.executor, log_dir=self._logs, **options)) as engine:
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
             asked.rounds |= dict.fromkeys(fresh, round)

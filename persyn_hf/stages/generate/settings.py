@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends.chat import Dtype
 from persyn_hf.backends.engines.imported import ImportSettings
@@ -35,6 +35,11 @@ class Settings(ImportSettings):
     escalate: int = Field(default=0, ge=0)  # more teachers, best router score first, where no answer is right
     verify: Literal["math", "none"] = "math"
     verify_timeout_s: float = Field(default=5.0, gt=0)  # per response
+
+    @field_validator("rerun", mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
