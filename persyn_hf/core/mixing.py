@@ -9,6 +9,7 @@ from persyn_hf.core.conversations import full_response
 
 Row = Mapping[str, Any]
 
+CUT_OFF = ("length", "content_filter")  # finish reasons of text that does not end where the teacher would have
 DROP_REASONS = ("missing", "error", "truncated", "empty", "incorrect")
 
 
@@ -51,7 +52,7 @@ def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
         return "error"
     if not response["selected"]:
         return "missing"
-    if response["finish_reason"] == "length":
+    if response["finish_reason"] in CUT_OFF:
         return "truncated"
     if not response["response"].strip():
         return "empty"

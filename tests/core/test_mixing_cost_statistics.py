@@ -32,6 +32,7 @@ def response(prompt_id="p", teacher="a", text="4", **changes):
         ({"status": "error", "finish_reason": "error", "text": ""}, "error"),
         ({"selected": False}, "missing"),
         ({"finish_reason": "length"}, "truncated"),
+        ({"finish_reason": "content_filter"}, "truncated"),
         ({"text": " \n"}, "empty"),
         ({"is_correct": False}, "incorrect"),
     ],

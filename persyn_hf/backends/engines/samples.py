@@ -9,6 +9,7 @@ from typing import Any
 from persyn_hf.backends.chat import split_reasoning
 from persyn_hf.backends.engines import Answer, Request, seed_from
 from persyn_hf.backends.journal import Entry
+from persyn_hf.core.mixing import CUT_OFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Totals:
                 requested=1,
                 answered=answered,
                 errors=not answered,
-                truncated=answered and entry.finish_reason == "length",
+                truncated=answered and entry.finish_reason in CUT_OFF,
                 correct=sample.is_correct is True,
                 unjudged=answered and sample.is_correct is None,
                 judged_selected=sample.selected and sample.is_correct is not None,
