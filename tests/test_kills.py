@@ -42,8 +42,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def recipe(folder: Path, root: Path, teachers: tuple[Path, ...] = (), **generate: object) -> Path:
-    """Two teachers of the zoo answer 40 questions, 2 samples each."""
+def recipe(folder: Path, root: Path, teachers: tuple[Path, ...] = (), questions: int = 40, **generate: object) -> Path:
+    """Two teachers of the zoo answer so many questions, 2 samples each."""
     zoo = root / "recipes" / "tiny" / "zoo"
     teachers = teachers or (zoo / "qwen-gen", zoo / "mistral-eq")
     values = {
@@ -54,7 +54,7 @@ def recipe(folder: Path, root: Path, teachers: tuple[Path, ...] = (), **generate
         "prompts": {
             "path": str(root / "recipes" / "tiny" / "prompts.jsonl"),
             "columns": {"prompt": "question", "reference": "answer"},
-            "calibration": 30,
+            "calibration": questions - 10,
             "dev": 10,
             "pool": 10,
         },
@@ -133,17 +133,20 @@ def disturb(
             while process.poll() is None and time.monotonic() < until and (early or len(journalled(store)) == known):
                 time.sleep(0.05)
             time.sleep(0 if early else rng.uniform(0, seconds))
-            if process.poll() is None and (rng.random() < 0.5 or not kill_child(process, is_victim)):
+            if process.poll() is not None:
+                break
+            if rng.random() < 0.5 and kill_child(process, is_victim):
+                killed_at_its_start = early
+            else:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-            else:
-                killed_at_its_start = early
             done += 1
         _, errors = process.communicate()
         sent = [key[:32] for key in log.read_text().split()] if log.exists() else []  # the journal keeps half a sha256
         assert not set(sent) & before.keys(), "a journalled request was sent again"
         assert before.items() <= journalled(store).items(), "an answer was lost or changed"
         if process.returncode == 0:
+            assert done == kills, "the run was over before all kills"
             return before
         assert process.returncode == -signal.SIGKILL or (  # a first start is not tried again
             killed_at_its_start and b"before it was ready" in errors
@@ -158,8 +161,9 @@ def digest(store: Path) -> str:
 def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(tmp_path: Path, root: Path, kills: int) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
-    assert start(recipe(plain, root, batch_tokens=1200), plain / "store", plain / "log").wait() == 0
-    path = recipe(tmp_path, root, batch_tokens=1200, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
+    size = {"questions": 20 * kills, "batch_tokens": 300}  # small batches: the run must last
+    assert start(recipe(plain, root, **size), plain / "store", plain / "log").wait() == 0
+    path = recipe(tmp_path, root, **size, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
     disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(kills))
     assert digest(tmp_path / "store") == digest(plain / "store")
 
