@@ -136,7 +136,7 @@ def disturb(
             if process.poll() is not None:
                 break
             if rng.random() < 0.5 and kill_child(process, is_victim):
-                killed_at_its_start = early
+                killed_at_its_start = len(journalled(store)) == len(before)
             else:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
