@@ -135,14 +135,14 @@ def _recipe(arguments: argparse.Namespace) -> Any:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from persyn_hf.runner.run import run_recipe
+    from persyn_hf.runner.run import manifests_of, run_recipe
     from persyn_hf.stage import Limits
 
     console, begun = _console(), time.monotonic()
     recipe, store = _recipe(arguments), _store(arguments)
     limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
     done = run_recipe(recipe, store, console, limits)
-    for table in _tables(recipe, store, _manifests(recipe, store, done)):
+    for table in _tables(recipe, store, manifests_of(recipe, store, done)):
         console.print(table.rich())
     last = done[-1].stored
     new = sum(not item.reused for item in done)
@@ -154,19 +154,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _manifests(recipe: Any, store: Any, done: Any) -> dict[str, Any]:
-    """What is stored of a recipe, its pinned inputs included."""
-    pinned = {name: store.get(ref).manifest for name, ref in recipe.inputs.items()}
-    return pinned | {item.step.key: item.stored.manifest for item in done if item.stored is not None}
-
-
 def _tables(recipe: Any, store: Any, manifests: dict[str, Any]) -> list[Any]:
     from persyn_hf.backends.journal import read_spent
     from persyn_hf.report.summary import summary
 
-    journal = store.state_dir / "journal.sqlite"
-    spent = read_spent(journal, f"{recipe.namespace}/{recipe.name}") if journal.exists() else {}
-    return summary(recipe, manifests, spent)
+    return summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -183,10 +175,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.figures import write_figures
-    from persyn_hf.runner.run import look_up
+    from persyn_hf.runner.run import look_up, manifests_of
 
     recipe, store = _recipe(arguments), _store(arguments)
-    manifests = _manifests(recipe, store, look_up(recipe, store))
+    manifests = manifests_of(recipe, store, look_up(recipe, store))
     tables = _tables(recipe, store, manifests)
     if not tables:
         raise PersynError(f"nothing of {arguments.recipe} is stored yet: persyn run {arguments.recipe}")

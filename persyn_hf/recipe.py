@@ -146,6 +146,11 @@ class Recipe(Strict):
 
     _name = field_validator("name", "namespace")(_check_name)
 
+    @property
+    def full_name(self) -> str:
+        """NAMESPACE/NAME: in front of its artifacts' names, and who pays in the journal."""
+        return f"{self.namespace}/{self.name}"
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         for what, names in (

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from persyn_hf.backends import journal_file as file
-from persyn_hf.backends.engines import Answer, Batch, Request
+from persyn_hf.backends.engines import Answer, Batch, Request, well_formed
 from persyn_hf.errors import StoreError
 
 
@@ -220,7 +220,8 @@ class Journal:
         key, counted = file.stored(request.key), answer.num_prompt_tokens
         num_prompt_tokens = request.prompt.num_tokens if counted is None else counted
         numbers = (num_prompt_tokens, answer.num_tokens, float(answer.seconds))
-        text, reasoning, error = _text(answer.text), _text(answer.reasoning), _text(answer.error)
+        texts = (answer.text, answer.reasoning, answer.error)
+        text, reasoning, error = (None if part is None else well_formed(part) for part in texts)
         checksum = file.checksum(key, attempt, text, reasoning, answer.finish_reason, *numbers, error)
         asked = (file.stored(request.family), request.sampling.max_tokens, teacher, self.recipe)
         what = (request.prompt_id, request.model, request.sample_index, request.digest)
@@ -256,13 +257,6 @@ def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
         if reason is not None:
             found.errors[reason] = times
     return spent
-
-
-def _text(text: str | None) -> str | None:
-    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
-    if text is None or text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _check(values: Sequence[object], checksum: int, what: str) -> None:

@@ -23,7 +23,7 @@ def standing(state_dir: Path) -> Standing | None:
     heartbeat = state_dir / "status.json"
     if not heartbeat.exists():
         return None
-    state = json.loads(heartbeat.read_text())
+    state = {"recipe": "a run of an older version", "teachers": {}} | json.loads(heartbeat.read_text())
     if state["state"] == "running" and not _alive(state["pid"]):
         state["state"] = "killed (run the same command again to go on)"
     age = time.time() - state["updated"]
@@ -38,8 +38,7 @@ def standing(state_dir: Path) -> Standing | None:
         lines.append(f"{'stopped' if state['state'] == 'stopped' else 'error'}: {state['error']}")
     lines += [f"{name}: {_kinds(t['errors'])}" for name, t in state["teachers"].items() if t["errors"]]
     tables = [_teachers(state)] if state["teachers"] else []
-    journal = state_dir / "journal.sqlite"
-    spent = read_spent(journal, state["recipe"]) if journal.exists() else {}
+    spent = read_spent(state_dir / "journal.sqlite", state["recipe"])
     return Standing(lines, [*tables, *([_paid(state["recipe"], spent)] if spent else [])])
 
 

@@ -9,18 +9,17 @@ from persyn_hf.recipe import Recipe, Teacher
 from persyn_hf.report.forecast import Outlook
 from persyn_hf.report.results import teacher_costs
 from persyn_hf.runner.fingerprint import described
-from persyn_hf.runner.run import Done
+from persyn_hf.runner.run import Done, manifests_of
 from persyn_hf.stages import generate, prompts
 from persyn_hf.stages.generate.settings import num_samples
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import Manifest
 
 
-def look_ahead(recipe: Recipe, done: Sequence[Done], store: Store) -> Outlook:
+def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
     """Read the stored manifests, nothing else; no model is loaded."""
     states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
-    manifests = {name: store.get(ref).manifest for name, ref in recipe.inputs.items()}
-    manifests |= {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+    manifests = manifests_of(recipe, store, done)
     known: dict[str, Any] = {
         "recipe": recipe,
         "steps": [(item.step.key, item.step.stage, states[item.step.key]) for item in done],

@@ -19,6 +19,7 @@ from persyn_hf.runner.progress import RunProgress
 from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.local import Store, Stored
+from persyn_hf.store.manifest import Manifest
 
 
 PACKAGES = (
@@ -62,7 +63,7 @@ def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = 
     _check_prices(recipe, limits)
     done: list[Done] = []
     stored = _pinned(steps, store)
-    with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), _name(recipe)) as progress:
+    with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), recipe.full_name) as progress:
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
@@ -97,6 +98,12 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
     return done
 
 
+def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Manifest]:
+    """What is stored of a recipe, by the key of its step, its pinned inputs included."""
+    pinned = {name: store.get(ref).manifest for name, ref in recipe.inputs.items()}
+    return pinned | {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+
+
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
     """Name the first local file or folder of the recipe that is missing."""
     models: list[Teacher | Student] = [*recipe.teachers, *recipe.students]
@@ -122,12 +129,8 @@ def _pinned(steps: list[Step], store: Store) -> dict[str, Stored]:
     return {ref: store.get(ref) for step in steps for ref in step.inputs.values() if ref not in keys}
 
 
-def _name(recipe: Recipe) -> str:
-    return f"{recipe.namespace}/{recipe.name}"
-
-
 def _repo(recipe: Recipe, step: Step) -> str:
-    return f"{_name(recipe)}-{step.key}"
+    return f"{recipe.full_name}-{step.key}"
 
 
 def _work_dir(store: Store, print_of: str) -> Path:
@@ -166,7 +169,7 @@ def _run_step(
         seed=recipe.seed,
         work_dir=work_dir,
         journal=store.state_dir / "journal.sqlite",
-        recipe=_name(recipe),
+        recipe=recipe.full_name,
         limits=limits,
         teachers=step.teachers,
         student=step.student,

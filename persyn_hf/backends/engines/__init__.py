@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 
 Messages = Sequence[Mapping[str, str]]
@@ -77,7 +78,10 @@ class Answer:
 
 
 class Engine(Protocol):
-    """One loaded (or loadable) teacher; a context manager, so that its memory is free afterwards."""
+    """One loaded (or loadable) teacher; a context manager, so that its memory is free afterwards.
+
+    Engines derive from it: entering and leaving is the same for all.
+    """
 
     kind: str  # part of the request's digest
     model: str  # part of the request's key
@@ -98,6 +102,30 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")
+
+
+def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[str, str]]:
+    """What the teacher is shown, its system prompt in front unless there is one; nothing where nothing is asked."""
+    turns = list(messages)
+    if not turns or not turns[-1]["content"].strip():
+        return []
+    if system_prompt is not None and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": system_prompt})
+    return turns
+
+
+def well_formed(text: str) -> str:
+    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def seed_from(*parts: object) -> int:

@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import InferenceTimeoutError
 
-from persyn_hf.backends.engines import Request
+from persyn_hf.backends.engines import Request, well_formed
 from persyn_hf.errors import EngineError, RecipeError
 
 
@@ -236,17 +236,12 @@ def _reply(found: Any) -> Reply:
         raise TypeError("no text")
     usage = found.usage or {}
     return Reply(
-        text=_well_formed(content or ""),
-        reasoning=_well_formed(reasoning) if reasoning else None,
+        text=well_formed(content or ""),
+        reasoning=well_formed(reasoning) if reasoning else None,
         finish_reason=str(choice.finish_reason or "unknown"),
         num_tokens=int(usage.get("completion_tokens") or 0),
         num_prompt_tokens=None if usage.get("prompt_tokens") is None else int(usage["prompt_tokens"]),
     )
-
-
-def _well_formed(text: str) -> str:
-    """JSON may carry half a surrogate pair, where an emoji was cut; no file takes that."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _pause(header: str | None) -> float:

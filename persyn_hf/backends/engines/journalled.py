@@ -72,7 +72,7 @@ def answer(
         EngineError: the engine has failed, or too many requests have.
     """
     teacher, progress = tally.teacher, tally.progress
-    step = _step(requests, batch_tokens, rerun_errors)
+    step = _step(requests, batch_tokens, rerun_errors) if engine.fixed_batches else None
     todo = _todo(requests, engine, journal, step, rerun_errors)
     left = sum(len(batch) for batch in todo)
     progress.start(f"generate {teacher}", len(requests), len(requests) - left)
@@ -101,7 +101,7 @@ def answer(
         todo = todo[affordable.taken :]
     if left:
         raise EngineError(f"teacher `{teacher}`: its engine ended with {left} requests unanswered; run again")
-    if engine.fixed_batches:
+    if step is not None:
         journal.drop_plan(step)
     return new
 
@@ -123,23 +123,21 @@ def _step(requests: Sequence[Request], batch_tokens: int, rerun_errors: bool) ->
     return hashlib.sha256(json.dumps([keys, batch_tokens, rerun_errors]).encode()).hexdigest()
 
 
-def _todo(requests: Sequence[Request], engine: Engine, journal: Journal, step: str, rerun_errors: bool) -> list[Batch]:
+def _todo(
+    requests: Sequence[Request], engine: Engine, journal: Journal, step: str | None, rerun_errors: bool
+) -> list[Batch]:
     """Batches of what the journal has no answer to.
 
-    Where answers depend on their batch, the batches are fixed once, at the first start of the step: a resumed run
-    keeps to that plan, skips the batches that are done and does a cut one again whole.
+    Where answers depend on their batch (`step`), the batches are fixed once, at the first start of the step: a resumed
+    run keeps to that plan, skips the batches that are done and does a cut one again whole.
     """
     by_key = {request.key: request for request in requests}
-
-    def missing() -> list[Request]:
-        answered = journal.answered(by_key, errors=not rerun_errors)
-        return [request for key, request in by_key.items() if key not in answered]
-
-    if not engine.fixed_batches:
-        return engine.plan(missing())
-    plan = journal.plan(step, lambda: engine.plan(missing()))
-    open_keys = {request.key for request in missing()}
-    return [[by_key[key] for key in batch] for batch in plan if not open_keys.isdisjoint(batch)]
+    answered = journal.answered(by_key, errors=not rerun_errors)
+    missing = [request for key, request in by_key.items() if key not in answered]
+    if step is None:
+        return engine.plan(missing)
+    plan = journal.plan(step, lambda: engine.plan(missing))
+    return [[by_key[key] for key in batch] for batch in plan if not answered.issuperset(batch)]
 
 
 def _refuse_silence(answer: Answer) -> Answer:

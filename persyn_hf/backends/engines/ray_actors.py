@@ -12,7 +12,6 @@ import pickle
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from persyn_hf.backends.chat import reason
@@ -27,7 +26,7 @@ GROUP = 8  # in flight, so that a row that waits for its last answer leaves no g
 ATTEMPTS = 4  # at a row whose actor dies; a row that kills every actor must not be asked for ever
 
 
-class RayEngine:
+class RayEngine(Engine):
     """`replicas` engines made by `build`; `local` prepares and plans in the driver and loads no weights there.
 
     `build` is pickled and called in each actor.
@@ -40,12 +39,6 @@ class RayEngine:
         self.fixed_batches = local.fixed_batches
         self._per_actor = AHEAD if local.fixed_batches else THREADS  # rows
         self._pool: tuple[Any, Generator[dict[str, Any], None, None]] | None = None  # feed, rows of results
-
-    def __enter__(self) -> "RayEngine":
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
 
     @property
     def params_b(self) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.engines import Messages, Prepared, Request
+from persyn_hf.backends.engines import EMPTY, Messages, Prepared, Request, conversation
 
 
 if TYPE_CHECKING:
@@ -17,11 +17,9 @@ def prepare(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, system_prompt: str | None, context_length: int
 ) -> Prepared:
     """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
-    turns = list(messages)
-    if not turns or not turns[-1]["content"].strip():
-        return Prepared(text="", num_tokens=0, refusal="the prompt is empty")
-    if system_prompt is not None and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": system_prompt})
+    turns = conversation(messages, system_prompt)
+    if not turns:
+        return EMPTY
     try:
         text = chat.render(tokenizer, turns)
         num_tokens = len(chat.encode(tokenizer, text))

@@ -8,9 +8,8 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from types import TracebackType
 
-from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request
+from persyn_hf.backends.engines import EMPTY, Answer, Batch, Engine, Messages, Prepared, Request, conversation
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import RecipeError
@@ -20,7 +19,7 @@ NEVER_EXTRA = ("model", "messages", "n", "stream")
 ONLY_NULL = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed")  # the recipe sets them
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """One teacher. Nothing is sent before the first answer is asked for."""
 
     fixed_batches = False
@@ -49,12 +48,6 @@ class ServerEngine:
         self._lock = threading.Lock()
         self._client: Client | None = None
 
-    def __enter__(self) -> "ServerEngine":
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Cancel what is in flight."""
         with self._lock:
@@ -64,11 +57,9 @@ class ServerEngine:
 
     def prepare(self, messages: Messages) -> Prepared:
         """The conversation as it is sent; the system prompt goes in front of one that has none of its own."""
-        turns = list(messages)
-        if not turns or not turns[-1]["content"].strip():
-            return Prepared(text="", num_tokens=0, refusal="the prompt is empty")
-        if self._system_prompt is not None and turns[0]["role"] != "system":
-            turns.insert(0, {"role": "system", "content": self._system_prompt})
+        turns = conversation(messages, self._system_prompt)
+        if not turns:
+            return EMPTY
         refusal = None
         try:
             json.dumps(turns, ensure_ascii=False).encode()

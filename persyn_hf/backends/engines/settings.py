@@ -1,6 +1,7 @@
 """What a recipe says about engines: `generate.server`, `generate.vllm`, `generate.executor`."""
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -50,6 +51,22 @@ class VllmSettings(Strict):
     concurrency: int = Field(default=256, ge=1)  # requests in flight per copy; vLLM queues what does not fit
     timeout_s: float = Field(default=3600, gt=0)  # for one answer
     attempts: int = Field(default=3, ge=1)  # per request, where it times out, the server fails (5xx) or dies
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one server holds, its pipeline stages included."""
+        stages = value_of(self.args, "--pipeline-parallel-size", "-pp")
+        return self.tensor_parallel_size * self.data_parallel_size * int(stages or 1)
+
+
+def value_of(args: Sequence[str], *names: str) -> str | None:
+    """Value of an argument, `--name value` or `--name=value`; the last one counts."""
+    found = None
+    for position, argument in enumerate(args):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") in names:
+            found = value if equals else "".join(args[position + 1 : position + 2])
+    return found
 
 
 class RaySettings(Strict):

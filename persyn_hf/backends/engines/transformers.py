@@ -8,11 +8,10 @@ import gc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, rendered, seed_from
+from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered, seed_from
 from persyn_hf.errors import EngineError
 
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """One teacher. The tokenizer is loaded at once, the weights at the first batch that needs them."""
 
     fixed_batches = True
@@ -44,12 +43,6 @@ class TransformersEngine:
         self._batch_tokens = batch_tokens
         self._system_prompt = system_prompt
         self._loaded: PreTrainedModel | None = None
-
-    def __enter__(self) -> "TransformersEngine":
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the weights."""

@@ -11,12 +11,11 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.engines import Answer, Batch, Messages, Prepared, Request, refuse, rendered
+from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered
 from persyn_hf.backends.engines.client import Client
-from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.engines.settings import VllmSettings, value_of
 from persyn_hf.backends.engines.vllm_server import VllmServer
 from persyn_hf.errors import RecipeError
 
@@ -33,7 +32,7 @@ OURS = {  # arguments of `vllm serve` that have their own place
 NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """One teacher. The tokenizer is loaded at once, the server started at the first request that is to be sent."""
 
     fixed_batches = False
@@ -60,12 +59,6 @@ class VllmEngine:
         self._server: VllmServer | None = None
         self._client: Client | None = None
 
-    def __enter__(self) -> "VllmEngine":
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the server; when this returns, its GPUs are free."""
         client, server = self._client, self._server
@@ -80,13 +73,12 @@ class VllmEngine:
     @property
     def gpus(self) -> int:
         """GPUs that the server holds."""
-        stages = _value(self._settings.args, "--pipeline-parallel-size", "-pp")
-        return self._settings.tensor_parallel_size * self._settings.data_parallel_size * int(stages or 1)
+        return self._settings.gpus
 
     @cached_property
     def context_length(self) -> int:
         """Positions for prompt and answer together."""
-        given = _value(self._settings.args, "--max-model-len")
+        given = value_of(self._settings.args, "--max-model-len")
         return int(given) if given else rendered.context_length(*self._source[:2])
 
     @cached_property
@@ -173,7 +165,7 @@ class VllmEngine:
             arguments |= {"--revision": revision, "--tokenizer-revision": revision}
         if self.context_length < 1 << 30:
             arguments["--max-model-len"] = str(self.context_length)
-        ours = [part for name, value in arguments.items() if _value(given, name) is None for part in (name, value)]
+        ours = [part for name, value in arguments.items() if value_of(given, name) is None for part in (name, value)]
         return [*ours, *given]
 
 
@@ -185,16 +177,6 @@ def _check_arguments(args: Sequence[str]) -> None:
         if name in NOT_GIVEN:
             raise RecipeError(f"`generate.vllm.args` holds {argument!r}, which the engine sets itself; take it out")
     for names in (("--max-model-len",), ("--pipeline-parallel-size", "-pp")):
-        value = _value(args, *names)
+        value = value_of(args, *names)
         if value is not None and not value.isdecimal():
             raise RecipeError(f"`generate.vllm.args`: {names[0]} must be a plain number such as 4096, got {value!r}")
-
-
-def _value(args: Sequence[str], *names: str) -> str | None:
-    """Value of an argument, `--name value` or `--name=value`; the last one counts."""
-    found = None
-    for position, argument in enumerate(args):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") in names:
-            found = value if equals else "".join(args[position + 1 : position + 2])
-    return found

@@ -1,7 +1,6 @@
 """Asking teachers through the journal, and reading from it what a step has got."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -64,7 +63,7 @@ class Asking:
         try:
             options["server"].api_key()
         except RecipeError:
-            with closing(open_local(log_dir=self._logs, **options)) as engine:
+            with open_local(log_dir=self._logs, **options) as engine:
                 requests = [request for row in prompts for request in self._requests(engine, teacher, row)]
             for some in _chunks(requests):
                 if len(self._journal.answered(request.key for request in some)) < len(some):
@@ -77,7 +76,7 @@ class Asking:
         asked = self.asked[teacher.name]
         self._prompts |= {row["prompt_id"]: row for row in prompts}
         options = engine_options(self._settings, teacher)
-        with closing(open_engine(self._settings.executor, log_dir=self._logs, **options)) as engine:
+        with open_engine(self._settings.executor, log_dir=self._logs, **options) as engine:
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
             asked.rounds |= dict.fromkeys(fresh, round)

@@ -105,8 +105,7 @@ def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
 
     if not torch.cuda.is_available():
         return 0
-    vllm: VllmSettings = options["vllm"]
-    return vllm.tensor_parallel_size * vllm.data_parallel_size if options["kind"] == "vllm" else 1
+    return int(options["vllm"].gpus) if options["kind"] == "vllm" else 1
 
 
 def num_samples(settings: Settings, teacher: Teacher) -> int:
