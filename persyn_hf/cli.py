@@ -128,21 +128,22 @@ def _store(arguments: argparse.Namespace) -> Any:
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:
-    from persyn_hf.recipe import load_recipe
+    from persyn_hf.recipe_file import load_recipe
 
     rerun = [f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}"] if arguments.rerun else []
     return load_recipe(arguments.recipe, [*arguments.set, *rerun])
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from persyn_hf.runner.run import manifests_of, run_recipe
+    from persyn_hf.runner.run import run_recipe, stored_of
     from persyn_hf.stage import Limits
 
+    _check_alone()
     console, begun = _console(), time.monotonic()
     recipe, store = _recipe(arguments), _store(arguments)
     limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
     done = run_recipe(recipe, store, console, limits)
-    for table in _tables(recipe, store, manifests_of(recipe, store, done)):
+    for table in _tables(recipe, store, stored_of(recipe, store, done)):
         console.print(table.rich())
     last = done[-1].stored
     new = sum(not item.reused for item in done)
@@ -154,11 +155,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tables(recipe: Any, store: Any, manifests: dict[str, Any]) -> list[Any]:
+def _check_alone() -> None:
+    """`accelerate launch persyn run ...` would start as many runs on one store."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise PersynError(
+            f"`persyn run` was started as one of {processes} processes (WORLD_SIZE={processes}); start it once, "
+            "without `accelerate launch`, and name the config in the recipe: `score: {accelerate: FILE}`"
+        )
+
+
+def _tables(recipe: Any, store: Any, stored: dict[str, Any]) -> list[Any]:
     from persyn_hf.backends.journal import read_spent
+    from persyn_hf.report.students import students
     from persyn_hf.report.summary import summary
 
-    return summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
+    manifests = {key: item.manifest for key, item in stored.items()}
+    tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
+    compared = students(recipe, store, stored)
+    return [*tables, compared] if compared.rows else tables
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -175,15 +190,15 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.figures import write_figures
-    from persyn_hf.runner.run import look_up, manifests_of
+    from persyn_hf.runner.run import look_up, stored_of
 
     recipe, store = _recipe(arguments), _store(arguments)
-    manifests = manifests_of(recipe, store, look_up(recipe, store))
-    tables = _tables(recipe, store, manifests)
+    stored = stored_of(recipe, store, look_up(recipe, store))
+    tables = _tables(recipe, store, stored)
     if not tables:
         raise PersynError(f"nothing of {arguments.recipe} is stored yet: persyn run {arguments.recipe}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    figures = write_figures(recipe, manifests, arguments.out)
+    figures = write_figures(recipe, {key: item.manifest for key, item in stored.items()}, arguments.out)
     text = [f"# {recipe.name}", *(table.markdown() for table in tables)]
     text += [f"![{figure.stem}]({figure.name})" for figure in figures if figure.suffix == ".png"]
     (arguments.out / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
@@ -210,7 +225,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from persyn_hf.recipe import load_recipe
+    from persyn_hf.recipe_file import load_recipe
     from persyn_hf.runner.plan import make_plan
 
     faults = []

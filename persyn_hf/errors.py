@@ -51,3 +51,9 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
         raise PersynError(
             f"{feature} needs the package `{module}`, which is not installed: pip install 'persyn-hf[{extra}]'"
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """First line of a foreign error, for use in a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

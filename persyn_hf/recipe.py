@@ -1,17 +1,10 @@
-"""Recipes: one YAML file per experiment, read strictly.
-
-Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
-`Settings`. Unknown keys are errors that name the nearest known key. Relative paths count from the file they stand in,
-those of `--set` from the working directory.
-"""
+"""What a recipe may say. Unknown keys are errors that name the nearest known key."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from persyn_hf.errors import RecipeError
@@ -34,10 +27,8 @@ STRATEGY_KINDS = (
 
 ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a trained router
 
-SUFFIXES = {"per_prompt": "top", "escalate": "escalate"}  # in the name of a strategy that has none of its own
-
-# Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
-PATH_KEYS = ("path", "fewshot_path", "chat_template")
+# In the name of a strategy that has none of its own.
+SUFFIXES = {"per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
 
 STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
 
@@ -93,6 +84,31 @@ class Student(Strict):
     _name = field_validator("name")(_check_name)
 
 
+class Budget(Strict):
+    """What the prompts that a router decides on may take."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    min: dict[str, float | int] = Field(default_factory=dict)  # least share of these prompts per teacher
+    max: dict[str, float | int] = Field(default_factory=dict)  # largest share per teacher
+    cost: Literal["generations", "flops", "money"] | None = None  # what `total` and `lambda` count
+    total: float | int | None = Field(default=None, gt=0)  # of all these prompts together
+    lambda_: float | int = Field(default=0, ge=0, alias="lambda")  # reward given up for one unit of cost
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Budget":
+        if self.cost is None and (self.total is not None or self.lambda_):
+            raise ValueError("`total` and `lambda` need a `cost`, found none; set generations, flops or money")
+        for word, shares in (("min", self.min), ("max", self.max)):
+            for name, share in shares.items():
+                if not 0 <= share <= 1:
+                    raise ValueError(f"`{word}` of `{name}` must be a share from 0 to 1, got {share}")
+        for name in self.min.keys() & self.max.keys():
+            if self.min[name] > self.max[name]:
+                raise ValueError(f"`min` of `{name}` is {self.min[name]}, above its `max` {self.max[name]}")
+        return self
+
+
 class Strategy(Strict):
     """How prompts of the pool are given to teachers. `persyn` alone may be written for `{kind: persyn}`."""
 
@@ -105,6 +121,8 @@ class Strategy(Strict):
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
     per_prompt: int = Field(default=1, ge=1)  # routed kinds: the k best-scored answer, the best reward is kept
+    confidence: float | None = Field(default=None, gt=0, le=1)  # `per_prompt` only where the router is less sure
+    budget: Budget | None = None  # routed kinds; null: `assign.budget`
     escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
 
     @model_validator(mode="before")
@@ -113,7 +131,8 @@ class Strategy(Strict):
         if isinstance(value, str):
             value = {"kind": value}
         if isinstance(value, dict) and "kind" in value:
-            more = [f"-{word}{value[key]}" for key, word in SUFFIXES.items() if value.get(key)]
+            given = {key: "" if key == "budget" else value[key] for key in SUFFIXES if value.get(key)}
+            more = [f"-{SUFFIXES[key]}{of}" for key, of in given.items()]
             value = {"name": "".join([str(value["kind"]), *more]), **value}
         return value
 
@@ -169,13 +188,20 @@ class Recipe(Strict):
         pool = [teacher.name for teacher in self.teachers]
         for strategy in self.strategies:
             named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
+            if strategy.budget is not None:
+                named += [*strategy.budget.min, *strategy.budget.max]
             for name in named:
                 if name is not None and name not in pool:
                     raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
-            if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate):
+            if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate or strategy.budget):
                 raise ValueError(
-                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt` and "
-                    f"`escalate` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
+                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
+                    f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
+                )
+            if strategy.confidence is not None and strategy.per_prompt == 1:
+                raise ValueError(
+                    f"strategy `{strategy.name}` sets `confidence`, below which a prompt gets `per_prompt` teachers, "
+                    "and `per_prompt` is 1; raise it, or leave `confidence` out"
                 )
             if strategy.per_prompt > 1 and strategy.escalate:
                 raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")
@@ -218,7 +244,7 @@ def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
     dotted = ".".join([where, *path]) if path else where
     if fault["type"] == "extra_forbidden":
         owner = _owner(model, fault["loc"][:-1])
-        keys = list(owner.model_fields) if owner else []
+        keys = [info.alias or key for key, info in owner.model_fields.items()] if owner else []
         return f"{'.'.join([where, *path[:-1]])}: unknown key `{path[-1]}`{nearest(path[-1], keys)}"
     if fault["type"] == "missing":
         return f"{'.'.join([where, *path[:-1]])}: the key `{path[-1]}` is missing"
@@ -245,69 +271,3 @@ def _classes(annotation: Any) -> list[type]:
     if isinstance(annotation, type):
         return [annotation]
     return [c for argument in getattr(annotation, "__args__", ()) for c in _classes(argument)]
-
-
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe with all that it extends and the `key.subkey=value` overrides (values are YAML)."""
-    path = Path(path)
-    values = _read(path, seen=())
-    for override in overrides:
-        _override(values, override)
-    return read_section(Recipe, values, path.name)
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise RecipeError(f"{path} extends itself")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"the recipe {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"the recipe {path} cannot be read: {reason}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
-    _resolve_paths(values, path.parent)
-    parents = values.pop("extends", [])
-    merged: dict[str, Any] = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
-        merged = _merge(merged, _read(path.parent / parent, (*seen, path.resolve())))
-    return _merge(merged, values)
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are merged key by key; anything else (lists too) is replaced."""
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _resolve_paths(value: Any, folder: Path) -> None:
-    """Make relative paths absolute, so that they survive `extends` and any working directory."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        is_path = isinstance(item, str) and (item.startswith(("./", "../", "~/")) or key in PATH_KEYS)
-        if is_path and key != "extends":
-            value[key] = str((folder / Path(item).expanduser()).resolve())
-        else:
-            _resolve_paths(item, folder)
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set takes key.subkey=value, got `{override}`")
-    try:
-        *parents, last = key.split(".")
-        value = {last: yaml.safe_load(text)}
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is no YAML; quote it") from None
-    _resolve_paths(value, Path.cwd())
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"--set {override}: `{parent}` is no mapping; lists are set whole, as YAML")
-    values[last] = value[last]

@@ -117,6 +117,7 @@ PROMPTS = Schema(
 ASSIGNMENTS = Schema(
     kind="assignments",
     row="one (prompt, teacher) cell to be generated",
+    version=2,
     split_by="split",
     columns=(
         PROMPT_ID,
@@ -127,6 +128,13 @@ ASSIGNMENTS = Schema(
             meaning="score of every teacher, in the order of the manifest's `teachers`; empty: no scores were used",
         ),
         Column(name="margin", dtype="float64", meaning="best score minus second best; null: no scores", nullable=True),
+        Column(
+            name="confidence",
+            dtype="float64",
+            meaning="probability that the router's best is as good as the best, within epsilon of reward; null: "
+            "measured, by rule, by budget, or no dev rewards",
+            nullable=True,
+        ),
         Column(name="source", dtype="string", meaning="who decided: router, oracle (measured rewards) or rule"),
         SPLIT,
     ),

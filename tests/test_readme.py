@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from persyn_hf.cli import _parser
-from persyn_hf.recipe import load_recipe
+from persyn_hf.recipe_file import load_recipe
 from persyn_hf.runner.plan import make_plan
 
 
@@ -15,13 +15,15 @@ def blocks(root: Path, language: str) -> list[str]:
 
 
 def test_the_recipe_is_valid(root: Path, tmp_path: Path) -> None:
-    recipe, generation = blocks(root, "yaml")
+    recipe, *more = blocks(root, "yaml")
     (tmp_path / "my.yaml").write_text(recipe)
     steps = make_plan(load_recipe(tmp_path / "my.yaml"))
     assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
-    (tmp_path / "more.yaml").write_text("extends: my.yaml\n" + generation)
-    steps = make_plan(load_recipe(tmp_path / "more.yaml"))
-    assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
+    assert len(more) == 2
+    for sections in more:
+        (tmp_path / "more.yaml").write_text("extends: my.yaml\n" + sections)
+        steps = make_plan(load_recipe(tmp_path / "more.yaml"))
+        assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
 
 
 def test_its_commands_exist(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

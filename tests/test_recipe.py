@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import load_recipe
+from persyn_hf.recipe_file import load_recipe
 from persyn_hf.runner.plan import make_plan
 
 
@@ -148,7 +148,8 @@ def test_a_pinned_input_replaces_its_step_and_what_only_that_needed(tmp_path: Pa
 
 
 def test_every_recipe_of_the_repository_is_valid() -> None:
-    recipes = sorted(p for p in Path("recipes").rglob("*.yaml") if p.name != "pool.yaml")
+    folders = [folder for folder in Path("recipes").iterdir() if folder.name not in ("accelerate", "reward-models")]
+    recipes = sorted(p for folder in folders for p in folder.glob("*.yaml") if p.name != "pool.yaml")
     assert len(recipes) >= 5
     for path in recipes:
         assert make_plan(load_recipe(path)), path

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from persyn_hf.backends.journal import Journal
+from persyn_hf.backends.verdicts import RULES
 from persyn_hf.backends.verifier import Verifier
 
 
@@ -24,7 +25,7 @@ class Grader:
     def __init__(self, journal: Journal, timeout_s: float) -> None:
         self._journal = journal
         self._verifier = Verifier(min(8, os.cpu_count() or 1), timeout_s)
-        self._name = f"math-verify {importlib.metadata.version('math-verify')}, {timeout_s} s"
+        self._name = f"math-verify {importlib.metadata.version('math-verify')}, rules {RULES}, {timeout_s} s"
         self._waiting: queue.Queue[dict[str, Pair] | None] = queue.Queue()
         self._graded: queue.SimpleQueue[dict[str, bool | None] | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None

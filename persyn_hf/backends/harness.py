@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.chat import suitable_threads
+from persyn_hf.backends.chat import DATE
+from persyn_hf.backends.models import suitable_threads
 from persyn_hf.errors import InputError, require
 from persyn_hf.recipe import nearest
 from persyn_hf.stage import Progress
@@ -199,7 +200,13 @@ def _make_lm(model: Any, tokenizer: Any, batch_size: int, chat: bool, progress: 
             return out
 
     # A rendered chat template already holds its special tokens: add_bos_token=False adds none, as in training.
-    lm = StudentLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False if chat else None)
+    lm = StudentLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+        add_bos_token=False if chat else None,
+        chat_template_args={"strftime_now": DATE.strftime},  # the date that the student was trained with
+    )
     lm.set_cache_hook(Hook())
     return lm
 

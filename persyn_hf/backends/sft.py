@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.chat import no_bars, reason, suitable_threads
-from persyn_hf.errors import InputError, RecipeError, require
+from persyn_hf.backends.models import no_bars, suitable_threads
+from persyn_hf.errors import InputError, RecipeError, reason, require
 from persyn_hf.stage import Progress
 
 
@@ -118,8 +118,8 @@ def _arguments(trl: Any, training: Training, rows: int, scratch: Path) -> Any:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 and torch.cuda.device_count() > 1:
         raise RecipeError(
-            f"{torch.cuda.device_count()} GPUs are visible to one process: start with `accelerate launch`, "
-            "or show it one GPU with CUDA_VISIBLE_DEVICES=0"
+            f"{torch.cuda.device_count()} GPUs are visible, and a student is trained on one so far; show it one with "
+            "CUDA_VISIBLE_DEVICES=0"
         )
     together = training.per_device_batch_size * world
     if training.batch_size % together:

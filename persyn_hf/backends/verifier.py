@@ -1,15 +1,16 @@
 """Grading by math-verify, in worker processes that can be killed.
 
 math-verify's own time-out needs signals in the main thread and does not interrupt big-integer arithmetic: an answer
-like `$9999999^{9999999}$` hangs it. So the parent keeps the time here: a worker that spends more than `timeout_s` on
-one row is killed and replaced, and that row is null. Workers are plain child processes of this module (line-wise JSON
-over pipes), so they import nothing of the program that starts them.
+like `$9999999^{9999999}$` hangs it. So each row of a worker has `timeout_s` of processor time, after which the kernel
+ends the worker; it is replaced, and that row is null. On a busy machine a row is not judged by what else runs there.
+
+A worker has 1 GiB of address space, and all of them together at most half of the machine's memory. Workers are plain
+child processes of this module (line-wise JSON over pipes), so they import nothing of the program that starts them.
 """
 
 import contextlib
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -18,28 +19,39 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import IO
 
+from persyn_hf.backends.verdicts import judge
 from persyn_hf.errors import EngineError
 
 
-CHUNK = 16  # rows sent to a worker at a time; it answers row by row
-START_S = 120  # a worker imports sympy: 1 to 2 seconds, more on a busy machine
-PLAIN = re.compile(r"\s*[-+]?\s*[$€£]?\s*[-+]?(\d{1,3}(,\d{3})+|\d*)(\.\d+)?\s*%?\s*\Z")
-DELIMITED = re.compile(r"\$[^$]+\$|\\\(.+\\\)|\\\[.+\\\]|\\boxed\s*\{", re.DOTALL)
+CHUNK = 16  # rows sent to a worker at a time, one at last, while it has fewer than that; it answers row by row
+AHEAD = 5000  # characters that wait for a busy worker: at 12 bytes each they fit into a pipe, so nobody waits for it
+NAP_S = 0.002  # between two looks at what workers have said: a look takes a tenth of the time of a row
+WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
+START_S = 120  # a worker imports sympy: half a second, more on a busy machine
+WALL = 4  # a row may take so many times its processor time
+MEMORY = 1 << 30  # bytes of address space of a worker, of which a fresh one has 0.07
 
 Task = tuple[int, str, str | None]  # row, reference, answer (None: does the reference parse?)
 
 
 class Verifier:
-    """A pool of graders. Start it once per stage: each worker needs a second or two."""
+    """A pool of graders. Keep it for as long as there are rows: starting it takes half a second.
+
+    Rows of one reference go to the same worker, which keeps it parsed; a worker that has nothing to do takes rows from
+    others. A reference that hangs is given up once, and so are all its rows.
+    """
 
     def __init__(self, workers: int = 1, timeout_s: float = 5.0) -> None:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._timeout_s = timeout_s
-        self._workers = [_Worker() for _ in range(max(1, workers))]
+        self._workers = [_Worker() for _ in range(max(1, min(workers, memory // (2 * MEMORY))))]
+        self._started = 1  # so many of them are in use
         self._selector = selectors.DefaultSelector()
+        self._references: dict[str, bool | None] = {}
 
     def __enter__(self) -> "Verifier":
         return self
@@ -59,103 +71,133 @@ class Verifier:
         True: the answer agrees with the reference. False: it does not, or it holds nothing that can be parsed. None:
         the reference does not parse, or grading crashed or took more than `timeout_s`.
         """
-        return self._run([(row, reference, answer) for row, (reference, answer) in enumerate(pairs)])
-
-    def parses(self, references: Sequence[str]) -> list[bool]:
-        """Say of each reference whether it can be used for grading."""
-        found = self._run([(row, reference, None) for row, reference in enumerate(references)])
-        return [verdict is True for verdict in found]
-
-    def _run(self, tasks: list[Task]) -> list[bool | None]:
-        verdicts: list[bool | None] = [None] * len(tasks)
-        waiting = deque(tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK))
-        try:
-            self._loop(waiting, verdicts)
-        except BaseException:
-            for worker in self._workers:  # what is left in the pipes belongs to no later call
-                self._stop(worker)
-            raise
+        verdicts: list[bool | None] = [None] * len(pairs)
+        self._run([(row, *pair) for row, pair in enumerate(pairs)], verdicts)
         return verdicts
 
-    def _loop(self, waiting: deque[list[Task]], verdicts: list[bool | None]) -> None:
-        while True:
-            for worker in self._workers:
-                worth_a_start = worker is self._workers[0] or len(waiting) >= 4
-                if waiting and not worker.tasks and (worker.process is not None or worth_a_start):
-                    self._send(worker, waiting.popleft())
-            busy = [worker for worker in self._workers if worker.tasks]
-            if not busy:
-                return
-            wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-            for selected, _ in self._selector.select(wait):
-                if not self._receive(selected.data, verdicts):
-                    self._abandon(selected.data, waiting)
-            now = time.monotonic()
-            for worker in busy:
-                if worker.tasks and worker.deadline <= now:
-                    self._abandon(worker, waiting)
+    def parses(self, references: Sequence[str]) -> list[bool | None]:
+        """Say of each reference whether it can be used for grading; None: finding out took too long or crashed."""
+        new = dict.fromkeys(reference for reference in references if reference not in self._references)
+        self._run([(0, reference, None) for reference in new], [])
+        return [self._references[reference] for reference in references]
 
-    def _send(self, worker: "_Worker", tasks: list[Task]) -> None:
+    def _run(self, tasks: list[Task], verdicts: list[bool | None]) -> None:
+        self._started = max(self._started, min(len(self._workers), len(tasks) // WORTH_A_WORKER))
+        workers = self._workers[: self._started]
+        for task in tasks:
+            workers[hash(task[1]) % len(workers)].waiting.append(task)
+        try:
+            self._loop(workers, verdicts)
+        except BaseException:
+            for worker in workers:  # what is left in the pipes belongs to no later call
+                worker.waiting.clear()
+                self._stop(worker)
+            raise
+
+    def _loop(self, workers: list["_Worker"], verdicts: list[bool | None]) -> None:
+        while True:
+            for worker in workers:
+                left = sum(len(other.waiting) for other in workers)
+                share = min(CHUNK, 1 + left // (2 * len(workers)))
+                if left and len(worker.tasks) < share:
+                    self._occupy(worker, workers, share)
+            watched = [worker for worker in workers if worker.tasks or worker.is_starting]
+            if not any(worker.tasks or worker.waiting for worker in workers):
+                return
+            wait = max(0.0, min((worker.deadline for worker in watched), default=0.0) - time.monotonic())
+            selection = self._selector.select(wait)
+            time.sleep(NAP_S)
+            for selected, _ in selection:
+                if not self._receive(selected.data, verdicts):
+                    self._give_up(selected.data)
+            for worker in watched:
+                if (worker.tasks or worker.is_starting) and worker.deadline <= time.monotonic():
+                    self._give_up(worker)
+
+    def _occupy(self, worker: "_Worker", workers: list["_Worker"], share: int) -> None:
+        """Start a worker, or give it rows: its own, else the last ones of the worker that has most."""
+        if not worker.tasks and worker.is_ready and worker.process is not None and worker.process.poll() is not None:
+            self._stop(worker)  # killed while it had nothing to do
         if worker.process is None:
             worker.start(self._timeout_s)
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
-        worker.tasks = deque(tasks)
-        worker.deadline = time.monotonic() + (self._timeout_s if worker.ready else START_S)
-        with contextlib.suppress(BrokenPipeError):  # it has died: reading its output will say so
-            worker.input.write(json.dumps([task[1:] for task in tasks]) + "\n")
-            worker.input.flush()
+        if worker.is_starting:
+            return
+        source = worker.waiting or max((other.waiting for other in workers), key=len)
+        next_one, take = (0, source.popleft) if source is worker.waiting else (-1, source.pop)
+        room = AHEAD - sum(map(_length, worker.tasks)) if worker.tasks else sys.maxsize
+        asked = {reference for _, reference, _ in worker.tasks}
+        tasks: list[Task] = []
+        while source and len(tasks) < share and (room := room - _length(source[next_one])) > 0:
+            task = take()
+            _, reference, answer = task
+            if answer is not None and reference not in self._references and reference not in asked:
+                tasks.append((-1, reference, None))  # by itself: if it hangs, the answer is not to blame
+            asked.add(reference)
+            if answer is None or self._references.get(reference, True):
+                tasks.append(task)
+        if tasks:
+            worker.send(tasks, self._timeout_s)
 
     def _receive(self, worker: "_Worker", verdicts: list[bool | None]) -> bool:
-        """Take in what a worker has said; False: it has died."""
+        """Take in what a worker has said; False: it has ended."""
         received = os.read(worker.output.fileno(), 65536)
-        worker.pending += received
-        *lines, worker.pending = worker.pending.split(b"\n")
+        *lines, worker.pending = (worker.pending + received).split(b"\n")
         for line in lines:
-            worker.deadline = time.monotonic() + self._timeout_s
+            worker.deadline = time.monotonic() + WALL * self._timeout_s
             if line == b"ready":
-                worker.ready = True
+                worker.is_ready = True
+            elif line == b"spent":
+                worker.is_spent = True
             else:
-                verdicts[worker.tasks.popleft()[0]] = json.loads(line)
+                row, reference, answer = worker.tasks.popleft()
+                verdict = json.loads(line)
+                if answer is None:
+                    self._references[reference] = verdict
+                else:
+                    verdicts[row] = verdict
         return bool(received)
 
-    def _abandon(self, worker: "_Worker", waiting: deque[list[Task]]) -> None:
-        """Give up the row that a worker is at (it stays None) and hand the others out again."""
-        ready, tasks = worker.ready, worker.tasks
-        self._stop(worker)
-        if not ready:
+    def _give_up(self, worker: "_Worker") -> None:
+        """End a worker and the row that it is at (it stays None); the other rows wait again."""
+        if worker.is_starting:
             raise EngineError(
                 "a grader process ended or hung before it was ready; "
                 f"see what `{sys.executable} -c 'import math_verify'` says"
             )
-        if len(tasks) > 1:
-            waiting.appendleft(list(tasks)[1:])
+        if worker.tasks and not worker.is_spent:
+            _, reference, answer = worker.tasks.popleft()
+            if answer is None:
+                self._references[reference] = None
+        worker.waiting.extendleft(reversed(worker.tasks))
+        self._stop(worker)
 
     def _stop(self, worker: "_Worker") -> None:
-        if worker.process is None:
-            return
-        self._selector.unregister(worker.output)
-        worker.stop()
+        if worker.process is not None:
+            self._selector.unregister(worker.output)
+            worker.stop()
 
 
 @dataclass
 class _Worker:
-    """A child process, the rows it has been given, and the moment at which its present row is given up."""
+    """A child process, the rows that wait for it, those it has been given, and when its present row is given up."""
 
-    process: subprocess.Popen[str] | None = None
-    ready: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    is_ready: bool = False
+    is_spent: bool = False
     pending: bytes = b""
     deadline: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
+    waiting: deque[Task] = field(default_factory=deque)
 
     @property
-    def input(self) -> TextIO:
-        assert self.process is not None and self.process.stdin is not None
-        return self.process.stdin  # type: ignore[return-value]
+    def is_starting(self) -> bool:
+        return self.process is not None and not self.is_ready
 
     @property
-    def output(self) -> TextIO:
+    def output(self) -> IO[bytes]:
         assert self.process is not None and self.process.stdout is not None
-        return self.process.stdout  # type: ignore[return-value]
+        return self.process.stdout
 
     def start(self, timeout_s: float) -> None:
         self.process = subprocess.Popen(
@@ -163,59 +205,38 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            errors="surrogatepass",
+            start_new_session=True,  # Ctrl-C is for the program, which ends its workers
         )
-        self.ready, self.pending = False, b""
+        self.deadline = time.monotonic() + START_S
+
+    def send(self, tasks: list[Task], timeout_s: float) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        if not self.tasks:
+            self.deadline = time.monotonic() + WALL * timeout_s
+        self.tasks.extend(tasks)
+        with contextlib.suppress(BrokenPipeError):  # it has died: reading its output will say so
+            self.process.stdin.write(json.dumps([task[1:] for task in tasks]).encode() + b"\n")
+            self.process.stdin.flush()
 
     def stop(self) -> None:
-        assert self.process is not None
+        assert self.process is not None and self.process.stdin is not None
         self.process.kill()
-        self.process.stdout and self.process.stdout.close()
+        self.output.close()
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin and self.process.stdin.close()
+            self.process.stdin.close()
         self.process.wait()
-        self.process, self.tasks, self.ready = None, deque(), False
+        self.process, self.tasks, self.pending, self.is_ready, self.is_spent = None, deque(), b"", False, False
 
 
-@lru_cache(maxsize=4096)
-def parse_reference(reference: str) -> tuple[Any, ...]:
-    """Parse a reference answer; empty: it cannot be used for grading.
-
-    A bare `2\\sqrt{3}` would be read as 2, so what is neither a plain number nor already marked as mathematics is read
-    as `$2\\sqrt{3}$` first.
-    """
-    from math_verify import parse
-
-    as_given = bool(PLAIN.match(reference) or DELIMITED.search(reference))
-    for text in [reference] if as_given else [f"${reference.strip()}$", reference]:
-        found = parse(text, parsing_timeout=None)
-        if any(not isinstance(expression, str) for expression in found):
-            return tuple(found)
-    return ()
-
-
-def judge(reference: str, answer: str | None) -> bool | None:
-    """One verdict, with no time limit; see `Verifier.grade`. Without an answer: does the reference parse?"""
-    from math_verify import parse, verify
-
-    try:
-        gold = parse_reference(reference)
-        if answer is None:
-            return bool(gold)
-        if not gold:
-            return None
-        return bool(verify(list(gold), parse(answer, parsing_timeout=None), timeout_seconds=None, raise_on_error=True))
-    except Exception:  # noqa: BLE001  # sympy raises anything; an answer that cannot be judged is null, and counted
-        return None
+def _length(task: Task) -> int:
+    return 2 * len(task[1]) + len(task[2] or "")
 
 
 def _work(timeout_s: float) -> None:
     """A worker's life: a line of tasks in, one line per verdict out, until the input ends.
 
-    The parent may be killed while a row hangs, so each row also sets an alarm that ends this process without Python's
-    help; it is later than the parent's own time-out.
+    The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. A row that
+    left much memory behind ends the worker, so that the next ones have what they need.
     """
     import logging
 
@@ -223,15 +244,16 @@ def _work(timeout_s: float) -> None:
     import math_verify  # noqa: F401  # the slow part of the start
 
     _limit_memory()
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _say("ready")
     for line in sys.stdin:
         for reference, answer in json.loads(line):
-            if hasattr(signal, "setitimer"):
-                signal.setitimer(signal.ITIMER_REAL, 2 * timeout_s + 1)
+            signal.setitimer(signal.ITIMER_PROF, timeout_s)
             verdict = judge(reference, answer)
-            if hasattr(signal, "setitimer"):
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             _say(json.dumps(verdict))
+            if _address_space() > MEMORY // 2:
+                return _say("spent")
 
 
 def _say(line: str) -> None:
@@ -240,14 +262,21 @@ def _say(line: str) -> None:
 
 
 def _limit_memory() -> None:
-    """At most 4 GiB of address space: a tower of powers must not take the machine with it."""
+    """Linux only: elsewhere the limit is refused or not kept. Where memory ends all the same, a grader goes first."""
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _address_space() -> int:
+    """Bytes; 0 where the system does not say."""
     try:
-        import resource
-    except ImportError:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = 4 << 30 if hard == resource.RLIM_INFINITY else min(4 << 30, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 if __name__ == "__main__":

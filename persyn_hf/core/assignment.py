@@ -67,7 +67,10 @@ def best_first(scores: ArrayLike, first: ArrayLike) -> IntArray:
 
 
 def mix(num_prompts: int, weights: ArrayLike, rng: np.random.Generator) -> IntArray:
-    """A random teacher per prompt, drawn independently with probability proportional to `weights` (n,)."""
+    """A random teacher per prompt, drawn independently with probability proportional to `weights` (n,).
+
+    Drawn in parts, one after another from the same generator, the teachers are the same.
+    """
     shares = np.asarray(weights, dtype=np.float64)
     if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
         raise RecipeError(f"`weights` of a mix must be numbers >= 0 with a sum above 0, got {shares.tolist()}")

@@ -1,7 +1,10 @@
 """Rewards of parallel responses: normalised per prompt across teachers, then combined (PerSyn, section 2.1).
 
 A matrix has the shape (num_prompts, num_teachers), columns in the order of the pool; NaN is a missing cell: no
-response, or one that could not be judged.
+response, or one that could not be judged. In columns of a dataset null is missing, and NaN is refused.
+
+Values that differ by rounding only are made equal where they arise, in `normalise` and `combine`. All that comes after
+compares exactly, so ranks, the best teacher and comparisons of two teachers agree on what is a tie.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +19,10 @@ from persyn_hf.errors import InputError, check
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 How = Literal["minmax", "zscore", "rank", "none"]
+Measure = Literal["mean_logprob", "rank_surprisal", "none"]
 
-CONSTANT = 1e-6  # a row whose spread is below this share of its largest magnitude differs by rounding only
+NOISE = 1e-6  # raw values of a prompt closer than this share of its largest magnitude are equal: float32's precision
+ROUNDING = 1e-9  # the same for rewards: float64's rounding, 2e-16, where NOISE is stretched to the whole scale
 
 
 def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
@@ -26,35 +31,51 @@ def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
     `minmax`: worst 0, best 1. `zscore`: mean 0, population standard deviation 1. `rank`: worst 0, best 1, evenly
     spaced, ties share their mean. `none`: unchanged. But for `none` a constant row becomes all 0: where every
     teacher is right (or wrong), quality says nothing about which to prefer.
+
+    But for `none`, shifting a row or scaling it (by more than 0) changes nothing while its differences stay above
+    `NOISE` of its largest magnitude; below, they count as ties.
     """
     matrix = np.array(values, dtype=np.float64)
-    measured = ~np.isnan(matrix)
     if np.isinf(matrix).any():
         row, column = np.argwhere(np.isinf(matrix))[0]
         raise InputError(
             f"rewards must be finite or missing, found {matrix[row, column]} for prompt number {row}, teacher "
             f"number {column}; score that response again or leave it out"
         )
+    check(how in ("minmax", "zscore", "rank", "none"), "normalise", how, "minmax, zscore, rank or none")
     if how == "none":
         return matrix
-    low = np.where(measured, matrix, np.inf).min(axis=1, keepdims=True)
-    high = np.where(measured, matrix, -np.inf).max(axis=1, keepdims=True)
-    varies = high - low > CONSTANT * np.maximum(np.abs(low), np.abs(high))
-    filled = np.where(measured & varies, matrix, 0.0)
+    magnitude = _magnitude(matrix)
+    unit = _settle(matrix / np.where(magnitude > 0, magnitude, 1.0), NOISE)
+    measured = ~np.isnan(unit)
+    low = unit.min(axis=1, keepdims=True, initial=np.inf, where=measured)
+    high = unit.max(axis=1, keepdims=True, initial=-np.inf, where=measured)
+    varies = high > low
     count = np.maximum(measured.sum(axis=1, keepdims=True), 1)
     if how == "minmax":
-        scaled = (filled - np.where(varies, low, 0.0)) / np.where(varies, high - low, 1.0)
+        scaled = (unit - np.where(varies, low, 0.0)) / np.where(varies, high - low, 1.0)
     elif how == "zscore":
-        centred = np.where(measured, filled - filled.sum(axis=1, keepdims=True) / count, 0.0)
-        deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+        centred = unit - np.nansum(unit, axis=1, keepdims=True) / count
+        deviation = np.sqrt(np.nansum(centred**2, axis=1, keepdims=True) / count)
         scaled = centred / np.where(varies, deviation, 1.0)
-    elif how == "rank":
-        below = (matrix[:, :, None] > matrix[:, None, :]).sum(axis=2)
-        tied = (matrix[:, :, None] == matrix[:, None, :]).sum(axis=2)
-        scaled = (below + (tied - 1) / 2) / np.maximum(count - 1, 1)
     else:
-        check(False, "normalise", how, "minmax, zscore, rank or none")
+        place = _count(unit, np.greater) + (_count(unit, np.equal) - 1) / 2
+        scaled = place / np.maximum(count - 1, 1)
     return np.where(measured, np.where(varies, scaled, 0.0), np.nan)
+
+
+def learnability(columns: Mapping[str, Sequence[Any]], how: Measure = "mean_logprob") -> FloatArray:
+    """Learnability of responses from what one forward pass of the student gave; higher is better, NaN: not measured.
+
+    `columns` of a rewards dataset, each (num_responses,). `mean_logprob`: the paper's Eq. 1. `rank_surprisal`: the
+    negative rank-surprisal ratio, -sum min(rank, 100) / sum surprisal (arXiv 2601.14249).
+    """
+    if how == "mean_logprob":
+        return numbers(columns, "mean_logprob")
+    if how == "rank_surprisal":
+        surprisal = -numbers(columns, "sum_logprob")
+        return -numbers(columns, "sum_min_rank") / np.where(surprisal > 0, surprisal, np.nan)
+    return np.full(len(columns["mean_logprob"]), np.nan)
 
 
 def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: float) -> FloatArray:
@@ -64,45 +85,54 @@ def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: fl
     """
     check(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     if alpha == 0 and quality is not None:
-        return np.array(quality, dtype=np.float64)
-    if alpha == 1 and learnability is not None:
-        return np.array(learnability, dtype=np.float64)
-    if quality is None or learnability is None:
+        reward = np.asarray(quality, dtype=np.float64)
+    elif alpha == 1 and learnability is not None:
+        reward = np.asarray(learnability, dtype=np.float64)
+    elif quality is None or learnability is None:
         missing, only = ("quality", 1) if quality is None else ("learnability", 0)
         raise InputError(f"alpha {alpha} needs {missing} rewards, found none; measure them, or set alpha {only}")
-    return (1 - alpha) * np.asarray(quality, dtype=np.float64) + alpha * np.asarray(learnability, dtype=np.float64)
+    else:
+        reward = (1 - alpha) * np.asarray(quality, dtype=np.float64) + alpha * np.asarray(learnability, np.float64)
+    return _settle(reward, ROUNDING * _magnitude(reward))
 
 
 def rank_rewards(rewards: ArrayLike) -> IntArray:
     """Rank per prompt: 1 is best, equal rewards share the better rank, a missing cell has 0."""
     matrix = np.asarray(rewards, dtype=np.float64)
-    better = (matrix[:, None, :] > matrix[:, :, None]).sum(axis=2)
-    return np.where(np.isnan(matrix), 0, better + 1).astype(np.int64)
+    return np.where(np.isnan(matrix), 0, _count(matrix, np.less) + 1).astype(np.int64)
+
+
+def recombine(
+    columns: Mapping[str, Sequence[Any]],
+    alpha: float,
+    normalisation: How = "minmax",
+    measure: Measure = "mean_logprob",
+) -> dict[str, list[Any]]:
+    """Columns of a rewards dataset -> its `quality_reward`, `learnability_reward`, `reward` and `rank`, made anew.
+
+    Needs `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher) cell, in
+    any order. Rewards are normalised over the prompt's measured cells.
+    """
+    teachers = list(dict.fromkeys(columns["teacher"]))
+    prompts, cells = _cells(columns["prompt_id"], columns["teacher"], teachers)
+    raw = numbers(columns, "quality_raw"), learnability(columns, measure)
+    size = len(prompts), len(teachers)
+    quality, learned = (normalise(_matrix(values, cells, size), normalisation) for values in raw)
+    reward = combine(quality, learned, alpha)
+    rewards = {"quality_reward": quality, "learnability_reward": learned, "reward": reward}
+    ranks = rank_rewards(reward).ravel()[cells].tolist()
+    return {name: _nullable(matrix.ravel()[cells]) for name, matrix in rewards.items()} | {
+        "rank": [rank or None for rank in ranks]
+    }
 
 
 def to_matrix(
     prompt_ids: Sequence[str], teachers: Sequence[str], values: Sequence[float | None], pool: Sequence[str]
 ) -> tuple[list[str], FloatArray]:
     """Rows of (prompt, teacher, value) -> prompts in order of first appearance, matrix with columns as in `pool`."""
-    rows = {prompt_id: index for index, prompt_id in enumerate(dict.fromkeys(prompt_ids))}
-    columns = {teacher: index for index, teacher in enumerate(pool)}
-    unknown = sorted(set(teachers) - set(columns))
-    if unknown:
-        raise InputError(
-            f"the rewards name the teacher `{unknown[0]}`, the pool holds {', '.join(pool)}; "
-            f"add it to `teachers`, or score the pool's responses anew"
-        )
-    cells = np.array([rows[p] * len(pool) + columns[t] for p, t in zip(prompt_ids, teachers, strict=True)], dtype=int)
-    counts = np.bincount(cells, minlength=len(rows) * len(pool))
-    if counts.size and counts.max() > 1:
-        row, column = divmod(int(counts.argmax()), len(pool))
-        raise InputError(
-            f"the rewards hold {counts.max()} rows for prompt {list(rows)[row]} and teacher `{pool[column]}`, "
-            f"one is needed; keep the selected response only"
-        )
-    matrix = np.full(len(rows) * len(pool), np.nan)
-    matrix[cells] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    return list(rows), matrix.reshape(len(rows), len(pool))
+    columns = {"prompt_id": prompt_ids, "teacher": teachers, "value": values}
+    prompts, cells = _cells(prompt_ids, teachers, pool)
+    return prompts, _matrix(numbers(columns, "value"), cells, (len(prompts), len(pool)))
 
 
 def reward_matrix(
@@ -115,3 +145,77 @@ def reward_matrix(
     order, quality = to_matrix(ids, teachers, columns["quality_reward"], pool)
     _, learnability = to_matrix(ids, teachers, columns["learnability_reward"], pool)
     return order, combine(quality, learnability, alpha)
+
+
+def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
+    """One column of a rewards dataset: null, which is missing, becomes NaN; a value that is not finite is refused."""
+    values = columns[name]
+    array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    for row in np.flatnonzero(~np.isfinite(array)):
+        if values[row] is not None:
+            raise InputError(
+                f"the rewards hold {values[row]} as `{name}` of prompt {columns['prompt_id'][row]} and teacher "
+                f"`{columns['teacher'][row]}`, a finite number is needed, or null where it is missing; "
+                f"score that response again or leave it out"
+            )
+    return array
+
+
+def _cells(prompt_ids: Sequence[str], teachers: Sequence[str], pool: Sequence[str]) -> tuple[list[str], IntArray]:
+    """Prompts in order of first appearance, and each row's place in the matrix, counted row by row."""
+    rows = {prompt_id: index for index, prompt_id in enumerate(dict.fromkeys(prompt_ids))}
+    columns = {teacher: index for index, teacher in enumerate(pool)}
+    unknown = sorted(set(teachers) - set(columns))
+    if unknown:
+        raise InputError(
+            f"the rewards name the teacher `{unknown[0]}`, the pool holds {', '.join(pool)}; "
+            f"add it to `teachers`, or score the pool's responses anew"
+        )
+    places = (rows[p] * len(pool) + columns[t] for p, t in zip(prompt_ids, teachers, strict=True))
+    cells = np.fromiter(places, dtype=np.int64)
+    counts = np.bincount(cells, minlength=len(rows) * len(pool))
+    if counts.size and counts.max() > 1:
+        row, column = divmod(int(counts.argmax()), len(pool))
+        raise InputError(
+            f"the rewards hold {counts.max()} rows for prompt {list(rows)[row]} and teacher `{pool[column]}`, "
+            f"one is needed; keep the selected response only"
+        )
+    return list(rows), cells
+
+
+def _matrix(values: FloatArray, cells: IntArray, size: tuple[int, int]) -> FloatArray:
+    matrix = np.full(size, np.nan)
+    matrix.flat[cells] = values
+    return matrix
+
+
+def _nullable(values: FloatArray) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _magnitude(matrix: FloatArray) -> FloatArray:
+    """Largest absolute value of each row, (N, 1); 0 for a row without any."""
+    return np.nan_to_num(np.abs(matrix)).max(axis=1, keepdims=True, initial=0.0)
+
+
+def _settle(matrix: FloatArray, tolerance: ArrayLike) -> FloatArray:
+    """Make equal what differs by no more than `tolerance` from its neighbour in the row's order: all become the least.
+
+    (N, n), tolerance a number or (N, 1).
+    """
+    order = np.argsort(matrix, axis=1)
+    ordered = np.take_along_axis(matrix, order, axis=1)
+    apart = np.ones(matrix.shape, dtype=bool)
+    apart[:, 1:] = ~(np.diff(ordered, axis=1) <= tolerance)  # a missing cell, sorted last, is apart from all
+    least = np.maximum.accumulate(np.where(apart, np.arange(matrix.shape[1]), 0), axis=1)
+    settled = np.empty_like(matrix)
+    np.put_along_axis(settled, order, np.take_along_axis(ordered, least, axis=1), axis=1)
+    return settled
+
+
+def _count(matrix: FloatArray, compare: np.ufunc) -> IntArray:
+    """How many cells of its row each cell compares to; teacher by teacher, so memory stays that of a matrix."""
+    counts = np.zeros(matrix.shape, dtype=np.int64)
+    for column in matrix.T:
+        counts += compare(matrix, column[:, None])
+    return counts

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.recipe import Recipe, Teacher
-from persyn_hf.report.results import accuracies, allocations
+from persyn_hf.report.frontier import draw_frontier, frontiers
+from persyn_hf.report.results import accuracies, allocations, alpha_sweep, router_metrics
+from persyn_hf.report.router_figures import router_figures
 from persyn_hf.store.manifest import Manifest
 
 
@@ -15,12 +17,22 @@ LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  
 
 
 def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Path) -> list[Path]:
-    """Draw what the stored artifacts allow: `allocation` and `strategies`."""
+    """Draw what the stored artifacts allow: `alpha`, `allocation`, routers and `strategies`."""
     written: list[Path] = []
     for student in recipe.students:
+        sweep = alpha_sweep(manifests, student)
+        if sweep:
+            used = manifests[f"rewards-{student.name}"].settings.get("alpha")
+            written += _save(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
             written += _save(_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
+        for name, manifest in frontiers(recipe, manifests, student).items():
+            written += _save(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
+        for key, metrics in router_metrics(recipe, manifests, student).items():
+            compared = router_figures(metrics["comparison"]) if "comparison" in metrics else {}
+            for name, figure in compared.items():
+                written += _save(figure, folder / f"{name}-{key.removeprefix('router-')}")
         scores = accuracies(recipe, manifests, student)
         if len(scores) > 1:
             written += _save(_strategies(scores), folder / f"strategies-{student.name}")
@@ -43,7 +55,7 @@ def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
 
 
 def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
-    """One stacked bar per strategy: the share of the pool's prompts that each teacher gets; Long-CoT is hatched."""
+    """One stacked bar per strategy: the share of the pool's prompts that each teacher gets."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.6 + 0.42 * len(shares)), layout="constrained")
@@ -53,9 +65,7 @@ def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, f
     for teacher in teachers:
         widths = [shares[name].get(teacher.name, 0.0) for name in names]
         lefts = [sum(shares[n].get(t.name, 0.0) for t in teachers[: list(teachers).index(teacher)]) for n in names]
-        hatch = "///" if teacher.long_cot else None
-        label = f"{teacher.name}{' (Long-CoT)' if teacher.long_cot else ''}"
-        axes.barh(names, widths, left=lefts, color=colours[teacher.name], hatch=hatch, edgecolor="white", label=label)
+        axes.barh(names, widths, left=lefts, color=colours[teacher.name], **_look(teacher))
         for row, (left, width) in enumerate(zip(lefts, widths, strict=True)):
             if width >= 0.06:
                 axes.text(left + width / 2, row, f"{width:.0%}", ha="center", va="center", fontsize=7, bbox=LABEL)
@@ -63,6 +73,44 @@ def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, f
     axes.set(xlim=(0, 1), xlabel="share of the pool's prompts")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    return figure
+
+
+def _look(teacher: Teacher) -> dict[str, Any]:
+    """Bars of a teacher; Long-CoT is hatched."""
+    hatch, note = ("///", " (Long-CoT)") if teacher.long_cot else (None, "")
+    return {"hatch": hatch, "edgecolor": "white", "label": f"{teacher.name}{note}"}
+
+
+def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | None) -> Any:
+    """Over the weight of learnability: who answers best, and quality and learnability of those answers (Fig. 4)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    colours, alphas = teacher_colours(teachers), [float(alpha) for alpha in sweep["measures"]]
+    lefts = [0.0] * len(alphas)
+    for teacher in teachers:
+        shares = [share.get(teacher.name, 0.0) for share in sweep["allocation"].values()]
+        above.bar(alphas, shares, width=0.085, bottom=lefts, color=colours[teacher.name], **_look(teacher))
+        lefts = [left + share for left, share in zip(lefts, shares, strict=True)]
+    above.set(ylim=(0, 1), ylabel=f"best teacher of {sweep['prompts']:,} prompts")
+    above.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axes, name, label, colour, marker in (
+        (below, "quality_raw", "quality", "black", "o-"),
+        (below.twinx(), "mean_logprob", "log-prob per token", "#8a8a8a", "s-"),
+    ):
+        axes.plot(alphas, [values[name] for values in sweep["measures"].values()], marker, color=colour, markersize=4)
+        axes.set_ylabel(f"mean {label}", color=colour)
+        axes.tick_params(axis="y", colors=colour)
+        axes.spines["top"].set_visible(False)
+    if used is not None:
+        for axes in (above, below):
+            axes.axvline(used, color="black", linestyle="--", linewidth=1)
+        above.annotate("this recipe", (used, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    below.set(xlabel="alpha, the weight of learnability", xticks=alphas)
+    above.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 

@@ -35,6 +35,12 @@ def allocations(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stud
     return {name: manifests[key].metrics["allocation"] for name, key in keys.items() if key in manifests}
 
 
+def alpha_sweep(manifests: Mapping[str, Manifest], student: Student) -> dict[str, Any]:
+    """What each alpha would have chosen on the measured prompts; empty where it is not known."""
+    manifest = manifests.get(f"rewards-{student.name}")
+    return dict(manifest.metrics.get("alpha", {})) if manifest else {}
+
+
 def accuracies(
     recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
 ) -> dict[str, tuple[float, float, float]]:

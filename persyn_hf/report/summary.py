@@ -6,16 +6,19 @@ from typing import Any
 from persyn_hf.backends.journal import Spent
 from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
+from persyn_hf.report.frontier import frontier_table
 from persyn_hf.report.results import (
     StrategyCost,
     accuracies,
     allocations,
+    alpha_sweep,
     car,
     generate_then_select,
     paid,
     router_metrics,
     strategy_cost,
 )
+from persyn_hf.report.routers import comparison_tables
 from persyn_hf.report.tables import Table
 from persyn_hf.store.cost_tables import known_columns
 from persyn_hf.store.manifest import Manifest
@@ -34,17 +37,46 @@ ROUTER_COLUMNS = {
 }
 
 
+ALPHA_ROWS = (
+    ("quality", "quality_raw", "{:.3f}"),
+    ("log-prob", "mean_logprob", "{:.3f}"),
+    ("teachers", "effective_teachers", "{:.1f}"),
+)
+
+
 def summary(
     recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
 ) -> list[Table]:
-    """Allocation, routers, accuracy and cost per student, then the ledger; as far as it is stored.
+    """Alpha, allocation, routers, accuracy and cost per student, then the ledger; as far as it is stored.
 
     `spent`: what the journal says that the recipe has paid for (`read_spent`), by teacher.
     """
     tables: list[Table] = []
     for student in recipe.students:
-        tables += [make(recipe, manifests, student) for make in (_allocation, _routers, _accuracy, _cost, _spending)]
+        make_each = (_alpha, _allocation, frontier_table, _routers, _accuracy, _cost, _spending)
+        tables += [make(recipe, manifests, student) for make in make_each]
+        for key in router_metrics(recipe, manifests, student):
+            tables += comparison_tables(key.removeprefix("router-"), manifests[key])
     return [table for table in (*tables, _ledger(recipe, manifests, spent or {})) if table.rows]
+
+
+def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """One column per alpha: each teacher's share of the measured prompts, then what is chosen."""
+    sweep = alpha_sweep(manifests, student)
+    measures, shares = sweep.get("measures", {}), sweep.get("allocation", {})
+    rows = [[t.name, *(f"{share.get(t.name, 0.0):.0%}" for share in shares.values())] for t in recipe.teachers]
+    for title, name, form in ALPHA_ROWS:
+        rows.append([title, *(form.format(values[name]) for values in measures.values())])
+    used = manifests[f"rewards-{student.name}"].settings.get("alpha") if sweep else None
+    return Table(
+        name=f"alpha-{student.name}",
+        title=f"Weight of learnability: the best teachers for {student.name} on {sweep.get('prompts', 0):,} measured "
+        f"prompts (alpha here: {used})",
+        header=["alpha", *measures],
+        rows=rows if sweep else [],
+        note="quality, log-prob (per token): means of the chosen answers, before normalisation; teachers: how many an "
+        "even allocation of the same entropy would use",
+    )
 
 
 def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
@@ -64,7 +96,8 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
     rows = []
     for key, metrics in found.items():
         settings = manifests[key].settings
-        label = settings["kind"] + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
+        chosen = f": {metrics['training']['chosen']}" if settings["kind"] == "auto" else ""
+        label = settings["kind"] + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
         rows.append([label, *_router_cells(metrics["router"])])
     for name in ("random", "global_best", "oracle") if found else ():
         plain = next((m for key, m in found.items() if key == f"router-{student.name}"), next(iter(found.values())))

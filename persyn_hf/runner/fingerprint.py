@@ -32,9 +32,9 @@ NOT_COVERED: dict[str, frozenset[str]] = {
     "generate": frozenset(  # batch_tokens fixes what is sampled
         {"device", "max_error_rate", "verify_timeout_s", "executor", *ENGINE_NOT_COVERED}
     ),
-    "score": frozenset({"device", "batch_tokens"}),
+    "score": frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}),
     "pair": frozenset(),
-    "train_router": frozenset({"device", "micro_batch_size"}),
+    "train_router": frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"}),
     "mix": frozenset(),
     "train_student": frozenset(),  # per_device_batch_size decides the rounding of every step
     "evaluate": frozenset({"batch_size", "timeout_s"}),

@@ -36,7 +36,7 @@ ROUTED: dict[str, float | None] = dict(zip(ROUTED_KINDS, (None, 0.0, 1.0), stric
 
 # Settings that the plan takes from the strategies.
 BY_STRATEGY = {
-    "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt"},
+    "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate"},
 }
 
@@ -150,7 +150,9 @@ class _Planner:
         fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
         if ROUTED[strategy.kind] is not None:
             fixed["alpha"] = ROUTED[strategy.kind]
-        inputs = {"prompts": "prompts", "rewards": f"rewards-{student.name}"}
+        pairs = f"pairs-{student.name}"
+        given = {"pairs", pairs} & set(self.recipe.inputs)  # other people's
+        inputs = {"prompts": "prompts", **({"pairs": pairs} if given else {"rewards": f"rewards-{student.name}"})}
         self._add(_router_key(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:
@@ -163,10 +165,16 @@ class _Planner:
             inputs["pool_rewards"] = f"rewards-{student.name}-pool"
         if strategy.base is not None:
             inputs["base"] = f"assignments-{student.name}-{strategy.base}"
-        given = {key: getattr(strategy, key) for key in ("teacher", "weights", "from_teachers", "to_teacher")}
+        own = ("teacher", "weights", "from_teachers", "to_teacher", "confidence")
+        given = {key: getattr(strategy, key) for key in own}
         fixed = {key: value for key, value in given.items() if value is not None}
+        if strategy.budget is not None:
+            fixed["budget"] = strategy.budget.model_dump(mode="json")
         if strategy.per_prompt > 1:
             fixed["per_prompt"] = strategy.per_prompt
+        budget = _settings(self.recipe, "assign", kind=strategy.kind, **fixed).budget  # type: ignore[attr-defined]
+        if budget is not None and budget.cost is not None:
+            inputs["calibration"] = "responses"
         both: dict[str, Any] = {"teachers": True, "strategy": strategy}
         self._add(f"assignments-{name}", "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
         asked = prompts | assignments | {"calibration": "responses"}
@@ -200,6 +208,8 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
     decided = sorted(BY_STRATEGY.get(stage, set()) & set(section))
     if decided:
         raise RecipeError(f"{stage}: `{decided[0]}` is decided by the strategies; set it there, not here")
+    if stage == "assign" and fixed.get("kind") not in ROUTED:
+        section = {key: value for key, value in section.items() if key != "budget"}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
     return settings
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +98,14 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
 
 
 def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Manifest]:
+    """Manifests of what is stored of a recipe, by the key of its step, its pinned inputs included."""
+    return {key: stored.manifest for key, stored in stored_of(recipe, store, done).items()}
+
+
+def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
     """What is stored of a recipe, by the key of its step, its pinned inputs included."""
-    pinned = {name: store.get(ref).manifest for name, ref in recipe.inputs.items()}
-    return pinned | {item.step.key: item.stored.manifest for item in done if item.stored is not None}
+    pinned = {name: store.get(ref) for name, ref in recipe.inputs.items()}
+    return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
 
 
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
@@ -230,10 +234,15 @@ def _manifest_fields(
 
 def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
     """Rows in all and per split, for every dataset alike."""
+    import pyarrow.compute
+
     if isinstance(schema, ModelSchema) or isinstance(result.data, Path):
         return {}
-    splits = Counter(result.data[schema.split_by]) if schema.split_by else Counter()
-    return {"rows": len(result.data), **{f"rows_{split}": number for split, number in splits.items()}}
+    if not schema.split_by:
+        return {"rows": len(result.data)}
+    counts = pyarrow.compute.value_counts(result.data.with_format("arrow").select_columns([schema.split_by])[:][0])
+    splits = {f"rows_{row['values']}": row["counts"] for row in counts.to_pylist()}
+    return {"rows": len(result.data), **splits}
 
 
 def _versions() -> Iterator[tuple[str, str]]:

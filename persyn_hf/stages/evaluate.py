@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.backends import chat, harness, sft
+from persyn_hf.backends import chat, harness, models, sft
 from persyn_hf.errors import RecipeError, check
 from persyn_hf.recipe import Strict
 from persyn_hf.schemas import EVALUATION, STUDENT
@@ -19,6 +19,7 @@ from persyn_hf.stage import Context, Result
 INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student as it was before training
 OUTPUT = EVALUATION
+VERSION = 2  # rules of grading
 
 
 class Columns(Strict):
@@ -124,8 +125,8 @@ def _load(settings: Settings, context: Context, student: Path | None) -> harness
     else:
         raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
     dtype = settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
-    tokenizer = chat.load_tokenizer(name, revision, template)
-    model = chat.load_causal_lm(name, revision, dtype, "auto")
+    tokenizer = models.load_tokenizer(name, revision, template)
+    model = models.load_causal_lm(name, revision, dtype, "auto")
     sft.align(model, tokenizer, chat.end_of_turn(tokenizer, name))
     return harness.Student(model, tokenizer, settings.batch_size, context.progress)
 

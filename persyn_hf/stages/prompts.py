@@ -23,7 +23,17 @@ from persyn_hf.stage import Context, Result
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
-VERSION = 2  # the split is drawn prompt by prompt
+VERSION = 3  # references are read as a whole, and as numbers where they are written as such
+
+DROPPED = (
+    "duplicates",
+    "empty",
+    "not_text",
+    "reference_missing",
+    "reference_unparsable",
+    "reference_timed_out",  # or took more memory than a grader has
+    "not_asked_for",
+)
 
 SPLITS = ("calibration", "dev", "pool")
 PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
@@ -81,8 +91,7 @@ def run(settings: Settings, context: Context) -> Result:
     else:
         rows = _take(rows, settings, source)
     counts["kept"], counts["not_asked_for"] = len(rows), usable - len(rows)
-    reasons = ("duplicates", "empty", "not_text", "reference_missing", "reference_unparsable", "not_asked_for")
-    names = ("read", "kept", *reasons)  # read is the sum of the others, but where missing references are allowed
+    names = ("read", "kept", *DROPPED)  # read is the sum of the others, but where missing references are allowed
     return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names})
 
 
@@ -173,10 +182,12 @@ def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter
     with Verifier(workers=1, timeout_s=5) as verifier:
         for start in range(0, len(rows), 256):
             chunk = rows[start : start + 256]
-            good = verifier.parses([row["reference"] for row in chunk])
-            kept += [row for row, parses in zip(chunk, good, strict=True) if parses]
+            for row, parses in zip(chunk, verifier.parses([row["reference"] for row in chunk]), strict=True):
+                if parses:
+                    kept.append(row)
+                else:
+                    counts["reference_timed_out" if parses is None else "reference_unparsable"] += 1
             context.progress.advance(len(chunk))
-    counts["reference_unparsable"] = len(rows) - len(kept)
     return kept
 
 

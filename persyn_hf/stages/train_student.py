@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, models
 from persyn_hf.backends import sft as backend
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Strict
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 INPUTS = {"sft": SFT}
 OUTPUT = STUDENT
+VERSION = 2  # rows are cut as learnability sees them; Gemma 2 trains with its attention cap
 
 IGNORED = -100  # label of a token that carries no loss
 
@@ -57,7 +58,7 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
     if not len(sft):
         raise InputError("the training data holds no rows; `train_student` needs at least one")
     started = time.monotonic()
-    tokenizer = chat.load_tokenizer(student.model, student.revision, student.chat_template)
+    tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
     end = chat.end_of_turn(tokenizer, student.model)
     size, stored = backend.size_and_dtype(student.model, student.revision)
     lora = settings.method == "lora" or (settings.method == "auto" and size > backend.LORA_ABOVE)
@@ -80,8 +81,8 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
         saved_dtype=stored,
     )
     # Full fine-tuning keeps float32 weights (bfloat16 ones would swallow updates of 2e-5); frozen ones need not be.
-    dtype: chat.Dtype = "bfloat16" if lora and bfloat16 else "float32"
-    model = chat.load_causal_lm(student.model, student.revision, dtype, "cpu")  # the trainer moves it
+    dtype: models.Dtype = "bfloat16" if lora and bfloat16 else "float32"
+    model = models.load_causal_lm(student.model, student.revision, dtype, "cpu")  # the trainer moves it
     max_length = min(settings.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))
     examples, counts = tokenise(sft, tokenizer, end, max_length)
     if not len(examples):
@@ -99,11 +100,10 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
 def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple["Dataset", Counter[str]]:
     """Token ids and labels of every row that fits, and why the others were left out.
 
-    A row is the chat template's text up to and with the end of turn `end`; labels are `IGNORED` on the prompt (the
-    generation prompt included). What a template writes after `end` is left out: generation never gets there.
+    A row is a turn as learnability sees it (`chat.encode_turns`), up to and with the end of turn `end`; labels are
+    `IGNORED` on the prompt, the generation prompt included.
     Reasons: `too_long` (over `max_length` tokens), `end_inside` (the response itself holds the end of turn, so a
-    student would learn to stop early), `prompt_differs` (the template writes the prompt in another way once an answer
-    follows, so training would not match generation).
+    student would learn to stop early).
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -112,36 +112,21 @@ def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple
     types = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
     tables = []
     for batch in sft.select_columns(["prompt", "completion"]).iter(batch_size=256):
-        prompts = [_turns(turns) for turns in batch["prompt"]]
-        whole = [p + _turns(c) for p, c in zip(prompts, batch["completion"], strict=True)]
-        prompt_ids = tokenizer.apply_chat_template(
-            prompts, tokenize=True, add_generation_prompt=True, return_dict=True
-        )["input_ids"]
-        whole_ids = tokenizer.apply_chat_template(whole, tokenize=True, return_dict=True)["input_ids"]
+        rows = [(_turns(p), c[0]["content"]) for p, c in zip(batch["prompt"], batch["completion"], strict=True)]
         ids, labels = [], []
-        for start, full in zip(prompt_ids, whole_ids, strict=True):
-            reason, cut = _check(start, full, end, max_length)
+        for turn in chat.encode_turns(tokenizer, rows, max_length):
+            answer = turn.ids[turn.start :].tolist()
+            reason = "too_long" if turn.truncated else "end_inside" if answer.count(end) > 1 else "rows"
             counts[reason] += 1
             if reason == "rows":
-                ids.append(full[:cut])
-                labels.append([IGNORED] * len(start) + full[len(start) : cut])
+                ids.append(turn.ids)
+                labels.append([IGNORED] * turn.start + answer)
         tables.append(pa.table({"input_ids": ids, "labels": labels}, schema=types))
     return Dataset(pa.concat_tables(tables) if tables else types.empty_table()), counts
 
 
 def _turns(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-
-
-def _check(prompt: list[int], whole: list[int], end: int, max_length: int) -> tuple[str, int]:
-    """("rows", length to keep) for a good row, (reason, 0) for one that must not be trained on."""
-    if whole[: len(prompt)] != prompt:
-        return "prompt_differs", 0
-    ends = whole[len(prompt) :].count(end)
-    if ends != 1:
-        return ("end_inside" if ends else "no_end"), 0
-    cut = whole.index(end, len(prompt)) + 1
-    return ("rows", cut) if cut <= max_length else ("too_long", 0)
 
 
 def _result(
@@ -174,7 +159,7 @@ def _result(
         "loss": done["loss"],  # [step, nats per trained token]
         "final_loss": sum(loss for _, loss in last) / len(last) if last else None,  # mean of the last tenth
     }
-    dropped = {reason: counts[reason] for reason in ("too_long", "end_inside", "no_end", "prompt_differs")}
+    dropped = {reason: counts[reason] for reason in ("too_long", "end_inside")}
     per_token = 4 if training.lora else 6  # frozen weights need no gradient of their own
     cost = {"seconds": seconds, "flops": per_token * parameters * tokens * training.epochs}
     return Result(data=folder, counts={"rows": rows, "trained": len(examples), **dropped}, metrics=metrics, cost=cost)

@@ -21,6 +21,7 @@ from persyn_hf.store.cards import render_card
 from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced
 from persyn_hf.store.lock import StoreLock
 from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, read_manifest
+from persyn_hf.store.parquet_read import read_dataset
 from persyn_hf.store.stored import (
     COMMIT,
     TYPE_KINDS,
@@ -161,7 +162,7 @@ class Store:
             raise StoreError(
                 f"{stored.ref} is a `{stored.kind}`, a model without rows; its files lie in {stored.path}"
             )
-        return parquet.read_dataset(stored.path, stored.manifest.rows, stored.ref, config, split)
+        return read_dataset(stored.path, stored.manifest.rows, stored.ref, config, split)
 
     def refs(self, repo: str, kind: str) -> dict[str, str]:
         """Every tag of a repository, and `main`, with the commit it names."""

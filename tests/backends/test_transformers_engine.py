@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +11,7 @@ import pytest
 import torch
 from tiny_models import END, build_tokenizer, save_model
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, models
 from persyn_hf.backends.engines import Request, Sampling
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.errors import EngineError, InputError
@@ -129,12 +133,30 @@ def test_sampling_defaults_of_the_model_are_not_used(tmp_path: Path) -> None:
 def test_identity_follows_the_weights_not_the_name(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     same = save_model(tmp_path / "copy", "qwen2", seed=0)
     other = save_model(tmp_path / "other", "qwen2", seed=9)
-    known = chat.identify(str(tiny_models["qwen2"]))
-    assert known == chat.identify(str(same))
-    assert known != chat.identify(str(other))
+    known = models.identify(str(tiny_models["qwen2"]))
+    assert known == models.identify(str(same))
+    assert known != models.identify(str(other))
     with TransformersEngine(str(same), batch_tokens=9) as engine:
         assert engine.params_b is not None
         assert engine.params_b * 1e9 == pytest.approx(engine._model().num_parameters(), rel=0.5)
+
+
+def test_a_hub_model_is_named_by_its_commit(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub" / "models--org--x"
+    shutil.copytree(tiny_models["qwen2"], repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "refs" / "v1").write_text(commit)
+    code = "from persyn_hf.backends.models import identify; print(identify('org/x'), identify('org/x', 'v1'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == [f"org/x@{commit}"] * 2
 
 
 def test_models_that_cannot_be_used(tiny_models: dict[str, Path], tmp_path: Path) -> None:

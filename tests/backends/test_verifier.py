@@ -1,22 +1,72 @@
+"""Grading: verdicts on every form of answer met so far, and graders that no answer can hang, starve or mislead."""
+
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from persyn_hf.backends.verifier import Verifier, judge
+from persyn_hf.backends import verifier as module
+from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.journal import Journal
+from persyn_hf.backends.verdicts import judge, parse_reference
+from persyn_hf.backends.verifier import MEMORY, Verifier
+from persyn_hf.errors import EngineError
 
 
+# https://github.com/huggingface/Math-Verify/issues/65: hangs under math-verify's own time-out
+ISSUE_65 = "\\boxed{\\dfrac{5^{\\left(5^{\\left(5^{\\left(5^5\\right)}\\right)} - 4\\right)} - 5}{16}}"
+ISSUE_65_COMMENT = (
+    "{@Neillier 1276915 4951077 ник增高人权 国 {1,1-3-10鼓励不停);5个_GENERAL2全校。 _HEADERS1 Orchestra}"
+)
 HANGING = "so it is $9999999^{9999999}$"
+ENDLESS = [
+    ISSUE_65,
+    HANGING,
+    "$9^{9^{9^{9}}}$",
+    "9**9**9**9",
+    "$99999999!$",
+    "$" + "(" * 5000 + "1" + ")" * 5000 + "$",
+    "$" + "\\sqrt{" * 500 + "2" + "}" * 500 + "$",
+    "$" + "9" * 1_000_000 + "$",
+    "$\\begin{pmatrix}" + "\\\\".join("&".join("1" * 100) for _ in range(100)) + "\\end{pmatrix}$",
+    "$\\{" + ",".join(map(str, range(20_000))) + "\\}$",
+    "$\\binom{1000000000}{500000000}$",
+    "1 " * 200_000,
+    "$2^{2^{40}}$",
+]
+STRANGE = [
+    ISSUE_65_COMMENT,
+    "",
+    "\0 4\x002 \0",
+    "\ud800 \udfff",
+    "\u202e24\u202c \u2028\r\n",
+    "4" + "\u0301" * 10_000,
+    "%" * 100_000,
+    "\\boxed{" * 2000,
+    "\\boxed{1} and " * 1000,
+    "answer " * 5000,
+    "final answer is " * 1000,
+    "1,000," * 5000,
+    "$" * 100_000,
+    "(" * 5000 + "1+1" + ")" * 5000,
+    "$" + "<".join("x" * 300) + "$",
+    "1e999999999",
+    "\\boxed{1e999999999}",
+    "word " * 20_000,
+]
 
 
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[Verifier]:
-    with Verifier(workers=2, timeout_s=2) as pool:
+    with Verifier(workers=2, timeout_s=1) as pool:
         yield pool
 
 
@@ -25,22 +75,61 @@ def verifier() -> Iterator[Verifier]:
     [
         ("72", "The answer is 72.", True),
         ("72", "#### 73", False),
-        ("1,234", "\\boxed{1234}", True),
-        ("$40.00", "#### 40", True),
-        ("\\frac{1}{2}", "$0.5$", True),
-        ("x=5", "so $x = 5$", True),
-        ("x=5", "5", True),
-        ("2\\sqrt{3}", "$\\sqrt{12}$", True),
-        ("2\\sqrt{3}", "2", False),
-        ("1,3,5", "\\boxed{1,3,5}", True),
-        ("2,4", "2.4", False),
-        ("50%", "$50\\%$", True),
-        ("$\\frac{3}{4}$", "\\boxed{3/4}", True),
-        ("5 apples", "She has 5 apples.", True),
         ("72", "I do not know.", False),
         ("72", "", False),
+        ("5", "**Answer:** 5", True),
+        ("5", "Answer: 5.", True),
+        ("42", "\\boxed{3} is the first part. Long after that we conclude: the sum is \\boxed{42}.", True),
         ("", "5", None),
         ("\\text{}", "5", None),
+        # money, thousands, per cent, units
+        ("1,234", "\\boxed{1234}", True),
+        ("5000", "\\boxed{5\\,000}", True),
+        ("5\\,000", "5,000", True),
+        ("1 000", "1000", True),
+        ("1 2", "12", False),
+        ("$40.00", "#### 40", True),
+        ("-$5", "-5", True),
+        ("+2", "2", True),
+        ("50%", "$50\\%$", True),
+        ("50\\%", "0.5", True),
+        ("5 apples", "She has 5 apples.", True),
+        ("7 pencils", "#### 7", True),
+        ("5 red marbles", "\\boxed{5}", True),
+        ("1,234 dollars", "$1234", True),
+        ("3/4 cup", "$\\frac{3}{4}$", True),
+        ("3 sin x", "3", False),
+        # powers of ten
+        ("4.5e33", "$4.5 \\times 10^{33}$", True),
+        ("4.5e33", "\\boxed{4.5e+33}", True),
+        ("4.5e33", "4.6e33", False),
+        ("1e-5", "0.00001", True),
+        ("1e-5", "$10^{-5}$", True),
+        ("1e-5", "2e-5", False),
+        ("3.89e-10", "7.25e-11", False),
+        ("0.0000017", "0.000002", False),
+        ("0.333333", "$\\frac{1}{3}$", True),
+        ("0.0", "0", True),
+        ("$2e-1$", "\\boxed{2e - 1}", True),
+        # expressions, sets, equations
+        ("\\frac{1}{2}", "$0.5$", True),
+        ("$\\frac{3}{4}$", "\\boxed{3/4}", True),
+        ("-1./3", "$-\\frac{1}{3}$", True),
+        ("2\\sqrt{3}", "$\\sqrt{12}$", True),
+        ("2\\sqrt{3}", "2", False),
+        ("x=5", "so $x = 5$", True),
+        ("x=5", "5", True),
+        ("1,3,5", "\\boxed{1,3,5}", True),
+        ("1,3,5", "\\boxed{5, 3, 1}", True),
+        ("2,4", "2.4", False),
+        ("$2$ or $3$", "$3$ and $2$", True),
+        ("\\pm 2", "$2, -2$", True),
+        ("\\pm 2", "$2$", False),
+        ("$(1,2]$", "$1 < x \\le 2$", False),
+        # only a part of these can be parsed
+        ("\\frac{1}{3} E_{1}+\\frac{2}{3} E_{2}", "$\\frac{2}{3}$", None),
+        ("\\hbar \\omega(v+1 / 2)-\\frac{E_{0}^{2} e^{2}}{2 m \\omega^{2}}", "2", None),
+        ("$\\frac{1}{0}$", "5", None),
     ],
 )
 def test_verdicts(reference: str, answer: str, verdict: bool | None) -> None:
@@ -51,26 +140,51 @@ def test_gold_and_answer_are_not_exchanged(verifier: Verifier) -> None:
     assert verifier.grade([("$1<x<2$", "$(1,2)$"), ("$(1,2)$", "$1<x<2$")]) == [True, False]
 
 
-def test_a_hanging_row_costs_its_time_and_nothing_else(verifier: Verifier) -> None:
-    pairs = [(str(number), f"It is {number}.") for number in range(100)]
-    pairs[7] = ("72", HANGING)
-    verifier.grade(pairs[:1])
+def test_real_answers_in_order(root: Path) -> None:
+    """By the flags of the file, a string match, but for the dollars and cents that it does not see."""
+    rows = pq.read_table(root / "tests" / "data" / "gsm8k_two_models_sample.parquet").to_pylist()
+    with Verifier(workers=2, timeout_s=5) as pool:
+        verdicts = pool.grade([(row["reference"], row["response"]) for row in rows])
+    differ = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not row["is_correct"]]
+    assert None not in verdicts
+    assert Counter(row["is_correct"] for row in differ) == {False: 2}
+    assert all(int(row["reference"]) == parse_reference(row["reference"])[0][0] for row in rows)
+
+
+@pytest.mark.parametrize("answer", ENDLESS, ids=range(len(ENDLESS)))
+def test_an_endless_row_costs_its_time_and_nothing_else(verifier: Verifier, answer: str) -> None:
+    pairs = [("42", "It is 42."), ("42", answer), ("42", "It is 42."), ("43", "It is 42.")]
     started = time.monotonic()
-    verdicts = verifier.grade(pairs)
-    assert verdicts == [True] * 7 + [None] + [True] * 92
-    assert time.monotonic() - started < 25  # 2 s of hanging, a new worker on a busy machine
+    first, hard, *others = verifier.grade(pairs)
+    assert [first, *others] == [True, True, False]
+    assert hard in (None, False)  # false where a fast machine gets to the end of it
+    assert time.monotonic() - started < 4 + 15  # at worst four times the second; a new worker on a busy machine
 
 
-def test_a_worker_that_dies_costs_one_row(verifier: Verifier) -> None:
-    assert verifier.grade([("1", "1")]) == [True]
-    victims = [worker for worker in verifier._workers if worker.process is not None]
-    for worker in victims:
-        assert worker.process is not None
-        os.kill(worker.process.pid, signal.SIGKILL)
-        worker.process.wait()
-    verdicts = verifier.grade([(str(number), str(number)) for number in range(10)])
-    assert verdicts.count(None) <= len(victims)
-    assert verdicts.count(False) == 0
+def test_strange_answers_are_wrong_and_no_more(verifier: Verifier) -> None:
+    assert verifier.grade([("42", answer) for answer in STRANGE]) == [False] * len(STRANGE)
+    assert verifier.grade([("41", "４１")]) == [None]  # math-verify finds the digits and fails on them
+    assert verifier.grade([("7", "é 😀 \u2028 \ud800\n\r\n 7")]) == [True]
+
+
+def test_nothing_in_an_answer_is_run(verifier: Verifier, tmp_path: Path) -> None:
+    call = f"__import__('os').system('touch {tmp_path}/owned')"
+    assert verifier.grade([("42", call), (call, "42"), ("42", f"${call}$")])[0] is False
+    assert not list(tmp_path.iterdir())
+
+
+def test_hanging_rows_are_null_in_their_places(verifier: Verifier) -> None:
+    pairs = [(str(number), HANGING if number in (7, 60, 61) else f"It is {number}.") for number in range(200)]
+    assert verifier.grade(pairs) == [None if number in (7, 60, 61) else True for number in range(200)]
+
+
+def test_a_hanging_reference_is_given_up_once(verifier: Verifier) -> None:
+    reference = HANGING[len("so it is ") :]
+    started = time.monotonic()
+    assert verifier.grade([(reference, f"It is {number}.") for number in range(30)]) == [None] * 30
+    assert verifier.parses([reference, "72", reference]) == [None, True, None]
+    assert verifier.grade([(reference, "5"), ("5", "5")]) == [None, True]
+    assert time.monotonic() - started < 4 + 15
 
 
 def test_references_that_cannot_be_used(verifier: Verifier) -> None:
@@ -79,27 +193,86 @@ def test_references_that_cannot_be_used(verifier: Verifier) -> None:
     assert verifier.grade([]) == []
 
 
-def test_odd_characters_pass_through(verifier: Verifier) -> None:
-    assert verifier.grade([("7", "é 😀 \u2028 \ud800\n\r\n 7")]) == [True]
+def test_a_reference_is_parsed_by_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As teachers answer the same prompts one after the other; but for rows that an idle worker takes over."""
+    sent: list[tuple[int, str]] = []
+    send = module._Worker.send
+
+    def spy(worker: module._Worker, tasks: list[module.Task], timeout_s: float) -> None:
+        sent.extend((id(worker), reference) for _, reference, answer in tasks if answer is not None)
+        send(worker, tasks, timeout_s)
+
+    monkeypatch.setattr(module._Worker, "send", spy)
+    with Verifier(workers=2, timeout_s=5) as pool:
+        pool.grade([(str(number), "1") for number in range(300)])  # both run now
+        sent.clear()
+        for teacher in range(6):
+            pool.grade([(str(number), f"It is {number + teacher}.") for number in range(300)])
+    assert len(sent) == 6 * 300
+    assert len(set(sent)) < 1.5 * 300  # 600 without a rule
+
+
+def test_answers_cannot_take_the_memory() -> None:
+    """Parsing this answer asks for 200 times its size; its worker gives up, ends, and leaves room for the next."""
+    hungry = "$1$. " * 1_500_000
+    with Verifier(workers=1, timeout_s=20) as pool:
+        assert pool.grade([("42", "42")]) == [True]
+        first = pool._workers[0].process
+        assert first is not None
+        assert resource.prlimit(first.pid, resource.RLIMIT_AS) == (MEMORY, MEMORY)
+        assert pool.grade([("1", "1"), ("42", hungry), ("2", "2"), ("3", "3")]) == [True, None, True, True]
+        assert pool._workers[0].process is not first
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with Verifier(workers=100_000) as pool:
+        assert MEMORY <= len(pool._workers) * MEMORY <= total / 2
+
+
+def test_workers_that_die_between_calls_cost_nothing(verifier: Verifier) -> None:
+    pairs = [(str(number), str(number)) for number in range(200)]
+    assert verifier.grade(pairs) == [True] * 200
+    for worker in verifier._workers:
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)
+    assert verifier.grade(pairs) == [True] * 200
+
+
+def test_a_worker_that_stands_still_is_given_up() -> None:
+    """Its processor time stands still as well."""
+    with Verifier(workers=1, timeout_s=0.5) as pool:
+        assert pool.grade([("1", "1")]) == [True]
+        worker = pool._workers[0].process
+        assert worker is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        assert pool.grade([("1", "1"), ("2", "2")]) == [None, True]
+
+
+def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Verifier(workers=2) as pool, pytest.raises(EngineError) as error:
+        pool.grade([("1", "1")])
+    assert str(error.value) == (
+        f"a grader process ended or hung before it was ready; see what `{sys.executable} -c 'import math_verify'` says"
+    )
 
 
 def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
     code = (
         "from persyn_hf.backends.verifier import Verifier\n"
-        "v = Verifier(1, 0.5)\n"
+        "v = Verifier(1, 2)\n"
         "v.grade([('1', '1')])\n"
         "print(v._workers[0].process.pid, flush=True)\n"
-        "v._timeout_s = 60\n"
         f"v.grade([('72', {HANGING!r})])\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    time.sleep(0.5)
+    time.sleep(0.2)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -109,3 +282,15 @@ def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
             return
         time.sleep(0.1)
     pytest.fail("the worker outlived its parent")
+
+
+def test_verdicts_are_kept(tmp_path: Path) -> None:
+    """A second run asks no worker; a hanging row is not tried again."""
+    pairs = [("1", "1"), ("72", HANGING), ("2", "3"), ("", "1")]
+    for _ in range(2):
+        with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, 0.5) as grader:
+            grader.submit(pairs[:2])
+            assert grader.judge(pairs) == [True, None, False, None]
+    with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, 0.5) as grader:
+        assert grader.judge(pairs) == [True, None, False, None]
+        assert grader._verifier._workers[0].process is None

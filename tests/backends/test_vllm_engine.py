@@ -16,7 +16,7 @@ import pytest
 import torch
 from wide_heads import widen
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, models
 from persyn_hf.backends.engines import Answer, Engine, Request, Sampling
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
@@ -148,7 +148,7 @@ def test_what_an_answer_depends_on_is_in_the_kind(zoo: Path, tmp_path: Path) -> 
     engine = open_engine(zoo / "llama-long", tmp_path, **wide)
     assert engine.kind == " ".join(("vllm/float32 --pipeline-parallel-size=2", *ARGS))
     assert (engine.gpus, engine.context_length, engine.fixed_batches) == (16, 256, False)
-    assert engine.model == plain.model == chat.identify(str(zoo / "llama-long"))
+    assert engine.model == plain.model == models.identify(str(zoo / "llama-long"))
     assert engine.params_b == pytest.approx(0.0006, rel=0.5)
 
 

@@ -58,6 +58,12 @@ def test_mix_follows_its_weights_and_its_seed():
         core.mix(3, [0, 0], np.random.default_rng(1))
 
 
+def test_a_mix_drawn_in_parts_is_the_same():
+    rng = np.random.default_rng(1)
+    parts = np.concatenate([core.mix(size, [1, 4, 2], rng) for size in (1, 7, 992)])
+    assert (parts == core.mix(1000, [1, 4, 2], np.random.default_rng(1))).all()
+
+
 def test_strong_is_the_largest_then_the_better_then_the_first():
     names = ["a", "b", "c"]
     assert core.strong(names, [7, 70, 70]).teacher == 1

@@ -8,8 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persyn_hf.core.bradley_terry import grouped_loss, pair_loss, two_hot, win_probability
+from persyn_hf.core.bradley_terry import (
+    grouped_loss,
+    pair_loss,
+    preference_losses,
+    preferences,
+    two_hot,
+    win_probability,
+)
 from persyn_hf.core.pairs import compare_teachers
+from persyn_hf.core.pairs import preferences as preferences_of_pairs
 
 
 def test_two_hot_has_plus_one_at_b_and_minus_one_at_a():
@@ -52,6 +60,32 @@ def test_grouped_gradient_equals_the_gradient_over_the_pairs_dataset(num_teacher
     assert torch.allclose(by_group, by_pair, atol=1e-12, rtol=0)
 
 
+@given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_pairs_alone_say_what_the_rewards_say_of_each_two_teachers(num_teachers, num_prompts, seed):
+    """With ties and missing cells; what pairs and rewards prefer is equal, so losses and gradients are."""
+    rng = np.random.default_rng(seed)
+    rewards = np.where(
+        rng.random((num_prompts, num_teachers)) < 0.2, np.nan, rng.integers(0, 4, size=(num_prompts, 1))
+    )
+    rewards += rng.integers(0, 3, size=rewards.shape) / 3
+    pool, ids = [f"t{i}" for i in range(num_teachers)], [str(i) for i in range(num_prompts)]
+    found = compare_teachers(ids, pool, rewards)
+    columns = {
+        "prompt_id": [ids[row] for row in found.prompt],
+        "teacher_a": [pool[column] for column in found.a],
+        "teacher_b": [pool[column] for column in found.b],
+        "label": found.label,
+    }
+    kept, preferred = preferences_of_pairs(columns, pool)
+    wanted = preferences(torch.tensor(rewards))[[int(row) for row in kept]].triu(1)
+    assert torch.equal(torch.tensor(preferred).triu(1).nan_to_num(-1), wanted.nan_to_num(-1))
+    scores = torch.tensor(rng.normal(size=(len(kept), num_teachers)))
+    by_pairs = preference_losses(scores, torch.tensor(preferred)).sum() / max(len(kept), 1)
+    usable = torch.tensor(rewards)[[int(row) for row in kept]]
+    assert float(by_pairs) == float(grouped_loss(scores, usable))
+
+
 def test_missing_cells_take_part_in_no_pair():
     rewards = torch.tensor([[0.0, 1.0, math.nan], [math.nan, 0.5, math.nan]], dtype=torch.float64)
     scores = torch.tensor([[0.3, -0.2, 9.0], [1.0, 2.0, 3.0]], dtype=torch.float64, requires_grad=True)
@@ -59,12 +93,6 @@ def test_missing_cells_take_part_in_no_pair():
     loss.backward()
     assert float(loss.detach()) == pytest.approx(-math.log(1 / (1 + math.exp(0.5))))
     assert scores.grad[:, 2].tolist() == [0, 0] and scores.grad[1].tolist() == [0, 0, 0]
-
-
-def test_a_mask_takes_cells_out_as_nan_does():
-    scores, rewards = torch.randn(2, 3), torch.rand(2, 3)
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    assert grouped_loss(scores, rewards, mask=mask) == grouped_loss(scores, rewards.masked_fill(~mask, math.nan))
 
 
 def test_no_pair_at_all_costs_nothing_and_has_a_gradient():

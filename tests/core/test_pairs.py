@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persyn_hf.core.pairs import compare_teachers
+from persyn_hf.core.pairs import compare_teachers, preferences, win_shares
+from persyn_hf.errors import InputError
 
 
 def rows(found, ids, pool):
@@ -57,3 +58,61 @@ def test_the_order_of_the_pool_does_not_matter(order):
 
 def test_nothing_gives_nothing():
     assert len(compare_teachers([], ["a", "b"], np.zeros((0, 2))).label) == 0
+
+
+def test_a_part_of_the_prompts_gives_its_part_of_the_comparisons():
+    ids, pool, rewards = list("pqrst"), ["a", "b", "c"], np.random.default_rng(0).random((5, 3))
+    parts = [compare_teachers(ids[part], pool, rewards[part]) for part in (slice(0, 2), slice(2, 5))]
+    found = set.union(
+        *(rows(one, ids[part], pool) for one, part in zip(parts, (slice(0, 2), slice(2, 5)), strict=True))
+    )
+    assert found == rows(compare_teachers(ids, pool, rewards), ids, pool)
+
+
+def columns(*cells: tuple[str, str, str, float]) -> dict[str, list]:
+    names = ("prompt_id", "teacher_a", "teacher_b", "label")
+    return {name: list(values) for name, values in zip(names, zip(*cells, strict=True), strict=True)}
+
+
+def test_preferences_and_won_shares_by_hand():
+    """b beats a on p, twice against once; c was compared to nobody there; on q a and c are equal."""
+    given = columns(("p", "a", "b", 1.0), ("p", "b", "a", 0.0), ("p", "a", "b", 0.0), ("q", "c", "a", 0.5))
+    ids, preferred = preferences(given, ["a", "b", "c"])
+    nan = np.nan
+    assert ids == ["p", "q"]
+    np.testing.assert_allclose(preferred[0], [[nan, 1 / 3, nan], [2 / 3, nan, nan], [nan, nan, nan]])
+    np.testing.assert_allclose(preferred[1], [[nan, nan, 0.5], [nan, nan, nan], [0.5, nan, nan]])
+    np.testing.assert_allclose(win_shares(preferred), [[1 / 3, 2 / 3, nan], [0.5, nan, 0.5]])
+
+
+def test_won_shares_order_teachers_as_their_rewards_do():
+    rewards, pool = np.random.default_rng(1).random((20, 6)), list("abcdef")
+    found = compare_teachers([str(i) for i in range(20)], pool, rewards)
+    given = {
+        "prompt_id": [str(i) for i in found.prompt],
+        "teacher_a": [pool[i] for i in found.a],
+        "teacher_b": [pool[i] for i in found.b],
+        "label": found.label,
+    }
+    shares = win_shares(preferences(given, pool)[1])
+    assert (np.argsort(shares, axis=1) == np.argsort(rewards, axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            ("p", "a", "z", 1.0),
+            "the pairs name the teacher `z`, the pool holds a, b; add it to `teachers`",
+        ),
+        (
+            ("p", "a", "b", 2.0),
+            "the pairs hold the label 2.0 for prompt p, a number from 0 (A preferred) to 1 (B preferred) is needed; "
+            "mend that row or leave it out",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_used(cell, message):
+    with pytest.raises(InputError) as caught:
+        preferences(columns(cell), ["a", "b"])
+    assert str(caught.value) == message

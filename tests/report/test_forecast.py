@@ -10,7 +10,8 @@ import yaml
 
 from persyn_hf.cli import main
 from persyn_hf.core.cost import Cost, ledger
-from persyn_hf.recipe import Recipe, load_recipe
+from persyn_hf.recipe import Recipe
+from persyn_hf.recipe_file import load_recipe
 from persyn_hf.report.forecast import forecast
 from persyn_hf.report.tables import Table
 from persyn_hf.runner.fingerprint import described

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends import chat, harness, sft
+from persyn_hf.backends import chat, harness, models, sft
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Student, read_section
 from persyn_hf.schemas import EVALUATION
@@ -95,8 +95,8 @@ def test_batches_give_the_text_of_single_questions(base_student: Path, questions
 def test_the_model_sees_the_chat_template_and_stops_at_the_end_of_turn(base_student: Path, questions: Path) -> None:
     """What the harness generates is what `generate` gives on the template's tokens, up to the end of turn."""
     tokenizer, model = (
-        chat.load_tokenizer(str(base_student)),
-        chat.load_causal_lm(str(base_student), None, "float32", "cpu"),
+        models.load_tokenizer(str(base_student)),
+        models.load_causal_lm(str(base_student), None, "float32", "cpu"),
     )
     end = chat.end_of_turn(tokenizer, "s")
     sft.align(model, tokenizer, end)

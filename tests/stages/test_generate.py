@@ -72,6 +72,7 @@ def assign(prompts: Dataset, teachers: list[str]) -> Dataset:
             "teacher": name,
             "scores": [],
             "margin": None,
+            "confidence": None,
             "source": "rule",
             "split": row["split"],
         }

@@ -13,7 +13,8 @@ from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.mixing import chosen_responses
 from persyn_hf.errors import BudgetReached, RecipeError
-from persyn_hf.recipe import Price, Teacher, load_recipe, read_section
+from persyn_hf.recipe import Price, Teacher, read_section
+from persyn_hf.recipe_file import load_recipe
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
@@ -69,6 +70,7 @@ def assign(asked: Dataset, teachers: tuple[Teacher, ...], scores: list[float] | 
             "teacher": teacher.name,
             "scores": scores or [],
             "margin": None,
+            "confidence": None,
             "source": "router" if scores else "rule",
             "split": "pool",
         }
@@ -291,7 +293,7 @@ def test_several_teachers_per_prompt_are_scored_before_they_are_mixed(tmp_path: 
     [
         (
             "{kind: strong, escalate: 1}",
-            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt` and `escalate`",
+            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt`, `escalate` and `budget`",
         ),
         ("{kind: persyn, per_prompt: 2, escalate: 1}", "sets `per_prompt` and `escalate`; choose one of the two"),
         ("{kind: persyn, per_prompt: 3}", "asks for 3 teachers per prompt, the pool holds 2; lower"),

@@ -27,7 +27,15 @@ def prompts(ids="pqrstu") -> Dataset:
 
 def assignments(cells: dict[str, str], extra=()) -> Dataset:
     rows = [
-        {"prompt_id": p, "teacher": t, "scores": [], "margin": None, "source": "rule", "split": "pool"}
+        {
+            "prompt_id": p,
+            "teacher": t,
+            "scores": [],
+            "margin": None,
+            "confidence": None,
+            "source": "rule",
+            "split": "pool",
+        }
         for p, t in [*cells.items(), *extra]
     ]
     return Dataset.from_list(rows, features=ASSIGNMENTS.features)

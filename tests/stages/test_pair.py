@@ -85,3 +85,10 @@ def test_rewards_of_other_prompts_are_refused(tmp_path):
         "the rewards name 1 prompts (first q) that `prompts` does not hold; "
         "give the prompts that they were measured on"
     )
+
+
+def test_more_prompts_than_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(pair, "CHUNK", 1)
+    found = pair.run(pair.Settings(), context(tmp_path), prompts=prompts(), rewards=rewards(CELLS))
+    assert found.counts == {"prompts": 2, "pairs": 2, "ties": 1, "missing_cells": 2, "pairs_skipped": 4}
+    assert found.data["prompt_id"][:] == ["q", "p"] and found.data["prompt"][:] == ["ask q", "ask p"]

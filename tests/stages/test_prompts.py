@@ -47,7 +47,7 @@ def test_gsm8k(tmp_path: Path, root: Path) -> None:
     )
     assert result.counts == {
         "read": 100, "kept": 100, "duplicates": 0, "empty": 0, "not_text": 0, "reference_missing": 0,
-        "reference_unparsable": 0, "not_asked_for": 0,
+        "reference_unparsable": 0, "reference_timed_out": 0, "not_asked_for": 0,
     }  # fmt: skip
     assert Counter(result.data["split"]) == {"calibration": 20, "dev": 10, "pool": 70}
     expected = {line["question"].strip(): line["answer"].split("####")[1].strip().replace(",", "") for line in lines}
@@ -119,6 +119,17 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         assert result.counts["read"] == sum(count for name, count in result.counts.items() if name != "read")
         assert sorted(texts(result)) == sorted(names)
         assert result.counts["reference_unparsable"] == (references == "math")
+
+
+def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
+    """Before any generation is paid for, each for its reason."""
+    references = ["12", "$9999999^{9999999}$", "\\frac{1}{2}", "\\text{}", "?", "1e-5"]
+    path = write(tmp_path / "p.jsonl", [{"prompt": f"p{i}", "a": text} for i, text in enumerate(references)])
+    result = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"}, references="math")
+    assert sorted(texts(result)) == ["p0", "p2", "p5"]
+    assert {name: count for name, count in result.counts.items() if count} == {
+        "read": 6, "kept": 3, "reference_unparsable": 2, "reference_timed_out": 1,
+    }  # fmt: skip
 
 
 def test_split_is_drawn_once_by_the_seed(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -11,12 +11,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_model
 
 from tiny_models import TEMPLATE, save_model  # noqa: E402
 
-from persyn_hf.backends import learnability  # noqa: E402
-from persyn_hf.backends.learnability import LoadedStudent, score_responses  # noqa: E402
+from persyn_hf.backends.chat import Row  # noqa: E402
+from persyn_hf.backends.scoring import Measured  # noqa: E402
+from persyn_hf.backends.scoring.journalled import measure  # noqa: E402
+from persyn_hf.backends.scoring.likelihood import LikelihoodScorer  # noqa: E402
 from persyn_hf.errors import InputError, RecipeError  # noqa: E402
 from persyn_hf.recipe import Student, Teacher, read_section  # noqa: E402
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
-from persyn_hf.stage import Context, Result  # noqa: E402
+from persyn_hf.stage import Context, Result, Silent  # noqa: E402
 from persyn_hf.stages import score  # noqa: E402
 
 
@@ -104,10 +106,11 @@ def test_rewards_by_hand(tmp_path: Path, student: Student) -> None:
     assert student.model is not None
     texts = ["I think it is 5.", "3", "So the answer is 3.", "It is 34, surely.", "34"]
     turns = [[{"role": "user", "content": QUESTIONS[row]}] for row in (0, 0, 0, 1, 1)]
-    own = score_responses(LoadedStudent(student.model, dtype="float32"), turns, texts, max_length=256, batch_tokens=9)
-    raw = own.mean_logprob
-    assert column(result, "mean_logprob") == pytest.approx(raw.tolist(), abs=1e-4)
-    assert column(result, "num_tokens") == own.num_tokens.tolist()
+    scorer = LikelihoodScorer(student.model, max_length=256, dtype="float32")
+    values = [scorer.measure(scorer.encode([row]))[0] for row in zip(turns, texts, strict=True)]
+    raw = [total / tokens for total, tokens, _, _ in values]
+    assert column(result, "mean_logprob") == pytest.approx(raw, abs=1e-4)
+    assert column(result, "num_tokens") == [tokens for _, tokens, _, _ in values]
     low, high = min(raw[:3]), max(raw[:3])
     expected = [(value - low) / (high - low) for value in raw[:3]]
     assert column(result, "learnability_reward")[:3] == pytest.approx(expected, abs=1e-3)
@@ -125,7 +128,7 @@ def test_another_alpha_costs_no_forward_pass(
     tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(tmp_path, student)
-    monkeypatch.setattr(score, "LoadedStudent", lambda *_, **__: pytest.fail("the student was loaded again"))
+    monkeypatch.setattr(LikelihoodScorer, "__init__", lambda *_, **__: pytest.fail("the student was loaded again"))
     second = run(tmp_path, student, alpha=1.0, normalisation="none")
     assert column(second, "mean_logprob") == column(first, "mean_logprob")
     assert column(second, "reward") == column(second, "mean_logprob")
@@ -136,21 +139,73 @@ def test_a_run_that_was_cut_gives_the_same_numbers(
     tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", student, batch_tokens=60)
-    plain, calls = learnability._score_batch, []
+    plain, calls = LikelihoodScorer.measure, []
 
-    def cut(*arguments: Any) -> np.ndarray:
+    def cut(*arguments: Any) -> list[Any]:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(learnability, "_score_batch", cut)
+    monkeypatch.setattr(LikelihoodScorer, "measure", cut)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", student, batch_tokens=60)
     again = run(tmp_path / "cut", student, batch_tokens=60)
     assert isinstance(again.data, Dataset) and isinstance(whole.data, Dataset)
     assert again.data.to_dict() == whole.data.to_dict()
     assert len(calls) > 3
+
+
+def test_copies_of_a_row_are_measured_once_and_what_was_left_first(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "x"}]
+    rows = [(turns, text) for text in "abacb"]
+    asked = []
+
+    def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
+        asked.append([text for number, (_, text) in enumerate(todo) if number not in skip])
+        for number in sorted(set(range(len(todo))) - skip, reverse=True):
+            yield [number], [[f"{todo[number][1]} at {number}"]]
+
+    def values(**left: Any) -> list[Any]:
+        options = {"planned": tmp_path / "planned", **left}
+        return [value for (value,) in measure(rows, ["v", 1], tmp_path / "journal", Silent(), "x", score, **options)]
+
+    left = [(["v", 1], (turns, "c"), ["c from before"]), (["v", 2], (turns, "a"), ["of another model"])]
+    expected = ["a at 0", "b at 1", "a at 0", "c from before", "b at 1"]
+    assert values(left=left) == expected
+    assert asked == [["a", "b"]]
+    assert values() == expected
+    assert len(asked) == 1  # nobody is asked where all is known
+
+
+def test_whoever_measures_is_stopped_before_the_error_goes_on(tmp_path: Path) -> None:
+    asked, stopped = [], []
+
+    def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
+        asked.append(([text for _, text in todo], skip))
+        try:
+            for number in sorted(set(range(len(todo))) - skip):
+                yield [number], [[0.5]]
+        finally:
+            stopped.append(skip)
+
+    class Interrupted(Silent):
+        def advance(self, count: int = 1) -> None:
+            raise KeyboardInterrupt
+
+    def values(rows: list[Row], progress: Silent) -> list[Any]:
+        return measure(rows, [], tmp_path / "journal", progress, "x", score, planned=tmp_path / "planned")
+
+    rows: list[Row] = [([], "a"), ([], "b")]
+    with pytest.raises(KeyboardInterrupt) as interrupt:  # its traceback holds the iterator
+        values(rows, Interrupted())
+    assert stopped == [frozenset()]
+    assert interrupt.type is KeyboardInterrupt
+    assert values(rows, Silent()) == [[0.5], [0.5]]
+    # What was yielded is kept, and keeps its place; what the step did not begin with has none.
+    assert asked == [(["a", "b"], frozenset()), (["a", "b"], frozenset({0}))]
+    assert values([*rows, ([], "c")], Silent()) == [[0.5]] * 3
+    assert asked[2:] == [(["c"], frozenset())]
 
 
 def test_other_qualities_and_learnabilities(tmp_path: Path, student: Student) -> None:

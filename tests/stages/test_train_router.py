@@ -10,8 +10,9 @@ from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import Teacher, read_section
 from persyn_hf.schemas import PROMPTS, REWARDS
-from persyn_hf.stage import Context
+from persyn_hf.stage import Context, Silent
 from persyn_hf.stages import train_router
+from persyn_hf.store.tables import sections
 
 
 POOL = ("adds", "rhymes")
@@ -53,7 +54,7 @@ def data(calibration: int, dev: int, measured: bool = True) -> tuple[Dataset, Da
 def train(tmp_path, calibration=60, dev=20, measured=True, **settings):
     prompts, rewards = data(calibration, dev, measured)
     context = Context(seed=3, work_dir=tmp_path, teachers=tuple(Teacher(name=name) for name in POOL))
-    values = {"kind": "tfidf", **settings}
+    values = {"kind": "logistic", **settings}
     return train_router.run(
         read_section(train_router.Settings, values, "train_router"), context, prompts=prompts, rewards=rewards
     )
@@ -75,6 +76,51 @@ def test_router_is_judged_on_dev_beside_its_baselines(tmp_path):
     assert found.metrics["allocation"]["router"] == {"adds": 0.5, "rhymes": 0.5}
     assert found.data == tmp_path / "router" and load(found.data).teachers == POOL
     assert json.loads(json.dumps(found.metrics)) == found.metrics
+
+
+def test_rewards_are_no_log_odds_so_they_have_no_calibration_error(tmp_path):
+    by_kind = {kind: train(tmp_path / kind, kind=kind).metrics for kind in ("logistic", "knn")}
+    assert by_kind["logistic"]["router"]["calibration_error"]["value"] < 0.2
+    assert by_kind["knn"]["router"]["calibration_error"] == {"value": None, "low": None, "high": None}
+    assert [by_kind[kind]["training"]["scale"] for kind in by_kind] == ["log_odds", "reward"]
+
+
+def test_auto_chooses_by_dev_and_says_so_on_the_card(tmp_path):
+    found = train(tmp_path, kind="auto", candidates=["knn", "global_best"])
+    training = found.metrics["training"]
+    assert training["chosen"] == "knn over tfidf"
+    kinds = {one["kind"]: one["regret"] for one in training["candidates"]}
+    assert kinds == {"global_best": pytest.approx(0.1), "knn": 0.0}
+    assert found.metrics["router"]["regret"]["value"] == kinds["knn"]
+    card = sections(found.metrics)
+    assert "dev regret, among 2: the dev figures of this router flatter it slightly" in card
+    assert "| global\\_best | – | 0.1 |" in card
+    assert sorted(file.name for file in found.data.iterdir()) == [
+        "head.safetensors",
+        "router.json",
+        "tfidf.safetensors",
+        "vocabulary.json",
+    ]
+
+
+def test_progress_is_told_what_is_to_be_done(tmp_path):
+    class Told(Silent):
+        total = done = 0
+
+        def start(self, what, total, done=0):
+            self.total = total
+
+        def advance(self, count=1):
+            self.done += count
+
+    prompts, rewards = data(20, 4)
+    for kind, total, done in (("auto", 5, 5), ("ridge", 1, 1)):
+        told = Told()
+        teachers = tuple(Teacher(name=name) for name in POOL)
+        context = Context(seed=0, work_dir=tmp_path / kind, teachers=teachers, progress=told)
+        settings = train_router.Settings(kind=kind)
+        train_router.run(settings, context, prompts=prompts, rewards=rewards)
+        assert (told.total, told.done) == (total, done)
 
 
 def test_the_same_seed_gives_the_same_metrics(tmp_path):

@@ -1,4 +1,4 @@
-"""Keep OpenAI-compatible servers busy: many requests in flight, answers in order of completion.
+"""Keep model servers busy: many requests in flight, answers in order of completion.
 
 A thread of its own owns the sockets, so that a caller who is writing or grading keeps no server waiting. What may be
 tried again is; a row that cannot be answered becomes its own error; what no row can get past ends the run.
@@ -40,10 +40,11 @@ class Client:
         patience_s: float,
         recover: Callable[[str], None] | None = None,
         key_hint: str = "check its API key",
+        endpoint: type[Endpoint] = Endpoint,
     ) -> None:
         self._timeout_s, self._attempts = timeout_s, attempts
         endpoints = [
-            Endpoint(model, url, api_key=api_key, extra=extra, connections=max_concurrency, key_hint=key_hint)
+            endpoint(model, url, api_key=api_key, extra=extra, connections=max_concurrency, key_hint=key_hint)
             for url in urls
         ]
         self._lanes = Lanes(

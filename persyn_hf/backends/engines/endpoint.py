@@ -1,7 +1,8 @@
-"""One OpenAI-compatible url: a request goes out, a `Reply` or one of the faults below comes back.
+"""One url of a model server: a request goes out, a `Reply` or one of the faults below comes back.
 
-`AsyncInferenceClient` builds the request and reads the answer. The connections are ours, since its own are at most
-100, refuse to work under HF_HUB_OFFLINE (a server next door needs no Hub) and trip over error bodies of odd shape.
+What is here asks for chat completions, and reads the faults of every kind of request. `AsyncInferenceClient` builds
+the request and reads the answer. The connections are ours, since its own are at most 100, refuse to work under
+HF_HUB_OFFLINE (a server next door needs no Hub) and trip over error bodies of odd shape.
 """
 
 import json
@@ -20,7 +21,10 @@ from persyn_hf.backends.engines import Request, well_formed
 from persyn_hf.errors import EngineError, RecipeError
 
 
+CHAT = "/v1/chat/completions"
+URLS_AT = "server.urls"  # where a recipe says them, under `generate` or a teacher
 CONNECT_S = 20  # to open a connection; a machine that is off does not even refuse
+TIMEOUT = httpx2.Timeout(None, connect=CONNECT_S)  # asyncio has the limit of the whole answer
 IDLE_S = 2  # to keep one open for the next request; servers cut idle ones after 5 s, in the middle of it if unlucky
 PROBE_S = 10
 NO_KEY = "none"
@@ -44,7 +48,7 @@ class Away(Exception):
 
 
 class Failed(Exception):
-    """The server broke, or what it sent is no chat completion; another attempt may do."""
+    """The server broke, or what it sent is no answer; another attempt may do."""
 
 
 class Rejected(Exception):
@@ -63,45 +67,47 @@ class Reply:
 
 
 class Endpoint:
-    """One url. To be used from one event loop."""
+    """One url. To be used from one event loop. Another kind of request overrides `send` and the names."""
+
+    path = CHAT
+    wanted = "chat completion"
+    urls_at = URLS_AT
+    model_at = "the teacher's `model`"
+    check = "that the url ends where /chat/completions follows"
 
     def __init__(
         self, model: str, url: str, *, api_key: str | None, extra: Mapping[str, Any], connections: int, key_hint: str
     ) -> None:
         self.url = url
         self.name = _shown(url)
-        self._chat, self._models = _addresses(url)
-        self._model, self._key, self._extra, self._key_hint = model, api_key, dict(extra), key_hint
-        self._http = httpx2.AsyncClient(
+        self.address, self._models = _addresses(url, self.path, self.urls_at)
+        self.model, self._key, self._extra, self._key_hint = model, api_key, dict(extra), key_hint
+        self.http = httpx2.AsyncClient(
             event_hooks={"request": [self._drop_no_key], "response": [_check_status]},
             follow_redirects=True,
+            timeout=TIMEOUT,
             limits=httpx2.Limits(
                 max_connections=connections + 1, max_keepalive_connections=connections, keepalive_expiry=IDLE_S
             ),
             mounts={f"all://{host}": None for host in LOCAL},
         )
         self._client = _Client(
-            base_url=self._chat,
+            base_url=self.address,
             api_key=api_key or NO_KEY,  # without one it would take the user's token of the Hub
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),  # type: ignore[arg-type]  # handed on as it is
+            timeout=TIMEOUT,  # type: ignore[arg-type]  # handed on as it is
         )
-        self._client.connections = self._http
+        self._client.connections = self.http
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def ask(self, request: Request) -> Reply:
         """Send one request; raises one of the faults above, or `EngineError` where no request can succeed."""
         try:
-            found = await self._client.chat_completion(
-                [dict(message) for message in request.prompt.messages],
-                model=self._model,
-                extra_body=self._body(request),
-            )
-            return _reply(found)
+            return await self.send(request)
         except _Status as status:
             response = status.response
-        except InferenceTimeoutError:  # asyncio has the limit of the whole answer, so this is the connection's
+        except (InferenceTimeoutError, httpx2.ConnectTimeout):  # nothing else of `TIMEOUT` ever ends
             raise Away(f"no connection within {CONNECT_S} s", sent=False) from None
         except (httpx2.ConnectError, httpx2.ProxyError) as error:
             raise Away(str(error) or "no connection", sent=False) from None
@@ -110,20 +116,27 @@ class Endpoint:
         except UnicodeEncodeError:
             raise Rejected("the prompt is no valid Unicode text") from None
         except (ValueError, TypeError, AttributeError, LookupError, httpx2.RequestError) as error:
-            raise Failed(f"the server's answer is no chat completion ({type(error).__name__})") from None
+            raise Failed(f"the server's answer is no {self.wanted} ({type(error).__name__})") from None
         raise await self._fault(response)
+
+    async def send(self, request: Request) -> Reply:
+        """Send one request and read what comes; raises what the libraries raise."""
+        found = await self._client.chat_completion(
+            [dict(message) for message in request.prompt.messages], model=self.model, extra_body=self._body(request)
+        )
+        return _reply(found)
 
     async def reachable(self) -> bool:
         """Whether anything but a gateway answers, and it is not still loading."""
         try:
-            await self._http.get(self._models, headers=self._headers(), timeout=PROBE_S)
+            await self.http.get(self._models, headers=self.headers(), timeout=PROBE_S)
         except _Status as status:
             return status.response.status_code not in (502, 503, 504)
         except httpx2.HTTPError:
             return False
         return True
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         return {} if self._key is None else {"authorization": f"Bearer {self._key}"}
 
     async def _drop_no_key(self, request: httpx2.Request) -> None:
@@ -158,16 +171,16 @@ class Endpoint:
 
     async def _not_found(self, reason: str) -> str:
         try:
-            response = await self._http.get(self._models, headers=self._headers(), timeout=PROBE_S)
+            response = await self.http.get(self._models, headers=self.headers(), timeout=PROBE_S)
             names = [str(model["id"]) for model in response.json()["data"]]
         except (_Status, httpx2.HTTPError, ValueError, TypeError, KeyError):
             names = []
-        if names and self._model not in names:
+        if names and self.model not in names:
             shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-            return f"{self.name} has no model `{self._model}`; set the teacher's `model` to one that it has: {shown}"
+            return f"{self.name} has no model `{self.model}`; set {self.model_at} to one that it has: {shown}"
         return (
-            f"{self.name} does not answer for the model `{self._model}` ({reason}); "
-            "check the teacher's `model`, and that the url ends where /chat/completions follows"
+            f"{self.name} does not answer for the model `{self.model}` ({reason}); check {self.model_at}, and "
+            f"{self.check}"
         )
 
     def _message(self, response: httpx2.Response) -> str:
@@ -209,22 +222,22 @@ def _shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
-def _addresses(url: str) -> tuple[str, str]:
-    """Where chat completions and the list of models are; a /v1 that is missing is added, as on the Hub's clients."""
+def _addresses(url: str, path: str = CHAT, urls_at: str = URLS_AT) -> tuple[str, str]:
+    """Where `path` and the list of models are; a /v1 that is missing is added, as on the Hub's clients."""
     try:
         host = httpx2.URL(url).host
     except httpx2.InvalidURL:
         host = ""
     if not host:
-        raise RecipeError(f"`server.urls`: found {url!r}, an address such as http://localhost:8000/v1 is needed")
+        raise RecipeError(f"`{urls_at}`: found {url!r}, an address such as http://localhost:8000/v1 is needed")
     parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    base = path.removesuffix("/chat/completions")
-    if base == path and not path.endswith("/v1"):
-        base += "/v1"
-    return urlunsplit(parts._replace(path=base + "/chat/completions")), urlunsplit(
-        parts._replace(path=base + "/models")
-    )
+    given, end = parts.path.rstrip("/"), path.removeprefix("/v1")
+    if given.endswith(end):
+        address, base = given, given.removesuffix(end)
+    else:
+        root = given.removesuffix("/v1")
+        address, base = root + path, root + "/v1"
+    return urlunsplit(parts._replace(path=address)), urlunsplit(parts._replace(path=base + "/models"))
 
 
 def _reply(found: Any) -> Reply:

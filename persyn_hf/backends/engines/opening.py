@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.chat import Dtype
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.models import Dtype
 
 
 def open_engine(executor: RaySettings | None, **options: Any) -> Engine:

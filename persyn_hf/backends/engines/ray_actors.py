@@ -14,10 +14,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from typing import Any
 
-from persyn_hf.backends.chat import reason
 from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, ray_cluster
 from persyn_hf.backends.engines.settings import RaySettings
-from persyn_hf.errors import EngineError, PersynError
+from persyn_hf.errors import EngineError, PersynError, reason
 
 
 AHEAD = 2  # fixed batches an actor holds: one at work, one waiting, so that it does not idle for the driver's answer

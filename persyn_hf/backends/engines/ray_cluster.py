@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from persyn_hf.backends.chat import reason
 from persyn_hf.backends.engines.settings import RaySettings
-from persyn_hf.errors import EngineError, require
+from persyn_hf.errors import EngineError, reason, require
 
 
 CONNECT_S = 10.0

@@ -86,18 +86,8 @@ class ServerEngine(Engine):
                 self._client = Client(
                     self._name,
                     settings.urls,
-                    api_key=settings.api_key(),
                     extra=settings.extra,
-                    concurrency=settings.concurrency,
-                    max_concurrency=settings.max_concurrency,
-                    timeout_s=settings.timeout_s,
-                    attempts=settings.attempts,
-                    patience_s=settings.patience_s,
-                    key_hint=(
-                        f"check the key in the environment variable {settings.api_key_env}"
-                        if settings.api_key_env
-                        else "where it wants a key, let `generate.server.api_key_env` name the variable that holds it"
-                    ),
+                    **settings.options(),
                 )
             return self._client
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,8 +10,10 @@ from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import Strict
 
 
-class ServerSettings(Strict):
-    """OpenAI-compatible endpoints. Only `extra` may change an answer; the rest is how it is fetched."""
+class Connection(Strict):
+    """Urls of servers that give the same answers, and how they are fetched."""
+
+    place: ClassVar[str]  # where in a recipe this stands
 
     urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(default=(), strict=False)  # share the load
     api_key_env: str | None = None  # environment variable that holds the key; null: no key is sent
@@ -20,9 +22,22 @@ class ServerSettings(Strict):
     timeout_s: float = Field(default=600, gt=0)  # for one answer
     attempts: int = Field(default=5, ge=1)  # per request, where it times out or the server fails (5xx)
     patience_s: float = Field(default=300, ge=0)  # how long a server that is away is waited for
-    # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
-    # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
-    extra: dict[str, Any] = Field(default_factory=dict)
+
+    def options(self) -> dict[str, Any]:
+        """What a `Client` is given, but for the urls."""
+        return {
+            "api_key": self.api_key(),
+            "concurrency": self.concurrency,
+            "max_concurrency": self.max_concurrency,
+            "timeout_s": self.timeout_s,
+            "attempts": self.attempts,
+            "patience_s": self.patience_s,
+            "key_hint": (
+                f"check the key in the environment variable {self.api_key_env}"
+                if self.api_key_env
+                else f"where it wants a key, let `{self.place}.api_key_env` name the variable that holds it"
+            ),
+        }
 
     def api_key(self) -> str | None:
         """The key that the environment holds; a variable that is missing is refused."""
@@ -32,12 +47,22 @@ class ServerSettings(Strict):
         key = os.environ.get(variable, "").strip()
         if not key:
             raise RecipeError(
-                f"`generate.server.api_key_env` names the environment variable {variable}, which is not set or empty; "
+                f"`{self.place}.api_key_env` names the environment variable {variable}, which is not set or empty; "
                 f"set it: export {variable}=..."
             )
         if not (key.isascii() and key.isprintable()):
             raise RecipeError(f"the environment variable {variable} holds no key: it has characters that no key has")
         return key
+
+
+class ServerSettings(Connection):
+    """OpenAI-compatible endpoints. Only `extra` may change an answer."""
+
+    place = "generate.server"
+
+    # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
+    # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
+    extra: dict[str, Any] = Field(default_factory=dict)
 
 
 class VllmSettings(Strict):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, models
 from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered, seed_from
 from persyn_hf.errors import EngineError
 
@@ -31,13 +31,13 @@ class TransformersEngine(Engine):
         revision: str | None = None,
         *,
         batch_tokens: int,
-        dtype: chat.Dtype = "auto",
+        dtype: models.Dtype = "auto",
         device: str = "auto",
         system_prompt: str | None = None,
     ) -> None:
         self.kind = f"transformers/{dtype}"
-        self.model = chat.identify(model, revision)
-        self.tokenizer = chat.load_tokenizer(model, revision)
+        self.model = models.identify(model, revision)
+        self.tokenizer = models.load_tokenizer(model, revision)
         self.tokenizer.padding_side = "left"
         self._source = (model, revision, dtype, device)
         self._batch_tokens = batch_tokens
@@ -107,7 +107,7 @@ class TransformersEngine(Engine):
         ).to(model.device)
         devices = [model.device] if model.device.type == "cuda" else []
         try:
-            with torch.inference_mode(), chat.suitable_threads(model), torch.random.fork_rng(devices=devices):
+            with torch.inference_mode(), models.suitable_threads(model), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed_from([request.key for request in batch]))  # the keys hold the run's seed
                 output = model.generate(
                     input_ids=inputs["input_ids"],
@@ -154,7 +154,7 @@ class TransformersEngine(Engine):
         if self._loaded is None:
             from transformers import GenerationConfig
 
-            self._loaded = chat.load_causal_lm(*self._source)
+            self._loaded = models.load_causal_lm(*self._source)
             ends = self._loaded.generation_config.eos_token_id
             listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
             self._ends = {*listed, self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])}

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, models
 from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
@@ -43,14 +43,14 @@ class VllmEngine(Engine):
         revision: str | None = None,
         *,
         settings: VllmSettings,
-        dtype: chat.Dtype = "auto",
+        dtype: models.Dtype = "auto",
         system_prompt: str | None = None,
         log_dir: Path,
     ) -> None:
         _check_arguments(settings.args)
         self.kind = " ".join((f"vllm/{dtype}", *settings.args))
-        self.model = chat.identify(model, revision)
-        self.tokenizer = chat.load_tokenizer(model, revision)
+        self.model = models.identify(model, revision)
+        self.tokenizer = models.load_tokenizer(model, revision)
         self._source = (model, revision, dtype)
         self._settings = settings
         self._system_prompt = system_prompt

@@ -32,6 +32,7 @@ __all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "Settings", "check", "num_samp
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS}
 OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the calibration prompts, to compare costs
 OUTPUT = RESPONSES
+VERSION = 2  # rules of grading
 
 
 def run(

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from persyn_hf.backends.chat import Dtype
 from persyn_hf.backends.engines.imported import ImportSettings
 from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.models import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import Teacher, read_section
 

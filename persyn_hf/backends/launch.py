@@ -1,0 +1,113 @@
+"""Work in the processes of `accelerate launch`: started, heard as it goes, and gone for certain at the end.
+
+The work is a module, run as `python -m MODULE FOLDER` in every process; its task and what it has to say lie in the
+folder. A fault is written there as well (`telling_faults`), so that the user reads its sentence and not a log.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from persyn_hf import errors
+from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.errors import EngineError, InputError, reason, require
+
+
+LOG = "log"
+POLL_S = 0.2
+
+# What torch's launcher adds to the log of its processes: warnings, prefixes, and a table of what it has just said.
+LAUNCHER = re.compile(r"^W\d{4} .*\n|^E\d{4} [^]]*\] ", re.MULTILINE)
+SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
+
+
+def read_config(path: str, key: str, doing: str) -> Any:
+    """The config (`use_cpu`, `distributed_type`); one that cannot be used is refused before anything is started.
+
+    `key`: what names it in a recipe; `doing`: what it is for ("answers are scored").
+    """
+    require("accelerate", extra="models", feature=f"`{key}`")
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.utils import DistributedType
+
+    try:
+        config = load_config_from_file(path)
+    except Exception as error:  # noqa: BLE001  # no YAML, no mapping, unknown keys: anything is raised
+        raise InputError(f"the accelerate config {path} cannot be read: {reason(error)}") from None
+    if getattr(config, "num_machines", 1) != 1:
+        raise InputError(
+            f"the accelerate config {path} names {config.num_machines} machines, and {doing} on one; "
+            "set `num_machines: 1`"
+        )
+    if config.distributed_type == DistributedType.MULTI_CPU and not config.mpirun_config:
+        raise InputError(
+            f"the accelerate config {path} is of type MULTI_CPU, of which accelerate starts one process only unless "
+            "MPI is configured; write `distributed_type: MULTI_GPU` and `use_cpu: true` for processes on the CPU"
+        )
+    return config
+
+
+def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
+    """Start the processes and yield None some times a second, and their exit status once they have ended."""
+    options = ["--config_file", config, "--main_process_port", "0"]  # 0: a free one
+    kept = Kept(
+        [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, str(folder)],
+        environment=os.environ | {"PYTHONSAFEPATH": "1"},  # modules do not come from where we are
+        log=folder / LOG,
+    )
+    try:
+        status = None
+        while status is None:
+            time.sleep(POLL_S)
+            status = kept.poll()  # before the caller reads what they wrote, or it would miss the last of it
+            yield status
+    finally:
+        kept.stop()
+
+
+def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
+    """The sentence of the process that found a fault first, or what the log says; `state`: what is done and left."""
+    for path in sorted(folder.glob("fault-*.json"), key=lambda path: path.stat().st_mtime_ns):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        found: errors.PersynError = getattr(errors, told["kind"])(told["sentence"])
+        return found
+    log = (folder / LOG).read_text(encoding="utf-8", errors="replace").partition(SUMMARY)[0]
+    quote = "".join(f"\n    {line}" for line in telling_lines(LAUNCHER.sub("", log)))
+    says = f"; its log {folder / LOG} says:{quote}" if quote else ""
+    return EngineError(f"`accelerate launch` ended with status {status} {state}: mend the cause and run again{says}")
+
+
+@contextmanager
+def telling_faults(folder: Path, rank: int) -> Iterator[None]:
+    """In a process: leave the sentence of a fault for `fault`, and end with status 1."""
+    try:
+        yield
+    except errors.PersynError as error:
+        part = folder / f"fault-{rank}.part"
+        part.write_text(json.dumps({"kind": type(error).__name__, "sentence": str(error)}), encoding="utf-8")
+        part.rename(part.with_suffix(".json"))
+        sys.exit(1)
+
+
+def own_device(cpu: bool, local_rank: int, key: str) -> str:
+    """The device of a process: a GPU of its own, where there are any and the config does not want the CPU."""
+    import torch
+
+    found = None if cpu else torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return "cpu"
+    count = torch.accelerator.device_count()
+    if local_rank >= count:
+        raise EngineError(
+            f"the config of `{key}` starts more processes than this machine has devices ({count}); "
+            "lower its `num_processes`, or set `use_cpu: true`"
+        )
+    torch.accelerator.set_device_index(local_rank)
+    return f"{found.type}:{local_rank}"

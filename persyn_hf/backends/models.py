@@ -1,0 +1,178 @@
+"""Models and tokenizers: loaded offline-first, without remote code and from safetensors only."""
+
+import ctypes
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from persyn_hf.errors import EngineError, InputError, reason, require
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model")  # weights, configs, tokenizer, template
+TINY = 5e6  # parameters
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1 << 30  # of malloc.h
+
+
+TEMPLATE_ADVICE = "use a chat model, or give a student its own under `students`: `chat_template: FILE.jinja`"
+
+
+def load_tokenizer(
+    model: str, revision: str | None = None, chat_template: str | None = None, *, advice: str = TEMPLATE_ADVICE
+) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer with a chat template (its own, or the Jinja file given) and an end-of-sequence token.
+
+    Raises:
+        InputError: it cannot be loaded, knows no tokens, or has no template.
+    """
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
+        raise InputError(f"the tokenizer of `{model}` cannot be loaded: {reason(error)}") from None
+    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
+        raise InputError(f"the tokenizer of `{model}` knows no tokens; the model needs its tokenizer.json")
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    if not tokenizer.chat_template:
+        raise InputError(f"the tokenizer of `{model}` has no chat template; {advice}")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"the tokenizer of `{model}` names no eos_token; set it in tokenizer_config.json")
+    return tokenizer
+
+
+def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) -> "PreTrainedModel":
+    """Load a causal language model for inference, on `device` (auto: the first GPU, else the CPU)."""
+    return load_model("AutoModelForCausalLM", model, revision, dtype, device)
+
+
+def load_model(
+    auto: str, model: str, revision: str | None, dtype: Dtype, device: str, *, advice: str = "take another checkpoint"
+) -> "PreTrainedModel":
+    """Load a model by the class `auto` of transformers, for inference.
+
+    Weights that the checkpoint does not hold are refused: transformers would make them up.
+    """
+    torch = require("torch", extra="models", feature="running a model")
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
+    try:
+        with no_bars(when=Path(model).is_dir()):  # a download keeps its own
+            loaded, found = getattr(transformers, auto).from_pretrained(
+                model,
+                revision=revision,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        loaded = loaded.to(device).eval()
+        if getattr(loaded.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+            loaded.set_attn_implementation("eager")  # Gemma 2: SDPA leaves the soft cap of its attention out
+    except Exception as error:  # noqa: BLE001  # as above; also out of memory
+        raise EngineError(f"the model `{model}` cannot be loaded: {reason(error)}") from None
+    if found["missing_keys"]:
+        lacking = ", ".join(sorted(found["missing_keys"])[:5])
+        raise EngineError(f"the checkpoint of `{model}` lacks {lacking} of {type(loaded).__name__}; {advice}")
+    return loaded
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor instead of returning it to the kernel.
+
+    A KV cache grows by being copied at every step; getting its pages anew each time takes half of the time on a CPU
+    (measured in bench/generation.py: 2.1 times as fast).
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
+    """One CPU thread for a very small model: more only wait for one another. Restored afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    if model.device.type == "cpu" and model.num_parameters() < TINY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def identify(model: str, revision: str | None = None) -> str:
+    """Name what answers, whatever it is called: MODEL@COMMIT for the Hub, FOLDER@sha256 of its files otherwise."""
+    _check_folder(model)
+    if not Path(model).is_dir():
+        return f"{model}@{_commit(model, revision)}"
+    files = sorted(path for pattern in DIGESTED for path in Path(model).glob(pattern))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    return f"folder@{digest.hexdigest()}"
+
+
+@contextmanager
+def no_bars(when: bool = True) -> Iterator[None]:
+    """Without the progress bars of transformers; the project has its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled() and when
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _check_folder(model: str) -> None:
+    """A path that leads nowhere must not become a question to the Hub."""
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+        raise InputError(f"the model folder {model} does not exist; give a folder or the id of a Hub model")
+
+
+def _commit(model: str, revision: str | None) -> str:
+    """The commit that a revision (null: main) stands for now, on the Hub or, offline, in its cache."""
+    transformers = require("transformers", extra="models", feature="running a model")
+    from transformers.utils.hub import resolve_revision
+
+    commit: str | None = getattr(resolve_revision(model, revision), "resolved", None)
+    if commit is not None:
+        return commit
+    try:
+        transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # unknown model, no network, broken config: the user's to mend
+        raise EngineError(f"the model `{model}` cannot be found: {reason(error)}") from None
+    return revision or "main"
+
+
+def read_template(path: str | None) -> str | None:
+    """Text of a Jinja file; None: the tokenizer's own template is meant."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the chat template {path} cannot be read: {reason(error)}") from None

@@ -1,0 +1,79 @@
+"""Measuring answers with a model: rows in, a few numbers per row out.
+
+The student's log-probabilities and a reward model's scores are measured alike: a `Scorer` knows the model, and what is
+here cuts the rows into batches. Batches depend on nothing but the rows, so that a resumed run, or one with more
+processes, gives the same numbers.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Protocol
+
+from persyn_hf.backends.chat import Row, Turn
+
+
+Values = list[Any]  # what one row measures: plain JSON numbers, booleans, null
+Measured = Generator[tuple[list[int], list[Values]]]  # finished rows (by number) with their values, batch by batch
+
+CHARACTERS = 4  # of a token, about
+WINDOW = 8  # batches, about, that are tokens in memory at a time and fall to one process
+WINDOWS = 64  # at least, where there are batches enough: so that many processes share them evenly
+
+
+class Scorer(Protocol):
+    """A model in memory."""
+
+    def encode(self, rows: Sequence[Row]) -> list[Turn]: ...
+
+    def measure(self, turns: Sequence[Turn]) -> list[Values]:
+        """Values of one batch, in its order."""
+
+
+def score_rows(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    *,
+    batch_tokens: int,
+    skip: frozenset[int] = frozenset(),
+    rank: int = 0,
+    processes: int = 1,
+) -> Measured:
+    """Measure the rows that fall to process `rank` of `processes`, longest first.
+
+    Batches hold at most `batch_tokens` tokens, padding included, and rows of similar length. Rows in `skip` are not
+    measured (they are known already) but keep their place in the batches.
+    """
+    for number, window in enumerate(_windows(rows, batch_tokens)):
+        if number % processes != rank or skip.issuperset(window):
+            continue
+        turns = dict(zip(window, scorer.encode([rows[row] for row in window]), strict=True))
+        for batch in plan_batches([len(turns[row].ids) for row in window], batch_tokens):
+            todo = [window[place] for place in batch if window[place] not in skip]
+            if todo:
+                yield todo, scorer.measure([turns[row] for row in todo])
+
+
+def _windows(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
+    """Rows by falling length, cut into parts of about the same work."""
+    sizes = [sum(len(turn["content"]) for turn in messages) + len(response) for messages, response in rows]
+    batch = CHARACTERS * batch_tokens
+    size = min(max(sum(sizes) / WINDOWS, batch), WINDOW * batch)
+    window: list[int] = []
+    left = size
+    for row in sorted(range(len(rows)), key=lambda row: (-sizes[row], row)):
+        if window and left < sizes[row]:
+            yield window
+            window, left = [], size
+        window.append(row)
+        left -= sizes[row]
+    if window:
+        yield window
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group rows, longest first, so that rows x longest stays within `batch_tokens` (a longer row goes alone)."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches

@@ -1,0 +1,114 @@
+"""Quality by a reward model behind vLLM's pooling API (`vllm serve MODEL --runner pooling`).
+
+The server applies its own chat template to the messages, so no tokenizer is needed here, and gives the logit as it is.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from persyn_hf.backends import chat
+from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.engines.client import Client
+from persyn_hf.backends.engines.endpoint import Endpoint, Reply
+from persyn_hf.backends.engines.settings import Connection
+from persyn_hf.backends.scoring import Measured
+from persyn_hf.errors import EngineError
+
+
+NOTHING_DRAWN = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=0, seed=0)
+CONTEXT = re.compile(r"maximum context length is (\d+) tokens")  # how vLLM refuses what is too long
+
+
+class RewardEndpoint(Endpoint):
+    """One url; the text of a reply is the score as JSON."""
+
+    path = "/classify"
+    wanted = "classification"
+    urls_at = "score.reward_model.server.urls"
+    model_at = "`score.reward_model.model`"
+    check = "that it is vLLM with a reward model, started with `--runner pooling`"
+
+    async def send(self, request: Request) -> Reply:
+        body = {
+            "model": self.model,
+            "messages": [dict(message) for message in request.prompt.messages],
+            "use_activation": False,  # the logit, not its sigmoid
+            "add_special_tokens": False,  # the template has put them in
+            "chat_template_kwargs": {"date_string": f"{chat.DATE:%d %b %Y}"},  # as in `chat.apply`
+        }
+        response = await self.http.post(self.address, json=body, headers=self.headers())
+        found = response.json()
+        scores = found["data"][0]["probs"]
+        if len(scores) != 1:
+            raise EngineError(
+                f"{self.name} gives {len(scores)} numbers per answer for the model `{self.model}`, one is needed; "
+                "serve a reward model there, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B"
+            )
+        if not math.isfinite(scores[0]):
+            raise ValueError("no number")
+        tokens = int(found["usage"]["prompt_tokens"])
+        return Reply(
+            text=json.dumps(scores[0]), reasoning=None, finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens
+        )
+
+
+def judge(
+    model: str,
+    server: Connection,
+    rows: Sequence[chat.Row],
+    skip: frozenset[int] = frozenset(),
+    *,
+    max_length: int,
+) -> Measured:
+    """Raw scores of the rows, in order of completion; null: an answer that does not fit within `max_length`."""
+    client = Client(model, server.urls, extra={}, endpoint=RewardEndpoint, **server.options())
+    try:
+        for answers in client.answers(_requests(model, rows, skip)):
+            scores: dict[int, list[float | None]] = {}
+            fault = None
+            for answer in answers:
+                try:
+                    scores[int(answer.request.prompt_id)] = [_score(answer, max_length)]
+                except EngineError as error:
+                    fault = error
+            yield list(scores), list(scores.values())
+            if fault is not None:
+                raise fault
+    finally:
+        client.close()
+
+
+def _requests(model: str, rows: Sequence[chat.Row], skip: frozenset[int]) -> Iterator[Request]:
+    for number, (messages, answer) in enumerate(rows):
+        if number not in skip:
+            turns = (*messages, {"role": "assistant", "content": answer})
+            yield Request(
+                prompt_id=str(number),
+                model=model,
+                engine="classify",
+                sample_index=0,
+                prompt=Prepared(text="", num_tokens=0, messages=turns),
+                sampling=NOTHING_DRAWN,
+            )
+
+
+def _score(answer: Answer, max_length: int) -> float | None:
+    """The score of a reply; null where the answer is too long. Any other error is no score: it ends the run."""
+    if answer.error is None:
+        fits = (answer.num_prompt_tokens or 0) <= max_length
+        return float(json.loads(answer.text)) if fits else None
+    limit = CONTEXT.search(answer.error)
+    if limit is None:
+        raise EngineError(
+            f"no score from the reward model `{answer.request.model}`: {answer.error}; mend it and run again: what "
+            "has been judged is kept"
+        )
+    if int(limit[1]) < max_length:
+        raise EngineError(
+            f"the server of the reward model `{answer.request.model}` takes {limit[1]} tokens, less than "
+            f"`score.reward_model.max_length`, {max_length}; set it to {limit[1]}, or start the server with a larger "
+            "--max-model-len"
+        )
+    return None

@@ -1,0 +1,46 @@
+"""One process of `accelerate launch` that scores: started by launched.py as `python -m ... FOLDER`.
+
+It says what it has measured in a file of its own, so the processes need not talk to one another: none waits, and none
+runs into another's time-out.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from persyn_hf.backends import launch
+from persyn_hf.backends.scoring import launched, score_rows
+from persyn_hf.backends.scoring.opening import open_scorer
+
+
+def main(folder: Path) -> int:
+    """Measure this process's share of the rows; returns the exit code."""
+    from accelerate.utils.environment import get_cpu_distributed_information
+
+    launcher = os.getppid()
+    place = get_cpu_distributed_information()  # as torchrun, MPI or nobody has set it; true of GPUs as well
+    with (
+        (folder / f"measured-{place.rank}.jsonl").open("a", encoding="utf-8") as measured,
+        launch.telling_faults(folder, place.rank),
+    ):
+        task = json.loads((folder / launched.TASK).read_text(encoding="utf-8"))
+        device = launch.own_device(task["cpu"], place.local_rank, launched.KEY)
+        scorer = open_scorer(task["kind"], **task["options"], device=device)
+        for batch in score_rows(
+            scorer,
+            launched.read_rows(folder),
+            batch_tokens=task["batch_tokens"],
+            skip=frozenset(task["skip"]),
+            rank=place.rank,
+            processes=place.world_size,
+        ):
+            measured.write(json.dumps(batch) + "\n")
+            measured.flush()
+            if os.getppid() != launcher:  # killed, and so is who would have ended its children
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,137 @@
+"""Stage `score`: responses in, rewards under one student out (PerSyn, section 2.1, Eqs. 1 and 2).
+
+What a response's forward pass gives is kept in the journal: another alpha or normalisation costs no forward pass, and
+a run that was killed goes on where it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from persyn_hf.backends.scoring import Values
+from persyn_hf.backends.scoring.likelihood import MEASURES
+from persyn_hf.core.conversations import full_response
+from persyn_hf.core.rewards import numbers, recombine
+from persyn_hf.core.sweep import alpha_sweep
+from persyn_hf.errors import InputError
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages.score.measuring import likelihoods, qualities
+from persyn_hf.stages.score.settings import Settings
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+__all__ = ["INPUTS", "OUTPUT", "Settings", "run"]
+
+INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
+OUTPUT = REWARDS
+
+
+def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:
+    """Score the selected response of each (prompt, teacher) cell; rows by prompt, then teacher in pool order.
+
+    A cell without a selected response has no row and counts as missing. Rewards are normalised over the prompt's
+    measured cells.
+    """
+    from datasets import Dataset
+
+    pool = [teacher.name for teacher in context.teachers]
+    prompt_rows = {row["prompt_id"]: row for row in prompts}
+    responded = set(responses["prompt_id"])
+    order = [prompt_id for prompt_id in prompt_rows if prompt_id in responded]
+    selected, shares = _selected(responses, prompt_rows, pool)
+    cells = [(prompt_id, name) for prompt_id in order for name in pool if (prompt_id, name) in selected]
+    columns: dict[str, Sequence[Any]] = {
+        "prompt_id": [prompt_id for prompt_id, _ in cells],
+        "teacher": [name for _, name in cells],
+        "split": [prompt_rows[prompt_id]["split"] for prompt_id, _ in cells],
+    }
+    conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in cells]
+    if settings.quality == "reward_model":  # it judges what the user would see
+        answers = [selected[cell]["response"] for cell in cells]
+        columns["quality_raw"] = qualities(settings, context, list(zip(conversations, answers, strict=True)))
+    else:
+        columns["quality_raw"] = [_quality(settings, selected[cell], shares[cell]) for cell in cells]
+    numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
+    measured = None
+    if settings.learnability != "none":
+        texts = [full_response(selected[cell]) for cell in cells]
+        measured = likelihoods(settings, context, list(zip(conversations, texts, strict=True)))
+    columns |= _likelihood_columns(measured, len(cells))
+    columns |= recombine(columns, settings.alpha, settings.normalisation, settings.learnability)
+    data = Dataset.from_dict({name: columns[name] for name in OUTPUT.names}, features=OUTPUT.features)
+    counts = {
+        "cells": len(cells),
+        "missing": len(order) * len(pool) - len(cells),
+        "unjudged": sum(value is None for value in columns["quality_raw"]),
+        "truncated": int(sum(columns["truncated"])),
+        "unrewarded": sum(value is None for value in columns["reward"]),
+    }
+    sweep = alpha_sweep(columns, pool)
+    metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
+    return Result(data=data, counts=counts, metrics=metrics)
+
+
+def _selected(
+    responses: "Dataset", prompts: Mapping[str, Any], pool: Sequence[str]
+) -> tuple[dict[tuple[str, str], Mapping[str, Any]], dict[tuple[str, str], float | None]]:
+    """The selected row of each cell, and the share of its judged samples that are correct."""
+    selected: dict[tuple[str, str], Mapping[str, Any]] = {}
+    verdicts: dict[tuple[str, str], list[bool]] = {}
+    for row in responses:
+        cell = (row["prompt_id"], row["teacher"])
+        if row["teacher"] not in pool:
+            raise InputError(
+                f"the responses name the teacher `{row['teacher']}`, the pool holds {', '.join(pool)}; add it"
+            )
+        if row["prompt_id"] not in prompts:
+            raise InputError(
+                f"the responses name the prompt {cell[0]}, which is not among the prompts; give their prompts"
+            )
+        judged = verdicts.setdefault(cell, [])
+        if row["is_correct"] is not None:
+            judged.append(row["is_correct"])
+        if row["selected"] and cell in selected:
+            raise InputError(f"prompt {cell[0]} has two selected responses of `{cell[1]}`; generate anew")
+        if row["selected"]:
+            selected[cell] = row
+    return selected, {cell: sum(judged) / len(judged) if judged else None for cell, judged in verdicts.items()}
+
+
+def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) -> float | None:
+    """Quality of a cell before normalisation; null is unjudged, never 0."""
+    if settings.quality == "pass_rate":
+        return share
+    value = row["quality"] if settings.quality == "column" else row["is_correct"]
+    return None if value is None else float(value)
+
+
+def _likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:
+    """Columns of `MEASURES` and the mean; without a measurement nothing is known and nothing was cut."""
+    if measured is None:
+        return {name: [None] * size for name in ("mean_logprob", *MEASURES[:3])} | {"truncated": [False] * size}
+    columns = {name: [values[place] for values in measured] for place, name in enumerate(MEASURES)}
+    pairs = zip(columns["sum_logprob"], columns["num_tokens"], strict=True)
+    return columns | {"mean_logprob": [total / tokens if tokens else None for total, tokens in pairs]}
+
+
+def _summary(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """One line per teacher: means over its measured cells, and the share of its rewarded cells that are best."""
+    summary = {}
+    for name in pool:
+        rows = [row for row, teacher in enumerate(columns["teacher"]) if teacher == name]
+        ranks = [columns["rank"][row] for row in rows if columns["rank"][row] is not None]
+        summary[name] = {
+            column: _mean([columns[source][row] for row in rows])
+            for column, source in (("quality", "quality_raw"), ("mean_logprob", "mean_logprob"), ("reward", "reward"))
+        } | {"best": ranks.count(1) / len(ranks) if ranks else None}
+    return summary
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None

@@ -1,0 +1,107 @@
+"""What models say of the answers: the student's likelihoods and the reward model's scores, through the journal."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends import models
+from persyn_hf.backends.chat import Row
+from persyn_hf.backends.scoring import Measured, Values, score_rows
+from persyn_hf.backends.scoring.journalled import measure
+from persyn_hf.backends.scoring.launched import read_left, score_launched
+from persyn_hf.backends.scoring.opening import open_scorer
+from persyn_hf.errors import RecipeError
+from persyn_hf.stage import Context
+from persyn_hf.stages.score.settings import Settings
+
+
+def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> list[Values]:
+    """`MEASURES` of every row under the student."""
+    student = context.student
+    if student is None or student.model is None:
+        raise RecipeError(
+            "`score` needs a student with a `model` to measure learnability; "
+            "name one, or set `learnability: none` and `alpha: 0`"
+        )
+    template = models.read_template(student.chat_template)
+    identity = models.identify(student.model, student.revision)
+    under = ["likelihood 2", identity, template, settings.max_length, settings.dtype]
+    options = {
+        "model": student.model,
+        "revision": student.revision,
+        "max_length": settings.max_length,
+        "chat_template": student.chat_template,
+        "dtype": settings.dtype,
+    }
+    batch_tokens = settings.batch_tokens
+    return _measure(settings, context, rows, under, f"score {student.name}", "likelihood", options, batch_tokens)
+
+
+def qualities(settings: Settings, context: Context, rows: Sequence[Row]) -> list[float | None]:
+    """Raw scores of the reward model; null: an answer too long for it."""
+    model = settings.reward_model
+    assert model.model is not None  # the settings' check
+    what = f"judge with {model.model}"
+    if model.server.urls:  # no weights to tell it by: its name has to do
+        from persyn_hf.backends.scoring.reward_endpoint import judge
+
+        score = partial(judge, model.model, model.server, max_length=model.max_length)
+        under = ["reward server 1", model.model, model.revision, model.max_length]
+        planned = context.work_dir / "reward_model.json"
+        values = measure(rows, under, _journal(context), context.progress, what, score, planned=planned)
+        return [value for (value,) in values]
+    identity = models.identify(model.model, model.revision)
+    options = {
+        "model": model.model,
+        "revision": model.revision,
+        "max_length": model.max_length,
+        "dtype": model.dtype,
+    }
+    under = ["reward model 1", identity, model.max_length, model.dtype]
+    values = _measure(settings, context, rows, under, what, "reward_model", options, model.batch_tokens)
+    return [value for (value,) in values]
+
+
+def _measure(
+    settings: Settings,
+    context: Context,
+    rows: Sequence[Row],
+    under: Sequence[Any],
+    what: str,
+    kind: str,
+    options: dict[str, Any],
+    batch_tokens: int,
+) -> list[Values]:
+    """With the scorer of `kind` and `options`, in this process or in those of `accelerate launch`."""
+    folder = context.work_dir / kind
+
+    def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
+        if settings.accelerate is None:
+            scorer = open_scorer(kind, **options, device=settings.device)
+            return score_rows(scorer, todo, batch_tokens=batch_tokens, skip=skip)
+        return score_launched(
+            settings.accelerate,
+            folder,
+            todo,
+            under,
+            kind=kind,
+            options=options,
+            batch_tokens=batch_tokens,
+            skip=skip,
+        )
+
+    return measure(
+        rows,
+        under,
+        _journal(context),
+        context.progress,
+        what,
+        score,
+        planned=folder.with_suffix(".json"),
+        left=read_left(folder),
+    )
+
+
+def _journal(context: Context) -> Path:
+    return context.journal or context.work_dir / "journal.sqlite"

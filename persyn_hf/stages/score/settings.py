@@ -1,0 +1,61 @@
+"""What a recipe says about rewards, and what is refused before anything is measured."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from persyn_hf.backends.engines.settings import Connection
+from persyn_hf.backends.models import Dtype
+from persyn_hf.recipe import Strict
+
+
+class RewardServer(Connection):
+    """vLLM's pooling API: `vllm serve MODEL --runner pooling`."""
+
+    place = "score.reward_model.server"
+
+
+class RewardModel(Strict):
+    """A sequence-classification model with one label, of the Skywork kind: its raw score is the quality."""
+
+    model: str | None = None  # Hub id or local folder; behind a server: the name that it serves the model under
+    revision: str | None = None
+    max_length: int = Field(default=16384, ge=2)  # tokens of prompt and answer; a longer answer stays unjudged
+    batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
+    dtype: Dtype = "auto"
+    server: RewardServer = Field(
+        default_factory=RewardServer
+    )  # with urls: asked there; its dtype is the server's affair
+
+
+class Settings(Strict):
+    """What a reward is made of."""
+
+    quality: Literal["correct", "pass_rate", "column", "reward_model"] = "correct"
+    learnability: Literal["mean_logprob", "rank_surprisal", "none"] = "mean_logprob"
+    normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
+    alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
+    max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
+    batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    accelerate: str | None = None  # config file of `accelerate launch`: models measure in several processes
+    reward_model: RewardModel = Field(default_factory=RewardModel)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.learnability == "none" and self.alpha != 0:
+            raise ValueError(
+                f"`learnability: none` leaves nothing for alpha {self.alpha} to weigh; set `alpha: 0`, or measure it"
+            )
+        if self.accelerate is not None and self.device != "auto":
+            raise ValueError(
+                f"`device: {self.device}` and `accelerate` contradict each other; leave `device` out, the config of "
+                "`accelerate` says where to measure"
+            )
+        if (self.quality == "reward_model") != (self.reward_model.model is not None):
+            raise ValueError(
+                "`quality: reward_model` and `reward_model: {model: ...}` belong together, found only one of them; "
+                "give both, or another `quality`"
+            )
+        return self

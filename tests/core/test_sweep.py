@@ -1,0 +1,42 @@
+"""The alpha sweep on tables worked by hand."""
+
+from typing import Any
+
+import pytest
+
+from persyn_hf.core.sweep import ALPHAS, alpha_sweep
+
+
+POOL = ["a", "b", "c"]
+# Of p, a is right and unlikely, b wrong and likely, c unjudged; q likewise, but b is right as well; r is not judged.
+COLUMNS: dict[str, list[Any]] = {
+    "prompt_id": ["p", "p", "p", "q", "q", "r"],
+    "teacher": ["a", "b", "c", "a", "b", "a"],
+    "quality_raw": [1.0, 0.0, None, 1.0, 1.0, None],
+    "mean_logprob": [-3.0, -1.0, -0.5, -2.0, -4.0, -1.0],
+    "quality_reward": [1.0, 0.0, None, 0.0, 0.0, None],
+    "learnability_reward": [0.0, 0.8, 1.0, 1.0, 0.0, 0.0],
+}
+
+
+def test_sweep_by_hand() -> None:
+    """On p the likely answer wins where 0.8 alpha > 1 - alpha, from 0.6 on; on q, at 0, a has the better mean."""
+    found = alpha_sweep(COLUMNS, POOL)
+    assert list(found) == ["prompts", "measures", "allocation"] and found["prompts"] == 2
+    assert list(found["measures"]) == ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]
+    for alpha in ALPHAS:
+        measures, shares = found["measures"][f"{alpha:g}"], found["allocation"][f"{alpha:g}"]
+        if alpha < 0.6:
+            assert measures == pytest.approx({"quality_raw": 1, "mean_logprob": -2.5, "effective_teachers": 1})
+            assert shares == {"a": 1, "b": 0, "c": 0}
+        else:
+            assert measures == pytest.approx({"quality_raw": 0.5, "mean_logprob": -1.5, "effective_teachers": 2})
+            assert shares == {"a": 0.5, "b": 0.5, "c": 0}
+
+
+@pytest.mark.parametrize("column", ["quality", "learnability"])
+def test_no_sweep_where_one_side_is_not_measured(column: str) -> None:
+    raw = {"quality": "quality_raw", "learnability": "mean_logprob"}[column]
+    nothing = {name: [None] * len(COLUMNS["teacher"]) for name in (raw, f"{column}_reward")}
+    assert alpha_sweep(COLUMNS | nothing, POOL) == {}
+    assert alpha_sweep({name: [] for name in COLUMNS}, POOL) == {}
