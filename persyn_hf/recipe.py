@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -139,6 +139,28 @@ class Strategy(Strict):
     _name = field_validator("name")(_check_name)
 
 
+class Calibration(Strict):
+    """Which (prompt, teacher) cells of the calibration prompts are paid for; dev, which judges, always is whole."""
+
+    strategy: Literal["full", "successive_halving", "uncertainty"] = "full"
+    share: float | int = Field(default=0.4, gt=0, lt=1)  # of the cells; not of `full`
+    rounds: int = Field(default=3, ge=2)  # each chooses by the rewards of those before; not of `full`
+    # full: of these teachers only so many calibration prompts are asked, as where one joins by `train_router.extend`
+    anchors: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Calibration":
+        unused = {"share", "rounds"} if self.strategy == "full" else {"anchors"}
+        for name in sorted(unused & self.model_fields_set):
+            raise ValueError(f"the strategy {self.strategy} knows no `{name}`; leave it out, or take another strategy")
+        return self
+
+    @property
+    def in_part(self) -> bool:
+        """Whether some cells are left out."""
+        return self.strategy != "full" or bool(self.anchors)
+
+
 class Recipe(Strict):
     """A whole experiment. The sections of the stages stay raw here; each stage's `Settings` reads its own."""
 
@@ -153,6 +175,7 @@ class Recipe(Strict):
     students: tuple[Student, ...] = Field(strict=False)
     strategies: tuple[Strategy, ...] = Field(default=(), strict=False)
     inputs: dict[str, str] = Field(default_factory=dict)  # artifact kind -> pinned NAMESPACE/NAME@TAG
+    calibration: Calibration = Field(default_factory=Calibration)
     prompts: dict[str, Any] = Field(default_factory=dict)
     assign: dict[str, Any] = Field(default_factory=dict)
     generate: dict[str, Any] = Field(default_factory=dict)
@@ -186,6 +209,9 @@ class Recipe(Strict):
         if not self.students:
             raise ValueError("`students` must name at least one")
         pool = [teacher.name for teacher in self.teachers]
+        for teacher in self.calibration.anchors:
+            if teacher not in pool:
+                raise ValueError(f"`calibration.anchors` names the teacher `{teacher}`{nearest(teacher, pool)}")
         for strategy in self.strategies:
             named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
             if strategy.budget is not None:

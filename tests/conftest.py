@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. No test needs a network: the Hub's clients are told so."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,12 @@ def root() -> Path:
 def zoo() -> Path:
     """The trained models of the tiny world."""
     return ROOT / "recipes" / "tiny" / "zoo"
+
+
+@pytest.fixture(scope="session")
+def recipes() -> list[Path]:
+    """Every whole recipe of the repository: parts of recipes and configs of accelerate have no name."""
+    files = sorted((ROOT / "recipes").rglob("*.yaml"))
+    found = [path for path in files if re.search(r"^name:", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert len(found) >= 5
+    return found

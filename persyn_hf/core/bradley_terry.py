@@ -2,6 +2,9 @@
 
 The paper trains on one row per comparison. All comparisons of a prompt share its score vector o = pi(x), so their
 mean loss and its gradient follow from one forward pass: `grouped_loss` equals `pair_loss` over the same comparisons.
+
+Preferences (B, n, n) say of teachers i < j how much i is preferred to j, NaN where the two were not compared; what
+they hold elsewhere is not read.
 """
 
 from typing import Literal
@@ -13,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from persyn_hf.core.pairs import TIE
 
 
-Objective = Literal["bt", "soft_bt"]
+Objective = Literal["bt", "soft_bt", "two_head"]
 
 
 def two_hot(a: Tensor, b: Tensor, num_teachers: int) -> Tensor:
@@ -35,29 +38,38 @@ def pair_loss(scores: Tensor, z: Tensor, labels: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits((z.to(scores) * scores).sum(dim=-1), labels.to(scores))
 
 
-def preference_targets(rewards: Tensor, objective: Objective, tau: float) -> Tensor:
-    """y_ij, how much teacher i is preferred to j: (B, n) -> (B, n, n).
+def preferences(rewards: Tensor, objective: Objective = "bt", tau: float = 0.1) -> Tensor:
+    """What rewards say of every two teachers: (B, n), NaN where a cell is missing -> (B, n, n).
 
-    `bt`: 1, 0, or 0.5 for a tie (the paper). `soft_bt`: sigmoid((r_i - r_j) / tau), which keeps how large a gap is.
+    `bt`: 1, 0, or 0.5 for a tie (the paper). `soft_bt`: sigmoid((r_i - r_j) / tau), which keeps how large a gap is;
+    `two_head` is that for quality and for learnability, each in turn.
     """
     gap = rewards[:, :, None] - rewards[:, None, :]
-    if objective == "soft_bt":
+    if objective != "bt":
         return torch.sigmoid(gap / tau)
-    return torch.where(gap.abs() <= TIE, 0.5, (gap > 0).to(rewards))
+    hard = torch.where(gap.abs() <= TIE, 0.5, (gap > 0).to(rewards))
+    return torch.where(gap.isnan(), gap, hard)
 
 
-def grouped_loss(
-    scores: Tensor, rewards: Tensor, objective: Objective = "bt", tau: float = 0.1, mask: Tensor | None = None
-) -> Tensor:
-    """Mean over prompts of the mean binary cross-entropy over all unordered pairs of a prompt's measured teachers.
-
-    scores (B, n), rewards (B, n) with NaN for missing cells, mask (B, n) true where measured (default: not NaN)
-    -> scalar. Prompts with fewer than two measured cells do not count; where none counts the loss is 0.
-    """
-    measured = ~torch.isnan(rewards) if mask is None else mask & ~torch.isnan(rewards)
-    targets = preference_targets(torch.where(measured, rewards, 0.0).to(scores), objective, tau)
-    pairs = (measured[:, :, None] & measured[:, None, :]).triu(diagonal=1)
+def preference_losses(scores: Tensor, preferred: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the comparisons of each prompt; 0 without any. (B, n), (B, n, n) -> (B,)."""
+    pairs = compared(preferred)
+    targets = torch.where(pairs, preferred, 0.5).to(scores)
     losses = binary_cross_entropy_with_logits(scores[:, :, None] - scores[:, None, :], targets, reduction="none")
-    num_pairs = pairs.sum(dim=(1, 2))
-    per_prompt = torch.where(pairs, losses, 0.0).sum(dim=(1, 2)) / num_pairs.clamp(min=1)
-    return per_prompt.sum() / (num_pairs > 0).sum().clamp(min=1)
+    return torch.where(pairs, losses, 0.0).sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)
+
+
+def compared(preferred: Tensor) -> Tensor:
+    """The comparisons that count, each once: true at i < j. (B, n, n)."""
+    return (~preferred.isnan()).triu(diagonal=1)
+
+
+def grouped_loss(scores: Tensor, rewards: Tensor, objective: Objective = "bt", tau: float = 0.1) -> Tensor:
+    """Mean over prompts of the mean binary cross-entropy over all pairs of a prompt's measured teachers.
+
+    scores (B, n), rewards (B, n) with NaN for missing cells -> scalar. Prompts with fewer than two measured cells do
+    not count; where none counts the loss is 0.
+    """
+    preferred = preferences(rewards, objective, tau)
+    counts = compared(preferred).any(dim=(1, 2)).sum().clamp(min=1)
+    return preference_losses(scores, preferred).sum() / counts

@@ -4,13 +4,15 @@ n measured teachers give n(n-1)/2 comparisons (the paper's 190 for 19 teachers i
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.errors import InputError
 
 
 TIE = 1e-6  # rewards that differ by no more count as equal
@@ -67,6 +69,43 @@ def compare_teachers(
         missing_cells=int(np.isnan(matrix).sum()),
         skipped=int((~measured).sum()),
     )
+
+
+def preferences(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> tuple[list[str], FloatArray]:
+    """Columns of a pairs dataset -> prompts in order of first appearance, and how much i is preferred to j, (N, n, n).
+
+    NaN: never compared. Several comparisons of the same two teachers on a prompt (judges who disagree) are averaged.
+    """
+    rows = {prompt_id: row for row, prompt_id in enumerate(dict.fromkeys(columns["prompt_id"]))}
+    place = {teacher: column for column, teacher in enumerate(pool)}
+    unknown = sorted({*columns["teacher_a"], *columns["teacher_b"]} - set(place))
+    if unknown:
+        raise InputError(
+            f"the pairs name the teacher `{unknown[0]}`, the pool holds {', '.join(pool)}; add it to `teachers`"
+        )
+    prompt = np.array([rows[prompt_id] for prompt_id in columns["prompt_id"]], dtype=np.int64)
+    a, b = (np.array([place[t] for t in columns[f"teacher_{side}"]], dtype=np.int64) for side in "ab")
+    label = np.array(columns["label"], dtype=np.float64)
+    wrong = np.flatnonzero(~((label >= 0) & (label <= 1)))
+    if len(wrong):
+        raise InputError(
+            f"the pairs hold the label {label[wrong[0]]} for prompt {columns['prompt_id'][wrong[0]]}, a number from 0 "
+            "(A preferred) to 1 (B preferred) is needed; mend that row or leave it out"
+        )
+    shape = len(rows), len(pool), len(pool)
+    votes, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(votes, (prompt, b, a), label)
+    np.add.at(votes, (prompt, a, b), 1 - label)
+    np.add.at(counts, (prompt, b, a), 1)
+    np.add.at(counts, (prompt, a, b), 1)
+    with np.errstate(invalid="ignore"):
+        return list(rows), votes / counts
+
+
+def win_shares(preferred: FloatArray) -> FloatArray:
+    """Share of its comparisons that a teacher wins, a tie counting half: what pairs have of a reward. (N, n)."""
+    counts = (~np.isnan(preferred)).sum(axis=2)
+    return np.where(counts, np.nansum(preferred, axis=2) / np.maximum(counts, 1), np.nan)
 
 
 def _hash(text: str) -> int:

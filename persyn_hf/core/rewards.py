@@ -22,6 +22,7 @@ How = Literal["minmax", "zscore", "rank", "none"]
 Measure = Literal["mean_logprob", "rank_surprisal", "none"]
 
 NOISE = 1e-6  # raw values of a prompt closer than this share of its largest magnitude are equal: float32's precision
+FITS = 10  # of either effect in turn: enough to settle them
 ROUNDING = 1e-9  # the same for rewards: float64's rounding, 2e-16, where NOISE is stretched to the whole scale
 
 
@@ -107,23 +108,44 @@ def recombine(
     alpha: float,
     normalisation: How = "minmax",
     measure: Measure = "mean_logprob",
+    in_part: bool = False,
 ) -> dict[str, list[Any]]:
     """Columns of a rewards dataset -> its `quality_reward`, `learnability_reward`, `reward` and `rank`, made anew.
 
     Needs `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher) cell, in
-    any order. Rewards are normalised over the prompt's measured cells.
+    any order. Rewards are normalised over the prompt's measured cells; with `in_part` over all its cells, the missing
+    ones as `fill` predicts them: else the better of two poor teachers would count as much as the best of all.
     """
     teachers = list(dict.fromkeys(columns["teacher"]))
     prompts, cells = _cells(columns["prompt_id"], columns["teacher"], teachers)
     raw = numbers(columns, "quality_raw"), learnability(columns, measure)
     size = len(prompts), len(teachers)
-    quality, learned = (normalise(_matrix(values, cells, size), normalisation) for values in raw)
+    measured = [_matrix(values, cells, size) for values in raw]
+    scaled = (normalise(fill(matrix) if in_part else matrix, normalisation) for matrix in measured)
+    quality, learned = (np.where(np.isnan(of), np.nan, by) for of, by in zip(measured, scaled, strict=True))
     reward = combine(quality, learned, alpha)
     rewards = {"quality_reward": quality, "learnability_reward": learned, "reward": reward}
     ranks = rank_rewards(reward).ravel()[cells].tolist()
     return {name: _nullable(matrix.ravel()[cells]) for name, matrix in rewards.items()} | {
         "rank": [rank or None for rank in ranks]
     }
+
+
+def fill(values: ArrayLike) -> FloatArray:
+    """Predict missing cells as prompt effect + teacher effect, the prompt's drawn to 0 as by one average cell more.
+
+    (N, n) -> (N, n). A prompt or a teacher without any measured cell stays missing.
+    """
+    matrix = np.asarray(values, dtype=np.float64)
+    measured = ~np.isnan(matrix)
+    by_prompt, by_teacher = measured.sum(axis=1, keepdims=True), measured.sum(axis=0)
+    prompt = np.zeros((len(matrix), 1))
+    teacher = np.zeros(matrix.shape[1])
+    for _ in range(FITS):
+        teacher = np.nansum(matrix - prompt, axis=0) / np.maximum(by_teacher, 1)
+        prompt = np.nansum(matrix - teacher, axis=1, keepdims=True) / (by_prompt + 1)
+    known = (by_prompt > 0) & (by_teacher > 0)
+    return np.where(measured, matrix, np.where(known, prompt + teacher, np.nan))
 
 
 def to_matrix(

@@ -76,7 +76,7 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
     """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
-    labelled = sizes["calibration"] + sizes["dev"] if "responses" in keys else 0
+    labelled = _num_calibration(outlook, sizes, teacher) + sizes["dev"] if "responses" in keys else 0
     if "responses-pool" in keys:
         return labelled + sizes["pool"]
     if "responses-pool" in {key for key, _, _ in outlook.steps}:
@@ -86,6 +86,17 @@ def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], tea
         assigned = strategy.per_prompt * _allocation(outlook, student, strategy).get(teacher, 0.0)
         wanted += sizes["pool"] * (assigned + strategy.escalate / len(outlook.cells))
     return labelled + min(wanted, sizes["pool"])
+
+
+def _num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) -> float:
+    """Calibration prompts that a teacher answers; in part, as assigned, else its even part of the share."""
+    calibration, whole = outlook.recipe.calibration, sizes["calibration"]
+    assigned = outlook.manifests.get("assignments-all")
+    if assigned is not None and "labelling" in assigned.metrics:
+        return float(assigned.metrics["labelling"]["cells"].get(teacher, 0))
+    if calibration.strategy != "full":
+        return whole * calibration.share
+    return min(whole, calibration.anchors.get(teacher, whole))
 
 
 def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
@@ -129,7 +140,8 @@ def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, share
         return one_teacher_each(sizes["calibration"] + sizes["pool"], cells, shares)
     pool = one_teacher_each(sizes["pool"] * strategy.per_prompt, cells, shares)
     escalated = one_teacher_each(sizes["pool"] * strategy.escalate, cells)
-    return generate_then_select(sizes["calibration"], cells) + pool + escalated
+    labels = (cell * _num_calibration(outlook, sizes, name) for name, cell in cells.items())
+    return sum(labels, Cost()) + pool + escalated
 
 
 def _allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:

@@ -86,7 +86,7 @@ def strategy_cost(
     if own is None or matrix is None or everything is None:
         return None
     if strategy.kind == "oracle":
-        return everything
+        return StrategyCost(_total(split_costs(recipe, matrix, "calibration")), everything.pool)
     looked_at = own if strategy.kind in CHOOSE_BLINDLY else matrix
     return StrategyCost(
         _total(split_costs(recipe, looked_at, "calibration")), _total(split_costs(recipe, own, "pool"))
@@ -99,18 +99,24 @@ def generate_then_select(recipe: Recipe, manifests: Mapping[str, Manifest]) -> S
     matrix, prompts = manifests.get("responses"), manifests.get("prompts")
     if matrix is None or prompts is None:
         return None
-    calibration = split_costs(recipe, matrix, "calibration")
+    paid = split_costs(recipe, matrix, "calibration")
+    number = prompts.counts.get("rows_calibration", 0)
+    assigned = manifests.get("assignments-all")
+    in_part = assigned.metrics.get("labelling", {}).get("cells", {}) if assigned else {}
+    cells = {name: cost * (1 / max(1, in_part.get(name, number))) for name, cost in paid.items()}
+    calibration = core.generate_then_select(number, cells) if in_part else _total(paid)
     if "responses-pool" in manifests:
-        return StrategyCost(_total(calibration), _total(split_costs(recipe, manifests["responses-pool"], "pool")))
-    num_prompts = max(1, prompts.counts.get("rows_calibration", 0))
-    cells = {name: cost * (1 / num_prompts) for name, cost in calibration.items()}
-    return StrategyCost(_total(calibration), core.generate_then_select(prompts.counts.get("rows_pool", 0), cells))
+        return StrategyCost(calibration, _total(split_costs(recipe, manifests["responses-pool"], "pool")))
+    return StrategyCost(calibration, core.generate_then_select(prompts.counts.get("rows_pool", 0), cells))
 
 
 def car(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | None:
-    """Every teacher answers the calibration prompts, one the pool: the mean over which one that is."""
+    """The calibration prompts as they were paid for; one teacher answers the pool: the mean over which one that is."""
     everything = generate_then_select(recipe, manifests)
-    return everything and StrategyCost(everything.calibration, everything.pool * (1 / len(recipe.teachers)))
+    if everything is None:
+        return None
+    paid = _total(split_costs(recipe, manifests["responses"], "calibration"))
+    return StrategyCost(paid, everything.pool * (1 / len(recipe.teachers)))
 
 
 def paid(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> dict[str, Paid]:

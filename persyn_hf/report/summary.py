@@ -7,6 +7,7 @@ from persyn_hf.backends.journal import Spent
 from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
 from persyn_hf.report.frontier import frontier_table
+from persyn_hf.report.labelling import labelling_table
 from persyn_hf.report.results import (
     StrategyCost,
     accuracies,
@@ -53,7 +54,7 @@ def summary(
     """
     tables: list[Table] = []
     for student in recipe.students:
-        make_each = (_alpha, _allocation, frontier_table, _routers, _accuracy, _cost, _spending)
+        make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _accuracy, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
             tables += comparison_tables(key.removeprefix("router-"), manifests[key])
@@ -97,7 +98,8 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
     for key, metrics in found.items():
         settings = manifests[key].settings
         chosen = f": {metrics['training']['chosen']}" if settings["kind"] == "auto" else ""
-        label = settings["kind"] + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
+        kind = "extended" if settings.get("extend") else settings["kind"]
+        label = kind + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
         rows.append([label, *_router_cells(metrics["router"])])
     for name in ("random", "global_best", "oracle") if found else ():
         plain = next((m for key, m in found.items() if key == f"router-{student.name}"), next(iter(found.values())))

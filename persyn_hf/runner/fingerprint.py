@@ -28,7 +28,7 @@ ENGINE_NOT_COVERED = {f"server.{key}" for key in ServerSettings.model_fields if 
 # Settings that change how long a stage takes, not what it emits.
 NOT_COVERED: dict[str, frozenset[str]] = {
     "prompts": frozenset(),
-    "assign": frozenset({"device"}),
+    "assign": frozenset({"device", "accelerate"}),
     "generate": frozenset(  # batch_tokens fixes what is sampled
         {"device", "max_error_rate", "verify_timeout_s", "executor", *ENGINE_NOT_COVERED}
     ),

@@ -5,6 +5,7 @@ emits. Generating for calibration and for the pool is the same stage with anothe
 """
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -14,10 +15,11 @@ from persyn_hf.recipe import ROUTED_KINDS, Recipe, Strategy, Strict, Student, Te
 from persyn_hf.schemas import ModelSchema, Schema
 
 
-# The order in which steps run. `assign`, `generate` and, where several teachers answer a prompt of the pool, `score`
-# come twice: for the calibration matrix, then per strategy.
+# The order in which steps run, those of one phase as planned. `assign`, `generate` and, where several teachers
+# answer a prompt of the pool, `score` come twice: for the calibration matrix, then per strategy.
 PHASES = (
     "prompts",
+    "label",  # the earlier rounds of a calibration in part: assign, generate and score of each
     "assign_all",
     "generate_all",
     "score",
@@ -34,11 +36,12 @@ PHASES = (
 # Strategies that route by a trained router, and the alpha that replaces the recipe's where an ablation asks for it.
 ROUTED: dict[str, float | None] = dict(zip(ROUTED_KINDS, (None, 0.0, 1.0), strict=True))
 
-# Settings that the plan takes from the strategies.
+# Settings that the plan takes from the strategies, and from `calibration`.
 BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate"},
 }
+BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +96,10 @@ class _Planner:
     def add_all(self) -> None:
         strategies = self.recipe.strategies
         self._add("prompts", "prompts")
-        self._add_matrix("", ("calibration", "dev"))
+        self._add_matrix("", ("calibration", "dev"), **self._add_rounds())
         if any(strategy.kind == "oracle" for strategy in strategies):
-            self._add_matrix("-pool", ("pool",))
+            whole = self.recipe.calibration.strategy == "full"  # else some calibration prompts have no rewards
+            self._add_matrix("-pool", ("pool",) if whole else ("calibration", "pool"))
         for student in self.recipe.students:
             inputs = {"prompts": "prompts", "rewards": f"rewards-{student.name}"}
             self._add(f"pairs-{student.name}", "pair", inputs=inputs, teachers=True)
@@ -133,16 +137,41 @@ class _Planner:
             )
         )
 
-    def _add_matrix(self, suffix: str, splits: tuple[str, ...]) -> None:
-        """Every teacher on every prompt of some splits, scored for each student."""
+    def _add_rounds(self) -> dict[str, Any]:
+        """The rounds of a calibration in part but for the last one, which is the matrix itself: what makes it so.
+
+        The cells are chosen for the first student; the others learn from the same ones.
+        """
+        calibration, student = self.recipe.calibration, self.recipe.students[0]
+        last = 1 if calibration.strategy == "full" else calibration.rounds
+        fixed: dict[str, Any] = {"labelling": calibration} if calibration.in_part else {}
+        inputs: dict[str, str] = {}
+        for round in range(1, last):
+            suffix = f"-round{round}"
+            self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
+            inputs = {"base": f"assignments-all{suffix}", "rewards": f"rewards-{student.name}{suffix}"}
+        return {"more": inputs, "round": last, **fixed} if fixed else {}
+
+    def _add_matrix(
+        self,
+        suffix: str,
+        splits: tuple[str, ...],
+        phase: str = "",
+        students: tuple[Student, ...] = (),
+        more: Mapping[str, str] | None = None,
+        **fixed: Any,
+    ) -> None:
+        """Every teacher, or the cells that `fixed` leaves, on every prompt of some splits, scored for each student."""
         assignments, responses = f"assignments-all{suffix}", f"responses{suffix}"
-        inputs = {"prompts": "prompts"}
-        self._add(assignments, "assign", phase="assign_all", inputs=inputs, teachers=True, kind="all", splits=splits)
+        inputs = {"prompts": "prompts", **(more or {})}
+        asked: dict[str, Any] = {"kind": "all", "splits": splits, **fixed}
+        self._add(assignments, "assign", phase=phase or "assign_all", inputs=inputs, teachers=True, **asked)
         inputs = {"prompts": "prompts", "assignments": assignments}
-        self._add(responses, "generate", phase="generate_all", inputs=inputs, teachers=True)
-        for student in self.recipe.students:
-            inputs = {"prompts": "prompts", "responses": responses}
-            self._add(f"rewards-{student.name}{suffix}", "score", inputs=inputs, teachers=True, student=student)
+        self._add(responses, "generate", phase=phase or "generate_all", inputs=inputs, teachers=True)
+        scored: dict[str, Any] = {"in_part": True} if "labelling" in fixed else {}
+        for student in students or self.recipe.students:
+            inputs, key = {"prompts": "prompts", "responses": responses}, f"rewards-{student.name}{suffix}"
+            self._add(key, "score", phase=phase, inputs=inputs, teachers=True, student=student, **scored)
 
     def _add_router(self, student: Student, strategy: Strategy) -> None:
         if strategy.kind not in ROUTED:
@@ -150,9 +179,17 @@ class _Planner:
         fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
         if ROUTED[strategy.kind] is not None:
             fixed["alpha"] = ROUTED[strategy.kind]
+        extended = self.recipe.train_router.get("extend")
+        if extended and (fixed or len(self.recipe.students) > 1):
+            more = (
+                f"the strategy `{strategy.name}` needs one of its own" if fixed else "the recipe has several students"
+            )
+            raise RecipeError(f"train_router: `extend` extends one router, and {more}; leave either out")
         pairs = f"pairs-{student.name}"
         given = {"pairs", pairs} & set(self.recipe.inputs)  # other people's
         inputs = {"prompts": "prompts", **({"pairs": pairs} if given else {"rewards": f"rewards-{student.name}"})}
+        if extended:
+            inputs["base"] = str(extended)
         self._add(_router_key(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:
@@ -205,9 +242,10 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
     """The stage's section of the recipe, with what the plan itself decides on top."""
     module = importlib.import_module(f"persyn_hf.stages.{stage}")
     section = getattr(recipe, stage)
-    decided = sorted(BY_STRATEGY.get(stage, set()) & set(section))
-    if decided:
-        raise RecipeError(f"{stage}: `{decided[0]}` is decided by the strategies; set it there, not here")
+    for who, keys in (("the strategies", BY_STRATEGY), ("`calibration`", BY_CALIBRATION)):
+        decided = sorted(keys.get(stage, set()) & set(section))
+        if decided:
+            raise RecipeError(f"{stage}: `{decided[0]}` is decided by {who}; set it there, not here")
     if stage == "assign" and fixed.get("kind") not in ROUTED:
         section = {key: value for key, value in section.items() if key != "budget"}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)

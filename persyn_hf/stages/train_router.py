@@ -1,20 +1,30 @@
 """Stage `train_router`: calibration rewards in, a router out, judged on dev (PerSyn, section 2.3).
 
+Comparisons do instead of rewards (`inputs: {pairs: NAMESPACE/NAME@TAG}`); a teacher's reward is then the share of them
+that it wins.
+
 Dev prompts take no part in training: the epoch or the regularisation is chosen on a slice of the calibration prompts.
+Only `auto` looks at them, to choose among its candidates, and its record says so; it compares them all.
 """
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, merged
-from persyn_hf.core.assignment import allocation, column_means, route
-from persyn_hf.core.rewards import FloatArray, reward_matrix
+from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
+from persyn_hf.backends.routers.auto import candidates, fit_best
+from persyn_hf.backends.routers.extended import extend
+from persyn_hf.backends.routers.trials import Draw
+from persyn_hf.core.assignment import allocation, route
+from persyn_hf.core.pairs import preferences, win_shares
+from persyn_hf.core.rewards import FloatArray, reward_matrix, to_matrix
 from persyn_hf.core.router_table import router_table
-from persyn_hf.errors import InputError
-from persyn_hf.schemas import PROMPTS, REWARDS, ROUTER
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.report.router_figures import write_router_figures
+from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
 
 
@@ -22,47 +32,121 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-INPUTS = {"prompts": PROMPTS, "rewards": REWARDS}
+INPUTS = {"prompts": PROMPTS}
+OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; base: to extend
 OUTPUT = ROUTER
 
 
 class Settings(RouterSettings):
     """Knobs of this stage beside those of the router itself."""
 
+    # a stored router, NAMESPACE/NAME@TAG, that teachers join: nothing else is trained, and what it says of the others
+    # stays as it is; their rewards on 100 to 200 prompts (`calibration.anchors`) are enough
+    extend: str | None = None
     alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
     validation_share: float = Field(default=0.15, ge=0, lt=1)  # of the calibration prompts, for early stopping
+    seeds: int = Field(default=1, ge=1)  # auto: trainings of each candidate, each with validation prompts of its own
+    # auto: numbers of calibration prompts to train on as well; those that there are not are left out
+    curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _candidates_are_sound(self) -> "Settings":
+        if self.kind == "auto":
+            candidates(self)
+        return self
 
 
-def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "Dataset") -> Result:
+def run(
+    settings: Settings,
+    context: Context,
+    *,
+    prompts: "Dataset",
+    rewards: "Dataset | None" = None,
+    pairs: "Dataset | None" = None,
+    base: Path | None = None,
+) -> Result:
     """Train on the calibration prompts with at least two measured teachers; return the folder and the dev metrics."""
-    pool = [teacher.name for teacher in context.teachers] or list(dict.fromkeys(rewards["teacher"][:]))
-    ids, matrix = reward_matrix(rewards[:], pool, settings.alpha)
-    labelled, counts = _labelled(prompts, ids, matrix)
-    train, validation = _hold_out(labelled["calibration"], settings.validation_share)
+    pool, ids, matrices = _matrices(settings, [teacher.name for teacher in context.teachers], rewards, pairs)
+    labelled, counts = _labelled(prompts, ids, matrices)
+    ids, calibration = labelled["calibration"]
+    draws = _draws(ids, settings, context.seed)
+    train, validation = (calibration.take(rows) for rows in draws[len(ids)][0][:2])
     folder = context.work_dir / "router"
-    context.progress.start(f"training the {settings.kind} router", settings.epochs if settings.kind == "llm" else 1)
-    record = fit(settings, pool, train[1], validation[1], folder, seed=context.seed, advance=context.progress.advance)
     dev = labelled["dev"][1]
-    scores = load(folder, settings.device).scores(dev.conversations)
-    baseline = column_means(merged(train[1], validation[1]).rewards)
-    baseline = np.where(np.isnan(baseline), np.nanmin(baseline) - 1.0, baseline)  # never measured: last
+    advance = context.progress.advance
+    kind = "extended" if base is not None else settings.kind
+    context.progress.start(f"training the {kind} router", _num_steps(settings, draws))
     rng = np.random.default_rng(context.seed)
-    metrics: dict[str, Any] = dict(router_table(scores, dev.rewards, {"global_best": baseline}, rng))
+    more: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
+    if base is not None:
+        record = extend(tuple(pool), base, calibration, folder, settings.device)
+        advance(1)
+    elif settings.kind == "auto":
+        record, more["comparison"], cost["candidates"] = fit_best(
+            settings, tuple(pool), calibration, dev, draws, folder, rng.spawn(1)[0], advance
+        )
+        write_router_figures(more["comparison"], folder)
+    else:
+        record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance)
+    router = load(folder, settings.device)
+    scores = router.scores(dev.conversations)
+    baseline = {"global_best": teacher_means(calibration.rewards)}
+    metrics: dict[str, Any] = dict(router_table(scores, dev.rewards, baseline, rng))
+    if router.scale != "log_odds":
+        metrics["router"]["calibration_error"] = dict.fromkeys(("value", "low", "high"))  # rewards are no log-odds
     metrics["allocation"] = {
         name: dict(zip(pool, allocation(route(of).teacher, len(pool)).tolist(), strict=True))
         for name, of in (("router", scores), ("oracle", dev.rewards))
     }
-    metrics["training"] = record
-    parts = {"train": train[1], "validation": validation[1], "dev": dev}
+    metrics |= {"training": {"scale": router.scale, **record}, **more}
+    parts = {"train": train, "validation": validation, "dev": dev}
     counts |= {f"{name}_prompts": len(part.conversations) for name, part in parts.items()}
-    return Result(data=folder, counts=counts, metrics=metrics)
+    return Result(data=folder, counts=counts, metrics=metrics, cost=cost)
+
+
+def _num_steps(settings: Settings, draws: dict[int, list[Draw]]) -> int:
+    """What training tells its progress in."""
+    if settings.extend is not None:
+        return 1
+    if settings.kind == "auto":
+        return len(candidates(settings)) * sum(map(len, draws.values()))
+    return settings.epochs if settings.kind == "llm" else 1
 
 
 Split = tuple[list[str], Labelled]
 
 
-def _labelled(prompts: "Dataset", ids: list[str], matrix: FloatArray) -> tuple[dict[str, Split], dict[str, int]]:
+def _matrices(
+    settings: Settings, pool: list[str], rewards: "Dataset | None", pairs: "Dataset | None"
+) -> tuple[list[str], list[str], dict[str, FloatArray]]:
+    """Pool, prompts, and the matrices of `Labelled`."""
+    if (rewards is None) == (pairs is None):
+        got = "none" if rewards is None else "both"
+        raise RecipeError(f"`train_router` needs the input `rewards` or the input `pairs`, got {got}; give one")
+    each = candidates(settings).values() if settings.kind == "auto" else [settings]
+    is_two_head = any(one.objective == "two_head" for one in each)
+    if rewards is None:
+        if is_two_head:
+            raise RecipeError("the objective `two_head` needs rewards, got pairs; take `bt`")
+        columns = pairs[:]  # type: ignore[index]  # one of the two is given
+        pool = pool or sorted({*columns["teacher_a"], *columns["teacher_b"]})
+        ids, preferred = preferences(columns, pool)
+        return pool, ids, {"rewards": win_shares(preferred), "preferences": preferred}
+    columns = rewards[:]
+    pool = pool or list(dict.fromkeys(columns["teacher"]))
+    ids, matrix = reward_matrix(columns, pool, settings.alpha)
+    found = {"rewards": matrix}
+    for head in ("quality", "learnability") if is_two_head else ():
+        found[head] = to_matrix(columns["prompt_id"], columns["teacher"], columns[f"{head}_reward"], pool)[1]
+    return pool, ids, found
+
+
+def _labelled(
+    prompts: "Dataset", ids: list[str], matrices: dict[str, FloatArray]
+) -> tuple[dict[str, Split], dict[str, int]]:
     """Prompts with at least two rewards, by split, in prompt order; and how many were left out."""
+    matrix = matrices["rewards"]
     row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
     usable = (~np.isnan(matrix)).sum(axis=1) >= 2
     found: dict[str, Split] = {}
@@ -77,18 +161,30 @@ def _labelled(prompts: "Dataset", ids: list[str], matrix: FloatArray) -> tuple[d
             )
         kept = of_split.select(keep)
         chosen = [rows[position] for position in keep]
-        found[split] = (kept["prompt_id"][:], Labelled(kept["messages"][:], matrix[chosen]))
+        found[split] = (
+            kept["prompt_id"][:],
+            Labelled(kept["messages"][:], **{name: one[chosen] for name, one in matrices.items()}),
+        )
     counts = {"prompts_without_pairs": int((~usable).sum()), "missing_cells": int(np.isnan(matrix).sum())}
     return found, counts
 
 
-def _hold_out(calibration: Split, share: float) -> tuple[Split, Split]:
-    """Train and validation part; the hash of the prompt decides, so it does not hang on the order of the rows."""
-    ids, (conversations, rewards) = calibration
-    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).hexdigest())
-    cut = len(ids) - min(max(round(share * len(ids)), 1 if share else 0), len(ids) - 1)
-    parts = [sorted(order[:cut]), sorted(order[cut:])]
-    train, validation = (
-        ([ids[i] for i in part], Labelled([conversations[i] for i in part], rewards[part])) for part in parts
-    )
-    return train, validation
+def _draws(ids: list[str], settings: Settings, seed: int) -> dict[int, list[Draw]]:
+    """Number of calibration prompts -> one draw of them for each training; all of them stand last."""
+    sizes, seeds = {len(ids)}, 1
+    if settings.kind == "auto":
+        sizes, seeds = sizes | {size for size in settings.curve if size < len(ids)}, settings.seeds
+    share = settings.validation_share
+    return {
+        size: [Draw(*_hold_out(ids, share, number, size), seed + number) for number in range(seeds)]
+        for size in sorted(sizes)
+    }
+
+
+def _hold_out(ids: list[str], share: float, draw: int = 0, size: int | None = None) -> tuple[list[int], list[int]]:
+    """Rows to train on and to validate on, `size` in all; the hash of the prompt decides, so that it does not hang on
+    the order of the rows. Of two sizes of one draw, the larger holds the smaller."""
+    salt = f"{draw}:" if draw else ""
+    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{salt}{ids[i]}".encode()).hexdigest())[:size]
+    cut = len(order) - min(max(round(share * len(order)), 1 if share else 0), len(order) - 1)
+    return sorted(order[:cut]), sorted(order[cut:])

@@ -232,7 +232,8 @@ def test_what_has_been_judged_is_kept(server: ClassifyServer, tmp_path: Path) ->
             tmp_path / "journal.sqlite",
             Silent(),
             "judge",
-            lambda skip: judge("rm", connection, rows, skip, max_length=128),
+            lambda todo, skip: judge("rm", connection, todo, skip, max_length=128),
+            planned=tmp_path / "planned",
         )
 
     with pytest.raises(EngineError):

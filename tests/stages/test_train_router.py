@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -89,18 +88,60 @@ def test_auto_chooses_by_dev_and_says_so_on_the_card(tmp_path):
     found = train(tmp_path, kind="auto", candidates=["knn", "global_best"])
     training = found.metrics["training"]
     assert training["chosen"] == "knn over tfidf"
-    kinds = {one["kind"]: one["regret"] for one in training["candidates"]}
-    assert kinds == {"global_best": pytest.approx(0.1), "knn": 0.0}
-    assert found.metrics["router"]["regret"]["value"] == kinds["knn"]
+    regrets = {one["candidate"]: one["regret"] for one in training["candidates"]}
+    assert regrets == {"global_best": pytest.approx(0.1), "knn over tfidf": 0.0}
+    assert found.metrics["router"]["regret"]["value"] == 0
+    assert found.metrics["comparison"]["gain_over_global_best"]["knn over tfidf"]["value"] == pytest.approx(0.1)
     card = sections(found.metrics)
     assert "dev regret, among 2: the dev figures of this router flatter it slightly" in card
-    assert "| global\\_best | – | 0.1 |" in card
+    assert "| 0 | global\\_best | 0.1 |" in card
+    assert set(found.cost["candidates"]) == set(regrets)
     assert sorted(file.name for file in found.data.iterdir()) == [
         "head.safetensors",
+        "reliability.png",
         "router.json",
         "tfidf.safetensors",
         "vocabulary.json",
     ]
+
+
+def test_every_seed_draws_validation_prompts_of_its_own_and_larger_draws_hold_smaller_ones():
+    ids = [f"{i:03d}" for i in range(40)]
+    settings = train_router.Settings(kind="auto", seeds=3, curve=(20, 8, 40, 400))
+    draws = train_router._draws(ids, settings, 5)
+    assert {size: [len(draw.train) + len(draw.validation) for draw in of] for size, of in draws.items()} == {
+        size: [size] * 3 for size in (8, 20, 40)
+    }
+    assert [draw.seed for draw in draws[40]] == [5, 6, 7]
+    assert [len(draw.validation) for draw in draws[20]] == [3, 3, 3]
+    assert len({tuple(draw.validation) for draw in draws[40]}) == 3
+    for small, large in zip(draws[8], draws[20], strict=True):
+        assert {*small.train, *small.validation} < {*large.train, *large.validation}
+    alone = train_router._draws(ids, train_router.Settings(kind="knn", seeds=3, curve=(20,)), 5)
+    assert alone == {40: draws[40][:1]}
+
+
+def test_a_curve_and_its_figures_are_the_same_again_whatever_the_time_it_took(tmp_path):
+    settings = {"kind": "auto", "candidates": ["ridge", "knn"], "seeds": 2, "curve": [10, 20]}
+    one, other = (train(tmp_path / name, **settings) for name in ("a", "b"))
+    assert one.metrics == other.metrics
+    assert set(one.metrics["comparison"]["learning_curve"]["mean"]["ridge over tfidf"]) == {"10", "20", "60"}
+    assert one.metrics["comparison"]["trainings"] == 2
+    files = {file.name: file.read_bytes() for file in one.data.iterdir()}
+    assert files == {file.name: file.read_bytes() for file in other.data.iterdir()}
+    assert files["learning-curve.png"][:4] == files["reliability.png"][:4] == b"\x89PNG"
+
+
+def test_a_candidate_with_two_heads_has_quality_and_learnability():
+    """Of a language model that is one candidate of several."""
+    _, rewards = data(4, 2)
+    candidate = {"kind": "llm", "objective": "two_head"}
+    for settings, heads in (
+        ({"kind": "auto", "candidates": ["knn", candidate]}, {"quality", "learnability"}),
+        ({"kind": "auto", "candidates": ["knn"]}, set()),
+    ):
+        *_, matrices = train_router._matrices(train_router.Settings(**settings), [*POOL], rewards, None)
+        assert set(matrices) == {"rewards"} | heads
 
 
 def test_progress_is_told_what_is_to_be_done(tmp_path):
@@ -142,15 +183,12 @@ def test_dev_rewards_take_no_part_in_training(tmp_path):
 
 
 def test_validation_slice_does_not_hang_on_the_order_of_the_rows():
-    from persyn_hf.backends.routers import Labelled
-
     ids = [f"{i:03d}" for i in range(40)]
-    rewards = np.arange(80.0).reshape(40, 2)
-    forward = train_router._hold_out((ids, Labelled(ids, rewards)), 0.25)
-    back = train_router._hold_out((ids[::-1], Labelled(ids[::-1], rewards[::-1])), 0.25)
-    assert set(forward[1][0]) == set(back[1][0]) and len(forward[1][0]) == 10
-    assert not set(forward[0][0]) & set(forward[1][0])
-    assert train_router._hold_out((ids, Labelled(ids, rewards)), 0)[1][0] == []
+    train, validation = train_router._hold_out(ids, 0.25)
+    back = train_router._hold_out(ids[::-1], 0.25)
+    assert {ids[row] for row in validation} == {ids[::-1][row] for row in back[1]} and len(validation) == 10
+    assert sorted(train + validation) == list(range(40))
+    assert train_router._hold_out(ids, 0)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -182,6 +220,10 @@ def test_too_few_prompts(tmp_path, sizes, message):
 def test_faults_in_the_settings(tmp_path):
     with pytest.raises(RecipeError, match="train_router: unknown key `epoch`, did you mean `epochs`?"):
         train(tmp_path, epoch=3)
+    with pytest.raises(RecipeError, match="train_router.candidates: found the kind 'nn', a candidate is one of"):
+        train(tmp_path, kind="auto", candidates=[{"kind": "nn"}])
+    with pytest.raises(RecipeError, match="train_router.curve.0: input should be greater than or equal to 4, got 3"):
+        train(tmp_path, curve=[3])
     with pytest.raises(RecipeError, match="train_router.alpha: input should be less than or equal to 1, got 2"):
         train(tmp_path, alpha=2)
     assert read_section(train_router.Settings, {"tau": 1, "alpha": 1, "l2": [1]}, "train_router").l2 == (1.0,)

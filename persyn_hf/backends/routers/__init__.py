@@ -1,7 +1,8 @@
 """Routers: a score per teacher for every prompt. `fit` trains one into a folder, `load` reads it back.
 
-A folder holds `router.json` (kind, teachers in order, settings) beside what its kind needs: a stock transformers model
-and tokenizer (`llm`), safetensors and a JSON vocabulary (`tfidf`), or nothing more (`global_best`).
+The cheap kinds are a head (`logistic`, `ridge`, `knn`, `best_per_topic`) over features of the prompt (`tfidf` or
+`embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind, teachers in order, knobs)
+beside what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
 """
 
 import importlib
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from persyn_hf.core.assignment import column_means
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
 from persyn_hf.recipe import Strict
@@ -20,44 +22,108 @@ from persyn_hf.recipe import Strict
 
 Conversation = Sequence[Mapping[str, str]]
 Advance = Callable[[int], None]
-Kind = Literal["llm", "tfidf", "global_best"]
+Trained = Literal["global_best", "best_per_topic", "knn", "ridge", "logistic", "llm"]  # the simplest first
+Scale = Literal["reward", "log_odds"]  # of scores; differences of log-odds are those of one teacher being preferred
 
 FILE = "router.json"
-MODULES = {name: f"persyn_hf.backends.routers.{name}" for name in ("llm", "tfidf", "global_best")}
+FEATURED = ("best_per_topic", "knn", "ridge", "logistic")  # kinds that are a head over features
+MODULES = {
+    name: f"persyn_hf.backends.routers.{'featured' if name in FEATURED else name}"
+    for name in ("llm", "logistic", "ridge", "knn", "best_per_topic", "global_best", "extended")
+}
 
 
 class RouterSettings(Strict):
-    """Knobs of training a router. Their defaults live here and nowhere else."""
+    """Knobs of training a router. Their defaults live here and nowhere else. Numbers in a tuple are tried in turn."""
 
-    kind: Kind = "llm"
-    objective: Literal["bt", "soft_bt"] = "bt"  # bt: the paper's hard labels; soft_bt: sigmoid(gap / tau)
-    tau: float = Field(default=0.1, gt=0)  # soft_bt: the reward gap that counts as preferred with odds e
+    kind: Literal["auto", Trained] = "llm"
+    # auto: a kind alone is tried over tfidf, and over embeddings too where there is an `encoder`; settings, like
+    # {kind: llm, backbone: ...}, go on top of the others here and are one candidate
+    candidates: tuple[Trained | dict[str, Any], ...] = Field(
+        default=("global_best", "best_per_topic", "knn", "ridge", "logistic"), min_length=1, strict=False
+    )
+    features: Literal["tfidf", "embeddings"] = "tfidf"  # of the kinds that are a head over features
+    encoder: str | None = None  # embeddings: Hub id or folder of a sentence encoder, or of any causal LM (the student)
+    encoder_revision: str | None = None
+    max_features: int = Field(default=50_000, ge=1)  # tfidf: size of the vocabulary
+    l2: tuple[float, ...] = Field(default=(1e-2, 1e-3, 1e-4, 1e-5), min_length=1, strict=False)  # logistic
+    ridge_l2: tuple[float, ...] = Field(default=(1.0, 1e-1, 1e-2, 1e-3, 1e-4), min_length=1, strict=False)  # ridge
+    neighbours: tuple[int, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1, strict=False)  # knn
+    topics: tuple[int, ...] = Field(default=(2, 4, 8, 16, 32), min_length=1, strict=False)  # best_per_topic
+    # logistic, llm; bt: hard labels (paper); soft_bt: sigmoid(gap / tau); two_head: that for quality and learnability
+    # apart, so that `assign.alpha` can weigh them anew (llm only)
+    objective: Literal["bt", "soft_bt", "two_head"] = "bt"
+    tau: float = Field(default=0.1, gt=0)  # soft_bt, two_head: the reward gap that counts as preferred with odds e
     backbone: str = "Qwen/Qwen2.5-1.5B"  # llm: Hub id or folder
     backbone_revision: str | None = None
+    method: Literal["full", "lora", "frozen"] = "full"  # llm; frozen: the head alone, on embeddings made once
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
     epochs: int = Field(default=10, ge=1)  # llm: at most; the best on the validation prompts is kept
     patience: int = Field(default=3, ge=1)  # llm: stop after this many epochs without a better one
     batch_size: int = Field(default=32, ge=1)  # llm: prompts per optimiser step
     micro_batch_size: int = Field(default=8, ge=1)  # llm: prompts per forward pass; memory only
-    learning_rate: float = Field(default=1e-5, gt=0)  # llm: backbone
+    learning_rate: float | None = Field(default=None, gt=0)  # llm: backbone; null: 1e-5 in full, 1e-4 with LoRA
     head_learning_rate: float = Field(default=1e-3, gt=0)  # llm: the new head
     warmup: float = Field(default=0.05, ge=0, lt=1)  # llm: share of the steps
-    max_length: int = Field(default=2048, ge=1)  # llm: tokens; longer prompts lose their beginning
-    max_features: int = Field(default=50_000, ge=1)  # tfidf: size of the vocabulary
-    l2: tuple[float, ...] = Field(default=(1e-2, 1e-3, 1e-4, 1e-5), min_length=1, strict=False)  # tfidf: tried in turn
-    device: str = "auto"  # llm: auto, cpu, cuda, cuda:1, mps
+    gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
+    save_steps: int | None = Field(default=None, ge=1)  # llm: checkpoints after so many steps, too; null: after epochs
+    accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
+    max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
+    device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
+
+    @model_validator(mode="after")
+    def _encoder_is_used(self) -> "RouterSettings":
+        if self.features == "embeddings" and self.encoder is None:
+            raise ValueError(
+                "the features `embeddings` need an `encoder`, got none; name the folder or Hub id of a sentence "
+                "encoder, or of the student"
+            )
+        if self.features == "tfidf" and self.encoder is not None and self.kind in FEATURED:
+            raise ValueError(
+                "`encoder` is given and the features are `tfidf`, which need none; set `features: embeddings`, or "
+                "leave `encoder` out"
+            )
+        if self.objective == "two_head" and self.kind != "llm":
+            raise ValueError(
+                f"the objective `two_head` is for the kind `llm`, found {self.kind}; take `soft_bt`, or `kind: llm`"
+            )
+        if self.accelerate is not None and (self.method == "frozen" or self.device != "auto"):
+            other = "`method: frozen`" if self.method == "frozen" else f"`device: {self.device}`"
+            raise ValueError(
+                f"{other} and `accelerate` contradict each other; leave one out: the config of `accelerate` says "
+                "where to train, and a frozen backbone is read once, in this process"
+            )
+        for name in ("neighbours", "topics"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"`{name}` must be whole numbers of 1 or more, got {min(getattr(self, name))}")
+        return self
 
 
 class Labelled(NamedTuple):
-    """Conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing."""
+    """Conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing.
+
+    `quality` and `learnability`: what the rewards were combined from, for `two_head`. `preferences` (num_prompts, n,
+    n): comparisons that there are no rewards of, for `llm`; the rewards are then the shares of them that were won.
+    """
 
     conversations: Sequence[Conversation]
     rewards: FloatArray
+    quality: FloatArray | None = None
+    learnability: FloatArray | None = None
+    preferences: FloatArray | None = None
+
+    def take(self, rows: Sequence[int]) -> "Labelled":
+        """Some of the prompts, in the order given."""
+        matrices: list[Any] = [None if matrix is None else matrix[list(rows)] for matrix in self[1:]]
+        return Labelled([self.conversations[row] for row in rows], *matrices)
 
 
 class Router(Protocol):
     """What `load` returns."""
 
     teachers: tuple[str, ...]
+    scale: Scale
 
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
         """Scores (num_prompts, num_teachers), columns in `teachers` order; `advance` hears of prompts done."""
@@ -74,26 +140,33 @@ def fit(
     seed: int,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """Train a router of `settings.kind` into `folder` (made if needed) and return its training record.
+    """Train a router of `settings.kind`, not `auto`, into `folder` (made if needed) and return its training record.
 
-    `validation` chooses the epoch (llm) or the regularisation (tfidf); it may be empty: then the last epoch, the
-    middle of `l2`. `advance` hears of epochs done. The record is plain JSON and the same for the same input and seed.
+    `validation` chooses the epoch (llm), the regularisation, the number of neighbours or of topics; it may be empty:
+    then the last epoch, the middle of the values. A teacher without any reward is put last by the cheap kinds.
+    `advance` hears of epochs (llm) or the whole. The record is plain JSON and the same for the same input and seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(MODULES[settings.kind])
     record: dict[str, Any] = module.fit(settings, tuple(teachers), train, validation, folder, seed, advance)
-    # The backbone may be a path, which is no one else's business; the manifest names it by its content.
-    left_out = {"kind", "device", "backbone", "backbone_revision"}
-    knobs = settings.model_dump(mode="json", include=set(RouterSettings.model_fields) - left_out)
-    own = {"kind": settings.kind, "teachers": list(teachers), "settings": knobs}
-    if settings.kind == "global_best":
-        own["scores"] = record["scores"]
-    (folder / FILE).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
     return record
 
 
-def load(folder: Path, device: str = "auto") -> Router:
-    """Read a router from its folder; its `teachers` say which column is whose."""
+def describe(folder: Path, settings: RouterSettings, teachers: Sequence[str], scale: Scale, **own: Any) -> None:
+    """Write `router.json`, by which `load` finds the rest of the folder."""
+    # Model folders are paths, which are no one else's business; the manifest names them by their content.
+    paths = {"backbone", "backbone_revision", "encoder", "encoder_revision", "accelerate"}
+    left_out = {"kind", "device", "candidates", *paths}
+    knobs = settings.model_dump(mode="json", include=set(RouterSettings.model_fields) - left_out)
+    saved = {"kind": settings.kind, "scale": scale, "teachers": list(teachers), "settings": knobs, **own}
+    (folder / FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, device: str = "auto", alpha: float | None = None) -> Router:
+    """Read a router from its folder; its `teachers` say which column is whose.
+
+    `alpha` weighs the heads of `two_head` anew (null: as in training); other routers have theirs built in.
+    """
     try:
         saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -105,12 +178,20 @@ def load(folder: Path, device: str = "auto") -> Router:
         raise InputError(
             f"{folder / FILE} holds the router kind {found!r}, known are {', '.join(MODULES)}; update persyn-hf"
         )
-    router: Router = importlib.import_module(MODULES[saved["kind"]]).load(folder, saved, device)
+    module = importlib.import_module(MODULES[saved["kind"]])
+    weighed = {} if saved.get("alpha") is None else {"alpha": alpha}
+    router: Router = module.load(folder, saved, device, **weighed)
     return router
 
 
 def merged(train: Labelled, validation: Labelled) -> Labelled:
     """Both sets as one."""
-    return Labelled(
-        [*train.conversations, *validation.conversations], np.concatenate([train.rewards, validation.rewards])
-    )
+    both = zip(train[1:], validation[1:], strict=True)
+    matrices: list[Any] = [None if one is None else np.concatenate([one, other]) for one, other in both]
+    return Labelled([*train.conversations, *validation.conversations], *matrices)
+
+
+def teacher_means(rewards: FloatArray) -> FloatArray:
+    """Mean measured reward of each teacher (n,); one that was never measured gets less than any reward."""
+    means = column_means(rewards)
+    return np.where(np.isnan(means), np.nanmin(rewards) - 1.0, means)

@@ -6,14 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, merged
-from persyn_hf.core.assignment import column_means
+from persyn_hf.backends.routers import (
+    Advance,
+    Conversation,
+    Labelled,
+    RouterSettings,
+    Scale,
+    describe,
+    merged,
+    teacher_means,
+)
 from persyn_hf.core.rewards import FloatArray
-from persyn_hf.errors import InputError
 
 
 class GlobalBest:
     """The same scores, the mean calibration rewards, for every prompt."""
+
+    scale: Scale = "reward"
 
     def __init__(self, teachers: tuple[str, ...], means: Sequence[float]) -> None:
         self.teachers = teachers
@@ -35,14 +44,11 @@ def fit(
     advance: Advance | None,
 ) -> dict[str, Any]:
     """Nothing is chosen on the validation prompts, so their rewards count too."""
-    means = column_means(merged(train, validation).rewards)
-    for teacher, mean in zip(teachers, means, strict=True):
-        if np.isnan(mean):
-            raise InputError(
-                f"no response of the teacher `{teacher}` has a reward, global_best needs one; "
-                f"score its responses, or take it out of `teachers`"
-            )
-    return {"scores": means.tolist()}
+    means = teacher_means(merged(train, validation).rewards).tolist()
+    describe(folder, settings, teachers, GlobalBest.scale, scores=means)
+    if advance is not None:
+        advance(1)
+    return {"scores": means}
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> GlobalBest:

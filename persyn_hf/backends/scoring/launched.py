@@ -17,7 +17,6 @@ from persyn_hf.backends.scoring import Measured, Values
 
 TASK, ROWS = "task.json", "rows.jsonl"
 WORKER = "persyn_hf.backends.scoring.worker"
-KEY = "score.accelerate"
 
 
 def score_launched(
@@ -29,20 +28,29 @@ def score_launched(
     kind: str,
     options: dict[str, Any],
     batch_tokens: int,
-    skip: frozenset[int],
+    skip: frozenset[int] = frozenset(),
+    key: str = "score.accelerate",
 ) -> Measured:
     """As `score_rows` with the scorer of `kind` and `options`, in the processes that the file `config` names.
 
     `folder` is emptied: what it holds must be in the journal. `under`, see `journalled.measure`, is for `read_left`.
+    `key` is what names the config in a recipe.
     """
-    cpu = bool(launch.read_config(config, KEY, "answers are scored").use_cpu)
+    cpu = bool(launch.read_config(config, key, "answers are scored").use_cpu)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     with (folder / ROWS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps([list(messages), response]) + "\n" for messages, response in rows)
-    task = {"kind": kind, "options": options, "batch_tokens": batch_tokens, "skip": sorted(skip), "cpu": cpu}
-    (folder / TASK).write_text(json.dumps(task | {"under": list(under)}), encoding="utf-8")
+    task = {
+        "kind": kind,
+        "options": options,
+        "batch_tokens": batch_tokens,
+        "skip": sorted(skip),
+        "cpu": cpu,
+        "key": key,
+    }
+    (folder / TASK).write_text(json.dumps(task | {"cpu": cpu, "key": key, "under": list(under)}), encoding="utf-8")
     offsets: dict[Path, int] = {}
     left, status = len(rows) - len(skip), None
     for status in launch.launch(config, WORKER, folder):  # noqa: B007

@@ -6,11 +6,15 @@ from persyn_hf.backends.scoring import Scorer
 
 
 def open_scorer(kind: str, **options: Any) -> Scorer:
-    """Load the model of a `likelihood` or `reward_model` scorer."""
+    """Load the model of a `likelihood`, `reward_model` or `router` scorer."""
     if kind == "reward_model":
         from persyn_hf.backends.scoring.reward_model import RewardScorer
 
         return RewardScorer(**options)
+    if kind == "router":
+        from persyn_hf.backends.scoring.router import RouterScorer
+
+        return RouterScorer(**options)
     from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
 
     return LikelihoodScorer(**options)

@@ -25,7 +25,7 @@ def main(folder: Path) -> int:
         launch.telling_faults(folder, place.rank),
     ):
         task = json.loads((folder / launched.TASK).read_text(encoding="utf-8"))
-        device = launch.own_device(task["cpu"], place.local_rank, launched.KEY)
+        device = launch.own_device(task["cpu"], place.local_rank, task["key"])
         scorer = open_scorer(task["kind"], **task["options"], device=device)
         for batch in score_rows(
             scorer,

@@ -35,7 +35,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     """Score the selected response of each (prompt, teacher) cell; rows by prompt, then teacher in pool order.
 
     A cell without a selected response has no row and counts as missing. Rewards are normalised over the prompt's
-    measured cells.
+    measured cells, or as if the missing ones had been measured (`in_part`).
     """
     from datasets import Dataset
 
@@ -62,7 +62,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         texts = [full_response(selected[cell]) for cell in cells]
         measured = likelihoods(settings, context, list(zip(conversations, texts, strict=True)))
     columns |= _likelihood_columns(measured, len(cells))
-    columns |= recombine(columns, settings.alpha, settings.normalisation, settings.learnability)
+    columns |= recombine(columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part)
     data = Dataset.from_dict({name: columns[name] for name in OUTPUT.names}, features=OUTPUT.features)
     counts = {
         "cells": len(cells),

@@ -35,6 +35,7 @@ class Settings(Strict):
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = "mean_logprob"
     normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
+    in_part: bool = False  # cells are missing by design: their values are predicted, for the scale of the others
     max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
     batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
     dtype: Dtype = "auto"

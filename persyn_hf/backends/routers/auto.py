@@ -1,0 +1,136 @@
+"""Router kind `auto`: train every candidate on every draw of the calibration prompts, keep the best on dev.
+
+What is kept is the candidate with the least mean dev regret, as it was trained on the first draw.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from persyn_hf.backends.routers import FEATURED, Advance, Labelled, RouterSettings, Trained, teacher_means
+from persyn_hf.backends.routers.trials import Draw, Prompts, Trial, try_head, try_kind
+from persyn_hf.core.router_comparison import Scored, comparison, learning_curve, mean_regret
+from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import read_section
+
+
+class Best(NamedTuple):
+    """What is said of the candidate that was kept, of all of them, and the time they took (not to be repeated)."""
+
+    record: dict[str, Any]
+    comparison: dict[str, Any]
+    times: dict[str, dict[str, float]]
+
+
+Draws = Mapping[int, Sequence[Draw]]  # by number of calibration prompts
+Tried = dict[str, dict[int, list[Trial]]]  # candidate -> number of prompts -> a trial per draw
+
+
+def fit_best(
+    settings: RouterSettings,
+    teachers: tuple[str, ...],
+    calibration: Labelled,
+    dev: Labelled,
+    draws: Draws,
+    folder: Path,
+    rng: np.random.Generator,
+    advance: Advance,
+) -> Best:
+    """Ties go to the simpler candidate. The draws of most prompts decide, all of them are the learning curve.
+
+    `advance` hears of every training.
+    """
+    tried, save = _try_all(settings, teachers, Prompts(calibration, dev), draws, folder, advance)
+    most, baseline = max(draws), teacher_means(calibration.rewards)
+    held_out = [calibration.rewards[list(draw.validation)] for draw in draws[most]]
+    runs = {
+        name: [
+            Scored(trial.dev, trial.validation, rewards, trial.scale == "log_odds")
+            for trial, rewards in zip(of[most], held_out, strict=True)
+        ]
+        for name, of in tried.items()
+    }
+    regrets = {name: mean_regret(of, dev.rewards) for name, of in runs.items()}
+    chosen = min(regrets, key=lambda name: regrets[name])
+    save[chosen](folder)
+    found = comparison(runs, chosen, dev.rewards, baseline, rng)
+    if len(draws) > 1:
+        scores = {name: {size: [trial.dev for trial in of[size]] for size in draws} for name, of in tried.items()}
+        found["learning_curve"] = learning_curve(scores, dev.rewards, baseline)
+    record = {
+        "chosen": chosen,
+        "chosen_by": f"dev regret, among {len(runs)}: the dev figures of this router flatter it slightly",
+        **tried[chosen][most][0].record,
+        "candidates": [{"candidate": name, "regret": regret} for name, regret in regrets.items()],
+    }
+    times = {name: _times(of[most], len(dev.rewards)) for name, of in tried.items()}
+    return Best(record, found, times)
+
+
+def _try_all(
+    settings: RouterSettings,
+    teachers: tuple[str, ...],
+    prompts: Prompts,
+    draws: Draws,
+    folder: Path,
+    advance: Advance,
+) -> tuple[Tried, dict[str, Callable[[Path], object]]]:
+    """All trials, and what writes each candidate as it was after the first draw of most prompts."""
+    each = candidates(settings)
+    tried: Tried = {name: {size: [] for size in draws} for name in each}
+    save: dict[str, Callable[[Path], object]] = {}
+    for size in sorted(draws, reverse=True):
+        for number, draw in enumerate(draws[size]):
+            for place, (name, one) in enumerate(each.items()):
+                apart = folder.with_name(f"{folder.name}-{place}-{size}-{number}")
+                if one.kind in FEATURED:
+                    trial, write = try_head(one, teachers, prompts, draw)
+                else:
+                    trial, write = try_kind(one, teachers, prompts, draw, apart)
+                tried[name][size].append(trial)
+                if name in save:
+                    shutil.rmtree(apart, ignore_errors=True)
+                save.setdefault(name, write)
+                advance(1)
+    return tried, save
+
+
+def _times(trials: Sequence[Trial], num_prompts: int) -> dict[str, float]:
+    training_s, routing_s = (float(np.mean([trial[place] for trial in trials])) for place in (-2, -1))
+    return {"training_s": training_s, "prompts_per_s": num_prompts / routing_s}
+
+
+def candidates(settings: RouterSettings) -> dict[str, RouterSettings]:
+    """Name -> settings, the simplest first. A kind: over tfidf, and over embeddings too where there is an encoder."""
+    found = {}
+    for one in sorted(settings.candidates, key=lambda one: get_args(Trained).index(_kind(one))):
+        if isinstance(one, str):
+            both = one in FEATURED and settings.encoder is not None
+            for features in ("tfidf", "embeddings") if both else ("tfidf",):
+                values = settings.model_copy(update={"kind": one, "features": features})
+                found[_name(one, features, {})] = values
+        else:
+            base = settings.model_dump(include=set(RouterSettings.model_fields) - {"candidates"})
+            if one.get("features", base["features"]) == "tfidf":
+                base |= {"encoder": None, "encoder_revision": None}
+            values = read_section(RouterSettings, {**base, **one}, "train_router.candidates")
+            found[_name(values.kind, values.features, one)] = values
+    return found
+
+
+def _kind(candidate: str | Mapping[str, Any]) -> str:
+    kind = candidate if isinstance(candidate, str) else candidate.get("kind")
+    if kind not in get_args(Trained):
+        raise RecipeError(
+            f"train_router.candidates: found the kind {kind!r}, a candidate is one of {', '.join(get_args(Trained))}"
+        )
+    return str(kind)
+
+
+def _name(kind: str, features: str, given: Mapping[str, Any]) -> str:
+    """`knn over tfidf`, and what sets a candidate apart from others of its kind; folders by their name alone."""
+    own = [f"{key} {Path(str(value)).name}" for key, value in given.items() if key not in ("kind", "features")]
+    return ", ".join([f"{kind} over {features}" if kind in FEATURED else kind, *own])

@@ -1,0 +1,106 @@
+"""Router kind `extended`: a trained router with columns for teachers that joined later; its own columns stay as they
+are, bit by bit.
+
+A new teacher's score is ridge regression on the old router's scores, and on its features where it is a head over some,
+so it works over every kind and needs few prompts (anchors): those that the new teacher and some old one were both
+measured on. What it learns is by how much the new teacher is better than the old ones, in the unit of their scores.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persyn_hf.backends import routers
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, Router
+from persyn_hf.backends.routers.featured import CHUNK, Featured
+from persyn_hf.core.conversations import user_text
+from persyn_hf.core.joining import Joined, join
+from persyn_hf.core.rewards import FloatArray
+from persyn_hf.errors import InputError, require
+
+
+BASE = "base"  # folder with the old router
+WEIGHTS = "joined.safetensors"
+ARRAYS = ("weights", "of_features", "bias")
+FEWEST = 20  # anchors
+
+
+class Extended:
+    """The old router's columns and, as functions of them, the new ones; in the order of the pool."""
+
+    def __init__(self, teachers: tuple[str, ...], base: Router, joined: Joined) -> None:
+        self.teachers = teachers
+        self.base = base
+        self.scale = base.scale
+        self.joined = joined
+
+    def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
+        old = [self.teachers.index(name) for name in self.base.teachers]
+        new = new_places(self.teachers, self.base)
+        found = np.zeros((len(conversations), len(self.teachers)))
+        found[:, old] = self.base.scores(conversations, advance)
+        for start in range(0, len(found), CHUNK):
+            rows = slice(start, start + CHUNK)
+            found[rows, new] = self.joined.scores(found[rows, old], features_of(self.base, conversations[rows]))
+        return found
+
+
+def features_of(base: Router, conversations: Sequence[Conversation]) -> Any:
+    """Of a head over features; null of other kinds, an extended one among them."""
+    if not isinstance(base, Featured):
+        return None
+    return base.features.transform([user_text(messages) for messages in conversations])
+
+
+def new_places(teachers: Sequence[str], base: Router) -> list[int]:
+    return [place for place, name in enumerate(teachers) if name not in base.teachers]
+
+
+def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Path, device: str) -> dict[str, Any]:
+    """Write the extended router into `folder` and return its training record; `labelled`: all calibration prompts."""
+    safetensors = require("safetensors.numpy", extra="models", feature="an extended router")
+    old = routers.load(base, device)
+    gone = [name for name in old.teachers if name not in teachers]
+    new = new_places(teachers, old)
+    if gone or not new:
+        fault = f"`{gone[0]}` is missing from the pool" if gone else "the pool names no other one"
+        raise InputError(
+            f"the router to extend was trained for the teachers {', '.join(old.teachers)}, and {fault}; name all of "
+            "these and the ones that join in `teachers`"
+        )
+    places = [teachers.index(name) for name in old.teachers]
+    comparable = ~np.isnan(labelled.rewards[:, places]).all(axis=1)
+    anchors = ~np.isnan(labelled.rewards[comparable][:, new])
+    counts = dict(zip((teachers[place] for place in new), anchors.sum(axis=0).tolist(), strict=True))
+    for name, number in counts.items():
+        if number < FEWEST:
+            raise InputError(
+                f"`{name}` has rewards on {number} calibration prompts that another teacher has rewards on too, "
+                f"{FEWEST} are needed for it to join a router; 100 to 200 are better: raise `calibration.anchors`"
+            )
+    asked = labelled.conversations
+    scores, features = old.scores(asked), features_of(old, asked)
+    joined = join(labelled.rewards[:, new], labelled.rewards[:, places], scores, old.scale, features)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(base, folder / BASE, dirs_exist_ok=True)
+    arrays = {name: np.ascontiguousarray(getattr(joined, name)) for name in ARRAYS}
+    safetensors.save_file(arrays, folder / WEIGHTS)
+    record = {"joined": counts, "l2": list(joined.l2)}
+    saved = {"kind": "extended", "scale": old.scale, "teachers": list(teachers), **record}
+    (folder / routers.FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def load(folder: Path, saved: Mapping[str, Any], device: str) -> Extended:
+    safetensors = require("safetensors.numpy", extra="models", feature="an extended router")
+    try:
+        arrays = safetensors.load_file(folder / WEIGHTS)
+    except OSError as error:
+        raise InputError(f"the router in {folder} lacks a file ({error}); fetch it again") from None
+    weights, of_features, bias = (arrays[name] for name in ARRAYS)
+    joined = Joined(weights, of_features, bias, tuple(saved["l2"]))
+    return Extended(tuple(saved["teachers"]), routers.load(folder / BASE, device), joined)

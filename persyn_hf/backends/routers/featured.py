@@ -1,0 +1,158 @@
+"""Router kinds that are a head over features of the prompt: `logistic`, `ridge`, `knn`, `best_per_topic`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale, describe
+from persyn_hf.backends.routers.features import Features, fit_features, load_features
+from persyn_hf.core.conversations import user_text
+from persyn_hf.core.metrics import regret
+from persyn_hf.core.rewards import FloatArray
+from persyn_hf.errors import InputError, require
+
+
+WEIGHTS = "head.safetensors"
+CHUNK = 4096  # prompts that are features in memory at a time
+
+
+class Split(NamedTuple):
+    """Features (num_prompts, num_features), CSR or dense, and rewards (num_prompts, num_teachers)."""
+
+    features: Any
+    rewards: FloatArray
+
+
+class Head(Protocol):
+    """From features to scores."""
+
+    scale: Scale
+
+    def scores(self, features: Any) -> FloatArray: ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All there is to it; `from_arrays` makes the same head of them."""
+
+
+H = TypeVar("H", bound=Head)
+
+
+class Featured:
+    """A head on its features."""
+
+    def __init__(self, teachers: tuple[str, ...], features: Features, head: Head) -> None:
+        self.teachers = teachers
+        self.features = features
+        self.head = head
+        self.scale = head.scale
+
+    def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
+        found = np.zeros((len(conversations), len(self.teachers)))
+        for start in range(0, len(found), CHUNK):
+            texts = [user_text(messages) for messages in conversations[start : start + CHUNK]]
+            found[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
+        return found
+
+
+def fit(
+    settings: RouterSettings,
+    teachers: tuple[str, ...],
+    train: Labelled,
+    validation: Labelled,
+    folder: Path,
+    seed: int,
+    advance: Advance | None,
+) -> dict[str, Any]:
+    features = fit_features(settings, texts_of(train))
+    head, record = fit_head(settings, split(features, train), split(features, validation), seed)
+    save(folder, settings, Featured(teachers, features, head))
+    if advance is not None:
+        advance(1)
+    return record
+
+
+def texts_of(labelled: Labelled) -> list[str]:
+    return [user_text(messages) for messages in labelled.conversations]
+
+
+def split(features: Features, labelled: Labelled) -> Split | None:
+    """None: no prompts."""
+    return Split(features.transform(texts_of(labelled)), labelled.rewards) if len(labelled.rewards) else None
+
+
+def fit_head(
+    settings: RouterSettings, train: Split | None, validation: Split | None, seed: int
+) -> tuple[Head, dict[str, Any]]:
+    """Head and training record."""
+    from persyn_hf.backends.routers import linear, neighbours
+
+    fits: dict[str, Callable[..., tuple[Head, dict[str, Any]]]] = {
+        "logistic": linear.fit_logistic,
+        "ridge": linear.fit_ridge,
+        "knn": neighbours.fit_knn,
+        "best_per_topic": neighbours.fit_topics,
+    }
+    assert train is not None  # the stage checked that there are calibration prompts
+    head, record = fits[settings.kind](settings, train, validation, seed)
+    return head, {**record, "num_features": int(train.features.shape[1])}
+
+
+def squared_error(scores: FloatArray, rewards: FloatArray) -> float:
+    """Mean over the measured cells."""
+    return float(np.nanmean((scores - rewards) ** 2))
+
+
+def choose(
+    name: str,
+    grid: Sequence[float],
+    make: Callable[[Any], H],
+    validation: Split | None,
+    loss: Callable[[FloatArray, FloatArray], float] = squared_error,
+) -> tuple[H, dict[str, Any]]:
+    """A head for each value of the grid; keep the one with the least loss on the validation prompts, then the least
+    regret, then the first.
+
+    The loss counts every cell, regret on a few prompts is mostly chance: on the judged answers of twelve models, `l2`
+    by loss lost 0.211 of reward on dev, by regret 0.222, at best 0.209. Without validation prompts: the middle of the
+    grid.
+    """
+    if validation is None:
+        value = grid[len(grid) // 2]
+        return make(value), {name: value, "tried": [{name: value}]}
+    heads: list[H] = []
+    tried: list[dict[str, Any]] = []
+    for value in grid:
+        heads.append(make(value))
+        scores = heads[-1].scores(validation.features)
+        least = float(np.nanmean(regret(scores, validation.rewards)))
+        tried.append({name: value, "regret": least, "loss": loss(scores, validation.rewards)})
+    best = min(range(len(grid)), key=lambda i: (tried[i]["loss"], tried[i]["regret"]))
+    return heads[best], {name: grid[best], "tried": tried}
+
+
+def save(folder: Path, settings: RouterSettings, router: Featured) -> None:
+    safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in router.head.arrays().items()}
+    safetensors.save_file(arrays, folder / WEIGHTS)
+    describe(folder, settings, router.teachers, router.scale, **router.features.save(folder))
+
+
+def load(folder: Path, saved: Mapping[str, Any], device: str) -> Featured:
+    from persyn_hf.backends.routers import linear, neighbours
+
+    safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
+    heads: dict[str, Callable[..., Head]] = {
+        "logistic": linear.Linear.from_arrays,
+        "ridge": linear.Linear.from_arrays,
+        "knn": neighbours.Neighbours.from_arrays,
+        "best_per_topic": neighbours.Topics.from_arrays,
+    }
+    try:
+        arrays = safetensors.load_file(folder / WEIGHTS)
+    except OSError as error:
+        raise InputError(f"the router in {folder} lacks a file ({error}); fetch it again") from None
+    head = heads[saved["kind"]](arrays, saved["scale"])
+    return Featured(tuple(saved["teachers"]), load_features(folder, saved, device), head)

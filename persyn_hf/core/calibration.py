@@ -1,0 +1,116 @@
+"""What a router's scores mean, learned on dev: how sure it is of its choice, and what a score is worth in reward.
+
+On model results and on synthetic rewards a logistic curve over the margin was calibrated best on held-out prompts; the
+softmax of the scores, with or without a fitted temperature, and isotonic regression of a few hundred prompts were not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from persyn_hf.core.rewards import FloatArray
+
+
+FOLDS = 5
+STEPS = 50  # of Newton's method, which needs about ten
+
+
+class Curve(NamedTuple):
+    """Probability 1 / (1 + exp(-(intercept + slope * margin))); the slope is 0 or more."""
+
+    intercept: float
+    slope: float
+
+    def __call__(self, margin: ArrayLike) -> FloatArray:
+        exponent = self.intercept + self.slope * np.asarray(margin, dtype=np.float64)
+        return 1 / (1 + np.exp(-np.clip(exponent, -500, 500)))
+
+
+class Worth(NamedTuple):
+    """Expected reward of a teacher: level + scale * (its score minus the prompt's mean score)."""
+
+    level: float
+    scale: float
+
+
+def near_best(teacher: ArrayLike, rewards: ArrayLike, epsilon: float) -> FloatArray:
+    """1 where the teacher's reward is within `epsilon` of the best of its prompt, else 0; NaN: not measured. (N,)."""
+    matrix = np.asarray(rewards, dtype=np.float64)
+    found = np.take_along_axis(matrix, np.asarray(teacher, dtype=np.int64)[:, None], axis=1)[:, 0]
+    best = np.where(np.isnan(matrix), -np.inf, matrix).max(axis=1)
+    return np.where(np.isnan(found), np.nan, (found >= best - epsilon - 1e-12).astype(np.float64))
+
+
+def fit_curve(margin: ArrayLike, near: ArrayLike) -> Curve:
+    """Platt's fit of P(near) over the margin: smoothed targets, and a unit normal prior on the slope per deviation.
+
+    A slope below 0 would be noise, more so the fewer prompts there are: then the curve is the share of `near`.
+    """
+    x, y = np.asarray(margin, dtype=np.float64), np.asarray(near, dtype=np.float64)
+    centre, width = x.mean(), x.std() or 1.0
+    z = (x - centre) / width
+    positives, negatives = y.sum(), (1 - y).sum()
+    target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    mean = target.mean()
+    flat = float(np.log(mean / (1 - mean)))
+    design, weights = np.column_stack([np.ones_like(z), z]), np.array([flat, 0.0])
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-design @ weights))
+        gradient = design.T @ (p - target) + [0.0, weights[1]]
+        curvature = (design.T * (p * (1 - p))) @ design + np.diag([1e-12, 1.0])
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - step
+        if np.abs(step).max() < 1e-10:
+            break
+    if weights[1] <= 0:
+        return Curve(flat, 0.0)
+    return Curve(float(weights[0] - weights[1] * centre / width), float(weights[1] / width))
+
+
+def held_out(margin: ArrayLike, near: ArrayLike) -> FloatArray:
+    """Probability of each prompt by a curve that was fitted on the other folds. (N,)."""
+    x, y = np.asarray(margin, dtype=np.float64), np.asarray(near, dtype=np.float64)
+    fold = np.arange(len(x)) % FOLDS
+    found = np.empty(len(x))
+    for number in range(FOLDS):
+        here = fold == number
+        found[here] = fit_curve(x[~here], y[~here])(x[here])
+    return found
+
+
+def top_softmax(scores: ArrayLike) -> FloatArray:
+    """Probability of the best teacher under the softmax of the scores as they are. (N,)."""
+    matrix = np.asarray(scores, dtype=np.float64)
+    return 1 / np.exp(matrix - matrix.max(axis=1, keepdims=True)).sum(axis=1)
+
+
+def reliability(predicted: ArrayLike, near: ArrayLike, bins: int = 10) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error over bins of equal width on [0, 1], and the bins that hold prompts."""
+    p, y = np.asarray(predicted, dtype=np.float64), np.asarray(near, dtype=np.float64)
+    bin_of: NDArray[np.int64] = np.minimum((p * bins).astype(np.int64), bins - 1)
+    rows, gaps = [], 0.0
+    for number in np.unique(bin_of).tolist():
+        here = bin_of == number
+        gaps += abs(float((p - y)[here].sum()))
+        means = {"predicted": float(p[here].mean()), "found": float(y[here].mean())}
+        rows.append({"from": number / bins, **means, "prompts": int(here.sum())})
+    return gaps / max(len(p), 1), rows
+
+
+def worth(scores: ArrayLike, rewards: ArrayLike) -> Worth | None:
+    """Least squares of the rewards within a prompt on the scores within it, both (N, n); NaN rewards are left out.
+
+    None where higher scores do not go with higher rewards, or nothing was measured.
+    """
+    y = np.asarray(rewards, dtype=np.float64)
+    measured = ~np.isnan(y)
+    many = measured.sum(axis=1) >= 2
+    y, measured = y[many], measured[many]
+    x = np.where(measured, np.asarray(scores, dtype=np.float64)[many], np.nan)
+    if not len(y):
+        return None
+    x, centred = (values - np.nanmean(values, axis=1, keepdims=True) for values in (x, y))
+    square = float(np.nansum(x**2))
+    scale = float(np.nansum(x * centred)) / square if square else 0.0
+    return Worth(float(np.nanmean(y, axis=1).mean()), scale) if scale > 0 else None

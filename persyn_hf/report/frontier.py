@@ -1,0 +1,63 @@
+"""Reward against cost: what a budget buys, from the frontier that `assign` left in its metrics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from persyn_hf.recipe import Recipe, Student
+from persyn_hf.report.tables import Table
+from persyn_hf.store.manifest import Manifest
+
+
+UNITS = {"generations": "answers", "flops": "FLOPs", "money": "money"}
+
+
+def frontiers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, Manifest]:
+    """Strategy -> its assignments, of those with a budget that counts a cost."""
+    keys = {strategy.name: f"assignments-{student.name}-{strategy.name}" for strategy in recipe.strategies}
+    found = {name: manifests[key] for name, key in keys.items() if key in manifests}
+    return {name: manifest for name, manifest in found.items() if "frontier" in manifest.metrics}
+
+
+def frontier_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """The points of every strategy's frontier, then the point that its budget came to."""
+    rows = []
+    for name, manifest in frontiers(recipe, manifests, student).items():
+        unit = UNITS[manifest.settings["budget"]["cost"]]
+        for point in manifest.metrics["frontier"].values():
+            rows.append([name, "", *_cells(point["cost"], unit, point["reward"], point["price"])])
+        cost, budget = _chosen(manifest)
+        rows.append([name, "chosen", *_cells(cost, unit, budget["predicted_reward"], budget["price"])])
+    return Table(
+        name=f"frontier-{student.name}",
+        title=f"What a budget buys for {student.name}: predicted reward against cost, per routed prompt",
+        header=["strategy", "", "cost", "predicted reward", "reward per unit more"],
+        rows=rows,
+        note="the best that any assignment reaches at that cost, within the strategy's shares",
+    )
+
+
+def _cells(cost: float, unit: str, reward: float, price: float) -> list[str]:
+    return [f"{cost:.4g} {unit}", f"{reward:.3f}", f"{price:.3g}"]
+
+
+def _chosen(manifest: Manifest) -> tuple[float, dict[str, Any]]:
+    """Cost of one routed prompt as assigned, and the figures of the budget."""
+    budget = manifest.metrics["budget"]
+    return budget["cost"] / max(budget["prompts"], 1), budget
+
+
+def draw_frontier(name: str, manifest: Manifest) -> Any:
+    """Predicted reward over cost, both per routed prompt; the dot is the assignment."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    points = list(manifest.metrics["frontier"].values())
+    axes.plot([p["cost"] for p in points], [p["reward"] for p in points], marker=".", color="#3b6fb6", label="best")
+    cost, budget = _chosen(manifest)
+    axes.plot([cost], [budget["predicted_reward"]], "o", color="#c2572b", label=name)
+    unit = UNITS[manifest.settings["budget"]["cost"]]
+    axes.set(xlabel=f"{unit} per routed prompt", ylabel="predicted reward")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure

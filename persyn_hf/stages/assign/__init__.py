@@ -1,0 +1,152 @@
+"""Stage `assign`: which teacher answers which prompt. PerSyn and every baseline differ only here.
+
+`all` sends each prompt of calibration and dev to every teacher, or of calibration only the cells that are worth
+paying for (`labelling`). The other kinds send each prompt of calibration and
+pool to one: calibration prompts were answered and scored already, so PerSyn takes the measured best there.
+Prompts are read, decided on and written some at a time, in their order.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe import ROUTED_KINDS
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages.assign import rules
+from persyn_hf.stages.assign.labelling import in_part
+from persyn_hf.stages.assign.measured import Measured
+from persyn_hf.stages.assign.routing import learn_from_dev, routed, score_launched_with, score_with
+from persyn_hf.stages.assign.rows import CELL, CHUNK, Decision, chunks, write
+from persyn_hf.stages.assign.settings import Settings
+from persyn_hf.stages.assign.spending import cell_costs, replay, scores_of, spend
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+__all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "VERSION", "Settings", "run"]
+
+INPUTS = {"prompts": PROMPTS}
+OPTIONAL_INPUTS = {
+    "rewards": REWARDS,  # labelling: of the round before
+    "pool_rewards": REWARDS,
+    "router": ROUTER,
+    "base": ASSIGNMENTS,  # reassign; labelling: of the round before
+    "calibration": RESPONSES,  # every teacher's answers to the calibration prompts: what a budget reckons with
+}
+OUTPUT = ASSIGNMENTS
+VERSION = 2  # 2: equal scores go by the measured rewards, not by the scores of all prompts
+
+LAUNCHED = 1 << 18  # prompts of one `accelerate launch`, which loads the router anew
+ALPHAS = {"no_learnability": 0.0, "no_quality": 1.0}
+NEEDS = {
+    **dict.fromkeys(ROUTED_KINDS, "router"),
+    "oracle": "pool_rewards",
+    "car": "rewards",
+    "best_mean_reward": "rewards",
+    "reassign": "base",
+}
+
+
+def run(
+    settings: Settings,
+    context: Context,
+    *,
+    prompts: "Dataset",
+    rewards: "Dataset | None" = None,
+    pool_rewards: "Dataset | None" = None,
+    router: Path | None = None,
+    base: "Dataset | None" = None,
+    calibration: "Dataset | None" = None,
+) -> Result:
+    """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher."""
+    inputs = {"rewards": rewards, "pool_rewards": pool_rewards, "router": router, "base": base}
+    needed = NEEDS.get(settings.kind)
+    if needed is not None and inputs[needed] is None:
+        raise RecipeError(f"the strategy {settings.kind} needs the input `{needed}`, got none; add it to `inputs`")
+    if not context.teachers:
+        raise RecipeError("`assign` needs a pool, got no `teachers`; name them in the recipe")
+    splits, pool = settings.chosen_splits, [teacher.name for teacher in context.teachers]
+    cells = chunks(prompts, splits, CELL)
+    report: dict[str, Any] = {}
+    if settings.kind == "all" and settings.labelling is not None:
+        decisions = in_part(prompts, settings, context, pool, base, rewards, report)
+    elif settings.kind == "all":
+        decisions = rules.everyone(cells, len(pool))
+    elif settings.kind == "mix":
+        decisions = rules.mix(cells, settings, context, pool)
+    elif settings.kind == "oracle":
+        measured = Measured([rewards, pool_rewards], splits, pool, _alpha(settings))
+        decisions = rules.oracle(prompts, splits, measured)
+    elif base is not None and settings.kind == "reassign":
+        decisions = rules.reassign(prompts, base, settings, context, pool, report)
+    elif router is not None and settings.kind in ROUTED_KINDS:
+        decisions = _routed(settings, context, pool, prompts, rewards, router, calibration, report)
+    else:
+        chosen, values = rules.one_teacher(settings, context, pool, rewards)
+        report |= values
+        decisions = rules.same(cells, chosen)
+    data, counts, metrics = write(decisions, pool, context.work_dir / "assignments.arrow")
+    if not len(data):
+        raise InputError(f"no prompt is in the splits {', '.join(splits)}, at least one is needed; see `prompts`")
+    return Result(data=data, counts=counts, metrics={**metrics, **report})
+
+
+def _alpha(settings: Settings) -> float | None:
+    fixed = ALPHAS.get(settings.kind)
+    if fixed is not None and settings.alpha not in (None, fixed):
+        raise RecipeError(f"{settings.kind} means alpha {fixed}, got alpha {settings.alpha}; leave `alpha` out")
+    return settings.alpha if fixed is None else fixed
+
+
+def _routed(
+    settings: Settings,
+    context: Context,
+    pool: list[str],
+    prompts: "Dataset",
+    rewards: "Dataset | None",
+    folder: Path,
+    calibration: "Dataset | None",
+    report: dict[str, Any],
+) -> Iterator[Decision]:
+    from persyn_hf.backends.routers import load
+    from persyn_hf.backends.routers.llm import Llm
+
+    alpha, splits = _alpha(settings), settings.chosen_splits
+    measured = Measured([rewards], splits, pool, alpha)
+    router = load(folder, "cpu" if settings.accelerate else settings.device, alpha)
+    if list(router.teachers) != pool:
+        raise InputError(
+            f"the router was trained for the teachers {', '.join(router.teachers)}, the pool is {', '.join(pool)}; "
+            f"train it again, or name the same teachers in the same order"
+        )
+    score, at_a_time = score_with(router, context.progress.advance), CHUNK
+    if settings.accelerate is not None:
+        if not isinstance(router, Llm):
+            raise RecipeError(
+                "`assign.accelerate` is for the llm router, which is slow on one device; this router scores thousands "
+                "of prompts a second: leave it out"
+            )
+        folders, advance = (folder, alpha, len(pool), context.work_dir), context.progress.advance
+        score, at_a_time = score_launched_with(settings.accelerate, *folders, advance), LAUNCHED
+    dev = learn_from_dev(settings, prompts, Measured([rewards], ("dev",), pool, alpha), measured.means, score)
+    report["confidence"] = dev.report
+    if settings.confidence is not None and dev.curve is None:
+        raise InputError(
+            f"`confidence` needs measured dev prompts, found {dev.report['dev_prompts']}, 20 are needed; "
+            f"raise `prompts.dev`, or leave `confidence` out"
+        )
+    number = sum(map(len, chunks(prompts, splits, ("split",))))
+    context.progress.start("routing prompts", number - measured.num_prompts)
+    if settings.budget is None and settings.accelerate is None:
+        return routed(prompts, settings, measured, score, dev.curve)
+    scores = scores_of(prompts, splits, measured, score, context.work_dir / "scores", at_a_time)
+    if settings.budget is None:
+        return routed(prompts, settings, measured, replay(scores), dev.curve)
+    cost = cell_costs(settings.budget, context.teachers, calibration)
+    teacher, found = spend(settings.budget, context.teachers, scores, measured, dev.worth, cost)
+    report |= found
+    return routed(prompts, settings, measured, replay(scores), dev.curve, teacher)

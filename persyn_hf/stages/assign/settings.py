@@ -1,0 +1,45 @@
+"""Settings of `assign`."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from persyn_hf.recipe import STRATEGY_KINDS, Budget, Calibration, Strict
+
+
+class Settings(Strict):
+    """Knobs of this stage. Their defaults live here and nowhere else."""
+
+    kind: Literal["all", *STRATEGY_KINDS] = "all"  # type: ignore[valid-type]  # the tuple is also used at run time
+    splits: tuple[Literal["calibration", "dev", "pool"], ...] | None = Field(default=None, strict=False)  # null: below
+    labelling: Calibration | None = None  # all: which cells of the calibration prompts; null: every one
+    round: int = Field(default=1, ge=1)  # labelling: of `labelling.rounds`
+    alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
+    beta: float = Field(default=3.0, ge=0)  # car: weight of the student's loss
+    teacher: str | None = None  # strong, family_strong: named instead of found
+    weights: dict[str, float] | None = None  # mix: share per teacher, 0 for those left out; null: uniform
+    from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
+    to_teacher: str | None = None  # reassign
+    per_prompt: int = Field(default=1, ge=1)  # routed kinds: teachers per routed prompt, best first
+    confidence: float | None = Field(default=None, gt=0, le=1)  # several teachers only below it; null: always
+    epsilon: float = Field(default=0.05, ge=0)  # confidence: a reward this close to the best is as good
+    budget: Budget | None = None  # routed kinds
+    device: str = "auto"  # of the llm router: auto, cpu, cuda, cuda:1, mps
+    accelerate: str | None = None  # config file of `accelerate launch`: an llm router scores in several processes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.accelerate is not None and self.device != "auto":
+            raise ValueError(
+                f"the config of `accelerate` decides on devices, found `device: {self.device}` as well; leave one out"
+            )
+        if self.budget is not None and self.per_prompt > 1:
+            raise ValueError(
+                f"a `budget` gives each prompt one teacher, found `per_prompt` {self.per_prompt}; "
+                "leave one of them out"
+            )
+        return self
+
+    @property
+    def chosen_splits(self) -> tuple[str, ...]:
+        return self.splits or ("calibration", "dev" if self.kind == "all" else "pool")

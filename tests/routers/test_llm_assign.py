@@ -1,0 +1,67 @@
+"""Stage `assign` with an llm router in several processes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpora import TEACHERS
+from datasets import Dataset
+from tiny_llm import tiny, train
+
+from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import Teacher, read_section
+from persyn_hf.schemas import PROMPTS
+from persyn_hf.stage import Context
+from persyn_hf.stages import assign
+
+
+POOL = tuple(Teacher(name=name) for name in TEACHERS)
+
+
+def prompts(count: int) -> Dataset:
+    fixed = {"reference": None, "source": "test", "topic": None, "split": "pool"}
+    texts = ["add 2 and 3 " * (1 + number * 7 % 30) + str(number) for number in range(count)]
+    turns = [[{"role": "user", "content": text}] for text in texts]
+    return Dataset.from_list(
+        [{"prompt_id": f"{number:016d}", "messages": turn, **fixed} for number, turn in enumerate(turns)],
+        features=PROMPTS.features,
+    )
+
+
+def run(folder: Path, router: Path, **values: Any) -> dict[str, Any]:
+    folder.mkdir()
+    settings = read_section(assign.Settings, {"kind": "persyn", **values}, "assign")
+    context = Context(seed=0, work_dir=folder, teachers=POOL)
+    found = assign.run(settings, context, prompts=prompts(50), router=router)
+    assert isinstance(found.data, Dataset)
+    return found.data.to_dict()
+
+
+def test_two_processes_give_the_same_assignments(
+    backbone: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = tmp_path / "router"
+    train(tiny(backbone, epochs=1), router)
+    alone = run(tmp_path / "one", router, device="cpu")
+    monkeypatch.setattr(assign, "LAUNCHED", 30)  # two launches
+    config = str(root / "recipes" / "accelerate" / "cpu-2.yaml")
+    shared = run(tmp_path / "two", router, accelerate=config)
+    assert shared["prompt_id"] == alone["prompt_id"]
+    assert shared["teacher"] == alone["teacher"]
+    assert np.array(shared["scores"]) == pytest.approx(np.array(alone["scores"]), abs=1e-5)
+    assert {path.name for path in (tmp_path / "two" / "router").glob("measured-*")} == {
+        "measured-0.jsonl",
+        "measured-1.jsonl",
+    }
+
+
+def test_processes_for_a_cheap_router_are_refused(tmp_path: Path) -> None:
+    router = tmp_path / "router"
+    train(tiny(tmp_path, kind="global_best"), router)
+    with pytest.raises(
+        RecipeError, match="`assign.accelerate` is for the llm router, which is slow on one device; th"
+    ):
+        run(tmp_path / "work", router, accelerate="x.yaml")
+    with pytest.raises(RecipeError, match="decides on devices, found `device: cpu` as well; leave one out"):
+        read_section(assign.Settings, {"accelerate": "x.yaml", "device": "cpu"}, "assign")

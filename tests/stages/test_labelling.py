@@ -1,0 +1,120 @@
+"""`assign` of a calibration in part, and `train_router` where a teacher joins."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from persyn_hf.backends.routers import load
+from persyn_hf.errors import InputError
+from persyn_hf.recipe import Calibration, Teacher
+from persyn_hf.schemas import PROMPTS, REWARDS
+from persyn_hf.stage import Context
+from persyn_hf.stages import assign, train_router
+
+
+POOL = ("adds", "rhymes", "weak", "weaker")
+WORDS = ("sum of two numbers", "verse about the moon")
+
+
+def prompts(calibration=120, dev=30):
+    rows = []
+    for index in range(calibration + dev):
+        messages = [{"role": "user", "content": f"{WORDS[index % 2]} {index}"}]
+        split = "calibration" if index < calibration else "dev"
+        row = {"prompt_id": f"{index:04d}", "messages": messages, "source": "t", "split": split}
+        rows.append({**dict.fromkeys(PROMPTS.names), **row})
+    return Dataset.from_list(rows, features=PROMPTS.features)
+
+
+def rewards_of(asked, seed=0):
+    """Of the cells that an assignment names: one teacher is best at sums, one at verses, two are poor."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for prompt_id, teacher, split in zip(asked["prompt_id"], asked["teacher"], asked["split"], strict=True):
+        best = (0.9, 0.4, 0.1, 0.0) if int(prompt_id) % 2 == 0 else (0.4, 0.9, 0.1, 0.0)
+        reward = best[POOL.index(teacher)] + rng.normal() * 0.02
+        row = {"prompt_id": prompt_id, "teacher": teacher, "split": split, "reward": reward, "truncated": False}
+        rows.append({**dict.fromkeys(REWARDS.names), **row})
+    return Dataset.from_list(rows, features=REWARDS.features)
+
+
+def context(folder, pool=POOL):
+    return Context(seed=3, work_dir=folder, teachers=tuple(Teacher(name=name) for name in pool))
+
+
+def ask(folder, round, asked=None, last=False, **calibration):
+    folder.mkdir(exist_ok=True)
+    given = {} if asked is None else {"base": asked, "rewards": rewards_of(asked)}
+    splits = ("calibration", "dev") if last else ("calibration",)
+    settings = assign.Settings(kind="all", labelling=Calibration(**calibration), round=round, splits=splits)
+    return assign.run(settings, context(folder), prompts=prompts(), **given)
+
+
+def cells(asked):
+    return set(zip(asked["prompt_id"], asked["teacher"], strict=True))
+
+
+@pytest.mark.parametrize("strategy", ["successive_halving", "uncertainty"])
+def test_rounds_add_to_what_is_paid_for_and_spend_the_share_on_the_good_teachers(strategy, tmp_path):
+    asked, found = None, []
+    for round in (1, 2, 3):
+        result = ask(tmp_path / str(round), round, asked, last=round == 3, strategy=strategy)
+        asked = result.data
+        found.append(result)
+    first, second, third = (cells(result.data) for result in found)
+    assert first < second < third
+    labelled = found[-1].metrics["labelling"]
+    assert 0.38 <= labelled["share"] <= 0.4
+    assert min(labelled["cells"][name] for name in POOL[:2]) > 1.8 * max(labelled["cells"][name] for name in POOL[2:])
+    assert sum(labelled["cells"].values()) == len(third) - 30 * len(POOL)
+    dev = [split for split in asked["split"] if split == "dev"]
+    assert len(dev) == 30 * len(POOL) and set(asked["source"]) == {"rule"}
+
+
+def test_the_same_seed_asks_for_the_same_cells(tmp_path):
+    first, again = (ask(tmp_path / name, 1, strategy="uncertainty").data[:] for name in "ab")
+    assert first == again
+
+
+def test_anchors_limit_one_teacher_only(tmp_path):
+    found = ask(tmp_path, 1, last=True, anchors={"weak": 50})
+    assert found.metrics["labelling"]["cells"] == {"adds": 120, "rhymes": 120, "weak": 50, "weaker": 120}
+
+
+def test_a_share_too_small_to_choose_by_is_refused(tmp_path):
+    with pytest.raises(InputError) as fault:
+        ask(tmp_path, 1, strategy="successive_halving", share=0.2)
+    assert str(fault.value) == (
+        "`calibration.share` 0.2 of 120 calibration prompts and 4 teachers pays for 32 cells in the first of 3 "
+        "rounds, at least 40 are needed; raise `share` or `prompts.calibration`, or lower `rounds`"
+    )
+
+
+def train(folder, pool, asked, base=None, kind="ridge"):
+    kept = asked.filter(lambda row: row["teacher"] in pool)
+    settings = train_router.Settings(kind=kind, extend=None if base is None else "local/x@v1")
+    given = {} if base is None else {"base": base}
+    return train_router.run(settings, context(folder, pool), prompts=prompts(), rewards=rewards_of(kept), **given)
+
+
+@pytest.mark.parametrize("strategy", ["successive_halving", "uncertainty"])
+@pytest.mark.parametrize("kind", ["ridge", "knn", "logistic"])
+def test_two_fifths_of_the_labels_close_the_gap_as_all_do(strategy, kind, tmp_path):
+    asked = None
+    for round in (1, 2, 3):
+        asked = ask(tmp_path / str(round), round, asked, last=round == 3, strategy=strategy).data
+    part = train(tmp_path / "part", POOL, asked, kind=kind)
+    full = train(tmp_path / "full", POOL, ask(tmp_path, 1, last=True, anchors={"weak": 120}).data, kind=kind)
+    closed = [found.metrics["router"]["gap_closed"]["value"] for found in (part, full)]
+    assert closed[1] > 0.95 and closed[0] > closed[1] - 0.05
+
+
+def test_a_teacher_joins_and_the_router_is_judged_on_dev_as_any_other(tmp_path):
+    asked = ask(tmp_path, 1, last=True, anchors={"rhymes": 60}).data
+    before = train(tmp_path / "old", (POOL[0], *POOL[2:]), asked)
+    after = train(tmp_path / "new", POOL, asked, base=before.data)
+    assert after.metrics["router"]["gap_closed"]["value"] > 0.9
+    assert after.metrics["training"]["joined"] == {"rhymes": 60}
+    asked_of = [row["messages"] for row in prompts()]
+    old, new = load(before.data).scores(asked_of), load(after.data).scores(asked_of)
+    assert (old == new[:, [0, 2, 3]]).all()
