@@ -28,17 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import models
 from persyn_hf.backends.chat import Row, Turn
 from persyn_hf.backends.scoring import score_rows
 from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
 
 
 ROOT = Path(__file__).parent.parent
-BATCH_TOKENS = 16384  # the default of `score.batch_tokens`
 ROWS_OF_THE_LOOP = 8
 CONTEXT = 2048
-NEEDS = {"loop": 2, "vllm": 40, "memory": 1, "memory-flat": 0.9}
+NEEDS = {"loop": 2, "vllm": 1, "memory": 1, "memory-flat": 0.9}
 ANSWERS = {"tiny": 240, "qwen2.5-3b": 240}
 VLLM_ANSWERS = 60
 SHAPES: dict[str, dict[str, int]] = {
@@ -100,7 +98,7 @@ def rows(count: int) -> list[Row]:
 
 def ours(student: LikelihoodScorer, answers: list[Row]) -> list[float]:
     totals = [0.0] * len(answers)
-    for numbers, values in score_rows(student, answers, batch_tokens=BATCH_TOKENS):
+    for numbers, values in score_rows(student, answers):
         for number, (total, *_) in zip(numbers, values, strict=True):
             totals[number] = total
     return totals
@@ -121,7 +119,7 @@ def loop(student: LikelihoodScorer, turns: list[Turn]) -> list[float]:
             mask[row, : len(turn.ids)] = 1
             scored[row, turn.start : len(turn.ids)] = 1
         ids, mask, scored = (table.to(model.device) for table in (ids, mask, scored))
-        with torch.inference_mode(), models.suitable_threads(model):  # as many as ours has
+        with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
             table = torch.log_softmax(logits[:, :-1], dim=-1)
             chosen = table.gather(2, ids[:, 1:, None]).squeeze(2)

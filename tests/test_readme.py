@@ -19,11 +19,10 @@ def test_the_recipe_is_valid(root: Path, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(recipe)
     steps = make_plan(load_recipe(tmp_path / "my.yaml"))
     assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
-    assert len(more) == 2
-    for sections in more:
+    assert len(more) == 3
+    for sections in more:  # each goes with the recipe
         (tmp_path / "more.yaml").write_text("extends: my.yaml\n" + sections)
-        steps = make_plan(load_recipe(tmp_path / "more.yaml"))
-        assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
+        assert {"persyn"} <= {step.strategy for step in make_plan(load_recipe(tmp_path / "more.yaml"))}
 
 
 def test_its_commands_exist(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,17 @@
 """Grading by math-verify, in worker processes that can be killed.
 
 math-verify's own time-out needs signals in the main thread and does not interrupt big-integer arithmetic: an answer
-like `$9999999^{9999999}$` hangs it. So each row of a worker has `timeout_s` of processor time, after which the kernel
-ends the worker; it is replaced, and that row is null. On a busy machine a row is not judged by what else runs there.
+like `$9999999^{9999999}$` hangs it. So each row has `timeout_s` of processor time, after which the kernel ends the
+process that judges it; that row is null. On a busy machine a row is not judged by what else runs there.
 
-A worker has 1 GiB of address space, and all of them together at most half of the machine's memory. Workers are plain
-child processes of this module (line-wise JSON over pipes), so they import nothing of the program that starts them.
+A worker is a plain child process of this module (line-wise JSON over pipes), so it imports nothing of the program that
+starts it. It imports math-verify once and forks the process that judges, so that another one costs milliseconds. That
+has 1 GiB of address space, and all of them together at most half of the machine's memory.
 """
 
 import contextlib
 import json
+import mmap
 import os
 import selectors
 import signal
@@ -19,6 +21,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -33,7 +37,7 @@ NAP_S = 0.002  # between two looks at what workers have said: a look takes a ten
 WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
 START_S = 120  # a worker imports sympy: half a second, more on a busy machine
 WALL = 4  # a row may take so many times its processor time
-MEMORY = 1 << 30  # bytes of address space of a worker, of which a fresh one has 0.07
+MEMORY = 1 << 30  # bytes of address space of a process that judges, of which a fresh one has 0.07
 
 Task = tuple[int, str, str | None]  # row, reference, answer (None: does the reference parse?)
 
@@ -147,8 +151,6 @@ class Verifier:
             worker.deadline = time.monotonic() + WALL * self._timeout_s
             if line == b"ready":
                 worker.is_ready = True
-            elif line == b"spent":
-                worker.is_spent = True
             else:
                 row, reference, answer = worker.tasks.popleft()
                 verdict = json.loads(line)
@@ -165,7 +167,7 @@ class Verifier:
                 "a grader process ended or hung before it was ready; "
                 f"see what `{sys.executable} -c 'import math_verify'` says"
             )
-        if worker.tasks and not worker.is_spent:
+        if worker.tasks:
             _, reference, answer = worker.tasks.popleft()
             if answer is None:
                 self._references[reference] = None
@@ -184,7 +186,6 @@ class _Worker:
 
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
-    is_spent: bool = False
     pending: bytes = b""
     deadline: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
@@ -220,12 +221,13 @@ class _Worker:
 
     def stop(self) -> None:
         assert self.process is not None and self.process.stdin is not None
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with the process that it has forked
         self.output.close()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
-        self.process, self.tasks, self.pending, self.is_ready, self.is_spent = None, deque(), b"", False, False
+        self.process, self.tasks, self.pending, self.is_ready = None, deque(), b"", False
 
 
 def _length(task: Task) -> int:
@@ -233,27 +235,59 @@ def _length(task: Task) -> int:
 
 
 def _work(timeout_s: float) -> None:
-    """A worker's life: a line of tasks in, one line per verdict out, until the input ends.
-
-    The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. A row that
-    left much memory behind ends the worker, so that the next ones have what they need.
-    """
+    """A worker's life: a line of tasks in, one line per verdict out, until the input ends."""
     import logging
 
     logging.disable(logging.WARNING)
     import math_verify  # noqa: F401  # the slow part of the start
 
     _limit_memory()
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _say("ready")
+    begun = mmap.mmap(-1, 1)  # of the tasks that the child has; shared with it
+    child = None
     for line in sys.stdin:
-        for reference, answer in json.loads(line):
-            signal.setitimer(signal.ITIMER_PROF, timeout_s)
-            verdict = judge(reference, answer)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            _say(json.dumps(verdict))
-            if _address_space() > MEMORY // 2:
-                return _say("spent")
+        tasks = json.loads(line)
+        while tasks:
+            child = child or _fork(timeout_s, begun)
+            begun[0] = 0
+            child.send(tasks)
+            try:
+                is_spent = child.recv()
+            except (EOFError, ConnectionResetError):  # it has been ended, by the kernel most likely
+                is_spent = True
+                _say("null")
+            tasks = tasks[begun[0] :]
+            if is_spent:
+                child.close()
+                os.wait()
+                child = None
+
+
+def _fork(timeout_s: float, begun: mmap.mmap) -> Connection:
+    """The other end of a new process that judges a list of rows after another, until its input ends.
+
+    The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. After a list,
+    or a row that has left much memory behind, it says whether that is so.
+    """
+    ours, theirs = Pipe()
+    if os.fork():
+        theirs.close()
+        return ours
+    ours.close()
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            is_spent = False
+            for number, (reference, answer) in enumerate(theirs.recv(), start=1):
+                signal.setitimer(signal.ITIMER_PROF, timeout_s)
+                begun[0] = number
+                verdict = judge(reference, answer)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                _say(json.dumps(verdict))
+                if is_spent := _address_space() > MEMORY // 2:
+                    break
+            theirs.send(is_spent)
+    os._exit(0)
 
 
 def _say(line: str) -> None:

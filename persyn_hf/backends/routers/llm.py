@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends.chat import render
-from persyn_hf.backends.models import no_bars, suitable_threads
+from persyn_hf.backends.models import no_bars, suitable_batch
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale, describe
 from persyn_hf.backends.scoring import plan_batches
 from persyn_hf.core.conversations import user_text
@@ -22,7 +22,6 @@ from persyn_hf.errors import InputError, reason, require
 
 
 CHUNK = 8192  # conversations that are tokens in memory at a time
-BATCH_TOKENS = 8192  # per forward pass without gradients, padding included
 HEADS = ("quality", "learnability")  # of `two_head`
 
 
@@ -61,8 +60,8 @@ class Llm:
 
         found = np.zeros((len(tokens), self.model.config.num_labels))
         self.model.eval()
-        with torch.inference_mode(), suitable_threads(self.model):
-            for batch in plan_batches([len(row) for row in tokens], BATCH_TOKENS):  # longest first
+        with torch.inference_mode():
+            for batch in plan_batches([len(row) for row in tokens], suitable_batch(self.model)):  # longest first
                 found[batch] = self.forward(self.pad([tokens[row] for row in batch])).cpu().numpy()
                 if advance is not None:
                     advance(len(batch))

@@ -25,7 +25,6 @@ from persyn_hf.errors import InputError
 
 
 CHUNK = 512  # prompts whose embeddings are kept together
-BATCH_TOKENS = 8192  # per forward pass, padding included
 
 
 def train(
@@ -90,8 +89,8 @@ def embed(router: Llm, settings: RouterSettings, conversations: Sequence[Convers
 def _embed(router: Llm, tokens: Sequence[list[int]]) -> np.ndarray:
     found: list[Any] = [None] * len(tokens)
     router.model.eval()
-    with torch.inference_mode(), models.suitable_threads(router.model), router.autocast():
-        for batch in plan_batches([len(row) for row in tokens], BATCH_TOKENS):
+    with torch.inference_mode(), router.autocast():
+        for batch in plan_batches([len(row) for row in tokens], models.suitable_batch(router.model)):
             padded = {
                 name: tensor.to(router.device) for name, tensor in router.pad([tokens[i] for i in batch]).items()
             }

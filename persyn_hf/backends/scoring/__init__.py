@@ -22,6 +22,8 @@ WINDOWS = 64  # at least, where there are batches enough: so that many processes
 class Scorer(Protocol):
     """A model in memory."""
 
+    batch_tokens: int  # of a batch, as suits its device
+
     def encode(self, rows: Sequence[Row]) -> list[Turn]: ...
 
     def measure(self, turns: Sequence[Turn]) -> list[Values]:
@@ -32,16 +34,18 @@ def score_rows(
     scorer: Scorer,
     rows: Sequence[Row],
     *,
-    batch_tokens: int,
+    batch_tokens: int | None = None,
     skip: frozenset[int] = frozenset(),
     rank: int = 0,
     processes: int = 1,
 ) -> Measured:
     """Measure the rows that fall to process `rank` of `processes`, longest first.
 
-    Batches hold at most `batch_tokens` tokens, padding included, and rows of similar length. Rows in `skip` are not
+    Batches hold at most `batch_tokens` tokens (null: what suits the device), padding included, and rows of similar
+    length. Rows in `skip` are not
     measured (they are known already) but keep their place in the batches.
     """
+    batch_tokens = batch_tokens or scorer.batch_tokens
     for number, window in enumerate(_windows(rows, batch_tokens)):
         if number % processes != rank or skip.issuperset(window):
             continue

@@ -27,7 +27,7 @@ def score_launched(
     *,
     kind: str,
     options: dict[str, Any],
-    batch_tokens: int,
+    batch_tokens: int | None = None,
     skip: frozenset[int] = frozenset(),
     key: str = "score.accelerate",
 ) -> Measured:

@@ -52,6 +52,7 @@ class LikelihoodScorer:
         self.model: PreTrainedModel = models.load_causal_lm(model, revision, dtype, device)
         config = self.model.config.get_text_config()
         self._max_length = min(max_length, int(getattr(config, "max_position_embeddings", None) or max_length))
+        self.batch_tokens = models.suitable_batch(self.model)
         self._check_path()
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
@@ -135,7 +136,7 @@ def _score_batch(student: LikelihoodScorer, turns: Sequence[chat.Turn]) -> "torc
     if len(rows):
         targets = ids[rows, positions].to(device)
         try:
-            with torch.inference_mode(), models.suitable_threads(student.model):
+            with torch.inference_mode():
                 states = student.hidden_states(ids.to(device))
                 states = states[rows.to(device), positions.to(device) - 1]  # position t-1 predicts token t
                 per_token = _score_positions(student, states, targets).cpu()

@@ -46,6 +46,7 @@ class RewardScorer:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._max_length = min(max_length, int(context or max_length))
         self.model.config.get_text_config().use_cache = False
+        self.batch_tokens = models.suitable_batch(self.model)
         head = getattr(self.model, "score", None)  # of decoders
         if head is not None:  # a bfloat16 logit has 3 digits, so answers would tie; vLLM's heads are float32, too
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
@@ -88,7 +89,7 @@ def _score_batch(judge: RewardScorer, turns: Sequence[chat.Turn]) -> list[float]
         mask[row, : len(turn.ids)] = 1
     device = judge.model.device
     try:
-        with torch.inference_mode(), models.suitable_threads(judge.model):
+        with torch.inference_mode():
             logits: torch.Tensor = judge.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
             scores = logits.squeeze(1).double().cpu()
     except torch.OutOfMemoryError:

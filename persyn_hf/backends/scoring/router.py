@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from persyn_hf.backends import chat
+from persyn_hf.backends.models import suitable_batch
 from persyn_hf.backends.routers import load
 from persyn_hf.backends.routers.llm import Llm
 from persyn_hf.backends.scoring import Values
@@ -18,6 +19,7 @@ class RouterScorer:
         router = load(Path(folder), device, alpha)
         assert isinstance(router, Llm)  # who asks for processes has looked
         self._router = router
+        self.batch_tokens = suitable_batch(router.model)
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
         """Tokens of the conversations; there are no answers yet."""

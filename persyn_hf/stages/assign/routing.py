@@ -45,7 +45,6 @@ def score_launched_with(
     config: str, folder: Path, alpha: float | None, num_teachers: int, work_dir: Path, advance: Callable[[int], None]
 ) -> Score:
     """Scores of an llm router, from the processes that an accelerate config names."""
-    from persyn_hf.backends.routers.llm import BATCH_TOKENS
     from persyn_hf.backends.scoring.launched import score_launched
 
     options = {"folder": str(folder), "alpha": alpha}
@@ -60,7 +59,6 @@ def score_launched_with(
             [],
             kind="router",
             options=options,
-            batch_tokens=BATCH_TOKENS,
             key="assign.accelerate",
         ):
             found[numbers] = values

@@ -71,7 +71,7 @@ def _measure(
     what: str,
     kind: str,
     options: dict[str, Any],
-    batch_tokens: int,
+    batch_tokens: int | None,
 ) -> list[Values]:
     """With the scorer of `kind` and `options`, in this process or in those of `accelerate launch`."""
     folder = context.work_dir / kind

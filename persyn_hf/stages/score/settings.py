@@ -21,7 +21,7 @@ class RewardModel(Strict):
     model: str | None = None  # Hub id or local folder; behind a server: the name that it serves the model under
     revision: str | None = None
     max_length: int = Field(default=16384, ge=2)  # tokens of prompt and answer; a longer answer stays unjudged
-    batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
+    batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
     dtype: Dtype = "auto"
     server: RewardServer = Field(
         default_factory=RewardServer
@@ -37,7 +37,7 @@ class Settings(Strict):
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
     in_part: bool = False  # cells are missing by design: their values are predicted, for the scale of the others
     max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
-    batch_tokens: int = Field(default=16384, ge=1)  # rows x longest row of one batch
+    batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
     dtype: Dtype = "auto"
     device: str = "auto"
     accelerate: str | None = None  # config file of `accelerate launch`: models measure in several processes
