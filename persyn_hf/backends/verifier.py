@@ -4,14 +4,12 @@ math-verify's own time-out needs signals in the main thread and does not interru
 like `$9999999^{9999999}$` hangs it. So each row has `timeout_s` of processor time, after which the kernel ends the
 process that judges it; that row is null. On a busy machine a row is not judged by what else runs there.
 
-A worker is a plain child process of this module (line-wise JSON over pipes), so it imports nothing of the program that
-starts it. It imports math-verify once and forks the process that judges, so that another one costs milliseconds. That
-has 1 GiB of address space, and all of them together at most half of the machine's memory.
+A worker (verifier_worker.py) is a plain child process with line-wise pipes, so it imports nothing of the program that
+starts it. A process that judges has 1 GiB of address space, all of them together at most half of the machine's memory.
 """
 
 import contextlib
 import json
-import mmap
 import os
 import selectors
 import signal
@@ -21,13 +19,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from persyn_hf.backends.verdicts import judge
+from persyn_hf.backends.verifier_worker import MEMORY
 from persyn_hf.errors import EngineError
 
 
@@ -37,7 +32,7 @@ NAP_S = 0.002  # between two looks at what workers have said: a look takes a ten
 WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
 START_S = 120  # a worker imports sympy: half a second, more on a busy machine
 WALL = 4  # a row may take so many times its processor time
-MEMORY = 1 << 30  # bytes of address space of a process that judges, of which a fresh one has 0.07
+WORKER = "persyn_hf.backends.verifier_worker"
 
 Task = tuple[int, str, str | None]  # row, reference, answer (None: does the reference parse?)
 
@@ -151,9 +146,12 @@ class Verifier:
             worker.deadline = time.monotonic() + WALL * self._timeout_s
             if line == b"ready":
                 worker.is_ready = True
-            else:
+                continue
+            number, said = line.split()
+            if int(number) == worker.judged + 1:  # the first word on a task counts
+                worker.judged += 1
                 row, reference, answer = worker.tasks.popleft()
-                verdict = json.loads(line)
+                verdict = json.loads(said)
                 if answer is None:
                     self._references[reference] = verdict
                 else:
@@ -186,6 +184,7 @@ class _Worker:
 
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
+    judged: int = 0  # tasks since its start
     pending: bytes = b""
     deadline: float = 0.0
     tasks: deque[Task] = field(default_factory=deque)
@@ -202,7 +201,7 @@ class _Worker:
 
     def start(self, timeout_s: float) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(timeout_s)],
+            [sys.executable, "-m", WORKER, str(timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -227,91 +226,8 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
-        self.process, self.tasks, self.pending, self.is_ready = None, deque(), b"", False
+        self.process, self.tasks, self.pending, self.is_ready, self.judged = None, deque(), b"", False, 0
 
 
 def _length(task: Task) -> int:
     return 2 * len(task[1]) + len(task[2] or "")
-
-
-def _work(timeout_s: float) -> None:
-    """A worker's life: a line of tasks in, one line per verdict out, until the input ends."""
-    import logging
-
-    logging.disable(logging.WARNING)
-    import math_verify  # noqa: F401  # the slow part of the start
-
-    _limit_memory()
-    _say("ready")
-    begun = mmap.mmap(-1, 1)  # of the tasks that the child has; shared with it
-    child = None
-    for line in sys.stdin:
-        tasks = json.loads(line)
-        while tasks:
-            child = child or _fork(timeout_s, begun)
-            begun[0] = 0
-            child.send(tasks)
-            try:
-                is_spent = child.recv()
-            except (EOFError, ConnectionResetError):  # it has been ended, by the kernel most likely
-                is_spent = True
-                _say("null")
-            tasks = tasks[begun[0] :]
-            if is_spent:
-                child.close()
-                os.wait()
-                child = None
-
-
-def _fork(timeout_s: float, begun: mmap.mmap) -> Connection:
-    """The other end of a new process that judges a list of rows after another, until its input ends.
-
-    The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. After a list,
-    or a row that has left much memory behind, it says whether that is so.
-    """
-    ours, theirs = Pipe()
-    if os.fork():
-        theirs.close()
-        return ours
-    ours.close()
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            is_spent = False
-            for number, (reference, answer) in enumerate(theirs.recv(), start=1):
-                signal.setitimer(signal.ITIMER_PROF, timeout_s)
-                begun[0] = number
-                verdict = judge(reference, answer)
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                _say(json.dumps(verdict))
-                if is_spent := _address_space() > MEMORY // 2:
-                    break
-            theirs.send(is_spent)
-    os._exit(0)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _limit_memory() -> None:
-    """Linux only: elsewhere the limit is refused or not kept. Where memory ends all the same, a grader goes first."""
-    import resource
-
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _address_space() -> int:
-    """Bytes; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-if __name__ == "__main__":
-    _work(float(sys.argv[1]))

@@ -1,10 +1,12 @@
 """Grading: verdicts on every form of answer met so far, and graders that no answer can hang, starve or mislead."""
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -235,6 +237,37 @@ def test_workers_that_die_between_calls_cost_nothing(verifier: Verifier) -> None
         os.kill(worker.process.pid, signal.SIGKILL)
         os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)
     assert verifier.grade(pairs) == [True] * 200
+
+
+def test_a_judge_that_is_killed_costs_one_row_and_shifts_no_other() -> None:
+    pairs = [(str(number % 50), f"It is {number % 50 + number % 3 % 2}.") for number in range(3000)]
+    right = [number % 3 != 1 for number in range(3000)]
+    with Verifier(workers=1, timeout_s=20) as pool:
+        assert (
+            pool.grade(pairs[:150]) == right[:150]
+        )  # every reference is known: one that kills takes its answers along
+        worker = pool._workers[0].process
+        assert worker is not None
+        ended = threading.Event()
+        kills = []
+
+        def kill() -> None:
+            while not ended.wait(0.1):
+                for child in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):  # it has just been replaced
+                        os.kill(int(child), signal.SIGKILL)
+                        kills.append(child)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            verdicts = pool.grade(pairs)
+        finally:
+            ended.set()
+            killer.join()
+    assert len(set(kills)) > 3
+    assert verdicts.count(None) <= len(kills)
+    assert [found for found in zip(verdicts, right, strict=True) if found[0] not in (None, found[1])] == []
 
 
 def test_a_worker_that_stands_still_is_given_up() -> None:
