@@ -121,7 +121,7 @@ class Strategy(Strict):
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
     to_teacher: str | None = None  # reassign
     per_prompt: int = Field(default=1, ge=1)  # routed kinds: the k best-scored answer, the best reward is kept
-    confidence: float | None = Field(default=None, gt=0, le=1)  # `per_prompt` only where the router is less sure
+    confidence: float | None = Field(default=None, gt=0, le=1)  # more teachers only where the router is less sure
     budget: Budget | None = None  # routed kinds; null: `assign.budget`
     escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
 
@@ -224,10 +224,10 @@ class Recipe(Strict):
                     f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
                     f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
                 )
-            if strategy.confidence is not None and strategy.per_prompt == 1:
+            if strategy.confidence is not None and strategy.per_prompt == 1 and not strategy.escalate:
                 raise ValueError(
-                    f"strategy `{strategy.name}` sets `confidence`, below which a prompt gets `per_prompt` teachers, "
-                    "and `per_prompt` is 1; raise it, or leave `confidence` out"
+                    f"strategy `{strategy.name}` sets `confidence`, below which a prompt may get more teachers, and "
+                    "neither `per_prompt` nor `escalate`; set one of them, or leave `confidence` out"
                 )
             if strategy.per_prompt > 1 and strategy.escalate:
                 raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")

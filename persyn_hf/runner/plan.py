@@ -39,7 +39,7 @@ ROUTED: dict[str, float | None] = dict(zip(ROUTED_KINDS, (None, 0.0, 1.0), stric
 # Settings that the plan takes from the strategies, and from `calibration`.
 BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
-    "generate": {"escalate"},
+    "generate": {"escalate", "escalate_below"},
 }
 BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
 
@@ -216,6 +216,8 @@ class _Planner:
         self._add(f"assignments-{name}", "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
         asked = prompts | assignments | {"calibration": "responses"}
         more: dict[str, Any] = {"escalate": strategy.escalate} if strategy.escalate else {}
+        if strategy.escalate and strategy.confidence is not None:
+            more["escalate_below"] = strategy.confidence
         self._add(f"responses-{name}", "generate", inputs=asked, **both, **more)
         answered = {"responses": f"responses-{name}"}
         if strategy.per_prompt > 1:

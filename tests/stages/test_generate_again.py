@@ -61,7 +61,9 @@ def questions(root: Path, number: int, skill: str | None = None) -> Dataset:
     return Dataset.from_list(rows, features=PROMPTS.features)
 
 
-def assign(asked: Dataset, teachers: tuple[Teacher, ...], scores: list[float] | None = None) -> Dataset:
+def assign(
+    asked: Dataset, teachers: tuple[Teacher, ...], scores: list[float] | None = None, sure: tuple[float, ...] = ()
+) -> Dataset:
     """All prompts to every teacher or, with scores, to the first by a router that prefers the pool's order."""
     given = teachers[:1] if scores else teachers
     rows = [
@@ -70,11 +72,11 @@ def assign(asked: Dataset, teachers: tuple[Teacher, ...], scores: list[float] | 
             "teacher": teacher.name,
             "scores": scores or [],
             "margin": None,
-            "confidence": None,
+            "confidence": sure[number % len(sure)] if sure else None,
             "source": "router" if scores else "rule",
             "split": "pool",
         }
-        for row in asked
+        for number, row in enumerate(asked)
         for teacher in given
     ]
     return Dataset.from_list(rows, features=ASSIGNMENTS.features)
@@ -86,11 +88,12 @@ def run(
     asked: Dataset,
     scores: list[float] | None = None,
     limits: Limits = NO_LIMITS,
+    sure: tuple[float, ...] = (),
     **changes: Any,
 ) -> Result:
     context = Context(seed=0, work_dir=folder, teachers=teachers, limits=limits, recipe="tests/again")
     settings = read_section(generate.Settings, SETTINGS | changes, "generate")
-    assignments = assign(asked, teachers, scores)
+    assignments = assign(asked, teachers, scores, sure)
     result = generate.run(settings, context, prompts=asked, assignments=assignments)
     assert isinstance(result.data, Dataset)
     RESPONSES.check(result.data, "responses")
@@ -210,6 +213,18 @@ def test_escalation_asks_the_next_teachers_where_nobody_is_right(
     assert all(chosen[p]["is_correct"] for p in set(asked["prompt_id"]) - failed)
     assert run(tmp_path, teachers, asked, scores=[0.9, 0.1, 0.5], escalate=2).data.to_dict() == result.data.to_dict()
     assert take(calls) == []
+
+
+def test_escalation_stops_where_the_router_was_sure(tmp_path: Path, root: Path, zoo: Path) -> None:
+    teachers, asked = pool(zoo, "gemma-terse", "mistral-eq", "qwen-math"), questions(root, 16, skill="mul")
+    result = run(
+        tmp_path, teachers, asked, scores=[0.9, 0.1, 0.5], sure=(0.95, 0.9, 0.2), escalate=1, escalate_below=0.9
+    )
+    right = {row["prompt_id"] for row in result.data if row["round"] == 0 and row["is_correct"]}
+    again = {row["prompt_id"] for row in result.data if row["round"] == 1}
+    unsure = set(asked["prompt_id"][2::3])
+    assert again == unsure - right
+    assert again and (set(asked["prompt_id"]) - unsure - right)
 
 
 def test_escalation_needs_scores_and_verdicts(tmp_path: Path, root: Path, zoo: Path) -> None:

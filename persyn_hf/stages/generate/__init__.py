@@ -102,6 +102,9 @@ def _escalate(
                     f"`escalate` goes by router scores, and the assignment of prompt {row['prompt_id']} has "
                     f"{len(row['scores'])} for {len(pool)} teachers; use the assignments of a router"
                 )
+            sure, needed = row["confidence"], settings.escalate_below
+            if needed is not None and sure is not None and sure >= needed:
+                continue
             ranked[row["prompt_id"]] = best_first([row["scores"]], [pool.index(row["teacher"])])[0]
     for round in range(1, settings.escalate + 1):
         failed = asking.failed(list(ranked))

@@ -33,6 +33,8 @@ class Settings(ImportSettings):
     rerun: tuple[Literal["truncated", "errors"], ...] = Field(default=(), strict=False)  # ask these again
     stop_when_correct: bool = False  # ask for a further sample only while none is correct
     escalate: int = Field(default=0, ge=0)  # more teachers, best router score first, where no answer is right
+    # null: always; else where the router was less sure that its teacher is as good as any: if that one fails, all will
+    escalate_below: float | None = Field(default=None, gt=0, le=1)
     verify: Literal["math", "none"] = "math"
     verify_timeout_s: float = Field(default=5.0, gt=0)  # per response
 
