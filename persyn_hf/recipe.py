@@ -103,6 +103,8 @@ class Budget(Strict):
             for name, share in shares.items():
                 if not 0 <= share <= 1:
                     raise ValueError(f"`{word}` of `{name}` must be a share from 0 to 1, got {share}")
+        if sum(self.min.values()) > 1 + 1e-9:
+            raise ValueError(f"the shares of `min` must sum to 1 at most, got {sum(self.min.values()):g}; lower one")
         for name in self.min.keys() & self.max.keys():
             if self.min[name] > self.max[name]:
                 raise ValueError(f"`min` of `{name}` is {self.min[name]}, above its `max` {self.max[name]}")

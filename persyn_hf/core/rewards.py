@@ -43,7 +43,7 @@ def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
             f"rewards must be finite or missing, found {matrix[row, column]} for prompt number {row}, teacher "
             f"number {column}; score that response again or leave it out"
         )
-    check(how in ("minmax", "zscore", "rank", "none"), "normalise", how, "minmax, zscore, rank or none")
+    check(how in ("minmax", "zscore", "rank", "none"), "normalisation", how, "minmax, zscore, rank or none")
     if how == "none":
         return matrix
     magnitude = _magnitude(matrix)
@@ -71,6 +71,7 @@ def learnability(columns: Mapping[str, Sequence[Any]], how: Measure = "mean_logp
     `columns` of a rewards dataset, each (num_responses,). `mean_logprob`: the paper's Eq. 1. `rank_surprisal`: the
     negative rank-surprisal ratio, -sum min(rank, 100) / sum surprisal (arXiv 2601.14249).
     """
+    check(how in ("mean_logprob", "rank_surprisal", "none"), "measure", how, "mean_logprob, rank_surprisal or none")
     if how == "mean_logprob":
         return numbers(columns, "mean_logprob")
     if how == "rank_surprisal":

@@ -85,7 +85,7 @@ def test_infinite_rewards_are_refused():
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(RecipeError, match="`normalise` must be minmax, zscore, rank or none, got 'softmax'"):
+    with pytest.raises(RecipeError, match="`normalisation` must be minmax, zscore, rank or none, got 'softmax'"):
         normalise([[0.0, 1.0]], "softmax")  # type: ignore[arg-type]
 
 

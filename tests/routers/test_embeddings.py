@@ -12,7 +12,9 @@ from corpora import TEACHERS, corpus
 
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.routers import FEATURED, RouterSettings, fit, load, teacher_means
+from persyn_hf.backends.routers.auto import fit_best
 from persyn_hf.backends.routers.features import Embeddings
+from persyn_hf.backends.routers.trials import Draw
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import EngineError, InputError
 
@@ -118,11 +120,12 @@ def test_auto_over_a_student_embeds_each_prompt_once_and_its_folder_stands_alone
     monkeypatch.setattr(Embeddings, "encode", lambda self, texts: encoded.extend(texts) or plain(self, texts))
     student = str(zoo / "llama-student")
     settings = RouterSettings(kind="auto", candidates=("knn", "ridge"), encoder=student, device="cpu", max_features=1)
-    parts = corpus(60, 1), corpus(12, 2)
-    record = fit(settings, TEACHERS, *parts, tmp_path / "r", seed=0, dev=corpus(30, 3))
+    draws = {72: [Draw(list(range(60)), list(range(60, 72)), 0)]}
+    parts, rng = (corpus(72, 1), corpus(30, 3)), np.random.default_rng(0)
+    record = fit_best(settings, TEACHERS, *parts, draws, tmp_path / "r", rng, lambda count: None).record
     assert len(encoded) == 60 + 12 + 30
-    tried = [(one["kind"], one["features"]) for one in record["candidates"]]
-    assert tried == [("knn", "tfidf"), ("knn", "embeddings"), ("ridge", "tfidf"), ("ridge", "embeddings")]
+    tried = [one["candidate"] for one in record["candidates"]]
+    assert tried == ["knn over tfidf", "knn over embeddings", "ridge over tfidf", "ridge over embeddings"]
     assert record["chosen"].endswith("over embeddings"), "one word tells less than the student"
     folder = (tmp_path / "r").rename(tmp_path / "elsewhere")
     saved = json.loads((folder / "router.json").read_text())

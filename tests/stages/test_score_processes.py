@@ -42,6 +42,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]
     return rewards(tmp_path_factory.mktemp("undisturbed"), None, PROMPTS)
 
 
+def assert_same(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
+    """Processes of accelerate have fewer threads than this one, which may change the last bits."""
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name] == (pytest.approx(values, rel=1e-6, abs=1e-5) if isinstance(values[0], float) else values)
+
+
 def start(folder: Path, config: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, str(RUN), str(folder), config, str(PROMPTS)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
@@ -126,7 +133,7 @@ def test_killed_scoring_goes_on_where_it_was(
     assert f"what was measured is kept: mend the cause and run again; its log {log} says:\n" in said
     assert re.search(r"\n    failed \(exitcode: -9\) local_rank: \d \(pid: \d+\) of binary: \S+\n$", said)
     third, found = finish(tmp_path, configs["two"])
-    assert found == undisturbed
+    assert_same(found, undisturbed)
     assert sorted(first + second + third) == list(range(2 * PROMPTS))  # each once: only what was in flight was lost
 
 
@@ -157,7 +164,7 @@ def test_whoever_is_killed_whenever(
         assert said.startswith(expected), said
         assert (said == "") == (victim == "run"), said
     written_now, found = finish(tmp_path, configs[processes])
-    assert found == undisturbed
+    assert_same(found, undisturbed)
     assert processes == "none" or sorted(rows + written_now) == list(range(2 * PROMPTS))
 
 
@@ -170,7 +177,7 @@ def test_two_runs_at_a_time(tmp_path: Path, configs: dict[str, str], undisturbed
         runs.append(start(folder, configs["two"]))
     for folder, process in zip(folders, runs, strict=True):
         assert process.communicate(timeout=250)[1] == b""
-        assert json.loads((folder / "rewards.json").read_text()) == undisturbed
+        assert_same(json.loads((folder / "rewards.json").read_text()), undisturbed)
 
 
 def test_a_fault_of_the_processes_is_the_sentence_it_would_be_without_them(

@@ -57,6 +57,11 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     else:
         columns["quality_raw"] = [_quality(settings, selected[cell], shares[cell]) for cell in cells]
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
+    if cells and settings.alpha < 1 and all(value is None for value in columns["quality_raw"]):
+        raise InputError(
+            f"`quality: {settings.quality}` found nothing to judge any of the {len(cells)} answers by; give prompts "
+            "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"
+        )
     measured = None
     if settings.learnability != "none":
         texts = [full_response(selected[cell]) for cell in cells]
