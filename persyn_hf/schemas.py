@@ -6,8 +6,10 @@ columns whose values become configs (one per teacher, for parallel responses) an
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import InputError
@@ -15,6 +17,7 @@ from persyn_hf.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
+    from datasets.arrow_writer import ArrowWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,16 @@ class Schema:
 
         columns = {name: [row[name] for row in rows] for name in self.names}
         return Dataset.from_dict(columns, features=self.features)
+
+    @contextmanager
+    def writer(self, path: Path) -> "Iterator[ArrowWriter]":
+        """Write rows or tables of this contract into a new file, some at a time; `Dataset.from_file` maps it."""
+        from datasets.arrow_writer import ArrowWriter
+
+        path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
+        with ArrowWriter(path=str(path), features=self.features) as writer:
+            yield writer
+            writer.finalize()
 
     def check(self, dataset: "Dataset", what: str) -> None:
         """Refuse a dataset with other columns or dtypes, or with nulls where none may be."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,23 @@ def telling_faults(folder: Path, rank: int) -> Iterator[None]:
         part.write_text(json.dumps({"kind": type(error).__name__, "sentence": str(error)}), encoding="utf-8")
         part.rename(part.with_suffix(".json"))
         sys.exit(1)
+
+
+def join() -> Any:
+    """In a process: its rank, world_size and local_rank. It ends with its launcher from now on.
+
+    A launcher that was killed can no longer end the processes that it has started.
+    """
+    from accelerate.utils.environment import get_cpu_distributed_information
+
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    return get_cpu_distributed_information()  # as torchrun, MPI or nobody has set it; true of GPUs as well
+
+
+def _end_with(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(POLL_S)
+    os._exit(1)
 
 
 def own_device(cpu: bool, local_rank: int, key: str) -> str:

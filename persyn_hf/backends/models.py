@@ -17,11 +17,22 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model")  # weights, configs, tokenizer, template
+TEMPLATE_ADVICE = "use a chat model, or give a student its own under `students`: `chat_template: FILE.jinja`"
 TINY = 5e6  # parameters
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1 << 30  # of malloc.h
 
 
-TEMPLATE_ADVICE = "use a chat model, or give a student its own under `students`: `chat_template: FILE.jinja`"
+def read_tokenizer(model: str, revision: str | None, name: str, kind: str) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer that knows tokens; `name` and `kind` are what errors call its model."""
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
+        raise InputError(f"the tokenizer of {name} cannot be loaded: {reason(error)}") from None
+    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
+        raise InputError(f"the tokenizer of {name} knows no tokens; {kind} needs its tokenizer.json")
+    return tokenizer
 
 
 def load_tokenizer(
@@ -32,14 +43,7 @@ def load_tokenizer(
     Raises:
         InputError: it cannot be loaded, knows no tokens, or has no template.
     """
-    transformers = require("transformers", extra="models", feature="running a model")
-    _check_folder(model)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
-        raise InputError(f"the tokenizer of `{model}` cannot be loaded: {reason(error)}") from None
-    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
-        raise InputError(f"the tokenizer of `{model}` knows no tokens; the model needs its tokenizer.json")
+    tokenizer = read_tokenizer(model, revision, f"`{model}`", "the model")
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
     if not tokenizer.chat_template:
@@ -158,12 +162,16 @@ def _check_folder(model: str) -> None:
         raise InputError(f"the model folder {model} does not exist; give a folder or the id of a Hub model")
 
 
-def _commit(model: str, revision: str | None) -> str:
-    """The commit that a revision (null: main) stands for now, on the Hub or, offline, in its cache."""
+def find_commit(model: str, revision: str | None) -> str | None:
+    """The commit that a revision (null: main) is now, on the Hub or, offline, in its cache; null: not known."""
     transformers = require("transformers", extra="models", feature="running a model")
-    from transformers.utils.hub import resolve_revision
+    commit: str | None = getattr(transformers.utils.hub.resolve_revision(model, revision), "resolved", None)
+    return commit
 
-    commit: str | None = getattr(resolve_revision(model, revision), "resolved", None)
+
+def _commit(model: str, revision: str | None) -> str:
+    transformers = require("transformers", extra="models", feature="running a model")
+    commit = find_commit(model, revision)
     if commit is not None:
         return commit
     try:

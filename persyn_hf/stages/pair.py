@@ -40,7 +40,6 @@ class Settings(Strict):
 def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "Dataset") -> Result:
     """Compare the teachers of each prompt two by two, prompts in the order of the rewards."""
     from datasets import Dataset
-    from datasets.arrow_writer import ArrowWriter
 
     columns = _columns(rewards)
     pool = [teacher.name for teacher in context.teachers] or list(dict.fromkeys(columns["teacher"]))
@@ -50,8 +49,7 @@ def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "D
     counts: Counter[str] = Counter(dict.fromkeys(("pairs", "ties", "missing_cells", "pairs_skipped"), 0))
     wins = 0.0
     path = context.work_dir / "pairs.arrow"
-    path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
-    with ArrowWriter(path=str(path), features=OUTPUT.features) as writer:
+    with OUTPUT.writer(path) as writer:
         for start in range(0, len(ids), CHUNK):
             part = slice(start, start + CHUNK)
             found = compare_teachers(ids[part], pool, matrix[part], tie=settings.tie)
@@ -59,7 +57,6 @@ def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "D
             wins += float(found.label.sum())
             counts.update(pairs=len(found.label), ties=found.ties)
             counts.update(missing_cells=found.missing_cells, pairs_skipped=found.skipped)
-        writer.finalize()
     metrics = {"mean_label": wins / counts["pairs"] if counts["pairs"] else None}
     return Result(data=Dataset.from_file(str(path)), counts={"prompts": len(ids), **counts}, metrics=metrics)
 

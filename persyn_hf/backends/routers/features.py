@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from persyn_hf.backends import models
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.routers import Advance, RouterSettings
-from persyn_hf.backends.scoring import plan_batches
-from persyn_hf.errors import EngineError, InputError, reason, require
+from persyn_hf.backends.scoring import pad, plan_batches
+from persyn_hf.errors import EngineError, InputError, require
 
 
 TERMS = "vocabulary.json"
@@ -81,20 +81,12 @@ class Embeddings:
     """
 
     def __init__(self, encoder: str, revision: str | None, max_length: int, device: str) -> None:
-        transformers = require("transformers", extra="models", feature="a router over embeddings")
+        require("transformers", extra="models", feature="a router over embeddings")
         self.name = encoder
-        found = transformers.utils.hub.resolve_revision(encoder, revision)
-        self.revision = getattr(found, "resolved", revision)  # the commit, of a Hub model
+        self.revision = models.find_commit(encoder, revision) or revision  # the commit, of a Hub model
         model = models.load_model("AutoModel", encoder, self.revision, "float32", device)
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
-                encoder, revision=self.revision, trust_remote_code=False
-            )
-        except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; the user's to mend
-            raise InputError(f"the tokenizer of the encoder `{encoder}` cannot be loaded: {reason(error)}") from None
-        if not set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.all_special_ids):
-            raise InputError(f"the tokenizer of the encoder `{encoder}` knows no tokens; it needs its tokenizer.json")
+        self.tokenizer: Any = models.read_tokenizer(encoder, self.revision, f"the encoder `{encoder}`", "it")
         self.tokenizer.truncation_side = "left"
         config = self.model.config.get_text_config()
         config.use_cache = False
@@ -127,11 +119,7 @@ class Embeddings:
     def _embed(self, rows: Sequence[list[int]]) -> NDArray[np.float32]:
         import torch
 
-        ids = torch.full((len(rows), max(1, *map(len, rows))), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-            mask[row, : len(tokens)] = 1
+        ids, mask = pad(rows, self.tokenizer.pad_token_id or 0)
         device = self.model.device
         try:
             with torch.inference_mode():

@@ -1,11 +1,8 @@
 """Training the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
-import os
 import shutil
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,10 +80,7 @@ def _read(path: Path) -> Labelled:
 
 def main(place: Path) -> None:
     """Train in one of the processes; the first one tells of epochs and leaves the record."""
-    from accelerate.utils.environment import get_cpu_distributed_information
-
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
-    rank = get_cpu_distributed_information()  # as torchrun, MPI or nobody has set it; true of GPUs as well
+    rank = launch.join()
     with launch.telling_faults(place, rank.rank):
         from persyn_hf.backends.routers import llm_training
 
@@ -112,13 +106,6 @@ def main(place: Path) -> None:
             part = place / "record.part"
             part.write_text(json.dumps(record), encoding="utf-8")
             part.rename(place / RECORD)
-
-
-def _end_with(launcher: int) -> None:
-    """End where the launcher was killed, and with it who would have ended this process."""
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

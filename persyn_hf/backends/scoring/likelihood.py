@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends import chat, models
-from persyn_hf.backends.scoring import Values
+from persyn_hf.backends.scoring import Values, pad
 from persyn_hf.errors import EngineError
 
 
@@ -125,12 +125,10 @@ def _score_batch(student: LikelihoodScorer, turns: Sequence[chat.Turn]) -> "torc
     import torch
 
     device = student.model.device
-    longest = max(len(turn.ids) for turn in turns)
-    ids = torch.zeros((len(turns), longest), dtype=torch.long)
-    scored = torch.zeros((len(turns), longest), dtype=torch.bool)
+    ids, mask = pad([turn.ids for turn in turns])
+    scored = mask.bool()
     for row, turn in enumerate(turns):
-        ids[row, : len(turn.ids)] = torch.from_numpy(turn.ids)
-        scored[row, max(turn.start, 1) : len(turn.ids)] = True
+        scored[row, : max(turn.start, 1)] = False
     rows, positions = scored.nonzero(as_tuple=True)
     sums = torch.zeros((3, len(turns)), dtype=torch.float64)
     if len(rows):
@@ -142,7 +140,7 @@ def _score_batch(student: LikelihoodScorer, turns: Sequence[chat.Turn]) -> "torc
                 per_token = _score_positions(student, states, targets).cpu()
         except torch.OutOfMemoryError:
             raise EngineError(
-                f"the student `{student.name}` ran out of memory at {len(turns)} rows of {longest} tokens; "
+                f"the student `{student.name}` ran out of memory at {len(turns)} rows of {ids.shape[1]} tokens; "
                 "lower `score.batch_tokens` and run again"
             ) from None
         sums.index_add_(1, rows, per_token)

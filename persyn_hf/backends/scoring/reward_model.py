@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from persyn_hf.backends import chat, models
-from persyn_hf.backends.scoring import Values
+from persyn_hf.backends.scoring import Values, pad
 from persyn_hf.errors import EngineError, InputError, reason
 
 
@@ -80,13 +80,7 @@ def _score_batch(judge: RewardScorer, turns: Sequence[chat.Turn]) -> list[float]
 
     if not turns:
         return []
-    pad = _choose_padding(judge.model, turns)
-    longest = max(len(turn.ids) for turn in turns)
-    ids = torch.full((len(turns), longest), pad)
-    mask = torch.zeros_like(ids)
-    for row, turn in enumerate(turns):
-        ids[row, : len(turn.ids)] = torch.from_numpy(turn.ids)
-        mask[row, : len(turn.ids)] = 1
+    ids, mask = pad([turn.ids for turn in turns], _choose_padding(judge.model, turns))
     device = judge.model.device
     try:
         with torch.inference_mode():
@@ -94,7 +88,7 @@ def _score_batch(judge: RewardScorer, turns: Sequence[chat.Turn]) -> list[float]
             scores = logits.squeeze(1).double().cpu()
     except torch.OutOfMemoryError:
         raise EngineError(
-            f"the reward model `{judge.name}` ran out of memory at {len(turns)} rows of {longest} tokens; lower "
+            f"the reward model `{judge.name}` ran out of memory at {len(turns)} rows of {ids.shape[1]} tokens; lower "
             "`score.reward_model.batch_tokens` and run again"
         ) from None
     if not scores.isfinite().all():
@@ -112,7 +106,7 @@ def _choose_padding(model: "PreTrainedModel", turns: Sequence[chat.Turn]) -> int
     checkpoints, they would read it one token too early; without any padding they refuse batches.
     """
     last = {int(turn.ids[-1]) for turn in turns}
-    pad = next(token for token in count() if token not in last)
+    found = next(token for token in count() if token not in last)
     for config in (model.config, model.config.get_text_config()):
-        config.pad_token_id = pad
-    return pad
+        config.pad_token_id = found
+    return found

@@ -61,19 +61,16 @@ def chunks(dataset: "Dataset", splits: Sequence[str], columns: Sequence[str], si
 def write(decisions: Iterable[Decision], pool: Sequence[str], path: Path) -> "tuple[Dataset, dict[str, int], Any]":
     """Write the rows; returns them, the number of rows per source, and the allocation with what follows from it."""
     from datasets import Dataset
-    from datasets.arrow_writer import ArrowWriter
 
     by_source = np.zeros(len(SOURCES), dtype=np.int64)
     everywhere, in_pool = (np.zeros(len(pool), dtype=np.int64) for _ in range(2))
-    path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
-    with ArrowWriter(path=str(path), features=ASSIGNMENTS.features) as writer:
+    with ASSIGNMENTS.writer(path) as writer:
         for decision in decisions:
             writer.write_table(_table(decision, pool))
             by_source += np.bincount(decision.source, minlength=len(SOURCES))
             everywhere += np.bincount(decision.teacher, minlength=len(pool))
             of_pool = decision.cells["split"].to_numpy() == "pool"
             in_pool += np.bincount(decision.teacher[of_pool], minlength=len(pool))
-        writer.finalize()
     # what the strategy decides on its own; calibration is paid for
     counts = in_pool if in_pool.any() else everywhere
     shares = counts / max(counts.sum(), 1)

@@ -136,20 +136,16 @@ def _imported(
 def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple["Dataset", dict[str, Totals]]:
     """Select, sum up and write rows, some cells at a time: the answers need not fit into memory."""
     from datasets import Dataset
-    from datasets.arrow_writer import ArrowWriter
 
     totals: dict[str, Totals] = {}
     path = context.work_dir / "responses.arrow"
-    path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
-    with ArrowWriter(path=str(path), features=OUTPUT.features) as writer:
+    with OUTPUT.writer(path) as writer:
         for teacher, graded in chunks:
             samples = select(graded, f"{context.seed}/{teacher}")
             totals.setdefault(teacher, Totals()).add(samples)
             for sample in samples:
                 writer.write(to_row(teacher, sample))
-        if totals:
-            writer.finalize()
-    return (Dataset.from_file(str(path)) if totals else OUTPUT.dataset([])), totals
+    return Dataset.from_file(str(path)), totals
 
 
 def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
