@@ -71,7 +71,7 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """A teacher or student as plain values, its local folder replaced by its content."""
-    return _without(portable(model.model_dump(mode="json")), ENGINE_NOT_COVERED | {"price"})
+    return _without(portable(model.model_dump(mode="json")), ENGINE_NOT_COVERED | {"price", "license"})
 
 
 def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:

@@ -187,9 +187,6 @@ def _run_step(
         schema=step.output,
         data=result.data,
         fields=_manifest_fields(step, recipe, inputs, print_of, result),
-        recipe_name=recipe.name,
-        license=recipe.license,
-        language=recipe.language,
         tag=recipe.version,
     )
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -229,7 +226,23 @@ def _manifest_fields(
         "cost": result.cost,
         "packages": {"persyn-hf": __version__, **dict(_versions())},
         "code_version": code_version(step),
+        "recipe": recipe.name,
+        "licences": _licences(step, recipe, inputs),
+        "languages": tuple(sorted({recipe.language or "", *_languages(inputs)} - {""})),
     }
+
+
+def _licences(step: Step, recipe: Recipe, inputs: dict[str, Stored]) -> dict[str, str | None]:
+    """The licence of every source of the artifact's content: prompts, teachers whose text it holds, base student."""
+    own = {"prompts": recipe.license} if step.stage == "prompts" else {}
+    own |= {teacher.name: teacher.license for teacher in step.teachers} if step.stage == "generate" else {}
+    own |= {step.student.name: step.student.license} if step.stage == "train_student" and step.student else {}
+    return {source: licence for item in inputs.values() for source, licence in item.manifest.licences.items()} | own
+
+
+def _languages(inputs: dict[str, Stored]) -> Iterator[str]:
+    for item in inputs.values():
+        yield from item.manifest.languages
 
 
 def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:

@@ -16,19 +16,12 @@ from persyn_hf.store.manifest import Manifest
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def render_card(
-    schema: Schema | ModelSchema,
-    manifest: Manifest,
-    recipe_name: str,
-    license: str | None,
-    language: str | None,
-    extra: Mapping[str, Any],
-) -> str:
+def render_card(manifest: Manifest, tag: str) -> str:
     """The card of an artifact: YAML front matter for the Hub, then what it is and how it was made.
 
     Args:
-        manifest: as it will be stored; the digest of the card itself is not needed yet.
-        extra: `tag` (the tag to be shown where the card says how to load; else `main`), `limits` (more sentences).
+        manifest: as it will be stored; nothing else is known of the artifact, so any store can write its card anew.
+        tag: shown where the card says how to load.
 
     Raises:
         jinja2.UndefinedError: a template names a field that is not given.
@@ -44,14 +37,14 @@ def render_card(
         autoescape=False,  # Markdown, not HTML: the filters below escape for it
     )
     environment.filters |= {"cell": tables.cell, "code": tables.code, "text": tables.text}
+    schema = SCHEMAS[manifest.kind]
     card = environment.get_template(f"{schema.kind}.md").render(
-        front_matter=_front_matter(schema, manifest, license, language),
+        front_matter=_front_matter(schema, manifest),
         manifest=manifest,
         schema=schema,
         is_model=isinstance(schema, ModelSchema),
-        recipe_name=recipe_name,
-        ref=f"{manifest.repo}@{extra.get('tag', 'main')}",
-        tag=extra.get("tag", "main"),
+        ref=f"{manifest.repo}@{tag}",
+        tag=tag,
         configs=list(manifest.rows),
         columns=_columns(schema),
         rows=tables.grid(manifest.rows),
@@ -63,7 +56,6 @@ def render_card(
         counterfactual=cost_tables.counterfactual(manifest.cost),
         cost=tables.sections({key: item for key, item in manifest.cost.items() if key not in cost_tables.SHOWN}),
         packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())) or "not known",
-        limits=[str(limit) for limit in extra.get("limits", ())],
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
 
@@ -73,9 +65,12 @@ def _template(name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _front_matter(schema: Schema | ModelSchema, manifest: Manifest, license: str | None, language: str | None) -> str:
+def _front_matter(schema: Schema | ModelSchema, manifest: Manifest) -> str:
     from huggingface_hub import DatasetCardData, ModelCardData
 
+    licences = set(manifest.licences.values())
+    license = licences.pop() if len(licences) == 1 else None
+    language = list(manifest.languages) or None
     tags = ["persyn", f"persyn-{schema.kind}", "arxiv:2510.10925"]
     name = manifest.repo.partition("/")[2]
     if isinstance(schema, Schema):

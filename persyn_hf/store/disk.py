@@ -38,10 +38,11 @@ def copy_synced(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def write_synced(path: Path, text: str) -> None:
+def write_synced(path: Path, content: bytes) -> None:
     """Write a new file, flushed to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -59,7 +60,7 @@ def replace_atomically(target: Path, text: str, staging: Path) -> None:
     """Make `target` hold `text`; a reader sees the old file or the new one. `staging`: a folder on the same disk."""
     staged = staging / f"replace-{target.name}"
     staged.unlink(missing_ok=True)
-    write_synced(staged, text)
+    write_synced(staged, text.encode("utf-8"))
     os.replace(staged, target)
     sync_folder(target.parent)
 

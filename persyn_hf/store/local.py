@@ -75,11 +75,8 @@ class Store:
         schema: Schema | ModelSchema,
         data: "Dataset | Path",
         fields: Mapping[str, Any],
-        recipe_name: str = "",
-        license: str | None = None,
-        language: str | None = None,
+        figures: Mapping[str, bytes] | None = None,
         tag: str | None = None,
-        extra: Mapping[str, Any] | None = None,
         shard_rows: int = parquet.SHARD_ROWS,
     ) -> Stored:
         """Store an artifact with its card and manifest, whole or not at all.
@@ -89,8 +86,8 @@ class Store:
         Args:
             data: a dataset of the contract `schema`, or the folder of a model.
             fields: `stage` and the other fields of `Manifest` that the store cannot know itself.
+            figures: pictures for the card, `figures/NAME.png` -> its bytes.
             tag: null is the next free v1, v2, ...; a tag never changes its content.
-            extra: see `render_card`.
             shard_rows: a new parquet file is begun after so many rows.
 
         Raises:
@@ -101,13 +98,15 @@ class Store:
             raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")
         with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
             rows, files = _stage_data(repo, schema, data, stage / "files", shard_rows)
+            for name, picture in (figures or {}).items():
+                write_synced(stage / "files" / name, picture)
+                files[name] = file_digest(stage / "files" / name)
             known = {"repo": repo, "kind": schema.kind, "schema_version": schema.version, "rows": rows, "files": files}
             draft = Manifest(**{**fields, **known})
             draft = draft.model_copy(update={"digest": draft.content_digest()})
             tag, same = self._choose_tag(draft, tag)
             if same is None or not self._is_whole(repo, schema.kind, same):
-                card = render_card(schema, draft, recipe_name, license, language, {**(extra or {}), "tag": tag})
-                _install(stage, repo_dir, draft, card)
+                _install(stage, repo_dir, draft, render_card(draft, tag))
                 publish.write_ref(repo_dir, "main", draft.commit, stage)
             elif self._open(repo, schema.kind, same).manifest.fingerprint != draft.fingerprint:
                 # other settings of no effect, or newer code, led to the same content: `find` must know it too
@@ -235,9 +234,9 @@ def _stage_data(
 def _install(stage: Path, repo_dir: Path, draft: Manifest, card: str) -> None:
     """Add card and manifest to the staged data files and put the whole in place."""
     files = stage / "files"
-    write_synced(files / CARD, card)
+    write_synced(files / CARD, card.encode("utf-8"))
     manifest = draft.model_copy(update={"files": {**draft.files, CARD: file_digest(files / CARD)}})
-    write_synced(files / MANIFEST, manifest.to_json())
+    write_synced(files / MANIFEST, manifest.to_json().encode("utf-8"))
     digests = {**manifest.files, MANIFEST: file_digest(files / MANIFEST)}
     publish.install(stage, repo_dir, manifest.commit, digests)
 

@@ -16,6 +16,7 @@ from persyn_hf.errors import DamagedArtifact
 
 MANIFEST = "persyn.json"
 CARD = "README.md"
+FIGURES = "figures/"  # pictures of the card lie there
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,6 +55,9 @@ class Manifest(_Frozen):
     packages: dict[str, str] = Field(default_factory=dict)
     created_at: str = Field(default_factory=utc_now)
     code_version: int | str = ""
+    recipe: str = ""  # its name
+    licences: dict[str, str | None] = Field(default_factory=dict)  # where text came from -> its licence; null: unknown
+    languages: tuple[str, ...] = ()
     rows: dict[str, dict[str, int]] = Field(default_factory=dict)  # config -> split -> rows; empty for models
     files: dict[str, str] = Field(default_factory=dict)  # path -> sha256, of every file but persyn.json itself
     digest: str = ""
@@ -105,6 +109,11 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a manifest holds plain JSON values, got {type(value).__name__} {value!r}")
 
 
+def is_card(path: str) -> bool:
+    """Whether a file is the card or a picture of it, which describe the content and are none of it."""
+    return path == CARD or path.startswith(FIGURES)
+
+
 def content_digest(
     *,
     files: Mapping[str, str],
@@ -117,11 +126,12 @@ def content_digest(
     """Sha256 over the content of an artifact and what made it, as 64 hex digits.
 
     Args:
-        files: path -> sha256; the card and the manifest are left out, so that times and cost do not count.
+        files: path -> sha256; the card, its pictures and the manifest are left out, so that times, cost and the
+            version of the plotting library do not count.
         inputs: keyword -> content digest of the artifact that was read.
     """
     content = {
-        "files": {path: digest for path, digest in files.items() if path not in (CARD, MANIFEST)},
+        "files": {path: digest for path, digest in files.items() if not is_card(path) and path != MANIFEST},
         "kind": kind,
         "schema_version": schema_version,
         "settings": plain(settings),

@@ -5,7 +5,6 @@ from persyn_hf.report.figures import write_figures
 from persyn_hf.report.frontier import frontier_table
 from persyn_hf.report.summary import summary
 from persyn_hf.runner.plan import make_plan
-from persyn_hf.schemas import ASSIGNMENTS
 from persyn_hf.store.cards import render_card
 from persyn_hf.store.manifest import Manifest
 
@@ -54,7 +53,7 @@ def test_table_figure_and_card(tmp_path):
     assert "frontier-s" in [found.name for found in summary(recipe(), manifests)]
     drawn = {path.name for path in write_figures(recipe(), manifests, tmp_path)}
     assert {"frontier-s-persyn-budget.png", "frontier-s-persyn-budget.svg"} <= drawn
-    card = render_card(ASSIGNMENTS, manifest(), "r", None, None, {})
+    card = render_card(manifest(), "v1")
     assert "### frontier" in card and "`budget.predicted_reward`" in card or "`predicted_reward`" in card
 
 

@@ -12,7 +12,7 @@ from persyn_hf.backends.routers import load
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import Recipe, Teacher, read_section
 from persyn_hf.runner.plan import make_plan
-from persyn_hf.schemas import PROMPTS, REWARDS, ROUTER
+from persyn_hf.schemas import PROMPTS, REWARDS
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import pair, train_router
 from persyn_hf.store.cards import render_card
@@ -130,7 +130,7 @@ def test_the_card_shows_how_to_score_without_our_code(objective, backbone, tmp_p
         fingerprint="f" * 64,
         metrics=found.metrics,
     )
-    card = render_card(ROUTER, manifest, "x", None, None, {"tag": "v1"})
+    card = render_card(manifest, "v1")
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "AutoModel" in block)
     assert code.count('from_pretrained("org/x-router-s", revision="v1")') == 2
     names: dict[str, Any] = {}

@@ -5,7 +5,6 @@ from store_samples import fields
 
 from persyn_hf.core.cost import answers_cost, counterfactual, ledger, unmeasured
 from persyn_hf.recipe import Price
-from persyn_hf.schemas import RESPONSES
 from persyn_hf.store.cards import render_card
 from persyn_hf.store.cost_tables import amount, duration, flops, known_columns, money
 from persyn_hf.store.manifest import Manifest
@@ -17,7 +16,7 @@ UNPRICED = answers_cost(2, 20, 1_200_000, 30.0, gpus=0, params_b=None, price=Non
 
 def cost_section(cost):
     manifest = Manifest(kind="responses", schema_version=1, repo="me/x", digest="d" * 64, **fields(cost=cost))
-    card = render_card(RESPONSES, manifest, "r", None, None, {})
+    card = render_card(manifest, "v1")
     return card.partition("## Cost\n\n")[2].partition("\n## Lineage\n")[0]
 
 

@@ -18,10 +18,9 @@ def manifest_of(kind, **more):
     return Manifest(**{**fields(created_at="2026-01-01T00:00:00+00:00"), **known, **more})
 
 
-def card(kind="responses", license="mit", language="en", extra=None, **more):
-    return render_card(
-        SCHEMAS[kind], manifest_of(kind, **more), "my-recipe", license, language, extra or {"tag": "v3"}
-    )
+def card(kind="responses", license="mit", language="en", tag="v3", **more):
+    known = {"recipe": "my-recipe", "licences": {"prompts": license}, "languages": (language,)}
+    return render_card(manifest_of(kind, **{**known, **more}), tag)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
@@ -49,7 +48,7 @@ def test_every_kind_has_a_full_card(kind):
 
 def test_front_matter_of_a_dataset():
     data = DatasetCard(card()).data
-    assert (data.license, data.language, data.pretty_name) == ("mit", "en", "x")
+    assert (data.license, data.language, data.pretty_name) == ("mit", ["en"], "x")
     assert "persyn" in data.tags
     assert data.configs[0] == {
         "config_name": "all",
@@ -103,7 +102,8 @@ def test_text_from_data_cannot_break_the_card():
         settings={nasty: nasty},
         metrics={nasty: {nasty: {nasty: nasty}}},
         counts={nasty: 1},
-        extra={"limits": [nasty]},
+        licences={nasty: nasty},
+        recipe=nasty,
     )
     assert "<script>" not in text and not re.search(r"(?<!\\)\]\(http://b", text)
     block: list[str] = []
@@ -147,15 +147,14 @@ def test_the_stored_card_is_the_rendered_one(store, tmp_path):
         repo="me/x",
         schema=RESPONSES,
         data=dataset_of(RESPONSES, rows_of(RESPONSES, 9)),
-        fields=fields(inputs=link(prompts)),
-        recipe_name="my-recipe",
-        license="cc-by-4.0",
-        language="zh",
-        extra={"limits": ["made for a test"]},
+        fields=fields(inputs=link(prompts), licences={"prompts": "cc-by-4.0"}, languages=["zh"]),
+        figures={"figures/shares.png": b"a picture"},
     )
     text = (stored.path / "README.md").read_text(encoding="utf-8")
-    assert "- made for a test" in text and stored.digest in text and prompts.digest[:16] in text
+    assert text == render_card(stored.manifest, "v1")
+    assert stored.digest in text and prompts.digest[:16] in text
+    assert (stored.path / "figures" / "shares.png").read_bytes() == b"a picture"
     data = DatasetCard(text).data
-    assert (data.license, data.language) == ("cc-by-4.0", "zh")
+    assert (data.license, data.language) == ("cc-by-4.0", ["zh"])
     model = store.put(repo="me/m", schema=MODELS[1], data=model_folder(tmp_path / "m"), fields=fields())
     assert "AutoModelForCausalLM" in (model.path / "README.md").read_text(encoding="utf-8")
