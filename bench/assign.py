@@ -134,7 +134,7 @@ def solve_budgets(count: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", default=[*SIZES, "budget"], choices=[*SIZES, "budget", []])
+    parser.add_argument("kinds", nargs="*", choices=[*SIZES, "budget", []])
     parser.add_argument("--large", type=int, help="in the place of the large size; the small one is a tenth of it")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -142,7 +142,7 @@ def main() -> int:
         print(json.dumps(measured(args.kinds[0], *args.side)))
         return 0
     short = False
-    for kind in args.kinds:
+    for kind in args.kinds or [*SIZES, "budget"]:
         if kind == "budget":
             solve_budgets(args.large or 1_000_000)
             continue

@@ -176,7 +176,7 @@ def measure(kind: str, side: str, model: str) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", default=list(NEEDS), choices=[*NEEDS, []])
+    parser.add_argument("kinds", nargs="*", choices=[*NEEDS, []])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
@@ -191,7 +191,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         short = False
-        for kind in args.kinds:
+        for kind in args.kinds or list(NEEDS):
             model = str(build_model(Path(folder) / kind, LAYERS[kind]))
             speeds: dict[str, list[float]] = {side: [] for side in SIDES}
             for _ in range(args.runs):

@@ -1,13 +1,11 @@
 """What a recipe may say. Unknown keys are errors that name the nearest known key."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from persyn_hf.errors import RecipeError
+from persyn_hf.strict import Strict, nearest
 
 
 NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")
@@ -31,12 +29,6 @@ ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a
 SUFFIXES = {"per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
 
 STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
-
-
-class Strict(BaseModel):
-    """Base of everything that is read from a recipe: frozen, unknown keys and silent conversions refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _check_name(value: str) -> str:
@@ -68,6 +60,7 @@ class Teacher(Strict):
     server: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.server`
     vllm: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.vllm`
     price: Price | None = None
+    license: str | None = None  # of its answers, as the Hub writes it
 
     _name = field_validator("name")(_check_name)
 
@@ -80,6 +73,7 @@ class Student(Strict):
     revision: str | None = None
     family: str = "unknown"
     chat_template: str | None = None  # Jinja file, for a base student that has none
+    license: str | None = None  # of its weights, as the Hub writes it
 
     _name = field_validator("name")(_check_name)
 
@@ -163,6 +157,37 @@ class Calibration(Strict):
         return self.strategy != "full" or bool(self.anchors)
 
 
+def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> None:
+    named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
+    if strategy.budget is not None:
+        named += [*strategy.budget.min, *strategy.budget.max]
+    for name in named:
+        if name is not None and name not in pool:
+            raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
+    if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate or strategy.budget):
+        raise ValueError(
+            f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
+            f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
+        )
+    if strategy.confidence is not None and strategy.per_prompt == 1 and not strategy.escalate:
+        raise ValueError(
+            f"strategy `{strategy.name}` sets `confidence`, below which a prompt may get more teachers, and "
+            "neither `per_prompt` nor `escalate`; set one of them, or leave `confidence` out"
+        )
+    if strategy.per_prompt > 1 and strategy.escalate:
+        raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")
+    most = strategy.per_prompt + strategy.escalate
+    if most > len(pool):
+        raise ValueError(
+            f"strategy `{strategy.name}` asks for {most} teachers per prompt, the pool holds {len(pool)}; "
+            "lower `per_prompt` or `escalate`"
+        )
+    if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
+        raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")
+    if strategy.base is not None and strategy.base not in earlier:
+        raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
+
+
 class Recipe(Strict):
     """A whole experiment. The sections of the stages stay raw here; each stage's `Settings` reads its own."""
 
@@ -214,88 +239,6 @@ class Recipe(Strict):
         for teacher in self.calibration.anchors:
             if teacher not in pool:
                 raise ValueError(f"`calibration.anchors` names the teacher `{teacher}`{nearest(teacher, pool)}")
-        for strategy in self.strategies:
-            named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
-            if strategy.budget is not None:
-                named += [*strategy.budget.min, *strategy.budget.max]
-            for name in named:
-                if name is not None and name not in pool:
-                    raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
-            if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate or strategy.budget):
-                raise ValueError(
-                    f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
-                    f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
-                )
-            if strategy.confidence is not None and strategy.per_prompt == 1 and not strategy.escalate:
-                raise ValueError(
-                    f"strategy `{strategy.name}` sets `confidence`, below which a prompt may get more teachers, and "
-                    "neither `per_prompt` nor `escalate`; set one of them, or leave `confidence` out"
-                )
-            if strategy.per_prompt > 1 and strategy.escalate:
-                raise ValueError(f"strategy `{strategy.name}` sets `per_prompt` and `escalate`; choose one of the two")
-            most = strategy.per_prompt + strategy.escalate
-            if most > len(pool):
-                raise ValueError(
-                    f"strategy `{strategy.name}` asks for {most} teachers per prompt, the pool holds {len(pool)}; "
-                    "lower `per_prompt` or `escalate`"
-                )
-            if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
-                raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")
-            earlier = [s.name for s in self.strategies[: self.strategies.index(strategy)]]
-            if strategy.base is not None and strategy.base not in earlier:
-                raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
+        for place, strategy in enumerate(self.strategies):
+            _check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
         return self
-
-
-MANY = 25  # names in one sentence
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """Say which known key was probably meant: ", did you mean `alpha`? (known: alpha, beta)"."""
-    known = list(known)
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f", did you mean `{close[0]}`?" if close else ""
-    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
-    return f"{hint} (known: {', '.join(known[:MANY])}{more})"
-
-
-def read_section(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
-    """Validate `values` as `model`; a fault becomes one `RecipeError` that names the key, the value and the need."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise RecipeError("; ".join(_sentence(model, fault, where) for fault in error.errors()[:5])) from None
-
-
-def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
-    path = [str(part) for part in fault["loc"]]
-    dotted = ".".join([where, *path]) if path else where
-    if fault["type"] == "extra_forbidden":
-        owner = _owner(model, fault["loc"][:-1])
-        keys = [info.alias or key for key, info in owner.model_fields.items()] if owner else []
-        return f"{'.'.join([where, *path[:-1]])}: unknown key `{path[-1]}`{nearest(path[-1], keys)}"
-    if fault["type"] == "missing":
-        return f"{'.'.join([where, *path[:-1]])}: the key `{path[-1]}` is missing"
-    message = re.sub(r" or instance of \w+", "", fault["msg"].removeprefix("Value error, "))
-    if fault["type"] == "value_error":
-        return f"{dotted}: {message}"
-    return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
-
-
-def _owner(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The model class that the path leads to: recipe -> teachers -> 0 -> Teacher."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        info = model.model_fields.get(part)
-        found = [c for c in _classes(info.annotation) if issubclass(c, BaseModel)] if info else []
-        if not found:
-            return None
-        model = found[0]
-    return model
-
-
-def _classes(annotation: Any) -> list[type]:
-    if isinstance(annotation, type):
-        return [annotation]
-    return [c for argument in getattr(annotation, "__args__", ()) for c in _classes(argument)]

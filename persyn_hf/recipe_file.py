@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Recipe, read_section
+from persyn_hf.recipe import Recipe
+from persyn_hf.strict import read_section
 
 
 # Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.

@@ -57,7 +57,7 @@ def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
     [
         ("stratgies: [mix]", "r.yaml: unknown key `stratgies`, did you mean `strategies`? (known: name, namespace, "),
         ("seed: three", "r.yaml.seed: input should be a valid integer, got 'three'"),
-        ("seed: -1", "r.yaml.seed: input should be greater than or equal to 0, got -1"),
+        ("seed: -1", "r.yaml.seed: must be at least 0, got -1"),
         ("name: a/b", "r.yaml.name: must be letters, digits, `.`, `_` or `-`, at most 64 characters"),
         (
             "teachers: [{name: a}, {name: a}]",
@@ -97,7 +97,7 @@ def test_a_fault_in_the_recipe_is_one_sentence(tmp_path: Path, change: str, mess
     ("override", "message"),
     [
         ("score.alpa=0.3", "score: unknown key `alpa`, did you mean `alpha`?"),
-        ("score.alpha=2", "score.alpha: input should be less than or equal to 1, got 2"),
+        ("score.alpha=2", "score.alpha: must be at least 0 and at most 1, got 2"),
         ("score.alpha=high", "score.alpha: input should be a valid number, got 'high'"),
         ("assign.kind=mix", "assign: `kind` is decided by the strategies; set it there, not here"),
         ("name.first=x", "--set name.first=x: `name` is no mapping; lists are set whole, as YAML"),

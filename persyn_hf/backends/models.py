@@ -156,6 +156,20 @@ def no_bars(when: bool = True) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def no_logs() -> Iterator[None]:
+    """Without bars and warnings of transformers, such as that a head is new where it is meant to be."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def _check_folder(model: str) -> None:
     """A path that leads nowhere must not become a question to the Hub."""
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():

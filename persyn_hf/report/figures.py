@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.recipe import Recipe, Teacher
 from persyn_hf.report.frontier import draw_frontier, frontiers
-from persyn_hf.report.results import accuracies, allocations, alpha_sweep, router_metrics
+from persyn_hf.report.results import LEARNABILITY, accuracies, allocations, alpha_sweep, measure_of, router_metrics
 from persyn_hf.report.router_figures import router_figures
 from persyn_hf.store.manifest import Manifest
 
@@ -97,9 +97,10 @@ def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | 
         lefts = [left + share for left, share in zip(lefts, shares, strict=True)]
     above.set(ylim=(0, 1), ylabel=f"best teacher of {sweep['prompts']:,} prompts")
     above.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    measure = measure_of(sweep)
     for axes, name, label, colour, marker in (
         (below, "quality_raw", "quality", "black", "o-"),
-        (below.twinx(), "mean_logprob", "log-prob per token", "#8a8a8a", "s-"),
+        (below.twinx(), measure, LEARNABILITY[measure], "#8a8a8a", "s-"),
     ):
         axes.plot(alphas, [values[name] for values in sweep["measures"].values()], marker, color=colour, markersize=4)
         axes.set_ylabel(f"mean {label}", color=colour)

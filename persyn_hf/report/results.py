@@ -11,6 +11,9 @@ from persyn_hf.recipe import Recipe, Strategy, Student, Teacher
 from persyn_hf.store.manifest import Manifest
 
 
+# Measures of learnability, as tables and figures name them: higher is more learnable.
+LEARNABILITY = {"mean_logprob": "log-prob per token", "rank_surprisal": "negative rank-surprisal"}
+
 CHOOSE_BLINDLY = ("strong", "family_strong", "mix")  # these choose without looking at any answer
 
 
@@ -39,6 +42,11 @@ def alpha_sweep(manifests: Mapping[str, Manifest], student: Student) -> dict[str
     """What each alpha would have chosen on the measured prompts; empty where it is not known."""
     manifest = manifests.get(f"rewards-{student.name}")
     return dict(manifest.metrics.get("alpha", {})) if manifest else {}
+
+
+def measure_of(sweep: Mapping[str, Any]) -> str:
+    """The measure of learnability that a sweep was made with."""
+    return next(name for name in LEARNABILITY if name in sweep["measures"]["0"])
 
 
 def accuracies(

@@ -92,12 +92,17 @@ def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Ta
         [one.replace("_", " "), *(_range(*(curve[word][one][str(size)] for word in words)) for size in sizes)]
         for one in known
     ]
+    steps = curve.get("steps", {})
+    rows += [
+        [f"steps of {one}", *(f"{steps[one][str(size)]:,.0f}" for size in sizes)] for one in known if one in steps
+    ]
     return Table(
         name=f"learning-curve-{name}",
         title=f"Gap closed for {name}, in per cent, by number of calibration prompts: mean, range over the trainings",
         header=["router", *(f"{size:,}" for size in sizes)],
         rows=rows,
-        note="each training draws prompts of its own, and the larger number holds the smaller",
+        note="each training draws prompts of its own, and the larger number holds the smaller"
+        + ("; steps: optimiser steps, mean over the trainings" if steps else ""),
     )
 
 

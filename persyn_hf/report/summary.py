@@ -9,12 +9,14 @@ from persyn_hf.recipe import Recipe, Student
 from persyn_hf.report.frontier import frontier_table
 from persyn_hf.report.labelling import labelling_table
 from persyn_hf.report.results import (
+    LEARNABILITY,
     StrategyCost,
     accuracies,
     allocations,
     alpha_sweep,
     car,
     generate_then_select,
+    measure_of,
     paid,
     router_metrics,
     strategy_cost,
@@ -38,13 +40,6 @@ ROUTER_COLUMNS = {
 }
 
 
-ALPHA_ROWS = (
-    ("quality", "quality_raw", "{:.3f}"),
-    ("log-prob", "mean_logprob", "{:.3f}"),
-    ("teachers", "effective_teachers", "{:.1f}"),
-)
-
-
 def summary(
     recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
 ) -> list[Table]:
@@ -64,19 +59,28 @@ def summary(
 def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     """One column per alpha: each teacher's share of the measured prompts, then what is chosen."""
     sweep = alpha_sweep(manifests, student)
-    measures, shares = sweep.get("measures", {}), sweep.get("allocation", {})
-    rows = [[t.name, *(f"{share.get(t.name, 0.0):.0%}" for share in shares.values())] for t in recipe.teachers]
-    for title, name, form in ALPHA_ROWS:
+    if not sweep:
+        return Table(name=f"alpha-{student.name}", title="", header=[], rows=[])
+    measures, measure = sweep["measures"], measure_of(sweep)
+    rows = [
+        [t.name, *(f"{share.get(t.name, 0.0):.0%}" for share in sweep["allocation"].values())] for t in recipe.teachers
+    ]
+    for title, name, form in (
+        ("quality", "quality_raw", "{:.3f}"),
+        (LEARNABILITY[measure], measure, "{:.3f}"),
+        ("teachers", "effective_teachers", "{:.1f}"),
+    ):
         rows.append([title, *(form.format(values[name]) for values in measures.values())])
-    used = manifests[f"rewards-{student.name}"].settings.get("alpha") if sweep else None
+    used = manifests[f"rewards-{student.name}"].settings.get("alpha")
     return Table(
         name=f"alpha-{student.name}",
-        title=f"Weight of learnability: the best teachers for {student.name} on {sweep.get('prompts', 0):,} measured "
+        title=f"Weight of learnability: the best teachers for {student.name} on {sweep['prompts']:,} measured "
         f"prompts (alpha here: {used})",
         header=["alpha", *measures],
-        rows=rows if sweep else [],
-        note="quality, log-prob (per token): means of the chosen answers, before normalisation; teachers: how many an "
-        "even allocation of the same entropy would use",
+        rows=rows,
+        note=f"quality, {LEARNABILITY[measure]}: means of the chosen answers, before normalisation; teachers: how "
+        "many an even allocation of the same entropy would use; of teachers with equal rewards, frequent at alpha 0 "
+        "where quality alone counts, the one with the higher mean at that alpha is chosen",
     )
 
 

@@ -8,11 +8,12 @@ Only `auto` looks at them, to choose among its candidates, and its record says s
 """
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
@@ -36,6 +37,8 @@ INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; base: to extend
 OUTPUT = ROUTER
 
+REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # without a tag: the newest
+
 
 class Settings(RouterSettings):
     """Knobs of this stage beside those of the router itself."""
@@ -48,6 +51,13 @@ class Settings(RouterSettings):
     seeds: int = Field(default=1, ge=1)  # auto: trainings of each candidate, each with validation prompts of its own
     # auto: numbers of calibration prompts to train on as well; those that there are not are left out
     curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(default=(), strict=False)
+
+    @field_validator("extend", mode="before")
+    @classmethod
+    def _is_a_ref(cls, value: Any) -> Any:
+        if value is not None and not (isinstance(value, str) and REF.fullmatch(value)):
+            raise ValueError(f"must name a stored router, NAMESPACE/NAME@TAG, got {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _candidates_are_sound(self) -> "Settings":

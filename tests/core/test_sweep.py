@@ -34,6 +34,16 @@ def test_sweep_by_hand() -> None:
             assert shares == {"a": 0.5, "b": 0.5, "c": 0}
 
 
+def test_the_measure_in_use_is_told() -> None:
+    """Rank-surprisal of the chosen: on p 20 / 10 and 9 / 6, on q 12 / 8 and 14 / 4; lower is more learnable."""
+    of = {"sum_logprob": [-10.0, -6.0, -1.0, -8.0, -4.0, -1.0], "sum_min_rank": [20.0, 9.0, 1.0, 12.0, 14.0, 1.0]}
+    found = alpha_sweep({**COLUMNS, **of}, POOL, "rank_surprisal")["measures"]
+    assert list(found["0"]) == ["quality_raw", "rank_surprisal", "effective_teachers"]
+    assert found["0"]["rank_surprisal"] == pytest.approx(-(2 + 1.5) / 2)
+    assert found["1"]["rank_surprisal"] == pytest.approx(-(1.5 + 1.5) / 2)
+    assert alpha_sweep(COLUMNS, POOL, "none") == {}
+
+
 @pytest.mark.parametrize("column", ["quality", "learnability"])
 def test_no_sweep_where_one_side_is_not_measured(column: str) -> None:
     raw = {"quality": "quality_raw", "learnability": "mean_logprob"}[column]

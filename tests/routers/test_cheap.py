@@ -21,7 +21,7 @@ from persyn_hf.core.conversations import user_text
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import read_section
+from persyn_hf.strict import read_section
 
 
 CHEAP = (*FEATURED, "global_best")
@@ -271,6 +271,14 @@ def test_a_folder_that_lacks_a_file(file, tmp_path):
     train(tmp_path, "ridge")
     (tmp_path / file).unlink()
     with pytest.raises(InputError, match=rf"^the router in {tmp_path} lacks a file \(.*{file}.*\); fetch it again$"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["head.safetensors", "tfidf.safetensors"])
+def test_a_file_that_was_cut_short(file, tmp_path):
+    train(tmp_path, "ridge")
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:-5])
+    with pytest.raises(InputError, match=rf"^{tmp_path / file} is damaged \(.*\); fetch the router again$"):
         load(tmp_path)
 
 

@@ -88,6 +88,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(backbone, tmp_pa
     assert "accelerate" not in (tmp_path / "two" / "router.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_of_the_processes_is_told_in_its_own_words(backbone, tmp_path):
     with pytest.raises(RecipeError) as caught:
         train(tiny(backbone, learning_rate=1e30, device="auto", accelerate=str(CPU_2)), tmp_path / "r")

@@ -16,10 +16,11 @@ from persyn_hf.backends.scoring import Measured  # noqa: E402
 from persyn_hf.backends.scoring.journalled import measure  # noqa: E402
 from persyn_hf.backends.scoring.likelihood import LikelihoodScorer  # noqa: E402
 from persyn_hf.errors import InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe import Student, Teacher, read_section  # noqa: E402
+from persyn_hf.recipe import Student, Teacher  # noqa: E402
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
 from persyn_hf.stage import Context, Result, Silent  # noqa: E402
 from persyn_hf.stages import score  # noqa: E402
+from persyn_hf.strict import read_section  # noqa: E402
 
 
 POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))
@@ -256,7 +257,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, student: Student) -> None:
         RecipeError, match="score: `learnability: none` leaves nothing for alpha 0.4 to weigh; set `alpha: 0`"
     ):
         read_section(score.Settings, {"learnability": "none"}, "score")
-    with pytest.raises(RecipeError, match="score.alpha: input should be less than or equal to 1, got 3"):
+    with pytest.raises(RecipeError, match="score.alpha: must be at least 0 and at most 1, got 3"):
         read_section(score.Settings, {"alpha": 3}, "score")
     with pytest.raises(RecipeError, match="`score` needs a student with a `model`"):
         run(tmp_path, Student(name="x"))

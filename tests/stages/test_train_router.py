@@ -7,11 +7,12 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Teacher, read_section
+from persyn_hf.recipe import Teacher
 from persyn_hf.schemas import PROMPTS, REWARDS
 from persyn_hf.stage import Context, Silent
 from persyn_hf.stages import train_router
 from persyn_hf.store.tables import sections
+from persyn_hf.strict import read_section
 
 
 POOL = ("adds", "rhymes")
@@ -220,10 +221,20 @@ def test_too_few_prompts(tmp_path, sizes, message):
 def test_faults_in_the_settings(tmp_path):
     with pytest.raises(RecipeError, match="train_router: unknown key `epoch`, did you mean `epochs`?"):
         train(tmp_path, epoch=3)
-    with pytest.raises(RecipeError, match="train_router.candidates: found the kind 'nn', a candidate is one of"):
+    with pytest.raises(RecipeError, match="train_router.candidates: `nn` is no candidate, did you mean `knn`?"):
         train(tmp_path, kind="auto", candidates=[{"kind": "nn"}])
-    with pytest.raises(RecipeError, match="train_router.curve.0: input should be greater than or equal to 4, got 3"):
+    with pytest.raises(RecipeError, match="train_router.curve.0: must be at least 4, got 3"):
         train(tmp_path, curve=[3])
-    with pytest.raises(RecipeError, match="train_router.alpha: input should be less than or equal to 1, got 2"):
-        train(tmp_path, alpha=2)
+    with pytest.raises(RecipeError, match="train_router.validation_share: must be at least 0 and below 1, got 1"):
+        train(tmp_path, validation_share=1.0)
     assert read_section(train_router.Settings, {"tau": 1, "alpha": 1, "l2": [1]}, "train_router").l2 == (1.0,)
+
+
+@pytest.mark.parametrize("value", ["router", "./router", "a/b/c@v1", "a/b@", "", 3])
+def test_a_router_to_extend_is_named_as_it_is_stored(value):
+    with pytest.raises(RecipeError) as caught:
+        read_section(train_router.Settings, {"extend": value}, "train_router")
+    needed = "must name a stored router, NAMESPACE/NAME@TAG"
+    assert str(caught.value) == f"train_router.extend: {needed}, got {value!r}"
+    for known in ("a/b@v1", "my-org/x.router_s", None):
+        assert read_section(train_router.Settings, {"extend": known}, "train_router").extend == known

@@ -9,15 +9,15 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.core.assignment import column_means
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Strict
+from persyn_hf.strict import Strict, nearest
 
 
 Conversation = Sequence[Mapping[str, str]]
@@ -39,7 +39,7 @@ class RouterSettings(Strict):
     kind: Literal["auto", Trained] = "llm"
     # auto: a kind alone is tried over tfidf, and over embeddings too where there is an `encoder`; settings, like
     # {kind: llm, backbone: ...}, go on top of the others here and are one candidate
-    candidates: tuple[Trained | dict[str, Any], ...] = Field(
+    candidates: tuple[str | dict[str, Any], ...] = Field(
         default=("global_best", "best_per_topic", "knn", "ridge", "logistic"), min_length=1, strict=False
     )
     features: Literal["tfidf", "embeddings"] = "tfidf"  # of the kinds that are a head over features
@@ -71,6 +71,16 @@ class RouterSettings(Strict):
     accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
     max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
     device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
+
+    @field_validator("candidates", mode="before")
+    @classmethod
+    def _known_kinds(cls, value: Any) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else ():
+            kind = one.get("kind") if isinstance(one, dict) else one
+            if kind not in get_args(Trained):
+                found = "an entry without `kind`" if kind is None else f"`{kind}`"
+                raise ValueError(f"{found} is no candidate{nearest(str(kind), get_args(Trained))}")
+        return value
 
     @model_validator(mode="after")
     def _encoder_is_used(self) -> "RouterSettings":

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends import routers
-from persyn_hf.backends.routers import Advance, Conversation, Labelled, Router
-from persyn_hf.backends.routers.featured import CHUNK, Featured
-from persyn_hf.core.conversations import user_text
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, Router, arrays
+from persyn_hf.backends.routers.featured import CHUNK, Featured, texts_of
 from persyn_hf.core.joining import Joined, join
 from persyn_hf.core.rewards import FloatArray
-from persyn_hf.errors import InputError, require
+from persyn_hf.errors import InputError
 
 
 BASE = "base"  # folder with the old router
@@ -53,7 +52,7 @@ def features_of(base: Router, conversations: Sequence[Conversation]) -> Any:
     """Of a head over features; null of other kinds, an extended one among them."""
     if not isinstance(base, Featured):
         return None
-    return base.features.transform([user_text(messages) for messages in conversations])
+    return base.features.transform(texts_of(conversations))
 
 
 def new_places(teachers: Sequence[str], base: Router) -> list[int]:
@@ -62,7 +61,6 @@ def new_places(teachers: Sequence[str], base: Router) -> list[int]:
 
 def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Path, device: str) -> dict[str, Any]:
     """Write the extended router into `folder` and return its training record; `labelled`: all calibration prompts."""
-    safetensors = require("safetensors.numpy", extra="models", feature="an extended router")
     old = routers.load(base, device)
     gone = [name for name in old.teachers if name not in teachers]
     new = new_places(teachers, old)
@@ -87,8 +85,7 @@ def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Pa
     joined = join(labelled.rewards[:, new], labelled.rewards[:, places], scores, old.scale, features)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(base, folder / BASE, dirs_exist_ok=True)
-    arrays = {name: np.ascontiguousarray(getattr(joined, name)) for name in ARRAYS}
-    safetensors.save_file(arrays, folder / WEIGHTS)
+    arrays.write(folder / WEIGHTS, {name: getattr(joined, name) for name in ARRAYS})
     record = {"joined": counts, "l2": list(joined.l2)}
     saved = {"kind": "extended", "scale": old.scale, "teachers": list(teachers), **record}
     (folder / routers.FILE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
@@ -96,11 +93,7 @@ def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Pa
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Extended:
-    safetensors = require("safetensors.numpy", extra="models", feature="an extended router")
-    try:
-        arrays = safetensors.load_file(folder / WEIGHTS)
-    except OSError as error:
-        raise InputError(f"the router in {folder} lacks a file ({error}); fetch it again") from None
-    weights, of_features, bias = (arrays[name] for name in ARRAYS)
+    found = arrays.read(folder / WEIGHTS)
+    weights, of_features, bias = (found[name] for name in ARRAYS)
     joined = Joined(weights, of_features, bias, tuple(saved["l2"]))
     return Extended(tuple(saved["teachers"]), routers.load(folder / BASE, device), joined)

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale, describe
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale, arrays, describe
 from persyn_hf.backends.routers.features import Features, fit_features, load_features
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.rewards import FloatArray
-from persyn_hf.errors import InputError, require
 
 
 WEIGHTS = "head.safetensors"
@@ -51,7 +50,7 @@ class Featured:
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
         found = np.zeros((len(conversations), len(self.teachers)))
         for start in range(0, len(found), CHUNK):
-            texts = [user_text(messages) for messages in conversations[start : start + CHUNK]]
+            texts = texts_of(conversations[start : start + CHUNK])
             found[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
         return found
 
@@ -65,7 +64,7 @@ def fit(
     seed: int,
     advance: Advance | None,
 ) -> dict[str, Any]:
-    features = fit_features(settings, texts_of(train))
+    features = fit_features(settings, texts_of(train.conversations))
     head, record = fit_head(settings, split(features, train), split(features, validation), seed)
     save(folder, settings, Featured(teachers, features, head))
     if advance is not None:
@@ -73,30 +72,36 @@ def fit(
     return record
 
 
-def texts_of(labelled: Labelled) -> list[str]:
-    return [user_text(messages) for messages in labelled.conversations]
+def texts_of(conversations: Sequence[Conversation]) -> list[str]:
+    return [user_text(messages) for messages in conversations]
 
 
 def split(features: Features, labelled: Labelled) -> Split | None:
     """None: no prompts."""
-    return Split(features.transform(texts_of(labelled)), labelled.rewards) if len(labelled.rewards) else None
+    if not len(labelled.rewards):
+        return None
+    return Split(features.transform(texts_of(labelled.conversations)), labelled.rewards)
 
 
 def fit_head(
     settings: RouterSettings, train: Split | None, validation: Split | None, seed: int
 ) -> tuple[Head, dict[str, Any]]:
     """Head and training record."""
+    assert train is not None  # the stage checked that there are calibration prompts
+    head, record = _kinds()[settings.kind][0](settings, train, validation, seed)
+    return head, {**record, "num_features": int(train.features.shape[1])}
+
+
+def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Callable[..., Head]]]:
+    """What trains the head of each kind, and what makes it of its arrays."""
     from persyn_hf.backends.routers import linear, neighbours
 
-    fits: dict[str, Callable[..., tuple[Head, dict[str, Any]]]] = {
-        "logistic": linear.fit_logistic,
-        "ridge": linear.fit_ridge,
-        "knn": neighbours.fit_knn,
-        "best_per_topic": neighbours.fit_topics,
+    return {
+        "logistic": (linear.fit_logistic, linear.Linear.from_arrays),
+        "ridge": (linear.fit_ridge, linear.Linear.from_arrays),
+        "knn": (neighbours.fit_knn, neighbours.Neighbours.from_arrays),
+        "best_per_topic": (neighbours.fit_topics, neighbours.Topics.from_arrays),
     }
-    assert train is not None  # the stage checked that there are calibration prompts
-    head, record = fits[settings.kind](settings, train, validation, seed)
-    return head, {**record, "num_features": int(train.features.shape[1])}
 
 
 def squared_error(scores: FloatArray, rewards: FloatArray) -> float:
@@ -133,26 +138,11 @@ def choose(
 
 
 def save(folder: Path, settings: RouterSettings, router: Featured) -> None:
-    safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in router.head.arrays().items()}
-    safetensors.save_file(arrays, folder / WEIGHTS)
+    arrays.write(folder / WEIGHTS, router.head.arrays())
     describe(folder, settings, router.teachers, router.scale, **router.features.save(folder))
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Featured:
-    from persyn_hf.backends.routers import linear, neighbours
-
-    safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
-    heads: dict[str, Callable[..., Head]] = {
-        "logistic": linear.Linear.from_arrays,
-        "ridge": linear.Linear.from_arrays,
-        "knn": neighbours.Neighbours.from_arrays,
-        "best_per_topic": neighbours.Topics.from_arrays,
-    }
-    try:
-        arrays = safetensors.load_file(folder / WEIGHTS)
-    except OSError as error:
-        raise InputError(f"the router in {folder} lacks a file ({error}); fetch it again") from None
-    head = heads[saved["kind"]](arrays, saved["scale"])
+    head = _kinds()[saved["kind"]][1](arrays.read(folder / WEIGHTS), saved["scale"])
     return Featured(tuple(saved["teachers"]), load_features(folder, saved, device), head)

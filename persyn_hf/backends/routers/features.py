@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from persyn_hf.backends import models
 from persyn_hf.backends.chat import render
-from persyn_hf.backends.routers import Advance, RouterSettings
+from persyn_hf.backends.routers import Advance, RouterSettings, arrays
 from persyn_hf.backends.scoring import pad, plan_batches
 from persyn_hf.errors import EngineError, InputError, require
 
@@ -50,10 +50,9 @@ class Tfidf:
 
     @classmethod
     def load(cls, folder: Path) -> "Tfidf":
-        safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
+        idf = arrays.read(folder / WEIGHTS)["idf"]
         try:
             terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))
-            idf = safetensors.load_file(folder / WEIGHTS)["idf"]
         except OSError as error:
             raise InputError(f"the router in {folder} lacks a file ({error}); fetch it again") from None
         vectorizer = _vectorizer(vocabulary={term: column for column, term in enumerate(terms)})
@@ -67,10 +66,9 @@ class Tfidf:
         return rows
 
     def save(self, folder: Path) -> dict[str, Any]:
-        safetensors = require("safetensors.numpy", extra="models", feature="a cheap router")
         terms = self.vectorizer.get_feature_names_out().tolist()  # in column order
         (folder / TERMS).write_text(json.dumps(terms, ensure_ascii=False) + "\n", encoding="utf-8")
-        safetensors.save_file({"idf": np.ascontiguousarray(self.vectorizer.idf_)}, folder / WEIGHTS)
+        arrays.write(folder / WEIGHTS, {"idf": self.vectorizer.idf_})
         return {"features": "tfidf"}
 
 

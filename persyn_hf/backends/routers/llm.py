@@ -5,15 +5,14 @@ objective `two_head` all of them twice: `quality: NAME`, then `learnability: NAM
 message in the chat template, ending with the generation prompt, so the token pooled is always the same.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from persyn_hf.backends.chat import render
-from persyn_hf.backends.models import no_bars, suitable_batch
+from persyn_hf.backends.models import no_logs, suitable_batch
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale, describe
 from persyn_hf.backends.scoring import plan_batches
 from persyn_hf.core.conversations import user_text
@@ -159,7 +158,7 @@ def new(settings: RouterSettings, teachers: tuple[str, ...], alpha: float | None
     names = dict(enumerate(labels(teachers, alpha)))
     source: dict[str, Any] = {"revision": settings.backbone_revision or "main", "trust_remote_code": False}
     try:
-        with quiet():
+        with no_logs():
             tokenizer = transformers.AutoTokenizer.from_pretrained(settings.backbone, **source)
             model = transformers.AutoModelForSequenceClassification.from_pretrained(
                 settings.backbone,
@@ -193,7 +192,7 @@ def load(folder: Path, saved: Mapping[str, Any], device: str, alpha: float | Non
     """`alpha` weighs two heads anew; null: as they were weighed in training."""
     transformers = require("transformers", extra="models", feature="the llm router")
     try:
-        with quiet():
+        with no_logs():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = transformers.AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype="float32", use_safetensors=True, trust_remote_code=False
@@ -209,20 +208,6 @@ def load(folder: Path, saved: Mapping[str, Any], device: str, alpha: float | Non
         )
     weight = trained if trained is None or alpha is None else alpha
     return Llm(teachers, model, tokenizer, saved["settings"]["max_length"], device_of(device), weight)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No bars, and no warning that the head is new: it is meant to be."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with no_bars():
-            yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def device_of(name: str) -> Any:

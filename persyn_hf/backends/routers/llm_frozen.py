@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 
 from persyn_hf.backends import models
+from persyn_hf.backends.models import no_logs
 from persyn_hf.backends.routers import Conversation, Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import Llm, new, quiet
+from persyn_hf.backends.routers.llm import Llm, new
 from persyn_hf.backends.routers.llm_data import mean_loss, targets
 from persyn_hf.backends.scoring import plan_batches
 from persyn_hf.core.metrics import regret
@@ -63,7 +64,7 @@ def train(
         best = min(range(len(tried)), key=lambda i: (tried[i]["regret"], tried[i]["loss"]))
     with torch.no_grad():
         head.weight.copy_(torch.tensor((found[best] * scale[:, None]).T))
-    with quiet():
+    with no_logs():
         router.model.save_pretrained(folder)
         router.tokenizer.save_pretrained(folder)
     return {"l2": tried[best]["l2"], "prompts": len(of_train), "tried": tried}

@@ -16,9 +16,9 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from persyn_hf.backends.models import suitable_threads
+from persyn_hf.backends.models import no_logs, suitable_threads
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import Llm, new, quiet
+from persyn_hf.backends.routers.llm import Llm, new
 from persyn_hf.backends.routers.llm_data import Prompts, mean_loss, prompt_losses, targets
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError, require
@@ -53,7 +53,7 @@ def train(
     last, state = _left(scratch)
     if advance is not None:
         advance(_epochs(state, state.global_step))
-    with quiet(), suitable_threads(router.model):
+    with no_logs(), suitable_threads(router.model):
         trainer = RouterTrainer(router, settings, data, validation, args, advance)
         trainer.accelerator.wait_for_everyone()  # all have read what was left
         if not _is_over(settings, state):

@@ -57,7 +57,7 @@ class Prompts:
     def __init__(self, calibration: Labelled, dev: Labelled) -> None:
         self.calibration = calibration
         self.dev = dev
-        self._texts = featured.texts_of(calibration), featured.texts_of(dev)
+        self._texts = featured.texts_of(calibration.conversations), featured.texts_of(dev.conversations)
         self._embedded: dict[tuple[Any, ...], _Matrices] = {}
         self._weighed: tuple[Any, _Matrices] | None = None  # of the latest draw
 

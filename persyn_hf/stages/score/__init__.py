@@ -76,7 +76,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         "truncated": int(sum(columns["truncated"])),
         "unrewarded": sum(value is None for value in columns["reward"]),
     }
-    sweep = alpha_sweep(columns, pool)
+    sweep = alpha_sweep(columns, pool, settings.learnability)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
     return Result(data=data, counts=counts, metrics=metrics)
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.models import Dtype
-from persyn_hf.recipe import Strict
+from persyn_hf.strict import Strict
 
 
 class RewardServer(Connection):

@@ -1,0 +1,24 @@
+"""Arrays of a router in its folder, as safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from persyn_hf.errors import InputError
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        arrays: dict[str, np.ndarray] = load_file(path)
+    except OSError as error:
+        raise InputError(f"the router in {path.parent} lacks a file ({error}); fetch it again") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); fetch the router again") from None
+    return arrays

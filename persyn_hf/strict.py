@@ -1,0 +1,100 @@
+"""Reading values strictly: a fault becomes one sentence that names the key, what was found and what is needed."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from persyn_hf.errors import RecipeError
+
+
+MANY = 25  # names in one sentence
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+OUT_OF_BOUNDS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
+LISTS = {"tuple_type": "must be a list", "too_short": "must name at least one"}
+
+
+class Strict(BaseModel):
+    """Base of everything that is read from a recipe: frozen, unknown keys and silent conversions refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """Say which known key was probably meant: ", did you mean `alpha`? (known: alpha, beta)"."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f", did you mean `{close[0]}`?" if close else ""
+    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+    return f"{hint} (known: {', '.join(known[:MANY])}{more})"
+
+
+def read_section(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
+    """Validate `values` as `model`; a fault becomes one `RecipeError` that names the key, the value and the need."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        # A list whose items have faults is reported as too short besides.
+        faults = [fault for fault in error.errors() if fault["type"] != "too_short" or not fault["input"]]
+        raise RecipeError("; ".join(_sentence(model, fault, where) for fault in faults[:5])) from None
+
+
+def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
+    path = [str(part) for part in fault["loc"]]
+    dotted = ".".join([where, *path])
+    if fault["type"] == "extra_forbidden":
+        owner = _owner(model, fault["loc"][:-1])
+        keys = [info.alias or key for key, info in owner.model_fields.items()] if owner else []
+        return f"{'.'.join([where, *path[:-1]])}: unknown key `{path[-1]}`{nearest(path[-1], keys)}"
+    if fault["type"] == "missing":
+        return f"{'.'.join([where, *path[:-1]])}: the key `{path[-1]}` is missing"
+    if fault["type"] in OUT_OF_BOUNDS:
+        return f"{dotted}: must be {_bounds(model, fault)}, got {fault['input']!r}"
+    if fault["type"] in LISTS:
+        return f"{dotted}: {LISTS[fault['type']]}, got {fault['input']!r}"
+    message = re.sub(r" or instance of \w+", "", fault["msg"].removeprefix("Value error, "))
+    if fault["type"] == "value_error":
+        return f"{dotted}: {message}"
+    return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
+
+
+def _bounds(model: type[BaseModel], fault: Any) -> str:
+    """Both bounds where there are two, the fault itself knows but the one it met: "at least 0 and at most 1"."""
+    info = _field(model, fault["loc"])
+    limits = dict(fault["ctx"])
+    for one in info.metadata if info else ():
+        limits |= {key: getattr(one, key) for key in BOUNDS if hasattr(one, key)}
+    return " and ".join(f"{word} {limits[key]:g}" for key, word in BOUNDS.items() if key in limits)
+
+
+def _owner(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model class that the path leads to: recipe -> teachers -> 0 -> Teacher."""
+    info = _field(model, path)
+    return model if not path else _model_of(info) if info else None
+
+
+def _field(model: type[BaseModel], path: tuple[Any, ...]) -> FieldInfo | None:
+    """The last field on the path: recipe -> teachers -> 0 -> samples."""
+    info = None
+    inside: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        found = {of.alias or key: of for key, of in inside.model_fields.items()}.get(part) if inside else None
+        if found is None:
+            break
+        info, inside = found, _model_of(found)
+    return info
+
+
+def _model_of(info: FieldInfo) -> type[BaseModel] | None:
+    return next((of for of in _classes(info.annotation) if issubclass(of, BaseModel)), None)
+
+
+def _classes(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [of for argument in getattr(annotation, "__args__", ()) for of in _classes(argument)]
