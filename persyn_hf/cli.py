@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf import __version__
+from persyn_hf.cli_artifacts import add_artifact_commands
+from persyn_hf.console import new_console
 from persyn_hf.errors import BudgetReached, PersynError
 
 
@@ -26,7 +28,8 @@ QUIET = {
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `persyn`.
 
-    Returns the exit code: 0 done, 1 nothing is running (status), 2 to be mended, 3 a limit is reached.
+    Returns the exit code: 0 done, 1 nothing is running (status) or artifacts differ (diff), 2 to be mended, 3 a limit
+    is reached.
     """
     arguments = _parser().parse_args(argv)
     for switch, value in QUIET.items():
@@ -86,20 +89,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--max-cost", type=_positive(float), metavar="X", help="money that the recipe spends in all its runs"
     )
+    run.add_argument(
+        "--push", action="store_true", help="publish every artifact on the Hugging Face Hub when it is made"
+    )
+    run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
     with_recipe(add("plan", _plan, "show steps, generations and cost of a recipe; loads no model"))
     report = with_recipe(add("report", _report, "write tables and figures of what is stored of a recipe"))
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
     add("status", _status, "show what a running, finished or killed `persyn run` has done")
     validate = add("validate", _validate, "check recipes without running them")
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
-    artifacts = commands.add_parser("artifacts", help="list, show and verify stored artifacts")
-    kinds = artifacts.add_subparsers(required=True, metavar="COMMAND")
-    add("ls", _artifacts_ls, "list the artifacts of the store", kinds)
-    for name, command, text in (
-        ("show", _artifacts_show, "show an artifact and what it was made from"),
-        ("verify", _artifacts_verify, "check every digest from an artifact back to its prompts"),
-    ):
-        add(name, command, text, kinds).add_argument("ref", help="NAMESPACE/NAME@TAG")
+    artifacts = commands.add_parser("artifacts", help="list, show, verify, compare, push and pull artifacts")
+    add_artifact_commands(add, artifacts.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -112,13 +113,6 @@ def _positive(kind: type) -> Callable[[str], Any]:
 
     number.__name__ = f"number above 0 ({kind.__name__})"  # argparse's sentence names it
     return number
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=120)  # a file or a pipe has no width
 
 
 def _store(arguments: argparse.Namespace) -> Any:
@@ -135,14 +129,20 @@ def _recipe(arguments: argparse.Namespace) -> Any:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from persyn_hf.runner.publishing import Publisher
     from persyn_hf.runner.run import run_recipe, stored_of
     from persyn_hf.stage import Limits
 
     _check_alone()
-    console, begun = _console(), time.monotonic()
+    if arguments.private and not arguments.push:
+        raise PersynError(
+            "--private is about what --push makes, and there is no --push; add it, or leave --private out"
+        )
+    console, begun = new_console(), time.monotonic()
     recipe, store = _recipe(arguments), _store(arguments)
     limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
-    done = run_recipe(recipe, store, console, limits)
+    publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
+    done = run_recipe(recipe, store, console, limits, publisher)
     for table in _tables(recipe, store, stored_of(recipe, store, done)):
         console.print(table.rich())
     last = done[-1].stored
@@ -152,6 +152,8 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(f"artifacts: {store.root} (persyn artifacts ls)", soft_wrap=True)
         console.print(f'load one: persyn_hf.load_artifact("{last.repo}@{last.tag}")', soft_wrap=True)
         console.print(f"check one: persyn artifacts verify {last.repo}@{last.tag}", soft_wrap=True)
+    if publisher is not None:
+        publisher.check()
     return 0
 
 
@@ -181,10 +183,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from persyn_hf.runner.outlook import look_ahead
     from persyn_hf.runner.run import look_up
 
-    console = _console()
+    console = new_console()
     recipe, store = _recipe(arguments), _store(arguments)
     for table in forecast(look_ahead(recipe, look_up(recipe, store), store)):
         console.print(table.rich())
+    for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
+        print(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
     return 0
 
 
@@ -216,7 +220,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if found is None:
         print(f"no run was started on the store {store.root}")
         return 1
-    console = _console()
+    console = new_console()
     for line in found.lines:
         console.print(line, markup=False, soft_wrap=True)
     for table in found.tables:
@@ -236,44 +240,6 @@ def _validate(arguments: argparse.Namespace) -> int:
             faults.append(str(error))
     if faults:
         raise PersynError("; ".join(faults))
-    return 0
-
-
-def _artifacts_ls(arguments: argparse.Namespace) -> int:
-    from rich.table import Table
-
-    store = _store(arguments)
-    table = Table("artifact", "kind", "rows", "digest", "made")
-    for item in store.list():
-        rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
-        table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
-    _console().print(table)
-    return 0
-
-
-def _artifacts_show(arguments: argparse.Namespace) -> int:
-    from rich.tree import Tree
-
-    from persyn_hf.store.lineage import tree
-
-    def grow(node: Any, branch: Any) -> Any:
-        for child in node.inputs:
-            counts = ", ".join(f"{key} {value:,}" for key, value in child.counts.items() if value)
-            grow(child, branch.add(f"{child.ref} [dim]{child.kind} {child.digest[:12]}[/dim] {counts}"))
-        return branch
-
-    root = tree(_store(arguments), arguments.ref)
-    _console().print(grow(root, Tree(f"[bold]{root.ref}[/bold] [dim]{root.kind} {root.digest}[/dim]")))
-    return 0
-
-
-def _artifacts_verify(arguments: argparse.Namespace) -> int:
-    from persyn_hf.store.lineage import verify
-
-    checked = verify(_store(arguments), arguments.ref)
-    for item in checked:
-        print(f"ok {item.ref} {item.kind} {item.digest[:12]}")
-    print(f"verified {len(checked)} artifacts, every file of each")
     return 0
 
 

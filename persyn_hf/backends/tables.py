@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,50 @@ def rows_of_dataset(
     """Likewise, downloaded as it is read."""
     from datasets import load_dataset
 
-    try:
+    keys = "`config`, `revision` and `source_split`"
+    with _telling(dataset, f"check `{section}.dataset`, {keys}"):
         rows = load_dataset(dataset, config, revision=revision, split=split, streaming=True)
         if rows.column_names is None:
             yield from _rows_as_found(iter(rows), choose)
         else:
             yield from rows.select_columns(list(choose(rows.column_names)))
-    except (ValueError, OSError) as error:  # not found, no such config or split, no network: all are one of these
-        raise InputError(
-            f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; "
-            f"check `{section}.dataset`, `config`, `revision` and `source_split`"
-        ) from None
+
+
+def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list[str]:
+    """The names of its configs."""
+    from datasets import get_dataset_config_names
+
+    with _telling(dataset, f"check `{section}.dataset` and `revision`"):
+        names: list[str] = get_dataset_config_names(dataset, revision=revision)
+    return names
+
+
+def as_turns(cell: Any) -> list[dict[str, str]] | None:
+    """A conversation as {role, content}, also from the words of ShareGPT, which Magpie uses; None: it is none."""
+    if not isinstance(cell, list) or not all(isinstance(turn, dict) for turn in cell):
+        return None
+    roles = {"human": "user", "gpt": "assistant"}
+    turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in cell]
+    if not all(isinstance(role, str) and isinstance(content, str) for role, content in turns):
+        return None
+    return [{"role": roles.get(role, role), "content": content} for role, content in turns]
+
+
+def as_prompt(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The conversation without the assistant's turns at its end; the last turn that is left is stripped."""
+    end = len(turns)
+    while end and turns[end - 1]["role"] == "assistant":
+        end -= 1
+    return [*turns[: end - 1], {**turns[end - 1], "content": turns[end - 1]["content"].strip()}] if end else []
+
+
+@contextmanager
+def _telling(dataset: str, remedy: str) -> Iterator[None]:
+    """A dataset that is not found, has no such config or split, or cannot be reached: all raise one of these."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise InputError(f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; {remedy}") from None
 
 
 def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from persyn_hf.core.cost import Cost, generate_then_select, one_teacher_each
+from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, generation_flops, one_teacher_each
 from persyn_hf.recipe import Recipe, Strategy, Student
 from persyn_hf.report.results import CHOOSE_BLINDLY
 from persyn_hf.report.tables import Table
@@ -12,6 +12,12 @@ from persyn_hf.store.manifest import Manifest
 
 
 TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured
+
+# GPU time of answers that nothing is known of: so many tokens, by an A100 at a tenth of its peak, which is less than
+# vLLM makes of one at best. docs/paper.md has the grounds.
+A100_FLOPS = 312e12  # a second, dense bfloat16
+GENERATING = 0.1  # share of them
+ANSWER_TOKENS = {False: 600, True: 6000}  # by `long_cot`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +30,15 @@ class Outlook:
     sizes: Mapping[str, int] | None  # prompts per split; None: not known yet
     cells: Mapping[str, Cost]  # per teacher, one (prompt, teacher) cell with all its samples; empty: none is asked
     bounded: Set[str] = frozenset()  # teachers whose cells are bounds, for want of stored answers
+    assumed: Set[str] = frozenset()  # those of them whose GPU time is the one above
     measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> its answers that the others are means over
     at_most: bool = False  # fewer samples may do
+
+
+def assumed_gpu_seconds(params_b: float, long_cot: bool, samples: int, max_tokens: int) -> float:
+    """Of one cell, on an A100."""
+    tokens = samples * min(max_tokens, ANSWER_TOKENS[long_cot])
+    return generation_flops(params_b, tokens) / (A100_FLOPS * GENERATING)
 
 
 def forecast(outlook: Outlook) -> list[Table]:
@@ -172,9 +185,11 @@ def _cells(
     outlook: Outlook, columns: Sequence[Column], cost: Cost, teachers: Iterable[str], at_most: bool = False
 ) -> list[str]:
     bounds = TOKEN_BOUND if outlook.bounded & set(teachers) else frozenset()
-    at_most = at_most or outlook.at_most
-    texts = [(column.cell(cost), at_most or column.field in bounds) for column in columns]
-    return [f"≤ {text}" if bounded and text != UNKNOWN else text for text, bounded in texts]
+    signs = dict.fromkeys(bounds if not (at_most or outlook.at_most) else FIELDS, "≤ ")
+    if outlook.assumed & set(teachers):
+        signs["gpu_seconds"] = "~ "
+    texts = [(signs.get(column.field, ""), column.cell(cost)) for column in columns]
+    return [text if text == UNKNOWN else sign + text for sign, text in texts]
 
 
 def _basis(outlook: Outlook) -> str:
@@ -186,6 +201,11 @@ def _basis(outlook: Outlook) -> str:
     if outlook.bounded:
         whom = "" if outlook.bounded == set(outlook.cells) else f" of {', '.join(sorted(outlook.bounded))}"
         parts.append(f"≤: no answer{whom} is stored, so `generate.max_tokens` bounds it, prompt tokens not counted")
+    if outlook.assumed:
+        short, long = ANSWER_TOKENS.values()
+        parts.append(
+            f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT"
+        )
     if any(stage == "generate" and state == "partly done" for _, stage, state in outlook.steps):
         parts.append("steps that are partly done count whole")
     return "; ".join(parts)

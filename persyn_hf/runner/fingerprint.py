@@ -21,9 +21,8 @@ from persyn_hf.runner.plan import Step
 
 
 # Where and how fast an engine runs; what may change its answers (`server.extra`, `vllm.args`) is covered.
-ENGINE_NOT_COVERED = {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"} | {
-    f"vllm.{key}" for key in VllmSettings.model_fields if key != "args"
-}
+VLLM_NOT_COVERED = {f"vllm.{key}" for key in VllmSettings.model_fields if key != "args"}
+ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"}
 
 # Settings that change how long a stage takes, not what it emits.
 NOT_COVERED: dict[str, frozenset[str]] = {
@@ -36,8 +35,8 @@ NOT_COVERED: dict[str, frozenset[str]] = {
     "pair": frozenset(),
     "train_router": frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"}),
     "mix": frozenset(),
-    "train_student": frozenset(),  # per_device_batch_size decides the rounding of every step
-    "evaluate": frozenset({"batch_size", "timeout_s"}),
+    "train_student": frozenset({"accelerate", "save_steps"}),  # per_device_batch_size decides the rounding of steps
+    "evaluate": frozenset({"batch_size", "timeout_s", *VLLM_NOT_COVERED}),
 }
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes

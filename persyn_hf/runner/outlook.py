@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
 from persyn_hf.recipe import Recipe, Teacher
-from persyn_hf.report.forecast import Outlook
+from persyn_hf.report.forecast import Outlook, assumed_gpu_seconds
 from persyn_hf.report.results import teacher_costs
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done, manifests_of
@@ -34,12 +34,16 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
     measured: Counter[str] = Counter()
     for repo, answers in means.values():
         measured[repo] += round(answers.requests)
-    cells = {
-        teacher.name: _cell(teacher, num_samples(settings, teacher), settings.max_tokens, means.get(teacher.name))
-        for teacher in recipe.teachers
-    }
+    cells = {teacher.name: _cell(teacher, settings, means.get(teacher.name)) for teacher in recipe.teachers}
     bounded = frozenset(cells) - frozenset(means)
-    return Outlook(**known, cells=cells, bounded=bounded, measured=measured, at_most=settings.stop_when_correct)
+    return Outlook(
+        **known,
+        cells=cells,
+        bounded=bounded,
+        assumed=frozenset(name for name in bounded if cells[name].gpu_seconds is not None),
+        measured=measured,
+        at_most=settings.stop_when_correct,
+    )
 
 
 def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done]) -> dict[str, int] | None:
@@ -86,17 +90,21 @@ def _answers_of(teacher: Teacher, manifest: Manifest, max_tokens: int) -> Cost |
     return None
 
 
-def _cell(teacher: Teacher, samples: int, max_tokens: int, answers: tuple[str, Cost] | None) -> Cost:
-    """One cell at the teacher's mean cost of an answer, else the most that its generated tokens can cost."""
+def _cell(teacher: Teacher, settings: generate.Settings, answers: tuple[str, Cost] | None) -> Cost:
+    """One cell at the teacher's mean cost of an answer, else the most that its generated tokens can cost.
+
+    The GPU time of the latter is no bound but assumed, and only where vLLM runs here: of a server nobody knows.
+    """
+    samples, limit, size = num_samples(settings, teacher), settings.max_tokens, teacher.params_b
     if answers is not None:
         return answers[1] * (samples / answers[1].requests)
-    tokens = samples * max_tokens
+    tokens, here = samples * limit, (teacher.engine or settings.engine) == "vllm"
     return Cost(
         requests=samples,
         prompt_tokens=None,
         completion_tokens=tokens,
         seconds=None,
-        gpu_seconds=None,
-        flops=None if teacher.params_b is None else generation_flops(teacher.params_b, tokens),
+        gpu_seconds=assumed_gpu_seconds(size, teacher.long_cot, samples, limit) if size and here else None,
+        flops=None if size is None else generation_flops(size, tokens),
         money=money(teacher.price, 0, tokens, None),
     )

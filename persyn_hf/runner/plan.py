@@ -11,8 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import ROUTED_KINDS, Recipe, Strategy, Strict, Student, Teacher, nearest, read_section
+from persyn_hf.recipe import ROUTED_KINDS, Recipe, Strategy, Student, Teacher
 from persyn_hf.schemas import ModelSchema, Schema
+from persyn_hf.strict import Strict, nearest, read_section
 
 
 # The order in which steps run, those of one phase as planned. `assign`, `generate` and, where several teachers
@@ -227,9 +228,8 @@ class _Planner:
             self._add(f"rewards-{name}", "score", inputs=prompts | answered, **kept)
             rewards |= {"pool_rewards": f"rewards-{name}"}
         self._add(f"sft-{name}", "mix", inputs=prompts | assignments | answered | rewards, **both)
-        self._add(
-            f"student-{name}", "train_student", inputs={"sft": f"sft-{name}"}, student=student, strategy=strategy
-        )
+        rows = assignments | {"sft": f"sft-{name}"}
+        self._add(f"student-{name}", "train_student", inputs=rows, student=student, strategy=strategy)
         trained = {"student": f"student-{name}"}
         self._add(f"evaluation-{name}", "evaluate", inputs=trained, student=student, strategy=strategy)
 

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,18 @@ from rich.console import Console
 from persyn_hf import __version__
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe import Recipe, Student, Teacher
+from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.fingerprint import check_paths, code_version, covered_settings, described, fingerprint
+from persyn_hf.runner.notes import hints, one_line
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
+from persyn_hf.runner.publishing import Publisher
+from persyn_hf.runner.sources import languages, licences
 from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
+from persyn_hf.store.hub.access import hub_api
+from persyn_hf.store.hub.pull import pull
+from persyn_hf.store.hub.read import download_manifest, not_here
 from persyn_hf.store.local import Store, Stored
 from persyn_hf.store.manifest import Manifest
 
@@ -37,9 +44,6 @@ PACKAGES = (
 )
 
 
-MANY_TRUNCATED = 0.05  # share of a teacher's answers that is worth a warning
-
-
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """A step and what is stored of it; `stored` is None where it has yet to run."""
@@ -50,8 +54,16 @@ class Done:
     started: bool = False  # a killed run left work behind
 
 
-def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = NO_LIMITS) -> list[Done]:
+def run_recipe(
+    recipe: Recipe,
+    store: Store,
+    console: Console,
+    limits: Limits = NO_LIMITS,
+    publisher: Publisher | None = None,
+) -> list[Done]:
     """Run all steps in order under the store's lock; steps whose fingerprint is stored are reused.
+
+    Pinned inputs that are not in the store are pulled from the Hub first.
 
     Raises:
         BudgetReached: `limits` allow no more; run again with higher ones to go on.
@@ -61,8 +73,8 @@ def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = 
     check_recipe_paths(recipe, steps)
     _check_prices(recipe, limits)
     done: list[Done] = []
-    stored = _pinned(steps, store)
     with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), recipe.full_name) as progress:
+        stored = _pinned(steps, store, lambda ref: _bring(store, ref, console))
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
@@ -71,18 +83,22 @@ def run_recipe(recipe: Recipe, store: Store, console: Console, limits: Limits = 
             artifact = found or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=found is not None))
-            progress.note(_one_line(artifact, reused=found is not None))
-            for hint in _hints(artifact):
+            progress.note(one_line(artifact, reused=found is not None))
+            for hint in hints(artifact):
                 progress.note(hint)
+            if publisher is not None:
+                publisher.offer(artifact, progress)
+        if publisher is not None:
+            publisher.finish(progress)
     return done
 
 
 def look_up(recipe: Recipe, store: Store) -> list[Done]:
-    """What of the recipe is stored already, without running anything."""
+    """What of the recipe is stored already, without running anything. Of inputs on the Hub the manifest is read."""
     done: list[Done] = []
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    stored = _pinned(steps, store)
+    stored = _pinned(steps, store, lambda ref: download_manifest(ref, store.root))
     for step in steps:
         known = {word: stored.get(key) for word, key in step.inputs.items()}
         digests = {word: item.digest for word, item in known.items() if item is not None}
@@ -104,7 +120,9 @@ def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Ma
 
 def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
     """What is stored of a recipe, by the key of its step, its pinned inputs included."""
-    pinned = {name: store.get(ref) for name, ref in recipe.inputs.items()}
+    pinned = {
+        name: _open(store, ref, lambda r: download_manifest(r, store.root)) for name, ref in recipe.inputs.items()
+    }
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
 
 
@@ -127,10 +145,24 @@ def _check_prices(recipe: Recipe, limits: Limits) -> None:
         )
 
 
-def _pinned(steps: list[Step], store: Store) -> dict[str, Stored]:
-    """The artifacts that the recipe's `inputs` name, by ref; one that is missing is named before anything runs."""
+def _pinned(steps: list[Step], store: Store, fetch: Callable[[str], Stored]) -> dict[str, Stored]:
+    """The artifacts that the recipe's `inputs` name, by ref; one that is nowhere is named before anything runs."""
     keys = {step.key for step in steps}
-    return {ref: store.get(ref) for step in steps for ref in step.inputs.values() if ref not in keys}
+    refs = dict.fromkeys(ref for step in steps for ref in step.inputs.values() if ref not in keys)
+    return {ref: _open(store, ref, fetch) for ref in refs}
+
+
+def _open(store: Store, ref: str, fetch: Callable[[str], Stored]) -> Stored:
+    """An artifact of the store, else of the Hub."""
+    return store.get(ref) if store.has(ref) else fetch(ref)
+
+
+def _bring(store: Store, ref: str, console: Console) -> Stored:
+    def note(text: str) -> None:
+        console.print(f"inputs: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    with not_here(ref, store.root, [item.ref for item in store.list()]):
+        return pull(store, ref, api=hub_api(), note=note)[0]
 
 
 def _repo(recipe: Recipe, step: Step) -> str:
@@ -187,6 +219,7 @@ def _run_step(
         schema=step.output,
         data=result.data,
         fields=_manifest_fields(step, recipe, inputs, print_of, result),
+        figures=card_figures(step.output.kind, result.metrics, step.teachers),
         tag=recipe.version,
     )
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -227,22 +260,9 @@ def _manifest_fields(
         "packages": {"persyn-hf": __version__, **dict(_versions())},
         "code_version": code_version(step),
         "recipe": recipe.name,
-        "licences": _licences(step, recipe, inputs),
-        "languages": tuple(sorted({recipe.language or "", *_languages(inputs)} - {""})),
+        "licences": licences(step, recipe, inputs),
+        "languages": languages(step, recipe, inputs),
     }
-
-
-def _licences(step: Step, recipe: Recipe, inputs: dict[str, Stored]) -> dict[str, str | None]:
-    """The licence of every source of the artifact's content: prompts, teachers whose text it holds, base student."""
-    own = {"prompts": recipe.license} if step.stage == "prompts" else {}
-    own |= {teacher.name: teacher.license for teacher in step.teachers} if step.stage == "generate" else {}
-    own |= {step.student.name: step.student.license} if step.stage == "train_student" and step.student else {}
-    return {source: licence for item in inputs.values() for source, licence in item.manifest.licences.items()} | own
-
-
-def _languages(inputs: dict[str, Stored]) -> Iterator[str]:
-    for item in inputs.values():
-        yield from item.manifest.languages
 
 
 def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
@@ -264,25 +284,3 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-
-
-def _hints(artifact: Stored) -> Iterator[str]:
-    """What of a teacher's answers is of no use for training, and the command that mends it."""
-    if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
-        return
-    limit = artifact.manifest.settings["max_tokens"]
-    for name, line in artifact.manifest.metrics["teachers"].items():
-        if line["errors"]:
-            yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"
-        if line["truncated"] >= MANY_TRUNCATED:
-            yield (
-                f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "
-                f"not be trained on; ask them again: --rerun truncated --set generate.max_tokens={4 * limit}"
-            )
-
-
-def _one_line(artifact: Stored, reused: bool) -> str:
-    counted = artifact.manifest.counts.items()
-    counts = ", ".join(f"{key} {value:,}" for key, value in counted if value and not key.startswith("rows_"))
-    what = "reused" if reused else "stored"
-    return f"{what} {artifact.repo}@{artifact.tag}" + (f" ({counts})" if counts else "")

@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.backends.harness import final_answer
-from persyn_hf.backends.tables import rows_of_dataset, rows_of_file
+from persyn_hf.backends.harness.questions import final_answer
+from persyn_hf.backends.tables import as_prompt, as_turns, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
+from persyn_hf.strict import Strict, nearest
 
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
-VERSION = 3  # references are read as a whole, and as numbers where they are written as such
+VERSION = 4  # a conversation may end with the assistant's answer, and be in the words of ShareGPT
 
 DROPPED = (
     "duplicates",
@@ -42,7 +42,7 @@ PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appen
 class Columns(Strict):
     """Which column of the source holds what."""
 
-    prompt: str = "prompt"  # text, or a list of {role, content} that ends with the user's turn
+    prompt: str = "prompt"  # text, or a conversation, of which the assistant's last answer is left out
     reference: str | None = None
     topic: str | None = None
     split: str | None = None  # calibration, dev or pool, already drawn
@@ -52,7 +52,7 @@ class Settings(Strict):
     """Where the prompts come from and how they are split."""
 
     path: str | None = None  # .jsonl, .json, .csv or .parquet
-    dataset: str | None = None  # Hub id
+    dataset: str | None = None  # Hub id, or a local folder
     config: str | None = None
     revision: str | None = None
     source_split: str = "train"
@@ -154,17 +154,15 @@ def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]
     if value is None or isinstance(value, str):
         text = (value or "").strip()
         return [{"role": "user", "content": text}] if text else "empty"
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+    turns = as_turns(value)
+    if turns is None:
         return "not_text"
-    if not value:
+    if not turns:
         return "empty"
-    turns = [{"role": turn.get("role"), "content": turn.get("content")} for turn in value]
-    if not all(isinstance(turn["role"], str) and isinstance(turn["content"], str) for turn in turns):
+    messages = as_prompt(turns)
+    if not messages or messages[-1]["role"] != "user":
         return "not_text"
-    if turns[-1]["role"] != "user":
-        return "not_text"
-    turns[-1]["content"] = turns[-1]["content"].strip()
-    return turns if turns[-1]["content"] else "empty"
+    return messages if messages[-1]["content"] else "empty"
 
 
 def _text(value: Any) -> str | None:

@@ -4,30 +4,43 @@ The templates are `dataset_cards/<kind>.md`; each extends `_base.md` and adds th
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from urllib.parse import quote
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
-from persyn_hf.store import cost_tables, tables
+from persyn_hf.store import cost_tables, headlines, licences, tables
+from persyn_hf.store.front_matter import front_matter
 from persyn_hf.store.manifest import Manifest
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# What a picture shows, for those who do not see it.
+ALT = {
+    "allocation": "One bar per teacher: the share of the prompts that it gets",
+    "responses": "Bars per teacher: the share of its answers that are right, and that were cut off",
+    "rewards": "Bars per teacher: mean quality, learnability and reward of its answers",
+    "hits": "Hit@1, Hit@3 and Hit@5 of the router beside random choice and the best single teacher",
+    "accuracy": "One bar per task: the accuracy with its 95 % interval",
+    "loss": "The training loss over the optimiser steps",
+    "reliability": "Predicted preference of one teacher over another, against the share that was preferred",
+    "learning-curve": "Share of the gap to the oracle closed, against the number of calibration prompts",
+}
 
 
-def render_card(manifest: Manifest, tag: str) -> str:
+def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = ()) -> str:
     """The card of an artifact: YAML front matter for the Hub, then what it is and how it was made.
 
     Args:
         manifest: as it will be stored; nothing else is known of the artifact, so any store can write its card anew.
         tag: shown where the card says how to load.
+        evaluations: of a student, to be shown on its card.
 
     Raises:
         jinja2.UndefinedError: a template names a field that is not given.
     """
     import jinja2
 
+    manifest, *evaluations = (Manifest.model_validate_json(one.to_json()) for one in (manifest, *evaluations))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         undefined=jinja2.StrictUndefined,
@@ -36,26 +49,35 @@ def render_card(manifest: Manifest, tag: str) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: the filters below escape for it
     )
-    environment.filters |= {"cell": tables.cell, "code": tables.code, "text": tables.text}
+    environment.filters |= {name: getattr(tables, name) for name in ("cell", "code", "text", "literal")}
+    environment.filters["python"] = repr  # on one line whatever it holds, so it ends no code block
     schema = SCHEMAS[manifest.kind]
     card = environment.get_template(f"{schema.kind}.md").render(
-        front_matter=_front_matter(schema, manifest),
+        front_matter=front_matter(manifest, evaluations),
         manifest=manifest,
         schema=schema,
         is_model=isinstance(schema, ModelSchema),
         ref=f"{manifest.repo}@{tag}",
         tag=tag,
+        headline=headlines.headline(manifest),
+        pictures=_pictures(manifest),
         configs=list(manifest.rows),
+        split=next((split for splits in manifest.rows.values() for split in splits), "train"),
         columns=_columns(schema),
         rows=tables.grid(manifest.rows),
         settings=tables.flat(manifest.settings, "setting"),
-        models=_models(manifest),
+        models=headlines.models(manifest),
         counts=tables.flat(manifest.counts, "count", "number"),
         metrics=tables.sections(manifest.metrics),
+        evaluated=headlines.evaluations(evaluations),
+        evaluations=evaluations,
         ledger=cost_tables.ledger(manifest.cost),
         counterfactual=cost_tables.counterfactual(manifest.cost),
         cost=tables.sections({key: item for key, item in manifest.cost.items() if key not in cost_tables.SHOWN}),
-        packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())) or "not known",
+        packages=tables.text(", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items()))),
+        inputs=_inputs(manifest),
+        licences=licences.section(manifest.licences),
+        languages=", ".join(map(tables.code, manifest.languages)) or "not known",
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
 
@@ -65,56 +87,10 @@ def _template(name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _front_matter(schema: Schema | ModelSchema, manifest: Manifest) -> str:
-    from huggingface_hub import DatasetCardData, ModelCardData
-
-    licences = set(manifest.licences.values())
-    license = licences.pop() if len(licences) == 1 else None
-    language = list(manifest.languages) or None
-    tags = ["persyn", f"persyn-{schema.kind}", "arxiv:2510.10925"]
-    name = manifest.repo.partition("/")[2]
-    if isinstance(schema, Schema):
-        tags.append("synthetic")
-        data: Any = DatasetCardData(
-            language=language, license=license, pretty_name=name, tags=tags, configs=configs(manifest)
-        )
-        return str(data.to_yaml())
-    base = (manifest.student or {}).get("model")
-    data = ModelCardData(
-        base_model=base if base and _HUB_ID.fullmatch(base) else None,
-        datasets=[
-            item.ref.partition("@")[0]
-            for keyword, item in manifest.inputs.items()
-            if not isinstance(SCHEMAS.get(keyword), ModelSchema)
-        ]
-        or None,
-        language=language,
-        library_name="transformers",
-        license=license,
-        model_name=name,
-        tags=tags,
-    )
-    return str(data.to_yaml())
-
-
-def configs(manifest: Manifest) -> list[dict[str, Any]]:
-    """The `configs:` of the front matter, by which `load_dataset` and the Hub's viewer find the files.
-
-    With several configs one more, the default, takes them all, so that plain `load_dataset` leaves nothing out.
-    """
-    listed = [_config(name, name, splits) for name, splits in sorted(manifest.rows.items())]
-    if len(listed) < 2:
-        return listed
-    name = "all"
-    while name in manifest.rows:
-        name = f"_{name}"
-    together = _config(name, "*", {split: 0 for splits in manifest.rows.values() for split in splits})
-    return [{**together, "default": True}, *listed]
-
-
-def _config(name: str, folder: str, splits: Mapping[str, int]) -> dict[str, Any]:
-    files = [{"split": split, "path": f"data/{folder}/{split}-*.parquet"} for split in sorted(splits)]
-    return {"config_name": name, "data_files": files}
+def _pictures(manifest: Manifest) -> list[str]:
+    """Every picture that the artifact holds, as Markdown."""
+    stems = {name: name.rpartition("/")[2].removesuffix(".png") for name in manifest.files if name.endswith(".png")}
+    return [f"![{ALT.get(stem, tables.text(stem))}]({quote(name)})" for name, stem in stems.items()]
 
 
 def _columns(schema: Schema | ModelSchema) -> str:
@@ -132,12 +108,12 @@ def _columns(schema: Schema | ModelSchema) -> str:
     return tables.table(("column", "dtype", "may be null", "meaning"), rows)
 
 
-def _models(manifest: Manifest) -> str:
-    """The teachers, in the order of every list of scores, and the student."""
-    models = [("teacher", teacher) for teacher in manifest.teachers]
-    models += [("student", manifest.student)] if manifest.student else []
+def _inputs(manifest: Manifest) -> str:
+    """What it was made from, with links to the Hub."""
     rows = []
-    for role, model in models:
-        source = tables.code(model["model"]) if model.get("model") else "none given"
-        rows.append((role, tables.text(model.get("name", "")), source, tables.cell(model.get("revision"))))
-    return tables.table(("role", "name", "model", "revision"), rows) if rows else ""
+    for keyword, item in manifest.inputs.items():
+        repo, _, tag = item.ref.partition("@")
+        is_model = isinstance(SCHEMAS.get(keyword), ModelSchema) or (manifest.kind, keyword) == ("router", "base")
+        link = tables.hub_link(repo, tag, dataset=not is_model)
+        rows.append((tables.code(keyword), link, tables.code(tag), tables.code(item.digest[:16])))
+    return tables.table(("input", "artifact", "tag", "content digest"), rows) if rows else ""

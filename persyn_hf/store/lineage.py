@@ -1,13 +1,22 @@
-"""Where an artifact comes from: the chain of its inputs back to the prompts, shown or checked file by file."""
+"""Where an artifact comes from: the chain of its inputs back to the prompts, shown or checked file by file.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Each artifact is looked for in the store first, then on the Hub. To show a chain only manifests are fetched; to check
+it every file is, and its digest is computed here: what a server says of its files is not asked.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.store.hub.read import download, download_manifest
 from persyn_hf.store.local import Store
-from persyn_hf.store.manifest import Input
+from persyn_hf.store.manifest import MANIFEST, Input, is_card
 from persyn_hf.store.stored import Stored
+
+
+HARMLESS = ("", ".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf")  # endings of files that nobody loads as data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +27,7 @@ class Checked:
     kind: str
     digest: str
     files: int
+    on_hub: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +39,8 @@ class Node:
     digest: str
     counts: Mapping[str, int]
     cost: Mapping[str, Any]
+    licences: Mapping[str, str | None]
+    on_hub: bool
     inputs: "tuple[Node, ...]" = ()
     keyword: str = ""  # what the stage that read it calls it; "" at the root
 
@@ -38,19 +50,33 @@ def verify(store: Store, ref: str) -> list[Checked]:
 
     Raises:
         DamagedArtifact: the first broken link: names the artifact, the file, the digest found and the one needed.
-        StoreError: `ref` itself is not in the store.
+        StoreError: `ref` itself is neither in the store nor on the Hub.
     """
-    waiting = [store.get(ref)]
+    waiting = [open_artifact(store, ref)]
     checked: dict[str, Checked] = {}
     while waiting:
         stored = waiting.pop(0)
         if stored.ref in checked:
             continue
-        stored.check()
-        _check_refs(store, stored)
-        waiting += [_input(store, stored, keyword, item) for keyword, item in stored.manifest.inputs.items()]
+        here = _is_here(store, stored)
+        stored.check(as_written=here)
+        if here:
+            _check_refs(store, stored)
+        else:
+            _check_strays(stored)
+        for keyword, item in stored.manifest.inputs.items():
+            with _telling_missing(stored.ref, keyword, item):
+                found = open_artifact(store, item.ref)
+            if found.digest != item.digest and _is_here(store, found):
+                found.check()  # a damaged manifest is named as such, not as another artifact
+            _check_link(stored.ref, keyword, item, found.digest, _is_here(store, found))
+            waiting.append(found)
         checked[stored.ref] = Checked(
-            ref=stored.ref, kind=stored.kind, digest=stored.digest, files=len(stored.manifest.files) + 1
+            ref=stored.ref,
+            kind=stored.kind,
+            digest=stored.digest,
+            files=len(stored.manifest.files) + 1,
+            on_hub=not here,
         )
     return list(checked.values())
 
@@ -60,43 +86,87 @@ def tree(store: Store, ref: str) -> Node:
 
     Raises:
         DamagedArtifact: an input is missing or holds other content than was read.
+        StoreError: `ref` itself is neither in the store nor on the Hub.
     """
-    made: dict[tuple[str, str], Node] = {}
+    made: dict[str, Node] = {}
 
-    def node(stored: Stored, keyword: str) -> Node:
-        if (stored.ref, keyword) not in made:
-            manifest = stored.manifest
-            made[stored.ref, keyword] = Node(
-                ref=stored.ref,
-                kind=stored.kind,
-                digest=stored.digest,
-                counts=manifest.counts,
-                cost=manifest.cost,
-                inputs=tuple(node(_input(store, stored, word, item), word) for word, item in manifest.inputs.items()),
-                keyword=keyword,
+    def node(ref: str) -> Node:
+        stored = open_artifact(store, ref, whole=False)
+        manifest, here = stored.manifest, _is_here(store, stored)
+        if not here and stored.digest != manifest.content_digest():
+            raise DamagedArtifact(
+                f"{stored.ref} on the Hub: its {MANIFEST} gives digest {stored.digest}, needed is "
+                f"{manifest.content_digest()} by what else it says; ask its publisher for one that was not edited"
             )
-        return made[stored.ref, keyword]
+        inputs = []
+        for keyword, item in manifest.inputs.items():
+            with _telling_missing(stored.ref, keyword, item):
+                found = made.get(item.ref) or node(item.ref)
+            _check_link(stored.ref, keyword, item, found.digest, not found.on_hub)
+            inputs.append(replace(found, keyword=keyword))
+        made[ref] = Node(
+            ref=stored.ref,
+            kind=stored.kind,
+            digest=stored.digest,
+            counts=manifest.counts,
+            cost=manifest.cost,
+            licences=manifest.licences,
+            on_hub=not here,
+            inputs=tuple(inputs),
+        )
+        return made[ref]
 
-    return node(store.get(ref), "")
+    return node(ref)
 
 
-def _input(store: Store, stored: Stored, keyword: str, item: Input) -> Stored:
+def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:
+    """An artifact of the store or, fetched into the Hugging Face cache and not checked, of the Hub.
+
+    Args:
+        whole: with all its files; else, from the Hub, its manifest only.
+    """
+    if store.has(ref):
+        return store.get(ref)
+    return download(ref, store.root) if whole else download_manifest(ref, store.root)
+
+
+@contextmanager
+def _telling_missing(ref: str, keyword: str, item: Input) -> Iterator[None]:
+    """An input that is nowhere breaks the chain."""
     try:
-        found = store.get(item.ref)
+        yield
     except DamagedArtifact:
         raise
-    except StoreError:
+    except StoreError as error:
         raise DamagedArtifact(
-            f"{stored.ref}: its input `{keyword}`, {item.ref} with digest {item.digest}, is not in the store "
-            f"{store.root}; copy its folder there from the store that made it, or run its recipe again"
+            f"{ref}: its input `{keyword}` with digest {item.digest} is missing; {error}; "
+            "ask for it where it was made, or run its recipe again"
         ) from None
-    if found.digest != item.digest:
-        found.check()  # a damaged manifest is named as such, not as another artifact
+
+
+def _check_link(ref: str, keyword: str, item: Input, found: str, here: bool) -> None:
+    if found != item.digest:
+        remedy = "restore it from a copy" if here else "ask its publisher for the one that was read"
         raise DamagedArtifact(
-            f"{stored.ref}: its input `{keyword}`, {item.ref}, has digest {found.digest}, needed {item.digest}; "
-            f"restore {found.ref_file} or make {stored.ref} anew"
+            f"{ref}: its input `{keyword}`, {item.ref}{'' if here else ' on the Hub'}, has digest {found}, needed "
+            f"{item.digest}; {remedy}, or make {ref} anew"
         )
-    return found
+
+
+def _is_here(store: Store, stored: Stored) -> bool:
+    return stored.path.is_relative_to(store.root)
+
+
+def _check_strays(stored: Stored) -> None:
+    """A file on the Hub that the manifest does not list, yet would be loaded with the others."""
+    for path in sorted(stored.path.rglob("*")):
+        name = path.relative_to(stored.path).as_posix()
+        known = path.is_dir() or name == MANIFEST or name in stored.manifest.files or is_card(name)
+        if not known and not name.startswith(".") and path.suffix not in HARMLESS:
+            raise DamagedArtifact(
+                f"{stored.ref} on the Hub: the file {name} is not in its {MANIFEST}, so nothing says where it comes "
+                "from; ask its publisher to remove it"
+            )
 
 
 def _check_refs(store: Store, stored: Stored) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.recipe import NAME, nearest
+from persyn_hf.recipe import NAME
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
 from persyn_hf.store import parquet, publish
 from persyn_hf.store.cards import render_card
 from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced
 from persyn_hf.store.lock import StoreLock
-from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, read_manifest
+from persyn_hf.store.manifest import CARD, Manifest, read_manifest
 from persyn_hf.store.parquet_read import read_dataset
 from persyn_hf.store.stored import (
     COMMIT,
@@ -32,6 +32,7 @@ from persyn_hf.store.stored import (
     split_ref,
     tag_order,
 )
+from persyn_hf.strict import nearest
 
 
 if TYPE_CHECKING:
@@ -94,28 +95,32 @@ class Store:
             StoreError: the tag holds other content, a file is no safetensors, or the disk refuses.
         """
         repo_dir = self._repo_dir(repo, schema.kind)
-        if tag is not None and (not NAME.match(tag) or tag == "main" or COMMIT.fullmatch(tag)):
-            raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")
+        _check_tag(tag)
         with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
-            rows, files = _stage_data(repo, schema, data, stage / "files", shard_rows)
+            rows, files = publish.stage_data(repo, schema, data, stage / "files", shard_rows)
             for name, picture in (figures or {}).items():
                 write_synced(stage / "files" / name, picture)
                 files[name] = file_digest(stage / "files" / name)
             known = {"repo": repo, "kind": schema.kind, "schema_version": schema.version, "rows": rows, "files": files}
             draft = Manifest(**{**fields, **known})
-            draft = draft.model_copy(update={"digest": draft.content_digest()})
-            tag, same = self._choose_tag(draft, tag)
-            if same is None or not self._is_whole(repo, schema.kind, same):
-                _install(stage, repo_dir, draft, render_card(draft, tag))
-                publish.write_ref(repo_dir, "main", draft.commit, stage)
-            elif self._open(repo, schema.kind, same).manifest.fingerprint != draft.fingerprint:
-                # other settings of no effect, or newer code, led to the same content: `find` must know it too
-                note = self._note(repo, schema.kind, draft.fingerprint)
-                note.parent.mkdir(exist_ok=True)
-                replace_atomically(note, draft.digest, stage)
-            if same != tag:
-                publish.write_ref(repo_dir, tag, draft.commit, stage)
-            return self._open(repo, schema.kind, tag)
+            return self._settle(stage, draft.model_copy(update={"digest": draft.content_digest()}), tag)
+
+    def adopt(self, manifest: Manifest, folder: Path, tag: str) -> Stored:
+        """Take over an artifact that another store wrote, under its tag and with its manifest.
+
+        Args:
+            folder: its files, on the disk of this store; they are moved.
+
+        Raises:
+            DamagedArtifact: a file is not what the manifest says; the others may be moved by then.
+            StoreError: the tag holds other content.
+        """
+        repo_dir = self._repo_dir(manifest.repo, manifest.kind)
+        _check_tag(tag)
+        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
+            publish.stage_files(f"{manifest.repo}@{tag}", folder, manifest, stage / "files")
+            files = {name: digest for name, digest in manifest.files.items() if name != CARD}
+            return self._settle(stage, manifest.model_copy(update={"files": files}), tag)
 
     def find(self, repo: str, kind: str, fingerprint: str) -> Stored | None:
         """The newest tag of the repository that a stage of this fingerprint made, every file of it checked.
@@ -149,6 +154,11 @@ class Store:
                 return stored
         raise StoreError(f"{ref} is not in the store {self.root}{nearest(ref, [item.ref for item in self.list()])}")
 
+    def has(self, ref: str) -> bool:
+        """Whether the tag is in this store; without a tag, whether the repository is."""
+        repo, tag = split_ref(ref)
+        return any(tag in self.refs(repo, kind) for kind in TYPE_KINDS.values())
+
     def list(self) -> builtins.list[Stored]:
         """Every tag of every repository, by name."""
         folders = sorted(folder.name for folder in self.root.iterdir()) if self.root.is_dir() else []
@@ -168,6 +178,24 @@ class Store:
         folder = self._repo_dir(repo, kind) / "refs"
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
+
+    def _settle(self, stage: Path, draft: Manifest, tag: str | None) -> Stored:
+        """Put staged files in place under a tag, with a card, unless their content is there already."""
+        draft = Manifest.model_validate_json(draft.to_json())  # its keys in the order in which every store reads them
+        repo, kind = draft.repo, draft.kind
+        repo_dir = self._repo_dir(repo, kind)
+        tag, same = self._choose_tag(draft, tag)
+        if same is None or not self._is_whole(repo, kind, same):
+            publish.install_artifact(stage, repo_dir, draft, render_card(draft, tag))
+            publish.write_ref(repo_dir, "main", draft.commit, stage)
+        elif self._open(repo, kind, same).manifest.fingerprint != draft.fingerprint:
+            # other settings of no effect, or newer code, led to the same content: `find` must know it too
+            note = self._note(repo, kind, draft.fingerprint)
+            note.parent.mkdir(exist_ok=True)
+            replace_atomically(note, draft.digest, stage)
+        if same != tag:
+            publish.write_ref(repo_dir, tag, draft.commit, stage)
+        return self._open(repo, kind, tag)
 
     def _tags(self, repo: str, kind: str) -> builtins.list[str]:
         return sorted(self.refs(repo, kind).keys() - {"main"}, key=tag_order)
@@ -215,30 +243,9 @@ class Store:
         return Stored(repo=repo, kind=manifest.kind, tag=tag, digest=manifest.digest, path=path, manifest=manifest)
 
 
-def _stage_data(
-    repo: str, schema: Schema | ModelSchema, data: "Dataset | Path", folder: Path, shard_rows: int
-) -> tuple[parquet.Rows, dict[str, str]]:
-    """Write the data files of an artifact; returns rows per config and split, and path -> sha256."""
-    if isinstance(schema, ModelSchema) is not isinstance(data, Path):
-        needed = "the folder of a model" if isinstance(schema, ModelSchema) else "a dataset"
-        raise StoreError(f"{repo} of kind `{schema.kind}` is made of {needed}, got {type(data).__name__}")
-    if isinstance(data, Path):
-        return {}, publish.stage_model(data, folder)
-    assert isinstance(schema, Schema)
-    schema.check(data, repo)
-    rows = parquet.write_dataset(data, schema, folder, shard_rows)
-    written = sorted(path for path in folder.rglob("*") if path.is_file())
-    return rows, {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
-
-
-def _install(stage: Path, repo_dir: Path, draft: Manifest, card: str) -> None:
-    """Add card and manifest to the staged data files and put the whole in place."""
-    files = stage / "files"
-    write_synced(files / CARD, card.encode("utf-8"))
-    manifest = draft.model_copy(update={"files": {**draft.files, CARD: file_digest(files / CARD)}})
-    write_synced(files / MANIFEST, manifest.to_json().encode("utf-8"))
-    digests = {**manifest.files, MANIFEST: file_digest(files / MANIFEST)}
-    publish.install(stage, repo_dir, manifest.commit, digests)
+def _check_tag(tag: str | None) -> None:
+    if tag is not None and (not NAME.match(tag) or tag == "main" or COMMIT.fullmatch(tag)):
+        raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")
 
 
 def load_artifact(
@@ -260,11 +267,10 @@ def load_artifact(
     """
     from datasets import DatasetDict
 
-    from persyn_hf.store.hub_read import download
+    from persyn_hf.store.hub.read import download
 
     store = store if isinstance(store, Store) else Store(store)
-    repo, tag = split_ref(ref)
-    here = any(tag in store.refs(repo, kind) for kind in TYPE_KINDS.values())
+    here = store.has(ref)
     stored = store.get(ref) if here else download(ref, store.root)
     stored.check(as_written=here)
     if isinstance(SCHEMAS[stored.kind], ModelSchema):

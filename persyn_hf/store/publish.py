@@ -10,11 +10,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from persyn_hf.errors import StoreError
-from persyn_hf.store.disk import copy_synced, replace_atomically, sync_folder
-from persyn_hf.store.manifest import CARD, MANIFEST
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.schemas import ModelSchema, Schema
+from persyn_hf.store import parquet
+from persyn_hf.store.disk import copy_synced, file_digest, replace_atomically, sync_folder, write_synced
+from persyn_hf.store.manifest import CARD, MANIFEST, Manifest
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
@@ -77,6 +83,51 @@ def stage_model(source: Path, target: Path) -> dict[str, str]:
     if not digests:
         raise StoreError(f"the folder {source} holds no model files; save the model there first")
     return digests
+
+
+def stage_data(
+    repo: str, schema: Schema | ModelSchema, data: "Dataset | Path", folder: Path, shard_rows: int
+) -> tuple[parquet.Rows, dict[str, str]]:
+    """Write the data files of an artifact; returns rows per config and split, and path -> sha256."""
+    if isinstance(schema, ModelSchema) is not isinstance(data, Path):
+        needed = "the folder of a model" if isinstance(schema, ModelSchema) else "a dataset"
+        raise StoreError(f"{repo} of kind `{schema.kind}` is made of {needed}, got {type(data).__name__}")
+    if isinstance(data, Path):
+        return {}, stage_model(data, folder)
+    assert isinstance(schema, Schema)
+    schema.check(data, repo)
+    rows = parquet.write_dataset(data, schema, folder, shard_rows)
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    return rows, {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
+
+
+def stage_files(ref: str, source: Path, manifest: Manifest, target: Path) -> None:
+    """Move the files that a manifest names, the card left out, from a folder on the same disk.
+
+    Raises:
+        DamagedArtifact: a file is missing, is not what the manifest says, or has a name that leads elsewhere.
+    """
+    for name, needed in manifest.files.items():
+        if name == CARD:
+            continue
+        parts = name.split("/")
+        if any(part.startswith(".") or not part for part in parts) or "\\" in name or name == MANIFEST:
+            raise DamagedArtifact(f"{ref}: its {MANIFEST} names the file {name!r}, which no artifact may hold")
+        found = file_digest(source / name) if (source / name).is_file() else "no file"
+        if found != needed:
+            raise DamagedArtifact(f"{ref}: {name} is damaged, found {found}, needed {needed}")
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source / name, target / name)
+
+
+def install_artifact(stage: Path, repo_dir: Path, draft: Manifest, card: str) -> None:
+    """Add card and manifest to the staged data files and put the whole in place."""
+    files = stage / "files"
+    write_synced(files / CARD, card.encode("utf-8"))
+    manifest = draft.model_copy(update={"files": {**draft.files, CARD: file_digest(files / CARD)}})
+    write_synced(files / MANIFEST, manifest.to_json().encode("utf-8"))
+    digests = {**manifest.files, MANIFEST: file_digest(files / MANIFEST)}
+    install(stage, repo_dir, manifest.commit, digests)
 
 
 def install(stage: Path, repo_dir: Path, commit: str, files: Mapping[str, str]) -> None:

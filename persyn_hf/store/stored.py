@@ -8,7 +8,7 @@ from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe import NAME
 from persyn_hf.schemas import SCHEMAS, ModelSchema
 from persyn_hf.store.disk import file_digest
-from persyn_hf.store.manifest import CARD, MANIFEST, Manifest
+from persyn_hf.store.manifest import MANIFEST, Manifest, is_card
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -54,7 +54,7 @@ class Stored:
                 f"{computed} by the content; {self._remedy}"
             )
         for name, needed in self.manifest.files.items():
-            if as_written or name != CARD:
+            if as_written or not is_card(name):
                 self._check_file(name, needed, linked=as_written)
         for path in sorted(self.path.rglob("*")) if as_written else ():
             name = path.relative_to(self.path).as_posix()
@@ -100,8 +100,12 @@ def repo_folder(repo: str, kind: str) -> str:
         )
     if kind not in SCHEMAS:
         raise StoreError(f"`{kind}` is no kind of artifact; known are {', '.join(SCHEMAS)}")
-    prefix = "models" if isinstance(SCHEMAS[kind], ModelSchema) else "datasets"
-    return f"{prefix}--{namespace}--{name}"
+    return f"{repo_type(kind)}s--{namespace}--{name}"
+
+
+def repo_type(kind: str) -> str:
+    """What the Hub calls the type of repository that holds artifacts of a kind."""
+    return "model" if isinstance(SCHEMAS[kind], ModelSchema) else "dataset"
 
 
 def repo_of(folder: str) -> tuple[str, str] | None:

@@ -1,8 +1,17 @@
 """Plain values as Markdown for the cards: any nested dict of numbers becomes headed tables."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
+
+
+LONGEST = 40  # values of one cell; a training's losses are thousands
+HUB = "https://huggingface.co/"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_SPECIAL = re.compile(r"[&<>\\|`*_\[\]#~$]")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def cell(value: Any) -> str:
@@ -15,6 +24,8 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list | tuple) and len(value) > LONGEST:
+        return f"{len(value):,} values, the last: {cell(value[-1])}"
     if isinstance(value, list | tuple):
         return ", ".join(cell(item) for item in value) if value else "–"
     if isinstance(value, Mapping):
@@ -22,18 +33,38 @@ def cell(value: Any) -> str:
     return text(value)
 
 
+def share(value: Any) -> str:
+    """A number from 0 to 1 as a percentage."""
+    return f"{value:.1%}" if isinstance(value, int | float) else "–"
+
+
 def text(value: Any) -> str:
     """Text from data as harmless inline Markdown on one line."""
-    escaped = str(value)
-    for sign in "\\|`*_[]#~":
-        escaped = escaped.replace(sign, "\\" + sign)
-    return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+    return _SPECIAL.sub(lambda sign: _ENTITIES.get(sign.group(), f"\\{sign.group()}"), one_line(value))
+
+
+def one_line(value: Any) -> str:
+    """Text without line breaks, control characters and marks that turn its direction."""
+    return "".join(sign for sign in " ".join(str(value).split()) if sign.isprintable())
 
 
 def code(value: Any) -> str:
     """Text from data as a code span that is safe in a table cell too; a backtick or pipe in it is left as text."""
-    one_line = " ".join(str(value).split())
-    return text(value) if "`" in one_line or "|" in one_line or not one_line else f"`{one_line}`"
+    line = one_line(value)
+    return f"`{line}`" if line.strip() and not re.search(r"[`|]|\$\$", line) else text(value)
+
+
+def literal(value: Any) -> str:
+    """A Python string on one line, for the code blocks of a card."""
+    return json.dumps(one_line(value), ensure_ascii=False)
+
+
+def hub_link(name: str, revision: str | None = None, *, dataset: bool = False) -> str:
+    """A link to a repository of the Hub at a revision; what cannot be the name of one is shown as code."""
+    if not HUB_ID.fullmatch(name):
+        return code(name)
+    tree = f"/tree/{quote(revision, safe='')}" if revision else ""
+    return f"[{text(name)}]({HUB}{'datasets/' if dataset else ''}{name}{tree})"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

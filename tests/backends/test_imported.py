@@ -11,8 +11,9 @@ import pytest
 
 from persyn_hf.backends.engines.imported import Columns, Imported, ImportSettings, read_responses, to_samples
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Teacher, read_section
+from persyn_hf.recipe import Teacher
 from persyn_hf.schemas import prompt_id
+from persyn_hf.strict import read_section
 
 
 SMALL, BIG = Teacher(name="small", model="org/small-1b"), Teacher(name="big", model="org/big-9b")
@@ -182,6 +183,10 @@ def test_samples_of_what_was_imported(tmp_path: Path) -> None:
 ROW = {"prompt": "2 + 2?", "teacher": "small", "response": "4", "grade": "1", "right": "true"}
 COLUMNS = "(known: prompt, teacher, response, grade, right)"
 TURNS = "a list of {role, content}"
+STRUCT = (
+    "is a struct without the field `{}` {}, where its text must be; if each teacher has a column, name that field in "
+    "`columns.response`"
+)
 NUMBER, VERDICT = "must be a finite number or empty", "must be true, false or empty"
 UNKNOWN_PROMPTS = "none has one of the 2 prompts that are asked for; the texts must be the same, found in"
 NO_RESPONSE = "have a prompt that is asked for, but none has a response of the teacher `small` to one of its 2 prompts"
@@ -212,16 +217,16 @@ NAME = "its column `teacher` must hold the teacher's name or its model"
         (
             [ROW, ROW | {"response": 4}],
             {},
-            f", row 2: `response` must be text, a list of texts or {TURNS}, found 4",
+            f", row 2: `response` must be text, a struct with a text, {TURNS}, or a list of these, found 4",
         ),
         (
             [ROW | {"response": ["4", {"a": 1}]}],
             {},
-            f", row 1: `response` must be text, a list of texts or {TURNS}, found {{'a': 1}}",
+            f", row 1: `response` {STRUCT.format('content', '(known: a)')}",
         ),
-        ([ROW | {"grade": "good"}], {"quality": "grade"}, f", row 1: `grade` {NUMBER}, found 'good'"),
-        ([ROW | {"grade": "inf"}], {"quality": "grade"}, f", row 1: `grade` {NUMBER}, found 'inf'"),
-        ([ROW | {"right": "yes"}], {"is_correct": "right"}, f", row 1: `right` {VERDICT}, found 'yes'"),
+        ([ROW | {"grade": "good"}], {"quality": "grade"}, f", row 1: `response`: `grade` {NUMBER}, found 'good'"),
+        ([ROW | {"grade": "inf"}], {"quality": "grade"}, f", row 1: `response`: `grade` {NUMBER}, found 'inf'"),
+        ([ROW | {"right": "yes"}], {"is_correct": "right"}, f", row 1: `response`: `right` {VERDICT}, found 'yes'"),
         (
             [ROW | {"prompt": "x" * 99}] * 3,
             {},
@@ -284,12 +289,152 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_columns_of_both_forms_are_refused() -> None:
-    with pytest.raises(RecipeError) as caught:
-        read_section(ImportSettings, {"columns": {"responses": {"a": None}, "quality": "q"}}, "generate")
-    assert str(caught.value) == (
-        "generate.columns: `responses` gives each teacher a column of its own, so `quality` has no meaning; "
-        "keep one of them"
+    for given, said in (
+        (
+            {"columns": {"responses": {"a": None}, "teacher": "t"}},
+            "generate.columns: `responses` gives each teacher a column of its own, so `teacher` has no meaning; "
+            "keep one of them",
+        ),
+        ({"configs": {"a": None}}, "generate: `configs` are those of a `dataset`, and there is none; name it"),
+        *(
+            (
+                {"dataset": "x", "configs": {"a": None}, **more},
+                f"generate: `configs` gives each teacher a config of its own, so `{name}` has no meaning; "
+                "keep one of them",
+            )
+            for name, more in (
+                ("config", {"config": "a"}),
+                ("columns.teacher", {"columns": {"teacher": "t"}}),
+                ("columns.responses", {"columns": {"responses": {"a": None}}}),
+            )
+        ),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            read_section(ImportSettings, given, "generate")
+        assert str(caught.value) == said
+
+
+def test_magpie_zoo_as_it_is_published(tmp_path: Path) -> None:
+    """Columns like the models' names, in each a struct of the text and what three reward models say of it."""
+    rows = [
+        {
+            "uuid": "a",
+            "instruction": "2 + 2?",
+            "small-1b": {"content": "4", "ArmoRM": 0.5, "Skywork": 3.0},
+            "big-9b": {"content": "four", "ArmoRM": None, "Skywork": -1.0},
+        },
+        {
+            "uuid": "b",
+            "instruction": "2 * 3?",
+            "small-1b": {"content": "6", "ArmoRM": 0.25, "Skywork": 1},
+            "big-9b": None,
+        },
+    ]
+    path = save(tmp_path / "t.parquet", rows)
+    columns = {"prompt": "instruction", "responses": {"small": None, "big": None}}
+    found = read(path, quality="ArmoRM", **columns)
+    assert texts(found) == {("sum", "small"): ["4"], ("sum", "big"): ["four"], ("product", "small"): ["6"]}
+    assert [cell[0].quality for cell in found.values()] == [0.5, None, 0.25]
+    assert {cell[0].quality for cell in read(path, **columns).values()} == {None}
+    for more, said in (
+        ({"quality": "Armo"}, "`Armo`, did you mean `ArmoRM`? (known: content, ArmoRM, Skywork)"),
+        ({"response": "text"}, "`text` (known: content, ArmoRM, Skywork), where its text must be"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read(path, **columns, **more)
+        assert str(caught.value).startswith(f"{path}, row 1: `small-1b` ")
+        assert said in str(caught.value)
+
+
+def test_a_judgement_beside_plain_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(save(tmp_path / "t.csv", [{"prompt": "2 + 2?", "small": "4"}]), {"small": [SUM]}, (SMALL,),
+             responses={"small": None}, is_correct="right")  # fmt: skip
+    said = "row 1: `small` has no field `right` beside its text; name the one that its structs have"
+    assert str(caught.value) == f"{tmp_path / 't.csv'}, {said}"
+
+
+def test_samples_with_a_judgement_each(tmp_path: Path) -> None:
+    """Lists of samples, of structs, of conversations: whatever holds the text, its judgement goes with it."""
+    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "IV"}]
+    rows = [
+        {
+            "prompt": "2 + 2?",
+            "teacher": "small",
+            "response": ["4", "", "5"],
+            "grade": [1, 2, 3],
+            "right": [True, None, False],
+        },
+        {"prompt": "2 + 2?", "teacher": "small-1b", "response": [[turns[1]], turns], "grade": 7.0, "right": None},
+        {"prompt": "2 * 3?", "teacher": "small", "response": [{"content": ["6", "six"], "grade": [1, 0]}], "grade": 9},
+    ]
+    found = read(
+        save(tmp_path / "t.jsonl", rows), {"small": [SUM, PRODUCT]}, (SMALL,), quality="grade", is_correct="right"
     )
+    figures = {key: [(each.response, each.quality, each.is_correct) for each in cell] for key, cell in found.items()}
+    assert figures[SUM["prompt_id"], "small"] == [("4", 1, True), ("5", 3, False), ("IV", 7, None), ("IV", 7, None)]
+    assert figures[PRODUCT["prompt_id"], "small"] == [("6", 1, None), ("six", 0, None)]
+    rows[0]["grade"] = [1]
+    with pytest.raises(InputError) as caught:
+        read(save(tmp_path / "t.jsonl", rows), {"small": [SUM]}, (SMALL,), quality="grade")
+    assert str(caught.value) == (
+        f"{tmp_path / 't.jsonl'}, row 1: `response` holds 3 samples and 1 judgements of them; needed is one for each"
+    )
+
+
+def test_prompt_and_response_in_one_conversation(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "2 + 2? "}, {"from": "gpt", "value": "4"}]
+    rows = [{"conversations": turns, "teacher": "small"}]
+    found = read(
+        save(tmp_path / "t.jsonl", rows), {"small": [SUM]}, (SMALL,), prompt="conversations", response="conversations"
+    )
+    assert texts(found) == {("sum", "small"): ["4"]}
+
+
+def per_config(folder: Path, names: list[str]) -> ImportSettings:
+    """A dataset as PerSyn-Math is: the same prompts under every config, one config per teacher."""
+    lines = ["---", "configs:"]
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        rows = [
+            {"problem": row["messages"][0]["content"], "samples": [f"{name} 1", f"{name} 2"]} for row in (SUM, PRODUCT)
+        ]
+        save(folder / name / "train.parquet", rows)
+        lines += [f"- config_name: {name}", f"  data_files: {name}/train.parquet"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    columns = Columns(prompt="problem", response="samples")
+    return ImportSettings(dataset=str(folder), configs={"small": "one", "big": None}, columns=columns)
+
+
+def test_one_config_per_teacher(tmp_path: Path) -> None:
+    settings = per_config(tmp_path / "math", ["one", "big-9b"])
+    assert texts(read_responses(settings, (SMALL, BIG), CELLS)) == {
+        ("sum", "small"): ["one 1", "one 2"],
+        ("product", "small"): ["one 1", "one 2"],
+        ("sum", "big"): ["big-9b 1", "big-9b 2"],
+    }
+    where = f"{tmp_path / 'math'}"
+    for change, said in (
+        (
+            {"configs": {"small": "on", "big": None}},
+            f"{where} has no config `on` for `configs.small`, did you mean `one`?",
+        ),
+        (
+            {"configs": {"big": None}},
+            "`generate.configs` names no config for the teacher `small`; add `small: CONFIG`",
+        ),
+        (
+            {"columns": Columns(prompt="problem")},
+            f"{where}, config one has no column `response` for `columns.response`",
+        ),
+        (
+            {"source_split": "test"},
+            f"the dataset {where} cannot be read: Bad split: test. Available splits: ['train']",
+        ),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_responses(settings.model_copy(update=change), (SMALL, BIG), CELLS)
+        assert str(caught.value).startswith(said)
 
 
 PEAK = """

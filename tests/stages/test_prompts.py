@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import read_section
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import prompts
+from persyn_hf.strict import read_section
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -121,6 +121,19 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         assert result.counts["reference_unparsable"] == (references == "math")
 
 
+def test_prompts_of_published_conversations(tmp_path: Path) -> None:
+    """The assistant's answer at the end is no part of the prompt; Magpie writes in the words of ShareGPT."""
+    first = [{"from": "human", "value": "one "}, {"from": "gpt", "value": "1"}]
+    longer = [*first, {"from": "human", "value": "two"}, {"from": "gpt", "value": "2"}]
+    path = write(tmp_path / "p.jsonl", [{"prompt": first}, {"prompt": longer}, {"prompt": "one"}])
+    result = run(tmp_path, path=path, calibration=1, dev=0)
+    assert (result.counts["kept"], result.counts["duplicates"]) == (2, 1)
+    by_length = sorted(result.data["messages"], key=len)
+    assert by_length[0] == [{"role": "user", "content": "one"}]
+    assert [turn["role"] for turn in by_length[1]] == ["user", "assistant", "user"]
+    assert by_length[1][0]["content"] == "one "  # only the end is the user's to have mistyped
+
+
 def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     """Before any generation is paid for, each for its reason."""
     references = ["12", "$9999999^{9999999}$", "\\frac{1}{2}", "\\text{}", "?", "1e-5"]
@@ -210,7 +223,7 @@ def test_bad_bytes_and_bad_dataset(tmp_path: Path) -> None:
         ({"path": "a.jsonl", "dataset": "b/c"}, "exactly one of `path` and `dataset` must be set, found both"),
         ({"path": "a.jsonl", "references": "math"}, "`references: math` needs `columns.reference`"),
         ({"path": "a.jsonl", "columns": {"promt": "q"}}, "unknown key `promt`, did you mean `prompt`?"),
-        ({"path": "a.jsonl", "calibration": 0}, "prompts.calibration: input should be greater than or equal to 1"),
+        ({"path": "a.jsonl", "calibration": 0}, "prompts.calibration: must be at least 1, got 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:

@@ -114,7 +114,9 @@ def test_an_input_that_is_gone_or_another_is_named(store, tmp_path):
         with pytest.raises(DamagedArtifact, match=message):
             walk(store, router.ref)
     tag.unlink()
-    with pytest.raises(DamagedArtifact, match="its input `prompts`, me/prompts@v1 with digest .* is not in the store"):
+    with pytest.raises(
+        DamagedArtifact, match="its input `prompts` with digest .* is missing; me/prompts@v1 is not in"
+    ):
         verify(store, router.ref)
     with pytest.raises(StoreError, match="me/none@v1 is not in the store"):
         verify(store, "me/none@v1")

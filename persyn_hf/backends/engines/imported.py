@@ -1,25 +1,27 @@
-"""Responses that exist already, in one of two forms: long, one row per prompt and teacher, or wide, one column per
-teacher (Magpie-Zoo). The table is read as a stream; only responses that are asked for are kept."""
+"""Responses that exist already, in one of three forms: long, one row per prompt and teacher; wide, one column per
+teacher (Magpie-Zoo); or a config of a dataset per teacher (PerSyn-Math). Tables are read as streams; only responses
+that are asked for are kept."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import model_validator
 
 from persyn_hf.backends.chat import split_reasoning
+from persyn_hf.backends.engines.imported_cells import NOWHERE, Fields, Imported, excerpt, id_of_prompt, read_cell
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.journal import Entry
-from persyn_hf.backends.tables import Choose, rows_of_dataset, rows_of_file
+from persyn_hf.backends.tables import Choose, configs_of_dataset, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import MANY, Strict, Teacher, nearest
-from persyn_hf.schemas import prompt_id
+from persyn_hf.recipe import Teacher
+from persyn_hf.strict import MANY, Strict, nearest
 
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
+CONTENT = "content"  # field of a struct that holds the text, where nothing else is said
 
 
 class Columns(Strict):
@@ -27,17 +29,16 @@ class Columns(Strict):
 
     prompt: str = "prompt"  # text, or a list of {role, content}: the same as in the prompts
     teacher: str = "teacher"  # long form: the teacher's name or its model
-    response: str = "response"  # text, a list of texts (samples), or turns whose last is the assistant's
+    response: str = "response"  # wide form: field of the text, where cells are structs
     responses: dict[str, str | None] | None = None  # wide form: teacher -> column; null: named like it or its model
-    quality: str | None = None  # long form: a number
-    is_correct: str | None = None  # long form: true or false
+    quality: str | None = None  # a number; wide form: field of the cells
+    is_correct: str | None = None  # true or false; likewise
 
     @model_validator(mode="after")
     def _one_form(self) -> "Columns":
-        long = sorted(self.model_fields_set & {"teacher", "response", "quality", "is_correct"})
-        if self.responses is not None and long:
+        if self.responses is not None and "teacher" in self.model_fields_set:
             raise ValueError(
-                f"`responses` gives each teacher a column of its own, so `{long[0]}` has no meaning; keep one of them"
+                "`responses` gives each teacher a column of its own, so `teacher` has no meaning; keep one of them"
             )
         return self
 
@@ -45,21 +46,48 @@ class Columns(Strict):
 class ImportSettings(Strict):
     """Where imported responses are."""
 
-    path: str | None = None  # .parquet, .jsonl or .csv
-    dataset: str | None = None  # Hub id
+    path: str | None = None  # .parquet, .jsonl, .json or .csv
+    dataset: str | None = None  # Hub id, or a local folder
     config: str | None = None
+    configs: dict[str, str | None] | None = None  # teacher -> its config; null: named like it or its model
     revision: str | None = None
     source_split: str = "train"
     columns: Columns = Columns()
 
+    @model_validator(mode="after")
+    def _own_configs(self) -> "ImportSettings":
+        if self.configs is None:
+            return self
+        if self.dataset is None:
+            raise ValueError("`configs` are those of a `dataset`, and there is none; name it")
+        given = {"config": self.config, "columns.responses": self.columns.responses}
+        other = [name for name, value in given.items() if value is not None]
+        other += ["columns.teacher"] if "teacher" in self.columns.model_fields_set else []
+        if other:
+            raise ValueError(
+                f"`configs` gives each teacher a config of its own, so `{other[0]}` has no meaning; keep one of them"
+            )
+        return self
+
+
+class _Form(Protocol):
+    """How a table is laid out."""
+
+    def choose(self, known: Sequence[str]) -> set[str]: ...
+
+    def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]: ...
+
+    def hint(self, teacher: str) -> str: ...
+
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """One response as the table gives it; null: the table does not say."""
+class _Table:
+    """One table: its name for messages, its rows, and the teachers whose responses are looked for in it."""
 
-    response: str
-    quality: float | None
-    is_correct: bool | None
+    source: str
+    form: _Form
+    rows: Iterator[dict[str, Any]]
+    teachers: Sequence[str]
 
 
 def read_responses(
@@ -69,75 +97,116 @@ def read_responses(
 
     A prompt is named as in the `prompts` stage, so the texts must be the same. More responses of one cell are samples.
     """
-    wanted = {name: {row["prompt_id"] for row in rows} for name, rows in cells.items() if rows}
-    prompts = set().union(*wanted.values())
-    source, columns = settings.path or str(settings.dataset), settings.columns
-    asked = [teacher for teacher in teachers if teacher.name in wanted]
-    form = _Long(source, columns, asked) if columns.responses is None else _Wide(source, columns, asked)
+    asked = [teacher for teacher in teachers if cells.get(teacher.name)]
     found: dict[tuple[str, str], list[Imported]] = {}
-    first, number, matched = None, 0, 0
-    for number, row in enumerate(_rows(settings, form.choose) if asked else (), start=1):
-        where, prompt = f"{source}, row {number}", row.get(columns.prompt)
-        first = first or prompt
-        name = _prompt_id(prompt, f"{where}: `{columns.prompt}`")
-        if name is not None and name in prompts:
-            matched += 1
-            for teacher, imported in form.responses(row, where):
-                if name in wanted[teacher]:
-                    found.setdefault((name, teacher), []).append(imported)
-    if asked and not matched:
-        example = next(row["messages"] for rows in cells.values() for row in rows)
-        raise InputError(
-            f"{source}: of {number} rows none has one of the {len(prompts)} prompts that are asked for; the texts "
-            f"must be the same, found in `{columns.prompt}` {_excerpt(first)}, needed for example {_excerpt(example)}"
-        )
-    answered = {teacher for _, teacher in found}
-    for name in wanted:
-        if name not in answered:
-            raise InputError(
-                f"{source}: of {number} rows {matched} have a prompt that is asked for, but none has a response of "
-                f"the teacher `{name}` to one of its {len(wanted[name])} prompts; {form.hint(name)}"
-            )
+    for table in _tables(settings, asked) if asked else ():
+        _read_table(table, settings.columns.prompt, cells, found)
     return found
 
 
-def _rows(settings: ImportSettings, choose: Choose) -> Iterator[dict[str, Any]]:
+def _read_table(table: _Table, column: str, cells: Cells, found: dict[tuple[str, str], list[Imported]]) -> None:
+    wanted = {name: {row["prompt_id"] for row in cells[name]} for name in table.teachers}
+    prompts = set().union(*wanted.values())
+    first, number, matched, answered = None, 0, 0, set()
+    for number, row in enumerate(table.rows, start=1):
+        where, prompt = f"{table.source}, row {number}", row.get(column)
+        first = first or prompt
+        name = id_of_prompt(prompt, f"{where}: `{column}`")
+        if name is not None and name in prompts:
+            matched += 1
+            for teacher, imported in table.form.responses(row, where):
+                if name in wanted[teacher]:
+                    found.setdefault((name, teacher), []).append(imported)
+                    answered.add(teacher)
+    if not matched:
+        example = cells[table.teachers[0]][0]["messages"]
+        raise InputError(
+            f"{table.source}: of {number} rows none has one of the {len(prompts)} prompts that are asked for; the "
+            f"texts must be the same, found in `{column}` {excerpt(first)}, needed for example {excerpt(example)}"
+        )
+    for name in table.teachers:
+        if name not in answered:
+            raise InputError(
+                f"{table.source}: of {number} rows {matched} have a prompt that is asked for, but none has a response "
+                f"of the teacher `{name}` to one of its {len(wanted[name])} prompts; {table.form.hint(name)}"
+            )
+
+
+def _tables(settings: ImportSettings, teachers: Sequence[Teacher]) -> Iterator[_Table]:
+    source, columns = settings.path or str(settings.dataset), settings.columns
+    if settings.configs is None:
+        form: _Form = (
+            _Long(source, columns, teachers) if columns.responses is None else _Wide(source, columns, teachers)
+        )
+        rows = _rows(settings, settings.config, form.choose)
+        yield _Table(source=source, form=form, rows=rows, teachers=[teacher.name for teacher in teachers])
+        return
+    known = configs_of_dataset(source, settings.revision, "generate")
+    chosen = [_named(settings.configs, teacher, known, "generate.configs", "config") for teacher in teachers]
+    for teacher, config in zip(teachers, chosen, strict=True):  # all of them, before any is read
+        if config not in known:
+            raise InputError(f"{source} has no config `{config}` for `configs.{teacher.name}`{nearest(config, known)}")
+    for teacher, config in zip(teachers, chosen, strict=True):
+        table = f"{source}, config {config}"
+        form = _Long(table, columns, [teacher], only=teacher.name)
+        yield _Table(source=table, form=form, rows=_rows(settings, config, form.choose), teachers=[teacher.name])
+
+
+def _rows(settings: ImportSettings, config: str | None, choose: Choose) -> Iterator[dict[str, Any]]:
     if settings.path is not None:
         return rows_of_file(Path(settings.path), "generate", choose)
-    source = str(settings.dataset), settings.config, settings.revision, settings.source_split
-    return rows_of_dataset(*source, "generate", choose)
+    return rows_of_dataset(str(settings.dataset), config, settings.revision, settings.source_split, "generate", choose)
+
+
+def _named(given: Mapping[str, str | None], teacher: Teacher, known: Sequence[str], key: str, what: str) -> str:
+    """The column or config of a teacher; where none is named, the one that is called like it or its model."""
+    if teacher.name not in given:
+        raise InputError(
+            f"`{key}` names no {what} for the teacher `{teacher.name}`; add `{teacher.name}: {what.upper()}`"
+        )
+    return given[teacher.name] or next((name for name in _aliases(teacher) if name in known), teacher.name)
+
+
+def _aliases(teacher: Teacher) -> list[str]:
+    model = teacher.model or teacher.name
+    return [teacher.name, model, model.rpartition("/")[2]]
 
 
 class _Long:
-    """One row per prompt and teacher."""
+    """One row per prompt and teacher; `only`: all rows are this teacher's."""
 
-    def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher]) -> None:
+    def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher], only: str | None = None) -> None:
         self._source = source
         self._columns = columns
-        models = Counter(teacher.model for teacher in teachers)
-        alone = [teacher for teacher in teachers if teacher.model and models[teacher.model] == 1]
-        self._names = {teacher.model: teacher.name for teacher in alone} | {each.name: each.name for each in teachers}
+        self._only = only
+        self._fields = Fields(text=CONTENT, quality=columns.quality, is_correct=columns.is_correct)
+        others = Counter(alias for teacher in teachers for alias in set(_aliases(teacher)) - {teacher.name})
+        alone = {alias: each.name for each in teachers for alias in _aliases(each) if others[alias] == 1}
+        self._names = alone | {teacher.name: teacher.name for teacher in teachers}
         self._others: dict[str, None] = {}  # some of the other names: a set, in the order of the table
 
     def choose(self, known: Sequence[str]) -> set[str]:
-        chosen = self._columns.model_dump(exclude={"responses"}, exclude_none=True)
+        unused = {"responses"} if self._only is None else {"responses", "teacher"}
+        chosen = self._columns.model_dump(exclude=unused, exclude_none=True)
         for key, column in chosen.items():
             _check_column(self._source, key, column, known)
         return set(chosen.values())
 
     def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]:
         columns = self._columns
-        teacher = row.get(columns.teacher)
+        teacher = self._only or row.get(columns.teacher)
         name = None if teacher is None else self._names.get(str(teacher))
         if name is None:
             if teacher is not None and len(self._others) < MANY:
                 self._others[str(teacher)] = None
             return
-        for text in _texts(row.get(columns.response), f"{where}: `{columns.response}`"):
-            quality, is_correct = _quality(row, columns.quality, where), _verdict(row, columns.is_correct, where)
-            yield name, Imported(response=text, quality=quality, is_correct=is_correct)
+        judged = [None if key is None else row.get(key) for key in (columns.quality, columns.is_correct)]
+        for imported in read_cell(row.get(columns.response), judged, self._fields, f"{where}: `{columns.response}`"):
+            yield name, imported
 
     def hint(self, teacher: str) -> str:
+        if self._only is not None:
+            return f"all of them are empty in the column `{self._columns.response}`; name another one"
         return (
             f"its column `{self._columns.teacher}` must hold the teacher's name or its model"
             f"{nearest(teacher, self._others) if self._others else ''}"
@@ -151,28 +220,23 @@ class _Wide:
         self._source = source
         self._columns = columns
         self._teachers = teachers
+        text = columns.response if "response" in columns.model_fields_set else CONTENT
+        self._fields = Fields(text=text, quality=columns.quality, is_correct=columns.is_correct)
         self._column: dict[str, str] = {}  # by teacher
 
     def choose(self, known: Sequence[str]) -> set[str]:
         _check_column(self._source, "prompt", self._columns.prompt, known)
-        named = self._columns.responses or {}
         for teacher in self._teachers:
-            if teacher.name not in named:
-                raise InputError(
-                    f"`generate.columns.responses` names no column for the teacher `{teacher.name}`; add "
-                    f"`{teacher.name}: COLUMN`"
-                )
-            column = named[teacher.name]
-            if column is None:
-                column = next((name for name in (teacher.name, teacher.model) if name in known), teacher.name)
-            _check_column(self._source, f"responses.{teacher.name}", str(column), known)
-            self._column[teacher.name] = str(column)
+            column = _named(self._columns.responses or {}, teacher, known, "generate.columns.responses", "column")
+            _check_column(self._source, f"responses.{teacher.name}", column, known)
+            self._column[teacher.name] = column
         return {self._columns.prompt, *self._column.values()}
 
     def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported]]:
+        judged = [None if name is None else NOWHERE for name in (self._columns.quality, self._columns.is_correct)]
         for teacher, column in self._column.items():
-            for text in _texts(row.get(column), f"{where}: `{column}`"):
-                yield teacher, Imported(response=text, quality=None, is_correct=None)
+            for imported in read_cell(row.get(column), judged, self._fields, f"{where}: `{column}`"):
+                yield teacher, imported
 
     def hint(self, teacher: str) -> str:
         return f"all of them are empty in its column `{self._column[teacher]}`; name another one"
@@ -215,70 +279,3 @@ def to_samples(
 def _check_column(source: str, key: str, column: str, known: Sequence[str]) -> None:
     if column not in known:
         raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
-
-
-def _prompt_id(prompt: Any, where: str) -> str | None:
-    """The name that the `prompts` stage gives this prompt (text, or a list of turns); None: the cell is empty."""
-    if prompt is None or isinstance(prompt, str):
-        text = (prompt or "").strip()
-        return prompt_id([{"role": "user", "content": text}]) if text else None
-    turns = _turns(prompt)
-    if turns is None:
-        raise InputError(f"{where} must be text or a list of {{role, content}}, found {_excerpt(prompt)}")
-    if turns:
-        turns[-1]["content"] = turns[-1]["content"].strip()
-    return prompt_id(turns)
-
-
-def _texts(cell: Any, where: str) -> list[str]:
-    """The responses of a cell: one text, a list of texts, or the assistant's last turn of a conversation."""
-    turns = _turns(cell)
-    if turns:
-        cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
-    texts = cell if isinstance(cell, list) else [cell]
-    for text in texts:
-        if text is not None and not isinstance(text, str):
-            raise InputError(
-                f"{where} must be text, a list of texts or a list of {{role, content}}, found {_excerpt(text)}"
-            )
-    return [text for text in texts if text is not None and text.strip()]
-
-
-def _turns(cell: Any) -> list[dict[str, str]] | None:
-    """A conversation, also in the words of ShareGPT, which Magpie uses; None: it is none."""
-    if not isinstance(cell, list) or not all(isinstance(turn, dict) for turn in cell):
-        return None
-    roles = {"human": "user", "gpt": "assistant"}
-    turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in cell]
-    if not all(isinstance(role, str) and isinstance(content, str) for role, content in turns):
-        return None
-    return [{"role": roles.get(role, role), "content": content} for role, content in turns]
-
-
-def _excerpt(value: Any) -> str:
-    text = repr(value[-1].get("content") if isinstance(value, list) and _turns(value) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _quality(row: Mapping[str, Any], column: str | None, where: str) -> float | None:
-    value = row[column] if column is not None else None
-    if value is None or value == "":
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.inf
-    if math.isinf(number):
-        raise InputError(f"{where}: `{column}` must be a finite number or empty, found {value!r}")
-    return None if math.isnan(number) else number
-
-
-def _verdict(row: Mapping[str, Any], column: str | None, where: str) -> bool | None:
-    value = row[column] if column is not None else None
-    if value is None or value == "" or value != value:
-        return None
-    verdicts = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    verdict = verdicts.get(str(value).strip().lower())
-    if verdict is None:
-        raise InputError(f"{where}: `{column}` must be true, false or empty, found {value!r}")
-    return verdict

@@ -1,0 +1,127 @@
+"""What a cell of a table of responses holds: one text or several, with what others said of their quality.
+
+A response is text, a conversation whose last turn is the assistant's, a struct with the text in one field (Magpie-Zoo:
+`content` beside the scores of three reward models), or a list of any of these: samples.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from persyn_hf.backends.tables import as_prompt, as_turns
+from persyn_hf.errors import InputError
+from persyn_hf.schemas import prompt_id
+from persyn_hf.strict import nearest
+
+
+NOWHERE = object()  # a judgement that must stand beside the text, in a field of its struct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """One response as the table gives it; null: the table does not say."""
+
+    response: str
+    quality: float | None
+    is_correct: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """Names that `columns` gives: of a struct's text, of what is said of its quality, and whether it is right."""
+
+    text: str
+    quality: str | None
+    is_correct: str | None
+
+
+def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> Iterator[Imported]:
+    """The responses of a cell that are not empty.
+
+    Args:
+        judged: quality and verdict by the row: for each one value for the whole cell, or a list with one per sample.
+    """
+    if turns := as_turns(cell):
+        cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
+    if isinstance(cell, Mapping):
+        names = (fields.quality, fields.is_correct)
+        beside = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
+        missing = [name for name, value in zip(names, beside, strict=True) if value is NOWHERE]
+        if fields.text not in cell:
+            raise InputError(
+                f"{where} is a struct without the field `{fields.text}`{nearest(fields.text, list(cell))}, where its "
+                "text must be; if each teacher has a column, name that field in `columns.response`"
+            )
+        if missing:
+            raise InputError(
+                f"{where} is a struct without the field `{missing[0]}`{nearest(str(missing[0]), list(cell))}"
+            )
+        yield from read_cell(cell[fields.text], beside, fields, where)
+    elif isinstance(cell, list):
+        each = (_each(value, len(cell), where) for value in judged)
+        for item, *its_own in zip(cell, *each, strict=True):
+            yield from read_cell(item, its_own, fields, where)
+    elif isinstance(cell, str):
+        if cell.strip():
+            quality = _quality(judged[0], fields.quality, where)
+            yield Imported(response=cell, quality=quality, is_correct=_verdict(judged[1], fields.is_correct, where))
+    elif cell is not None:
+        raise InputError(
+            f"{where} must be text, a struct with a text, a list of {{role, content}}, or a list of these, found "
+            f"{excerpt(cell)}"
+        )
+
+
+def id_of_prompt(prompt: Any, where: str) -> str | None:
+    """The name that the `prompts` stage gives this prompt (text, or a list of turns); None: the cell is empty."""
+    if prompt is None or isinstance(prompt, str):
+        text = (prompt or "").strip()
+        return prompt_id([{"role": "user", "content": text}]) if text else None
+    turns = as_turns(prompt)
+    if turns is None:
+        raise InputError(f"{where} must be text or a list of {{role, content}}, found {excerpt(prompt)}")
+    return prompt_id(as_prompt(turns))
+
+
+def excerpt(value: Any) -> str:
+    text = repr(value[-1].get("content") if isinstance(value, list) and as_turns(value) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _each(value: Any, count: int, where: str) -> list[Any]:
+    """A judgement of each of so many samples."""
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(f"{where} holds {count} samples and {len(value)} judgements of them; needed is one for each")
+    return value
+
+
+def _quality(value: Any, name: str | None, where: str) -> float | None:
+    _check_there(value, name, where)
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.inf
+    if math.isinf(number):
+        raise InputError(f"{where}: `{name}` must be a finite number or empty, found {value!r}")
+    return None if math.isnan(number) else number
+
+
+def _verdict(value: Any, name: str | None, where: str) -> bool | None:
+    _check_there(value, name, where)
+    if value is None or value == "" or value != value:
+        return None
+    verdicts = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    verdict = verdicts.get(str(value).strip().lower())
+    if verdict is None:
+        raise InputError(f"{where}: `{name}` must be true, false or empty, found {value!r}")
+    return verdict
+
+
+def _check_there(value: Any, name: str | None, where: str) -> None:
+    if value is NOWHERE:
+        raise InputError(f"{where} has no field `{name}` beside its text; name the one that its structs have")

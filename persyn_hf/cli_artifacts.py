@@ -1,0 +1,162 @@
+"""`persyn artifacts ...`: what is stored, and what is on the Hub."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.console import new_console
+from persyn_hf.errors import StoreError
+
+
+def add_artifact_commands(add: Callable[..., Any], commands: Any) -> None:
+    """`add` makes one command of a name, a function and a text."""
+    add("ls", _ls, "list the artifacts of the store", commands)
+    for name, command, text in (
+        ("show", _show, "show an artifact and what it was made from"),
+        ("verify", _verify, "check every digest from an artifact back to its prompts"),
+    ):
+        add(name, command, text, commands).add_argument("ref", help="NAMESPACE/NAME@TAG")
+    text = "show what differs between two artifacts; exit code 1: something does"
+    diff = add("diff", _diff, text, commands)
+    diff.add_argument("old", help="NAMESPACE/NAME@TAG")
+    diff.add_argument("new", help="NAMESPACE/NAME@TAG")
+    push = add("push", _push, "publish artifacts on the Hugging Face Hub", commands)
+    push.add_argument("--namespace", metavar="NAME", help="user or organisation (default: as the artifact is named)")
+    push.add_argument("--private", action="store_true", default=None, help="make new repositories private")
+    push.add_argument("--dry-run", action="store_true", help="list what would change on the Hub, change nothing")
+    pull = add("pull", _pull, "bring artifacts from the Hugging Face Hub into the store", commands)
+    for command in (push, pull):
+        command.add_argument("refs", nargs="+", metavar="REF", help="NAMESPACE/NAME@TAG")
+        command.add_argument("--lineage", action="store_true", help="everything they were made from, too")
+    export = add("export", _export, "write training data for another trainer", commands)
+    export.add_argument("ref", help="an sft artifact, NAMESPACE/NAME@TAG")
+    export.add_argument("--to", choices=("jsonl", "llama-factory"), default="jsonl", help="format (default: jsonl)")
+    export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    from persyn_hf.store.local import Store
+
+    store = Store(arguments.store)
+    table = Table("artifact", "kind", "rows", "digest", "made")
+    for item in store.list():
+        rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
+        table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
+    new_console().print(table)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.chain import drawing, rich, summary
+    from persyn_hf.store.lineage import tree
+    from persyn_hf.store.local import Store
+
+    root = drawing(tree(Store(arguments.store), arguments.ref))
+    console = new_console()
+    console.print(rich(root), soft_wrap=not console.is_terminal)  # what is piped stays one line per artifact
+    for line in summary(root):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.lineage import verify
+    from persyn_hf.store.local import Store
+
+    checked = verify(Store(arguments.store), arguments.ref)
+    for item in checked:
+        print(f"ok {item.ref} {item.kind} {item.digest[:12]}{' on the Hub' if item.on_hub else ''}")
+    print(f"verified {len(checked)} artifacts, every file of each")
+    return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.tables import Table
+    from persyn_hf.store.compare import compare
+    from persyn_hf.store.lineage import open_artifact
+    from persyn_hf.store.local import Store
+
+    store = Store(arguments.store)
+    refs = (arguments.old, arguments.new)
+    old, new = (open_artifact(store, ref, whole=False) for ref in refs)
+    if old.kind == new.kind and old.digest != new.digest:
+        old, new = (open_artifact(store, ref) for ref in refs)  # now with their rows, for what is on the Hub
+    parts, console = compare(old, new), new_console()
+    for item in (old, new):
+        console.print(f"{item.ref} {item.kind} {item.digest}", soft_wrap=True)
+    for part in parts:
+        rows, header = [list(row) for row in part.rows], ["", "old", "new"]
+        console.print(Table(name=part.title, title=part.title, header=header, rows=rows, note=part.note).rich())
+    same = old.digest == new.digest
+    print("same content" if same else "the content differs")
+    return 0 if same else 1
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from persyn_hf.runner.publishing import one_line
+    from persyn_hf.store.hub.access import check_rights, hub_api
+    from persyn_hf.store.hub.push import push
+    from persyn_hf.store.local import Store
+
+    store, api = Store(arguments.store), hub_api()
+    chosen: dict[str, Any] = {}
+    for ref in arguments.refs:
+        stored = store.get(ref)
+        if arguments.lineage:
+            _add_ancestors(store, stored, chosen)
+        chosen[stored.ref] = stored
+    for namespace in {arguments.namespace or ref.partition("/")[0] for ref in chosen} if not arguments.dry_run else ():
+        check_rights(api, namespace)
+    for stored in chosen.values():
+        options = {"namespace": arguments.namespace, "private": arguments.private, "dry_run": arguments.dry_run}
+        with new_console().status(f"pushing {stored.ref}"):
+            pushed = push(store, stored, **options, api=api)
+        print(one_line(pushed, "would push" if arguments.dry_run else "pushed"))
+        if arguments.dry_run:
+            for name in pushed.added:
+                print(f"  + {name}")
+            for name in pushed.deleted:
+                print(f"  - {name}")
+    return 0
+
+
+def _say(console: Any, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
+    """Each after its own ancestors. Those of other namespaces are left out: they are other people's."""
+    for item in stored.manifest.inputs.values():
+        if item.ref not in chosen and item.ref.partition("/")[0] == stored.repo.partition("/")[0]:
+            if not store.has(item.ref):
+                raise StoreError(
+                    f"{stored.ref} was made from {item.ref}, which is not in the store {store.root}; bring it there, "
+                    "or push without --lineage"
+                )
+            found = store.get(item.ref)
+            _add_ancestors(store, found, chosen)
+            chosen[found.ref] = found
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.hub.access import hub_api
+    from persyn_hf.store.hub.pull import pull
+    from persyn_hf.store.local import Store
+
+    store, api = Store(arguments.store), hub_api()
+    for ref in arguments.refs:
+        with (console := new_console()).status(f"pulling {ref}"):
+            pull(store, ref, lineage=arguments.lineage, api=api, note=lambda text: _say(console, text))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.export import export
+    from persyn_hf.store.local import Store
+
+    for path in export(Store(arguments.store), arguments.ref, arguments.to, arguments.out):
+        print(path)
+    return 0

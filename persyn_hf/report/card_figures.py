@@ -1,0 +1,174 @@
+"""The picture of an artifact's card: one small PNG per kind, the same bytes for the same numbers."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from persyn_hf.recipe import Teacher
+from persyn_hf.report.figures import teacher_colours
+from persyn_hf.store.headlines import HITS
+from persyn_hf.store.manifest import FIGURES
+
+
+BLUE, RED, GREY = "#3b6fb6", "#c2572b", "#9a9a9a"
+SYSTEMS = {"random": ("random", GREY), "global_best": ("global best", "#8fb3dd"), "router": ("this router", BLUE)}
+
+
+def card_figures(kind: str, metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, bytes]:
+    """`figures/NAME.png` -> its bytes, for `Store.put`; empty where there is nothing to show.
+
+    `persyn_hf.store.cards` says in words what each shows.
+    """
+    makers: dict[str, tuple[str, Callable[[Mapping[str, Any], Sequence[Teacher]], Any]]] = {
+        "assignments": ("allocation", _allocation),
+        "sft": ("allocation", _allocation),
+        "responses": ("responses", _responses),
+        "rewards": ("rewards", _rewards),
+        "router": ("hits", _hits),
+        "evaluation": ("accuracy", _accuracy),
+        "student": ("loss", _loss),
+    }
+    if kind not in makers:
+        return {}
+    name, make = makers[kind]
+    figure = make(metrics, teachers)
+    return {} if figure is None else {f"{FIGURES}{name}.png": _png(figure)}
+
+
+def _allocation(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
+    """Share of the prompts per teacher (the paper's Fig. 6 and 7)."""
+    return _bars(teachers, {"share of the prompts": metrics["allocation"]}, percent={"share of the prompts"})
+
+
+def _responses(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
+    """Who is right, and whose answers are cut off."""
+    of = metrics["teachers"]
+    columns = {title: _column(of, key) for title, key in (("right", "accuracy"), ("truncated", "truncated"))}
+    return _bars(teachers, columns, percent=set(columns))
+
+
+def _rewards(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
+    """What the reward is made of."""
+    titles = {"quality": "quality", "log-prob per token": "mean_logprob", "reward": "reward"}
+    return _bars(teachers, {title: _column(metrics["teachers"], key) for title, key in titles.items()})
+
+
+def _column(of: Mapping[str, Any], key: str) -> dict[str, float | None]:
+    return {name: line[key] for name, line in of.items()}
+
+
+def _bars(
+    teachers: Sequence[Teacher], columns: Mapping[str, Mapping[str, float | None]], percent: Iterable[str] = ()
+) -> Any:
+    """A row per teacher, a panel per column; families by colour, the larger the darker, Long-CoT hatched."""
+    known = {title: of for title, of in columns.items() if any(value is not None for value in of.values())}
+    shown = [teacher for teacher in teachers if any(teacher.name in of for of in known.values())]
+    if not shown:
+        return None
+    figure = _figure(0.9 + 0.3 * len(shown))
+    panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+    colours = teacher_colours(teachers)
+    for axes, (title, of) in zip(panels, known.items(), strict=True):
+        in_percent = title in percent
+        for row, teacher in enumerate(shown):
+            value = of.get(teacher.name)
+            hatch = "///" if teacher.long_cot else None
+            axes.barh(row, value or 0.0, color=colours[teacher.name], hatch=hatch, edgecolor="white")
+            label = "–" if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
+            at = (max(value or 0.0, 0.0), row)
+            axes.annotate(label, at, (3, 0), textcoords="offset points", va="center", fontsize=9)
+        values = [value or 0.0 for value in of.values()]
+        low, high = min(values + [0.0]), max(values + [0.05 if in_percent else 0.0])
+        axes.set(xlabel=title, xlim=(low, high + (high - low or 1.0) * (0.12 * len(known))))  # room for the labels
+        if in_percent:
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        _plain(axes)
+    notes = [teacher.name + (" (Long-CoT)" if teacher.long_cot else "") for teacher in shown]
+    panels[0].set_yticks(range(len(shown)), notes)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
+    """How often the best teacher is among the first k, with 95 % intervals."""
+    figure = _figure(3.4)
+    axes = figure.subplots()
+    for place, (name, (label, colour)) in enumerate(SYSTEMS.items()):
+        cells = [metrics[name][metric] for metric in HITS]
+        heights = [cell["value"] or 0.0 for cell in cells]
+        spans = [_span(cell["value"], cell["low"], cell["high"]) for cell in cells]
+        x = [group + 0.27 * (place - 1) for group in range(len(HITS))]
+        axes.bar(x, heights, 0.25, yerr=list(zip(*spans, strict=True)), color=colour, label=label, error_kw=ERRORS)
+        for left, height in zip(x, heights, strict=True):
+            axes.text(left, 0.02, f"{height:.0%}", ha="center", fontsize=8, color="white" if name == "router" else "k")
+    axes.set(ylim=(0, 1.02), ylabel="best teacher found")
+    axes.set_xticks(range(len(HITS)), list(HITS.values()))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _plain(axes)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+ERRORS = {"lw": 1, "capsize": 2}
+
+
+def _span(value: float | None, low: float | None, high: float | None) -> tuple[float, float]:
+    """Lengths of the error bar below and above; rounding may put a bound on the wrong side."""
+    if value is None or low is None or high is None:
+        return 0.0, 0.0
+    return max(value - low, 0.0), max(high - value, 0.0)
+
+
+def _accuracy(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
+    """Accuracy per task with its 95 % interval."""
+    tasks = {name: line for name, line in metrics.items() if line["accuracy"] is not None}
+    if not tasks:
+        return None
+    figure = _figure(0.9 + 0.36 * len(tasks))
+    axes = figure.subplots()
+    values = [line["accuracy"] for line in tasks.values()]
+    spans = [_span(line["accuracy"], line["low"], line["high"]) for line in tasks.values()]
+    axes.barh(list(tasks), values, xerr=list(zip(*spans, strict=True)), color=BLUE, error_kw=ERRORS)
+    for row, line in enumerate(tasks.values()):
+        axes.text(min(line["high"] + 0.01, 1.02), row, f"{line['accuracy']:.1%}", va="center", fontsize=9)
+    axes.set(xlim=(0, 1.12), xlabel="accuracy (95 % interval)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.invert_yaxis()
+    _plain(axes)
+    return figure
+
+
+def _loss(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
+    """The training loss; a line needs two points."""
+    points = metrics.get("loss") or []
+    if len(points) < 2:
+        return None
+    figure = _figure(3.0)
+    axes = figure.subplots()
+    axes.plot([step for step, _ in points], [loss for _, loss in points], color=BLUE, linewidth=1)
+    axes.set(xlabel="optimiser step", ylabel="loss (nats per token)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _plain(axes)
+    return figure
+
+
+def _figure(height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, height), layout="constrained")
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+def _png(figure: Any) -> bytes:
+    """With a palette: a third of the bytes, and no eye sees the difference."""
+    from PIL import Image
+
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").quantize(128).save(written, format="png", optimize=True)
+    return written.getvalue()

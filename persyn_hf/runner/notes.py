@@ -1,0 +1,30 @@
+"""What a run says of each artifact: one line, and what of it the user should mend."""
+
+from collections.abc import Iterator
+
+from persyn_hf.store.stored import Stored
+
+
+MANY_TRUNCATED = 0.05  # share of a teacher's answers that is worth a warning
+
+
+def hints(artifact: Stored) -> Iterator[str]:
+    """What of a teacher's answers is of no use for training, and the command that mends it."""
+    if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
+        return
+    limit = artifact.manifest.settings["max_tokens"]
+    for name, line in artifact.manifest.metrics["teachers"].items():
+        if line["errors"]:
+            yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"
+        if line["truncated"] >= MANY_TRUNCATED:
+            yield (
+                f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "
+                f"not be trained on; ask them again: --rerun truncated --set generate.max_tokens={4 * limit}"
+            )
+
+
+def one_line(artifact: Stored, reused: bool) -> str:
+    counted = artifact.manifest.counts.items()
+    counts = ", ".join(f"{key} {value:,}" for key, value in counted if value and not key.startswith("rows_"))
+    what = "reused" if reused else "stored"
+    return f"{what} {artifact.repo}@{artifact.tag}" + (f" ({counts})" if counts else "")

@@ -1,0 +1,116 @@
+"""Bring artifacts of the Hub into the store, as if it had made them: same digest, same commit, same names."""
+
+import glob
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persyn_hf.errors import StoreError
+from persyn_hf.store.hub.faults import patiently, telling
+from persyn_hf.store.hub.remote import Remote, find
+from persyn_hf.store.local import Store
+from persyn_hf.store.manifest import CARD, Manifest
+from persyn_hf.store.publish import PICKLES
+from persyn_hf.store.stored import Stored, repo_folder, split_ref
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+def pull(
+    store: Store,
+    ref: str,
+    *,
+    lineage: bool = False,
+    api: "HfApi",
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Stored]:
+    """Bring the artifact "NAMESPACE/NAME@TAG", without a tag the newest, and check every file of it.
+
+    A download that was cut off is taken up where it ended.
+
+    Args:
+        lineage: bring everything that it was made from, too, back to the prompts.
+        note: told what was done with each artifact.
+
+    Returns:
+        The artifact, then its ancestors if asked for, those included that were there already.
+
+    Raises:
+        StoreError: no such artifact, no access, or a tag of the store holds other content.
+        DamagedArtifact: a file is not what its manifest says.
+    """
+    found: dict[str, Stored] = {}
+    waiting: list[tuple[str, str | None]] = [(ref, None)]
+    with store.lock():
+        while waiting:
+            name, digest = waiting.pop(0)
+            if name in found:
+                continue
+            stored = None if digest is None else _in_store(store, name, digest)
+            if stored is None:
+                stored = _pull_one(store, name, digest, api, note)
+            else:
+                note(f"{name} is in the store")
+            found[name] = stored
+            if lineage:
+                waiting += [(item.ref, item.digest) for item in stored.manifest.inputs.values()]
+    return list(found.values())
+
+
+def _in_store(store: Store, ref: str, digest: str) -> Stored | None:
+    """What the tag names here; other content under it cannot give way."""
+    if not store.has(ref):
+        return None
+    stored = store.get(ref)
+    if stored.digest != digest:
+        raise StoreError(
+            f"{ref} holds other content in the store {store.root}, digest {stored.digest[:40]}, than on the Hub, "
+            f"{digest[:40]}; tags never change: pull it into another store with --store or PERSYN_STORE"
+        )
+    return stored
+
+
+def _pull_one(store: Store, ref: str, digest: str | None, api: "HfApi", note: Callable[[str], None]) -> Stored:
+    repo_folder(split_ref(ref)[0], "prompts")  # refuses what cannot be a name in a store
+    with telling(ref, f"`persyn artifacts pull {ref}`"):
+        remote, tag, manifest = patiently(lambda: find(api, ref))
+        name = f"{remote.repo}@{tag}"
+        if digest not in (None, manifest.digest):
+            raise StoreError(
+                f"{ref} on the Hub has digest {manifest.digest[:40]}, needed is {(digest or '')[:40]}, which the "
+                "artifact asked for was made from; ask its owner to push it with --lineage"
+            )
+        here = _in_store(store, name, manifest.digest)
+        if here is not None:
+            note(f"{name} is in the store")
+            return here
+        folder = store.state_dir / "pull" / remote.tags[tag]
+        patiently(lambda: _download(remote, tag, manifest, folder))
+    try:
+        stored = store.adopt(manifest.model_copy(update={"repo": remote.repo}), folder, tag)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what is damaged is fetched anew
+    note(f"pulled {name}, digest {stored.digest[:12]}")
+    return stored
+
+
+def _download(remote: Remote, tag: str, manifest: Manifest, folder: Path) -> None:
+    """Fetch the files that the manifest names, beside one another; what is there already is not fetched again."""
+    names = [name for name in manifest.files if name != CARD]
+    for name in names:
+        if name.lower().endswith(PICKLES):
+            raise StoreError(
+                f"{remote.repo}@{tag} on the Hub holds {name}, a pickle or what may hold one, and loading it could "
+                "run any code; ask its owner for safetensors"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    remote.api.snapshot_download(
+        remote.repo,
+        repo_type=remote.repo_type,
+        revision=remote.tags[tag],
+        local_dir=folder,
+        allow_patterns=[glob.escape(name) for name in names],
+    )

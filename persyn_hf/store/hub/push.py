@@ -1,0 +1,210 @@
+"""Publish an artifact: one commit with data, card and manifest, then the tag.
+
+The history of `main` decides to whom a tag belongs: the commit that publishes names tag and digest in its title, and
+the first one of a tag is the only one. So a push that was killed is found again and finished, an answer that got lost
+does not commit twice, and of two pushes at once one wins and the other is told.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from persyn_hf.errors import StoreError
+from persyn_hf.store.hub.access import check_rights
+from persyn_hf.store.hub.cards import merge_card
+from persyn_hf.store.hub.faults import HubFault, patiently, telling
+from persyn_hf.store.hub.public import PublicArtifact, public_artifact
+from persyn_hf.store.hub.remote import Remote, look
+from persyn_hf.store.local import Store
+from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, is_card
+from persyn_hf.store.stored import Stored, repo_type
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+_TITLE = re.compile(r"Publish (\S+) ([0-9a-f]{40})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """What a push did or, as a dry run, would do."""
+
+    ref: str  # NAMESPACE/NAME@TAG on the Hub
+    url: str
+    commit: str  # that the tag names; "" where a dry run cannot know it
+    sent: Literal["nothing", "tag", "card", "all"]
+    added: tuple[str, ...] = ()  # files, changed ones included
+    deleted: tuple[str, ...] = ()
+    num_bytes: int = 0  # of `added`
+
+
+def push(
+    store: Store,
+    stored: Stored,
+    *,
+    namespace: str | None = None,
+    private: bool | None = None,
+    dry_run: bool = False,
+    api: "HfApi",
+) -> Pushed:
+    """Bring an artifact of the store to the Hub, under its tag. What is there already is not sent again.
+
+    Args:
+        namespace: user or organisation instead of the artifact's own; inputs of its own namespace follow.
+        private: visibility of a new repository; null: as the namespace has it.
+
+    Raises:
+        StoreError: the tag holds other content there, or the Hub refuses; nothing of it is published then.
+        DamagedArtifact: a file of the store is not what was written.
+    """
+    work = _Push(api=api, artifact=public_artifact(store, stored, namespace), private=private, dry_run=dry_run)
+    try:
+        with telling(work.artifact.ref, f"pushing {work.artifact.ref}"):
+            return patiently(work.attempt)
+    except HubFault as error:
+        if error.status not in (401, 403, 404):
+            raise
+        refused = error
+    check_rights(api, work.artifact.repo.partition("/")[0])  # says why, where it can be known
+    raise refused
+
+
+@dataclass(kw_only=True)
+class _Push:
+    """One push and all its attempts; each begins with a new look at the Hub and makes what is missing there."""
+
+    api: "HfApi"
+    artifact: PublicArtifact
+    private: bool | None
+    dry_run: bool
+    done: dict[str, Any] = field(default_factory=dict)  # fields of `Pushed`, by all attempts together
+    checked: bool = False
+
+    def attempt(self) -> Pushed:
+        repo, tag, digest = self.artifact.repo, self.artifact.stored.tag, self.artifact.stored.digest
+        remote = self._look()
+        if remote is None:
+            self._commit(None, None, "all")
+            return self._result("")
+        head = remote.manifest(remote.head)
+        if tag in remote.tags:
+            commit = remote.tags[tag]
+            there = head if commit == remote.head else remote.manifest(commit)
+            self._check_digest(there.digest if there else "")
+            if head is not None and head.digest == digest and self._has_news(head) and self._claimed(remote):
+                self._commit(remote, head, "card")  # not where another tag published it: the card is that tag's
+            return self._result(commit)
+        claimed = self._claimed(remote)
+        if claimed is None and head is not None and head.digest == digest:
+            claimed = remote.head
+        commit = claimed or self._commit(remote, head, "all")
+        if not self.dry_run:
+            self.api.create_tag(repo, tag=tag, revision=commit, repo_type=remote.repo_type)
+        self.done.setdefault("sent", "tag")
+        return self._result(commit)
+
+    def _look(self) -> Remote | None:
+        """The repository, made now unless this is a dry run."""
+        repo, kind = self.artifact.repo, repo_type(self.artifact.stored.kind)
+        remote = look(self.api, repo, kind)
+        if remote is None and not self.dry_run:
+            self._check_files()
+            self.api.create_repo(repo, repo_type=kind, private=self.private)
+            remote = look(self.api, repo, kind)
+            if remote is None:
+                raise HubFault(f"pushing {self.artifact.ref}: the Hub does not show {repo}, made now; try again later")
+        if remote is not None and self.private and not remote.private:
+            raise StoreError(f"{repo} is public on the Hub; make it private in its settings, or leave --private out")
+        return remote
+
+    def _check_files(self) -> None:
+        if not self.checked:
+            self.artifact.stored.check()
+            self.checked = True
+
+    def _claimed(self, remote: Remote) -> str | None:
+        """The commit that published our content under our tag."""
+        for commit, title in remote.titles():
+            found = _TITLE.match(title)
+            if found and found[1] == self.artifact.stored.tag:
+                self._check_digest(found[2])
+                return commit
+        return None
+
+    def _check_digest(self, found: str) -> None:
+        artifact, digest = self.artifact, self.artifact.stored.digest
+        if found[:40] != digest[:40]:
+            holds = f"other content on the Hub, digest {found[:40]}" if found else "what persyn did not publish there"
+            raise StoreError(
+                f"{artifact.ref} already holds {holds}; this artifact's digest is {digest[:40]}; tags never change: "
+                "give it another `version` in its recipe, or push it to another --namespace"
+            )
+
+    def _has_news(self, head: Manifest) -> bool:
+        """Whether the card says more than the one there, which others may have edited since."""
+        if self.artifact.stored.kind == "student" and not self.artifact.evaluated:
+            return False  # another store knows its evaluations
+        ours, theirs = (
+            {name: digest for name, digest in manifest.files.items() if is_card(name)}
+            for manifest in (self.artifact.manifest, head)
+        )
+        return ours != theirs
+
+    def _commit(self, remote: Remote | None, head: Manifest | None, sent: str) -> str:
+        """Commit what differs from the head of the repository, fresh operations each time; returns the commit."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        artifact, tag = self.artifact, self.artifact.stored.tag
+        there = remote.files(remote.head) if remote else {}
+        card = remote.read(CARD, remote.head) if remote and CARD in there else None
+        files: dict[str, Path | bytes] = {name: artifact.stored.path / name for name in artifact.manifest.files}
+        files[CARD] = merge_card(artifact.card, card.decode("utf-8", errors="replace") if card else None).encode()
+        files[MANIFEST] = artifact.manifest.to_json().encode()
+        added = {name: of for name, of in files.items() if not self._is_same(there.get(name), name, of)}
+        kept = {*files, ".gitattributes"}
+        deleted = [name for name in (head.files if head else {}) if name in there and name not in kept]
+        sizes = (of.stat().st_size if isinstance(of, Path) else len(of) for of in added.values())
+        self.done = {"sent": sent, "added": tuple(added), "deleted": tuple(deleted), "num_bytes": sum(sizes)}
+        if self.dry_run or remote is None:
+            return ""
+        self._check_files()
+        operations: list[Any] = [CommitOperationDelete(name) for name in deleted]
+        for name, of in added.items():
+            operations.append(CommitOperationAdd(name, of))
+            if isinstance(of, Path):  # known from the check just now; else the library reads the file once more
+                operations[-1].upload_info.sha256 = bytes.fromhex(artifact.manifest.files[name])
+        title = f"Publish {tag} {artifact.stored.digest[:40]}" if sent == "all" else f"Update the card of {tag}"
+        made = self.api.create_commit(
+            artifact.repo,
+            operations,
+            commit_message=title,
+            commit_description=f"Content digest {artifact.stored.digest}",
+            repo_type=remote.repo_type,
+            parent_commit=remote.head,
+        )
+        return made.oid
+
+    def _is_same(self, there: "RepoFile | None", name: str, ours: Path | bytes) -> bool:
+        """Whether the Hub has the file, by its digest there: sha256 in large file storage, git's own elsewhere."""
+        from huggingface_hub.utils.sha import git_hash
+
+        if there is None:
+            return False
+        if there.lfs is not None:
+            known = self.artifact.manifest.files[name] if isinstance(ours, Path) else hashlib.sha256(ours).hexdigest()
+            return bool(there.lfs.sha256 == known)
+        if isinstance(ours, Path):
+            if ours.stat().st_size != there.size:
+                return False
+            ours = ours.read_bytes()
+        return bool(there.blob_id == git_hash(ours))
+
+    def _result(self, commit: str) -> Pushed:
+        artifact = self.artifact
+        kind = "datasets/" if repo_type(artifact.stored.kind) == "dataset" else ""
+        url = f"{self.api.endpoint}/{kind}{artifact.repo}/tree/{artifact.stored.tag}"
+        return Pushed(ref=artifact.ref, url=url, commit=commit, **{"sent": "nothing", **self.done})

@@ -1,0 +1,84 @@
+"""Artifacts that are not in the local store, read from the Hub into the ordinary Hugging Face cache."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.store.hub.faults import patiently, telling
+from persyn_hf.store.hub.remote import REPO_TYPES, no_artifact, no_such_tag
+from persyn_hf.store.manifest import MANIFEST, read_manifest
+from persyn_hf.store.stored import Stored, split_ref
+from persyn_hf.strict import nearest
+
+
+def download(ref: str, root: Path) -> Stored:
+    """Download the dataset or model repository "NAMESPACE/NAME@TAG" with all its files.
+
+    `root`: the local store that was looked at first, for the message.
+
+    Raises:
+        StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
+    """
+    from huggingface_hub import snapshot_download
+
+    return _read(ref, root, lambda repo, kind, tag: Path(snapshot_download(repo, repo_type=kind, revision=tag)))
+
+
+def download_manifest(ref: str, root: Path) -> Stored:
+    """As `download`, but of all its files only the manifest."""
+    from huggingface_hub import hf_hub_download
+
+    return _read(
+        ref, root, lambda repo, kind, tag: Path(hf_hub_download(repo, MANIFEST, repo_type=kind, revision=tag)).parent
+    )
+
+
+@contextmanager
+def not_here(ref: str, root: Path, known: Iterable[str] = ()) -> Iterator[None]:
+    """Say of an artifact that cannot be had from the Hub that the store does not hold it, and what it does hold."""
+    try:
+        yield
+    except DamagedArtifact:
+        raise
+    except StoreError as error:
+        known = list(known)
+        hint = nearest(ref, known) if known else ""
+        raise StoreError(f"{ref} is not in the store {root}{hint}; {error}") from None
+
+
+def _read(ref: str, root: Path, fetch: Callable[[str, str, str], Path]) -> Stored:
+    """Fetch from the repository type that has it. Where the Hub cannot be asked, what was fetched before will do."""
+    from huggingface_hub import list_repo_refs
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    repo, tag = split_ref(ref)
+    absent: dict[str, Exception] = {}
+    with not_here(ref, root), telling(ref, f"`persyn artifacts pull {ref}`"):
+        for repo_type in REPO_TYPES:
+            try:
+                folder = patiently(functools.partial(fetch, repo, repo_type, tag))
+            except GatedRepoError:
+                raise
+            except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+                absent[repo_type] = error
+                continue
+            if not (folder / MANIFEST).is_file():
+                raise StoreError(no_artifact(ref))
+            manifest = read_manifest(folder, ref)
+            digest, kind = manifest.digest, manifest.kind
+            return Stored(repo=repo, kind=kind, tag=tag, digest=digest, path=folder, manifest=manifest)
+        for repo_type, why in absent.items():
+            if isinstance(why, RevisionNotFoundError):
+                tags = list_repo_refs(repo, repo_type=repo_type).tags
+                raise StoreError(no_such_tag(ref, {found.name for found in tags}))
+            if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
+                raise StoreError(no_artifact(ref))
+        raise next((e for e in absent.values() if isinstance(e, LocalEntryNotFoundError)), absent[REPO_TYPES[0]])

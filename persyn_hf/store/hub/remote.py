@@ -1,0 +1,137 @@
+"""A repository on the Hub as it is at one moment: its head, its tags, and the manifests in them."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.schemas import SCHEMAS
+from persyn_hf.store.hub.faults import not_found
+from persyn_hf.store.manifest import MANIFEST, Manifest
+from persyn_hf.store.stored import split_ref, tag_order
+from persyn_hf.strict import nearest
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+REPO_TYPES = ("dataset", "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """What was found; each method asks the Hub about one commit, which never changes."""
+
+    api: "HfApi"
+    repo: str
+    repo_type: str
+    private: bool
+    head: str  # commit of `main`
+    tags: dict[str, str]  # tag -> commit
+
+    def read(self, path: str, commit: str) -> bytes | None:
+        """A small file; None: the commit has none of this name."""
+        from huggingface_hub.errors import RemoteEntryNotFoundError
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = self.api.hf_hub_download(
+                    self.repo, path, repo_type=self.repo_type, revision=commit, local_dir=folder
+                )
+            except RemoteEntryNotFoundError:  # and not the local one, which stands for any failed question
+                return None
+            return Path(file).read_bytes()
+
+    def manifest(self, commit: str) -> Manifest | None:
+        """None: the commit is not persyn's."""
+        content = self.read(MANIFEST, commit)
+        try:
+            return None if content is None else Manifest.model_validate_json(content)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise StoreError(
+                f"{self.repo} on the Hub: its {MANIFEST} is none that this version of persyn-hf reads (`{where}`: "
+                f"{fault['msg'].splitlines()[0]}); update persyn-hf, or ask its owner"
+            ) from None
+
+    def files(self, commit: str) -> "dict[str, RepoFile]":
+        from huggingface_hub.hf_api import RepoFile
+
+        entries = self.api.list_repo_tree(self.repo, repo_type=self.repo_type, revision=commit, recursive=True)
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+    def titles(self) -> list[tuple[str, str]]:
+        """Commit and title of the history of `main` up to the head, oldest first."""
+        commits = self.api.list_repo_commits(self.repo, repo_type=self.repo_type, revision=self.head)
+        return [(commit.commit_id, commit.title) for commit in reversed(commits)]
+
+
+def look(api: "HfApi", repo: str, repo_type: str) -> Remote | None:
+    """None: there is no such repository, or the Hub hides it from this user."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = api.repo_info(repo, repo_type=repo_type)
+        refs = api.list_repo_refs(repo, repo_type=repo_type)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return None
+    tags = {tag.name: tag.target_commit for tag in refs.tags}
+    return Remote(api=api, repo=repo, repo_type=repo_type, private=bool(info.private), head=str(info.sha), tags=tags)
+
+
+def find(api: "HfApi", ref: str) -> tuple[Remote, str, Manifest]:
+    """The artifact "NAMESPACE/NAME@TAG", of either repository type: where it is, its tag, its manifest.
+
+    Without a tag it is the newest one.
+
+    Raises:
+        StoreError: no such repository, no such tag, or no artifact of persyn.
+    """
+    repo, wanted = split_ref(ref)
+    remotes = [remote for repo_type in REPO_TYPES if (remote := look(api, repo, repo_type)) is not None]
+    if not remotes:
+        raise StoreError(not_found(ref))
+    for remote in remotes:
+        tag = max(remote.tags, key=tag_order, default=None) if wanted == "main" else wanted
+        if tag in remote.tags:
+            manifest = remote.manifest(remote.tags[tag])
+            if manifest is not None:
+                return remote, tag, checked(manifest, f"{repo}@{tag}")
+    if not any(wanted in remote.tags for remote in remotes):
+        raise StoreError(no_such_tag(ref, {tag for remote in remotes for tag in remote.tags}))
+    raise StoreError(no_artifact(ref))
+
+
+def checked(manifest: Manifest, ref: str) -> Manifest:
+    """The manifest, if its own fields lead to its digest and its kind is known."""
+    if manifest.kind not in SCHEMAS:
+        raise StoreError(
+            f"{ref} on the Hub is of the kind `{manifest.kind}`, which this version of persyn-hf does not know; "
+            "update persyn-hf"
+        )
+    if manifest.digest != manifest.content_digest():
+        raise DamagedArtifact(
+            f"{ref} on the Hub: its {MANIFEST} gives digest {manifest.digest}, needed is {manifest.content_digest()} "
+            "by the content; it was changed after it was published, ask its owner to publish it under a new tag"
+        )
+    return manifest
+
+
+def no_such_tag(ref: str, tags: set[str]) -> str:
+    """The sentence for a tag that a repository of the Hub does not have."""
+    repo, tag = split_ref(ref)
+    if not tags:
+        return f"{repo} on the Hub has no tags, so it holds no published artifact; ask its owner to push it"
+    return f"{repo} on the Hub has no tag `{tag}`{nearest(tag, sorted(tags, key=tag_order))}"
+
+
+def no_artifact(ref: str) -> str:
+    """The sentence for a repository that persyn did not write."""
+    return f"{ref} on the Hub holds no {MANIFEST}, so it is no artifact; datasets.load_dataset reads it"

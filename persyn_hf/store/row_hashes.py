@@ -1,0 +1,140 @@
+"""The rows of a stored dataset as hashes of 8 bytes, one column read at a time: what compares large datasets."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from persyn_hf.errors import DamagedArtifact
+from persyn_hf.store.parquet import shards
+from persyn_hf.store.stored import Stored
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+BATCH = 500  # rows read together
+NULL = 0x6E756C6C  # 0 is the hash of 0 and of false
+PLACE = 0x9E3779B97F4A7C15  # odd, so that the same value at two places of a list or key counts differently
+
+
+def column_hashes(stored: Stored, column: str) -> "Hashes":
+    """A hash per row, in the order of the files; a column that is not there at all is null."""
+    import numpy as np
+
+    parts = [
+        np.full(batch.num_rows, NULL, dtype=np.uint64) if not batch.num_columns else _hash(batch.column(0))
+        for batch in _batches(stored, column)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+
+
+def row_keys(stored: Stored, columns: Sequence[str]) -> "Hashes":
+    """A hash per row of several columns; of rows with the same key the second, third ... get hashes of their own."""
+    import numpy as np
+
+    keys = _combine([column_hashes(stored, column) for column in columns])
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    places = np.arange(len(keys))
+    first = np.ones(len(keys), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    repeats = places - np.maximum.accumulate(np.where(first, places, 0))
+    keys[order] = np.where(first, ordered, _mix(ordered + repeats.astype(np.uint64) * np.uint64(PLACE)))
+    return keys
+
+
+def sums_by(keys: "Hashes", values: "Hashes") -> "tuple[Hashes, Hashes]":
+    """The keys that there are, ascending, and the sum of the values of each, whatever their order."""
+    import numpy as np
+
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)])
+    return ordered[starts], np.add.reduceat(_mix(values[order]), starts) if len(starts) else ordered
+
+
+def shared(old: "Hashes", new: "Hashes") -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+    """The places in both of the keys that are in both; no key may be twice in one of them."""
+    import numpy as np
+
+    _, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
+    return at_old, at_new
+
+
+def value_counts(stored: Stored, column: str) -> Counter[str]:
+    """Rows per value of a text column."""
+    counts: Counter[str] = Counter()
+    for batch in _batches(stored, column):
+        for line in batch.column(0).value_counts().to_pylist():
+            counts[line["values"]] += line["counts"]
+    return counts
+
+
+def _batches(stored: Stored, column: str) -> "Iterator[pa.RecordBatch]":
+    """The column in all data files; batches without columns where a file does not have it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for _, _, _, name in shards(stored.manifest.files):
+        try:
+            with pq.ParquetFile(stored.path / name, pre_buffer=False) as file:  # else all of it ends up in memory
+                yield from file.iter_batches(BATCH, columns=[column] if column in file.schema_arrow.names else [])
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedArtifact(
+                f"{stored.ref}: {name} cannot be read ({str(error).splitlines()[0]}); verify the artifact"
+            ) from None
+
+
+def _hash(array: "pa.Array") -> "Hashes":
+    import numpy as np
+    import pyarrow as pa
+    from pandas.util import hash_array  # type: ignore[import-untyped]  # its stubs are a package of their own
+
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.full(len(array), NULL, dtype=np.uint64)
+    if pa.types.is_struct(kind):
+        hashes = _combine([_hash(child) for child in array.flatten()])
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        hashes = _hash_lists(array)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        hashes = hash_array(array.to_numpy(zero_copy_only=False), categorize=False)
+    else:
+        filled = array.fill_null(False if pa.types.is_boolean(kind) else 0)
+        hashes = hash_array(filled.to_numpy(zero_copy_only=False), categorize=False)
+    return np.where(array.is_null().to_numpy(zero_copy_only=False), np.uint64(NULL), hashes)
+
+
+def _hash_lists(array: "pa.Array") -> "Hashes":
+    """Of each list the values with their places, and how many there are."""
+    import numpy as np
+
+    values = _hash(array.flatten())
+    lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.cumsum(lengths)
+    places = np.arange(len(values)) - np.repeat(ends - lengths, lengths)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_placed(values, places), dtype=np.uint64)])
+    return _mix(sums[ends] - sums[ends - lengths] + lengths.astype(np.uint64))
+
+
+def _combine(columns: "Sequence[Hashes]") -> "Hashes":
+    total: Hashes = sum(_placed(hashes, place) for place, hashes in enumerate(columns))  # type: ignore[assignment]
+    return _mix(total)
+
+
+def _placed(hashes: "Hashes", places: "np.ndarray[Any, Any] | int") -> "Hashes":
+    import numpy as np
+
+    return _mix(hashes + (np.atleast_1d(places).astype(np.uint64) + np.uint64(1)) * np.uint64(PLACE))
+
+
+def _mix(hashes: "Hashes") -> "Hashes":
+    """The finaliser of splitmix64: near numbers come far apart, so that sums of them do not meet."""
+    import numpy as np
+
+    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return hashes ^ (hashes >> np.uint64(31))

@@ -1,0 +1,20 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/hub/hub_server.py
+
+from hub_server import HubServer  # noqa: E402
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """With two users, of whom alice may write to `lab`; this process' client goes there."""
+    with HubServer(tmp_path / "hub") as server:
+        server.add_user("alice", orgs=("lab",))
+        server.add_user("bob")
+        server.attach(monkeypatch)
+        yield server
