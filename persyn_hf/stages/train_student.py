@@ -1,22 +1,22 @@
 """Stage `train_student`: fine-tune the student on the mixed data (TRL's SFTTrainer; paper, Tables 9 and 10).
 
-Every row is checked before it is trained on: it must end in the token that generation stops on, and fit. What does not
-is left out and counted, never cut.
+Every row is checked before it is trained on: it must be the answer to one assignment, end in the token that generation
+stops on, and fit. What does not fit is left out and counted, never cut.
 """
 
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from persyn_hf.backends import chat, models
 from persyn_hf.backends import sft as backend
+from persyn_hf.backends.sft import IGNORED
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Strict
-from persyn_hf.schemas import SFT, STUDENT
+from persyn_hf.schemas import ASSIGNMENTS, SFT, STUDENT
 from persyn_hf.stage import Context, Result
+from persyn_hf.strict import Strict
 
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"sft": SFT}
+OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # those that the rows answer; null: their prompts must differ
 OUTPUT = STUDENT
-VERSION = 2  # rows are cut as learnability sees them; Gemma 2 trains with its attention cap
-
-IGNORED = -100  # label of a token that carries no loss
+VERSION = 3  # the last step of an epoch is filled up with empty rows; LoRA adapters lie beside the merged weights
 
 
 class Settings(Strict):
@@ -46,44 +45,23 @@ class Settings(Strict):
     lora_alpha: int = Field(default=32, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: bfloat16 on a GPU that has it
     gradient_checkpointing: bool | None = None  # null: on a GPU only
+    accelerate: str | None = None  # config file of `accelerate launch`, to train in its processes
+    save_steps: int = Field(default=200, ge=1)  # optimiser steps from checkpoint to checkpoint
 
 
-def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
+def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:
     """Check every row, train on those that fit, and return the folder with the trained student."""
-    import torch
-
     student = context.student
     if student is None or student.model is None:
         raise RecipeError("`train_student` needs a student with a `model`, found none; give it in `students`")
     if not len(sft):
         raise InputError("the training data holds no rows; `train_student` needs at least one")
     started = time.monotonic()
+    joined = _join(sft, assignments)
     tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
     end = chat.end_of_turn(tokenizer, student.model)
-    size, stored = backend.size_and_dtype(student.model, student.revision)
-    lora = settings.method == "lora" or (settings.method == "auto" and size > backend.LORA_ABOVE)
-    gpu = torch.cuda.is_available()
-    bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and gpu and torch.cuda.is_bf16_supported())
-    training = backend.Training(
-        learning_rate=settings.learning_rate or (1e-4 if lora else 2e-5),
-        epochs=float(settings.epochs),
-        batch_size=settings.batch_size,
-        per_device_batch_size=settings.per_device_batch_size,
-        warmup_steps=settings.warmup_steps,
-        scheduler=settings.scheduler,
-        weight_decay=settings.weight_decay,
-        lora=lora,
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        bfloat16=bfloat16,
-        gradient_checkpointing=gpu if settings.gradient_checkpointing is None else settings.gradient_checkpointing,
-        seed=context.seed,
-        saved_dtype=stored,
-    )
-    # Full fine-tuning keeps float32 weights (bfloat16 ones would swallow updates of 2e-5); frozen ones need not be.
-    dtype: models.Dtype = "bfloat16" if lora and bfloat16 else "float32"
-    model = models.load_causal_lm(student.model, student.revision, dtype, "cpu")  # the trainer moves it
-    max_length = min(settings.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+    size, stored, positions = backend.describe(student.model, student.revision)
+    max_length = min(settings.max_length, positions or settings.max_length)
     examples, counts = tokenise(sft, tokenizer, end, max_length)
     if not len(examples):
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
@@ -91,10 +69,58 @@ def run(settings: Settings, context: Context, sft: "Dataset") -> Result:
             f"none of the {len(sft)} training rows can be used ({reasons}); too_long counts rows of more than "
             f"{max_length} tokens: raise `train_student.max_length` or look at the data"
         )
-    backend.align(model, tokenizer, end)
+    lora = settings.method == "lora" or (settings.method == "auto" and size > backend.LORA_ABOVE)
+    training = backend.Training(
+        model=student.model,
+        revision=student.revision,
+        chat_template=student.chat_template,
+        stored_dtype=stored,
+        end=end,
+        lora=lora,
+        learning_rate=settings.learning_rate or (1e-4 if lora else 2e-5),
+        epochs=float(settings.epochs),
+        seed=context.seed,
+        **settings.model_dump(exclude={"learning_rate", "epochs", "max_length", "method", "accelerate"}),
+    )
     folder = context.work_dir / "student"
-    done = backend.train(model, tokenizer, examples, training, folder, context.progress)
-    return _result(folder, len(sft), examples, counts, training, done, model, max_length, time.monotonic() - started)
+    curve = backend.train(training, examples, folder, context.progress, settings.accelerate)
+    metrics = _metrics(training, examples, curve) | {"max_length": max_length, "parameters": size}
+    per_token = 4 if lora else 6  # frozen weights need no gradient of their own
+    cost = {
+        "seconds": time.monotonic() - started,
+        "flops": per_token * size * metrics["tokens"] * training.epochs,
+    }
+    dropped = {reason: counts[reason] for reason in ("too_long", "end_inside")}
+    counted = {"rows": len(sft), **joined, "trained": len(examples), **dropped}
+    return Result(data=folder, counts=counted, metrics=metrics, cost=cost)
+
+
+def _join(sft: "Dataset", assignments: "Dataset | None") -> dict[str, int]:
+    """Refuse rows that answer no assignment, or one that another row answers; count the rest, where they are known.
+
+    `escalated`: by a teacher that was asked after the assigned ones.
+    """
+    prompts: list[str] = sft["prompt_id"][:]
+    twice = [prompt_id for prompt_id, rows in Counter(prompts).items() if rows > 1]
+    if twice:
+        raise InputError(
+            f"{len(twice)} prompts (first {min(twice)}) have more than one training row, one is needed; "
+            "give the rows of one `mix`"
+        )
+    if assignments is None:
+        return {}
+    cells = Counter(zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True))
+    several = [cell for cell, rows in cells.items() if rows > 1]
+    unknown = set(prompts) - {prompt_id for prompt_id, _ in cells}
+    if several or unknown:
+        what = f"assigned twice to `{several[0][1]}`" if several else "not assigned at all"
+        number, first = (len(several), several[0][0]) if several else (len(unknown), min(unknown))
+        raise InputError(
+            f"{number} prompts of the training data (first {first}) are {what}; give the assignments that its rows "
+            "were made from"
+        )
+    assigned = sum(cell in cells for cell in zip(prompts, sft["teacher"][:], strict=True))
+    return {"assigned": assigned, "escalated": len(prompts) - assigned}
 
 
 def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple["Dataset", Counter[str]]:
@@ -116,6 +142,7 @@ def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple
         ids, labels = [], []
         for turn in chat.encode_turns(tokenizer, rows, max_length):
             answer = turn.ids[turn.start :].tolist()
+            assert turn.truncated or answer[-1] == end
             reason = "too_long" if turn.truncated else "end_inside" if answer.count(end) > 1 else "rows"
             counts[reason] += 1
             if reason == "rows":
@@ -129,37 +156,20 @@ def _turns(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
-def _result(
-    folder: Path,
-    rows: int,
-    examples: "Dataset",
-    counts: Any,
-    training: backend.Training,
-    done: dict[str, Any],
-    model: Any,
-    max_length: int,
-    seconds: float,
-) -> Result:
+def _metrics(training: backend.Training, examples: "Dataset", curve: list[list[float]]) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     labels = examples.data.column("labels").combine_chunks().flatten()
-    tokens = len(labels)
-    last = done["loss"][-max(1, len(done["loss"]) // 10) :]
-    parameters = model.num_parameters()
-    metrics = {
+    schedule = backend.Schedule.of(training, len(examples))
+    last = curve[-max(1, len(curve) // 10) :]
+    return {
         "method": "lora" if training.lora else "full",
         "learning_rate": training.learning_rate,
-        "warmup_steps": done["warmup_steps"],
-        "max_length": max_length,
-        "parameters": parameters,
+        "warmup_steps": schedule.warmup,
         "rows": len(examples),
-        "tokens": tokens,  # of one epoch
+        "tokens": len(labels),  # of one epoch
         "trained_tokens": pc.sum(pc.not_equal(labels, IGNORED)).as_py(),  # of one epoch
-        "steps": done["steps"],
-        "loss": done["loss"],  # [step, nats per trained token]
+        "steps": schedule.total,
+        "loss": curve,  # [step, nats per trained token]
         "final_loss": sum(loss for _, loss in last) / len(last) if last else None,  # mean of the last tenth
     }
-    dropped = {reason: counts[reason] for reason in ("too_long", "end_inside")}
-    per_token = 4 if training.lora else 6  # frozen weights need no gradient of their own
-    cost = {"seconds": seconds, "flops": per_token * parameters * tokens * training.epochs}
-    return Result(data=folder, counts={"rows": rows, "trained": len(examples), **dropped}, metrics=metrics, cost=cost)

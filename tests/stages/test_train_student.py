@@ -10,11 +10,12 @@ from datasets import Dataset
 
 from persyn_hf.backends import chat, models
 from persyn_hf.errors import EngineError, InputError, PersynError, RecipeError
-from persyn_hf.recipe import Student, read_section
+from persyn_hf.recipe import Student
 from persyn_hf.schemas import SFT
 from persyn_hf.stage import Context
 from persyn_hf.stages import train_student
 from persyn_hf.stages.train_student import Settings
+from persyn_hf.strict import read_section
 
 
 PAIRS = [("What is 1 and 2?", "The answer is 3."), ("Say hi", "hi there"), ("And é €5?", "1/2 of €5")]
@@ -131,7 +132,7 @@ def test_folder_holds_weights_and_tokenizer_only(trained: tuple[Any, Watch]) -> 
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert {path.name for path in result.data.parent.iterdir()} == {"student"}
+    assert {path.name for path in result.data.parent.iterdir()} == {"student", "student-checkpoints-1"}
 
 
 def test_result_says_what_was_done(trained: tuple[Any, Watch]) -> None:
@@ -255,7 +256,9 @@ def test_no_student_no_rows_wrong_settings(base_student: Path, tmp_path: Path) -
         train_student.run(Settings(), context(tmp_path, None), sft=rows())
     with pytest.raises(InputError, match="the training data holds no rows"):
         train_student.run(Settings(), context(tmp_path, base_student), sft=rows().select([]))
-    with pytest.raises(RecipeError, match=r"must be a multiple of `per_device_batch_size` x processes = 2, got 3"):
+    with pytest.raises(
+        RecipeError, match=r"must be a multiple of `per_device_batch_size` x processes = 2 x 1 = 2, got 3"
+    ):
         settings = Settings(batch_size=3, per_device_batch_size=2)
         train_student.run(settings, context(tmp_path, base_student), sft=rows())
     for bad in ({"epochs": 0}, {"methd": "full"}, {"learning_rate": -1.0}, {"dtype": "float16"}):

@@ -1,0 +1,118 @@
+"""Supervised fine-tuning with TRL: one student, rows of token ids and labels, in this process or in several.
+
+    training.py   the rows in their order, the trainer, its checkpoints
+    models.py     the student as it is trained, and as it is saved
+    launched.py   the same in the processes of `accelerate launch`
+
+A killed training goes on from its last checkpoint, to the weights that it would have had.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persyn_hf.backends.models import Dtype
+from persyn_hf.errors import InputError, RecipeError, reason, require
+from persyn_hf.stage import Progress
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+__all__ = ["IGNORED", "LORA_ABOVE", "Schedule", "Training", "describe", "train"]
+
+IGNORED = -100  # label of a token that carries no loss
+LORA_ABOVE = 14e9  # parameters; the paper's Tables 9 and 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained and how; plain values, so that other processes can be told."""
+
+    model: str
+    revision: str | None
+    chat_template: str | None
+    stored_dtype: str  # of the weights, before and after
+    end: int  # the token that ends a turn
+    learning_rate: float
+    epochs: float
+    batch_size: int
+    per_device_batch_size: int
+    warmup_steps: int
+    scheduler: str
+    weight_decay: float
+    lora: bool
+    lora_rank: int
+    lora_alpha: int
+    dtype: Dtype
+    gradient_checkpointing: bool | None
+    save_steps: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Optimiser steps of a training."""
+
+    per_epoch: int
+    total: int
+    warmup: int
+
+    @classmethod
+    def of(cls, training: Training, rows: int) -> "Schedule":
+        per_epoch = math.ceil(rows / training.batch_size)
+        total = math.ceil(training.epochs * per_epoch)
+        return cls(per_epoch=per_epoch, total=total, warmup=min(training.warmup_steps, total // 2))
+
+
+def describe(model: str, revision: str | None) -> tuple[int, str, int | None]:
+    """Parameters of a model, the dtype it is stored in and its positions, from config.json alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        with torch.device("meta"):
+            size = AutoModelForCausalLM.from_config(config).num_parameters()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the config of the student {model} cannot be loaded: {reason(error)}") from None
+    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
+    return int(size), dtype, getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def train(
+    training: Training, examples: "Dataset", folder: Path, progress: Progress, accelerate: str | None = None
+) -> list[list[float]]:
+    """Fine-tune on `examples` (token ids, labels) and leave the student in `folder`, ready for `from_pretrained`.
+
+    Returns the loss curve: [step, mean nats per trained token since the last entry]. Checkpoints lie beside `folder`.
+    With LoRA the adapters are merged, and lie in `adapter/` as well. The same seed, threads and machine give the same
+    weights on the CPU. `accelerate`: config of `accelerate launch`, for other processes than this one.
+    """
+    require("trl", extra="train", feature="Training a student")
+    if training.lora:
+        require("peft", extra="train", feature="LoRA training")
+    from persyn_hf.backends.sft import launched
+    from persyn_hf.backends.sft import training as here
+    from persyn_hf.backends.sft.models import merge
+
+    config = None if accelerate is None else launched.read_config(accelerate)
+    processes = config.processes if config else 1
+    if training.batch_size % (training.per_device_batch_size * processes):
+        raise RecipeError(
+            "`train_student.batch_size` must be a multiple of `per_device_batch_size` x processes = "
+            f"{training.per_device_batch_size} x {processes} = {training.per_device_batch_size * processes}, "
+            f"got {training.batch_size}"
+        )
+    checkpoints = folder.with_name(f"{folder.name}-checkpoints-{launched.layout(config)}")
+    last, done = here.clear(checkpoints)
+    progress.start("training the student", Schedule.of(training, len(examples)).total, done)
+    if config is None:
+        curve = here.train(training, examples, folder, checkpoints, last, progress.advance)
+    else:
+        curve = launched.train(config, training, examples, folder, checkpoints, last, progress.advance)
+    if training.lora:
+        merge(training, folder)
+    return curve
