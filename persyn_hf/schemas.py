@@ -254,6 +254,7 @@ SFT = Schema(
 EVALUATION = Schema(
     kind="evaluation",
     row="one benchmark item",
+    version=2,
     config_by="task",
     columns=(
         Column(name="task", dtype="string", meaning="lm-evaluation-harness task"),
@@ -261,7 +262,25 @@ EVALUATION = Schema(
         Column(name="prompt", dtype="string", meaning="the question as the model saw it, template left out"),
         Column(name="reference", dtype="string", meaning="reference answer", nullable=True),
         Column(name="prediction", dtype="string", meaning="the model's answer"),
-        Column(name="is_correct", dtype="bool", meaning="judged correct; null: could not be judged", nullable=True),
+        Column(
+            name="is_correct",
+            dtype="bool",
+            meaning="judged correct; null: could not be judged, or the score knows more than right and wrong",
+            nullable=True,
+        ),
+        Column(
+            name="score",
+            dtype="float64",
+            meaning="0 to 1, by the task's metric; a mean of scores counts an item as often as it has parts, at least "
+            "once; null: could not be judged",
+            nullable=True,
+        ),
+        Column(
+            name="parts",
+            dtype="list<float64>",
+            meaning="of an item with several things to judge (IFEval: its instructions), the score of each; "
+            "empty elsewhere",
+        ),
     ),
 )
 

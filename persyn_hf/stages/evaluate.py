@@ -1,51 +1,102 @@
 """Stage `evaluate`: how well a student answers, item by item (lm-evaluation-harness, math graded by math-verify)."""
 
-import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.backends import chat, harness, models, sft
+from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.questions import MathTask, Source, final_answer, read_questions
+from persyn_hf.backends.harness.stock import load_stock
+from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
+from persyn_hf.backends.harness.summary import summarise
 from persyn_hf.errors import RecipeError, check
-from persyn_hf.recipe import Strict
 from persyn_hf.schemas import EVALUATION, STUDENT
 from persyn_hf.stage import Context, Result
+from persyn_hf.strict import Strict
 
 
 INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student as it was before training
 OUTPUT = EVALUATION
-VERSION = 2  # rules of grading
+VERSION = 3  # rules of grading, and what an item carries
+
+Loaded = MathTask | dict[str, Any]  # dict: name -> task of the harness
 
 
 class Columns(Strict):
-    """Which column of a task's file holds what."""
+    """Which column of a task's items holds what."""
 
-    question: str = "question"
+    question: str | list[str] = "question"  # several are joined
     answer: str = "answer"
 
 
 class Task(Strict):
-    """With `path`: questions of one's own, graded by math-verify. Without: a task that the harness ships."""
+    """With `path` or `dataset`: questions of one's own, graded by math-verify. Without: a task of the harness."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    path: str | None = None  # JSONL
+    harness: str | None = None  # the harness's task, where it has another name or its items come from `path`
+    metric: str | None = None  # of the harness's task: the one that counts; null: its first
+    path: str | None = None  # .jsonl, .json, .csv or .parquet
+    dataset: str | None = None  # Hub id, or a local folder
+    config: str | None = None
+    revision: str | None = None
+    split: str = "test"  # of the dataset; `train+test` joins two
     columns: Columns = Columns()
     reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
     limit: int | None = Field(default=None, ge=1)  # items, the first ones; null: that of the stage
-    num_fewshot: int | None = Field(default=None, ge=0)  # null: 0 for one's own, the harness's default for others
-    fewshot_path: str | None = None  # JSONL with the same columns: the worked examples
+    num_fewshot: int | None = Field(default=None, ge=0)  # null: 0 for own items, the harness's default for others
+    fewshot_path: str | None = None  # file with the same columns: the worked examples, the first ones
+    fewshot_split: str | None = None  # likewise, of the dataset
+
+    @property
+    def source(self) -> Source | None:
+        """Where the items come from; None: from where the harness has them."""
+        if self.path is None and self.dataset is None:
+            return None
+        return Source(
+            path=self.path, dataset=self.dataset, config=self.config, revision=self.revision, split=self.split
+        )
+
+    @property
+    def examples(self) -> Source | None:
+        """Where the worked examples come from."""
+        if self.fewshot_path is not None:
+            return Source(path=self.fewshot_path)
+        if self.fewshot_split is not None:
+            return Source(dataset=self.dataset, config=self.config, revision=self.revision, split=self.fewshot_split)
+        return None
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the harness knows the answers and scores."""
+        return self.harness is not None or self.source is None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
-        if self.path is None and (self.reference_after or self.fewshot_path):
-            raise ValueError(f"`{self.name}` has no `path`: a task of the harness knows its own answers")
-        if self.path is not None and bool(self.num_fewshot) != bool(self.fewshot_path):
-            raise ValueError(f"`{self.name}`: `num_fewshot` and `fewshot_path` go together, found only one of them")
+        if self.path is not None and self.dataset is not None:
+            raise ValueError(f"`{self.name}` has both `path` and `dataset`; keep one of them")
+        if self.is_stock and (self.reference_after or self.examples):
+            what = "is a task of the harness, which" if self.harness else "has no `path` or `dataset`: the harness"
+            raise ValueError(f"`{self.name}` {what} knows its own answers; take out the keys about them")
+        if self.is_stock and self.source is not None and self.num_fewshot:
+            raise ValueError(
+                f"`{self.name}`: `num_fewshot` must be 0, the harness would draw examples from your items"
+            )
+        if not self.is_stock and self.metric:
+            raise ValueError(f"`{self.name}` is graded by math-verify; `metric` is for tasks of the harness")
+        if self.fewshot_split is not None and self.dataset is None:
+            raise ValueError(f"`{self.name}`: `fewshot_split` is of a `dataset`; use `fewshot_path`")
+        if not self.is_stock and bool(self.num_fewshot) != bool(self.examples):
+            raise ValueError(
+                f"`{self.name}`: `num_fewshot` and `fewshot_path` or `fewshot_split` go together, found only one"
+            )
         return self
 
 
@@ -53,10 +104,12 @@ class Settings(Strict):
     """What is asked, and how the answers are generated: greedily, through the chat template."""
 
     tasks: tuple[Task, ...] = Field(strict=False, min_length=1)
+    engine: Literal["transformers", "vllm"] = "transformers"
     max_tokens: int = Field(default=512, ge=1)  # of an answer
-    batch_size: int = Field(default=64, ge=1)  # items at once
+    batch_size: int = Field(default=64, ge=1)  # items at once; vllm makes its own batches
     limit: int | None = Field(default=None, ge=1)  # items per task
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
+    vllm: VllmSettings = VllmSettings()
     timeout_s: float | int = Field(default=5, gt=0)  # of grading one answer
 
     @model_validator(mode="after")
@@ -71,91 +124,98 @@ class Settings(Strict):
 def run(settings: Settings, context: Context, student: Path | None = None) -> Result:
     """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}."""
     started = time.monotonic()
-    local = {task.name: _read(task, settings) for task in settings.tasks if task.path is not None}
-    model = _load(settings, context, student)
+    loaded = {task.name: load(task, settings) for task in settings.tasks}  # first, as it may be refused
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
-    for task in settings.tasks:
-        if task.name in local:
-            answered, generated = model.answer(local[task.name], settings.max_tokens)
-            verdicts = _grade(answered, settings)
-            metrics[task.name] = _summary(verdicts, model.num_tokens([a.prediction for a in answered])) | generated
-            rows += _rows(task.name, answered, verdicts)
-            continue
-        limit = task.limit or settings.limit
-        for name, (answered, values) in model.stock(task.name, task.num_fewshot, limit, settings.max_tokens).items():
-            scores = [item.score for item in answered]
-            metrics[name] = _summary(scores, model.num_tokens([a.prediction for a in answered])) | {"harness": values}
-            rows += _rows(name, answered, [bool(s) if s in (0, 1) else None for s in scores])
+    with _open(settings, context, student) as model:
+        for task in settings.tasks:
+            for name, (answered, summary) in score(task, loaded[task.name], model, settings).items():
+                rows += _rows(name, answered)
+                metrics[name] = summary
     counts = {"items": len(rows), "unjudged": sum(summary["unjudged"] for summary in metrics.values())}
     cost = {"seconds": time.monotonic() - started, "items": len(rows)}
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=metrics, cost=cost)
 
 
-def _read(task: Task, settings: Settings) -> harness.MathTask:
-    """The task's questions, limited, and the references cut out of their answers."""
-    columns = task.columns
-    pairs = harness.read_questions(str(task.path), columns.question, columns.answer)[: task.limit or settings.limit]
+def load(task: Task, settings: Settings) -> Loaded:
+    """The task's items, and the references cut out of their answers."""
+    if task.is_stock:
+        return load_stock(task.harness or task.name, task.source, task.num_fewshot)
+    assert task.source is not None
+    columns = [task.columns.question] if isinstance(task.columns.question, str) else task.columns.question
+    pairs = read_questions(task.source, columns, task.columns.answer)[: task.limit or settings.limit]
     references = [answer for _, answer in pairs]
     if task.reference_after is not None:
         # Without the mark the whole answer stands: the grader then says whether it can be judged.
-        references = [harness.final_answer(answer, task.reference_after) or answer for answer in references]
-    examples = []
-    if task.fewshot_path is not None:
-        examples = harness.read_questions(task.fewshot_path, columns.question, columns.answer)
-        found, needed = len(examples), task.num_fewshot or 0
-        check(found >= needed, f"{task.name}.num_fewshot", needed, f"at most {found}, the examples in fewshot_path")
-    return harness.MathTask(
+        references = [final_answer(answer, task.reference_after) or answer for answer in references]
+    examples = [] if task.examples is None else read_questions(task.examples, columns, task.columns.answer)
+    found, needed = len(examples), task.num_fewshot or 0
+    check(found >= needed, f"{task.name}.num_fewshot", needed, f"at most {found}, the worked examples that there are")
+    return MathTask(
         name=task.name,
         questions=[question for question, _ in pairs],
         references=references,
         examples=examples,
-        num_fewshot=task.num_fewshot or 0,
+        num_fewshot=needed,
     )
 
 
-def _load(settings: Settings, context: Context, student: Path | None) -> harness.Student:
+def score(
+    task: Task, loaded: Loaded, model: Student, settings: Settings
+) -> dict[str, tuple[list[Answered], dict[str, Any]]]:
+    """Have `model`, which may be but recorded answers, answer a task: items, and the task's line of the metrics.
+
+    More than one line where a group of the harness's tasks was asked for.
+    """
+    if isinstance(loaded, MathTask):
+        answered, more = model.answer(loaded, settings.max_tokens)
+        return {task.name: _line(_grade(answered, settings), more, model)}
+    limit = task.limit or settings.limit
+    lines = {}
+    for name, stock in loaded.items():
+        answered, more = model.answer_stock(name, stock, limit, settings.max_tokens, task.metric)
+        lines[task.name if len(loaded) == 1 else name] = _line(answered, more, model)
+    return lines
+
+
+def _line(answered: list[Answered], more: Mapping[str, Any], model: Student) -> tuple[list[Answered], dict[str, Any]]:
+    lengths = model.num_tokens([item.prediction for item in answered])
+    mean_tokens = sum(lengths) / len(lengths) if lengths else None
+    return answered, summarise(answered) | {"mean_tokens": mean_tokens, **more}
+
+
+def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
     import torch
 
     base = context.student
+    source: tuple[str, str | None, str | None]
     if student is not None:
-        name, revision, template = str(student), None, None  # trained students bring their template
+        source = str(student), None, None  # trained students bring their template
     elif base is not None and base.model is not None:
-        name, revision, template = base.model, base.revision, base.chat_template
+        source = base.model, base.revision, base.chat_template
     else:
         raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
     dtype = settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
-    tokenizer = models.load_tokenizer(name, revision, template)
-    model = models.load_causal_lm(name, revision, dtype, "auto")
-    sft.align(model, tokenizer, chat.end_of_turn(tokenizer, name))
-    return harness.Student(model, tokenizer, settings.batch_size, context.progress)
+    if settings.engine == "vllm":
+        log = context.work_dir / "vllm.log"
+        return open_vllm(*source, dtype=dtype, settings=settings.vllm, log=log, progress=context.progress)
+    return open_transformers(*source, dtype=dtype, batch_size=settings.batch_size, progress=context.progress)
 
 
-def _grade(answered: Sequence[harness.Answered], settings: Settings) -> list[bool | None]:
+def _grade(answered: Sequence[Answered], settings: Settings) -> list[Answered]:
     from persyn_hf.backends.verifier import Verifier
 
     workers = max(1, min(8, (os.cpu_count() or 1), len(answered) // 100))
     with Verifier(workers=workers, timeout_s=float(settings.timeout_s)) as verifier:
-        return list(verifier.grade([(item.reference or "", item.prediction) for item in answered]))
+        verdicts = verifier.grade([(item.reference or "", item.prediction) for item in answered])
+    return [
+        replace(item, score=None if verdict is None else float(verdict))
+        for item, verdict in zip(answered, verdicts, strict=True)
+    ]
 
 
-def _summary(scores: Sequence[float | bool | None], lengths: Sequence[int]) -> dict[str, Any]:
-    """Accuracy over the judged items with its standard error and 95 % interval; `mean_tokens` of the answers."""
-    judged = [float(score) for score in scores if score is not None]
-    accuracy = sum(judged) / len(judged) if judged else None
-    low, high = harness.wilson(sum(judged), len(judged))
-    return {
-        "accuracy": accuracy,
-        "stderr": math.sqrt(accuracy * (1 - accuracy) / len(judged)) if accuracy is not None else None,
-        "low": low,
-        "high": high,
-        "num_items": len(scores),
-        "unjudged": len(scores) - len(judged),
-        "mean_tokens": sum(lengths) / len(lengths) if lengths else None,
-    }
-
-
-def _rows(task: str, answered: Sequence[harness.Answered], verdicts: Sequence[bool | None]) -> list[dict[str, Any]]:
+def _rows(task: str, answered: Sequence[Answered]) -> list[dict[str, Any]]:
+    yes_or_no = all(item.parts or item.score in (None, 0.0, 1.0) for item in answered)
     return [
         {
             "task": task,
@@ -163,7 +223,9 @@ def _rows(task: str, answered: Sequence[harness.Answered], verdicts: Sequence[bo
             "prompt": item.prompt,
             "reference": item.reference,
             "prediction": item.prediction,
-            "is_correct": verdict,
+            "is_correct": item.score == 1.0 if yes_or_no and item.score is not None else None,
+            "score": item.score,
+            "parts": [float(part) for part in item.parts],
         }
-        for index, (item, verdict) in enumerate(zip(answered, verdicts, strict=True))
+        for index, item in enumerate(answered)
     ]

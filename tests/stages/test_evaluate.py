@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends import chat, harness, models, sft
+from persyn_hf.backends import chat, models
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness import student as answering
+from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.stock import stock_item
+from persyn_hf.backends.harness.student import Student as Answering
+from persyn_hf.backends.harness.summary import summarise, wilson
+from persyn_hf.backends.sft.models import align
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Student, read_section
+from persyn_hf.recipe import Student
 from persyn_hf.schemas import EVALUATION
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import evaluate
+from persyn_hf.strict import read_section
 
 
 ITEMS = [("What is 1 and 2?", "3"), ("And 2 and 2, said at much greater length than before?", "4"), ("é€?", "1/2")]
@@ -55,11 +63,11 @@ def test_hand_made_answers_give_exact_accuracy(
     with questions.open("a") as file:
         file.write(json.dumps({"question": "Why?", "answer": "?"}))
 
-    def answer(self: Any, task: harness.MathTask, max_tokens: int) -> Any:
+    def answer(self: Any, task: MathTask, max_tokens: int) -> Any:
         items = zip(task.questions, task.references, answers, strict=True)
-        return [harness.Answered(prompt=q, reference=r, prediction=p, score=None) for q, r, p in items], {"cut": 0}
+        return [Answered(prompt=q, reference=r, prediction=p, score=None) for q, r, p in items], {"cut": 0}
 
-    monkeypatch.setattr(harness.Student, "answer", answer)
+    monkeypatch.setattr(Answering, "answer", answer)
     result = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     assert result.data["is_correct"][:] == [True, False, True, None]
     summary = result.metrics["mine"]
@@ -68,15 +76,63 @@ def test_hand_made_answers_give_exact_accuracy(
     assert (summary["num_items"], summary["unjudged"], result.counts) == (4, 1, {"items": 4, "unjudged": 1})
     assert result.data[0] == {
         "task": "mine", "item": "0", "prompt": ITEMS[0][0], "reference": "3", "prediction": answers[0],
-        "is_correct": True,
+        "is_correct": True, "score": 1.0, "parts": [],
     }  # fmt: skip
 
 
 def test_wilson() -> None:
     """Newcombe (1998), table I: 81 of 263, and none of 20."""
-    assert harness.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert harness.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert harness.wilson(0, 0) == (0.0, 1.0)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_share_of_several_parts_and_of_half_scores() -> None:
+    """Worked by hand: 5 of 7 parts; deviations weighted by parts; Wilson's interval of as many items as fit them."""
+    items = [
+        Answered(prompt="", reference=None, prediction="", score=sum(parts) / len(parts), parts=parts)
+        for parts in ([True, True, False, True], [True, False], [True])
+    ]
+    line = summarise(items)
+    assert line["accuracy"] == pytest.approx(5 / 7)
+    assert line["stderr"] == pytest.approx(
+        ((4 * (3 / 4 - 5 / 7)) ** 2 + (2 * (1 / 2 - 5 / 7)) ** 2 + (2 / 7) ** 2) ** 0.5 / 7
+    )
+    effective = (5 / 7) * (2 / 7) / line["stderr"] ** 2
+    assert (line["low"], line["high"]) == wilson(5 / 7 * effective, effective)
+    nothing = summarise([Answered(prompt="", reference=None, prediction="", score=None)])
+    assert nothing == {"accuracy": None, "stderr": None, "low": 0.0, "high": 1.0, "num_items": 1, "unjudged": 1}
+
+
+def test_references_in_scientific_notation_are_numbers(base_student: Path, tmp_path: Path) -> None:
+    """math-verify reads 4.5e33 as a product with Euler's e."""
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"question": "How bright?", "answer": "It is \\boxed{4.5e33} erg/s, not e3 or 2e."}))
+    settings = read_section(evaluate.Settings, {"tasks": [{"name": "t", "path": str(path)}]}, "evaluate")
+    loaded = evaluate.load(settings.tasks[0], settings)
+    assert isinstance(loaded, MathTask)
+    assert loaded.references == ["It is \\boxed{4.5 \\times 10^{33}} erg/s, not e3 or 2e."]
+
+
+def test_questions_of_a_dataset(base_student: Path, tmp_path: Path) -> None:
+    """A local folder stands for a dataset of the Hub: two splits joined, examples from a third."""
+    for split, rows in (("train", range(2)), ("test", range(2, 5)), ("shots", range(5, 7))):
+        lines = [json.dumps({"question": f"Q{i}?", "answer": f"So.\n#### {i}"}) for i in rows]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    data = "\n".join(f"  - {{split: {split}, path: {split}.jsonl}}" for split in ("train", "test", "shots"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: main\n  data_files:\n{data}\n---\n")
+    task = {
+        "name": "d", "dataset": str(tmp_path), "config": "main", "split": "train+test", "reference_after": "####",
+        "num_fewshot": 2, "fewshot_split": "shots",
+    }  # fmt: skip
+    settings = read_section(evaluate.Settings, {"tasks": [task]}, "evaluate")
+    loaded = evaluate.load(settings.tasks[0], settings)
+    assert isinstance(loaded, MathTask)
+    assert (loaded.questions, loaded.references) == ([f"Q{i}?" for i in range(5)], list("01234"))
+    assert [question for question, _ in loaded.examples] == ["Q5?", "Q6?"]
+    more = read_section(evaluate.Settings, {"tasks": [task | {"num_fewshot": 3}]}, "evaluate")
+    with pytest.raises(RecipeError, match="`d.num_fewshot` must be at most 2, the worked examples that there are"):
+        evaluate.load(more.tasks[0], more)
 
 
 def test_batches_give_the_text_of_single_questions(base_student: Path, questions: Path) -> None:
@@ -99,7 +155,7 @@ def test_the_model_sees_the_chat_template_and_stops_at_the_end_of_turn(base_stud
         models.load_causal_lm(str(base_student), None, "float32", "cpu"),
     )
     end = chat.end_of_turn(tokenizer, "s")
-    sft.align(model, tokenizer, end)
+    align(model, tokenizer, end)
     found = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     for (question, _), prediction in zip(ITEMS, found.data["prediction"], strict=True):
         turns = [{"role": "user", "content": question}]
@@ -113,8 +169,8 @@ def test_the_model_sees_the_chat_template_and_stops_at_the_end_of_turn(base_stud
 
 def test_blank_lines_do_not_end_an_answer(base_student: Path, questions: Path) -> None:
     """The harness's default stop is a blank line, which cuts any worked answer in two."""
-    task = harness.MathTask(name="t", questions=["q"], references=["1"], examples=[], num_fewshot=0)
-    assert harness._config(task, 8)["generation_kwargs"]["until"] == []
+    task = MathTask(name="t", questions=["q"], references=["1"], examples=[], num_fewshot=0)
+    assert answering._config(task, 8)["generation_kwargs"]["until"] == []
 
 
 def test_few_shots_and_final_answers(base_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +178,7 @@ def test_few_shots_and_final_answers(base_student: Path, tmp_path: Path, monkeyp
     path = tmp_path / "gsm.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     seen: list[str] = []
-    original = harness._make_lm
+    original = answering.make_lm
 
     def spy(*arguments: Any) -> Any:
         lm = original(*arguments)
@@ -130,7 +186,7 @@ def test_few_shots_and_final_answers(base_student: Path, tmp_path: Path, monkeyp
         lm.apply_chat_template = lambda *a, **k: seen.append(template(*a, **k)) or seen[-1]
         return lm
 
-    monkeypatch.setattr(harness, "_make_lm", spy)
+    monkeypatch.setattr(answering, "make_lm", spy)
     task = {
         "name": "gsm", "path": str(path), "columns": {"question": "q", "answer": "a"}, "reference_after": "####",
         "num_fewshot": 1, "fewshot_path": str(path), "limit": 1,
@@ -161,7 +217,7 @@ def test_stock_task_runs_without_network(base_student: Path, monkeypatch: pytest
         "output_type": "multiple_choice", "doc_to_text": "question", "doc_to_target": "label",
         "doc_to_choice": ["green", "blue"], "metric_list": [{"metric": "acc"}],
     }  # fmt: skip
-    monkeypatch.setattr(harness, "_load_stock", lambda name: {name: ConfigurableTask(config=config)})
+    monkeypatch.setattr(evaluate, "load_stock", lambda name, *_: {name: ConfigurableTask(config=config)})
     watch = Watch()
     result = run(base_student, watch, tasks=[{"name": "colours"}])
     assert (watch.total, watch.done) == (4, 4)
@@ -176,15 +232,17 @@ def test_stock_item() -> None:
         "doc": {"question": "Sky?"}, "target": 1, "arguments": [("Sky?", " red"), ("Sky?", " blue")],
         "filtered_resps": [(-4.0, False), (-1.0, True)], "metrics": ["acc"], "acc": 1.0,
     }  # fmt: skip
-    expected = harness.Answered(prompt="Sky?", reference="1", prediction="blue", score=1.0)
-    assert harness._stock_item(sample) == expected
+    expected = Answered(prompt="Sky?", reference="1", prediction="blue", score=1.0)
+    assert stock_item(sample, None) == expected
 
 
 def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None:
     task = {"name": "mine", "path": str(questions)}
-    with pytest.raises(InputError, match="nowhere.jsonl does not exist or is no file; a task's `path` must name"):
+    with pytest.raises(
+        InputError, match="nowhere.jsonl does not exist or is no file; `evaluate.tasks.path` must name a file"
+    ):
         run(base_student, tasks=[{"name": "mine", "path": "nowhere.jsonl"}])
-    with pytest.raises(InputError, match=r"line 1: no column `qestion`, did you mean `question`\? \(known: question"):
+    with pytest.raises(InputError, match=r"has no column `qestion`, did you mean `question`\? \(known: question"):
         run(base_student, tasks=[task | {"columns": {"question": "qestion"}}])
     with pytest.raises(InputError, match="`evaluate.max_tokens` is 256, but the student has 256 positions"):
         run(base_student, tasks=[task], max_tokens=256)
@@ -194,9 +252,9 @@ def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None
         run(tmp_path / "nowhere", tasks=[task])
     bad = tmp_path / "bad.jsonl"
     for text, message in (
-        ("{", "line 1: not a JSON object"),
+        ("{", "bad.jsonl cannot be read as .jsonl: line 1: "),
         ("", "holds no items"),
-        ('{"question": ""}', "is empty"),
+        ('{"question": "", "answer": "1"}', "item 1: column `question` is empty; every item needs one"),
     ):
         bad.write_text(text)
         with pytest.raises(InputError, match=message):
@@ -209,8 +267,13 @@ def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None
         ({}, "the key `tasks` is missing"),
         ({"tasks": []}, "evaluate.tasks: "),
         ({"tasks": [{"name": "a"}, {"name": "a"}]}, "two tasks are named `a`"),
-        ({"tasks": [{"name": "a", "reference_after": "x"}]}, "`a` has no `path`"),
-        ({"tasks": [{"name": "a", "path": "p", "num_fewshot": 2}]}, "`num_fewshot` and `fewshot_path` go together"),
+        ({"tasks": [{"name": "a", "reference_after": "x"}]}, "`a` has no `path` or `dataset`: the harness knows"),
+        ({"tasks": [{"name": "a", "harness": "b", "fewshot_path": "p"}]}, "`a` is a task of the harness, which knows"),
+        ({"tasks": [{"name": "a", "path": "p", "num_fewshot": 2}]}, "`num_fewshot` and `fewshot_path` or"),
+        ({"tasks": [{"name": "a", "path": "p", "dataset": "d"}]}, "`a` has both `path` and `dataset`; keep one"),
+        ({"tasks": [{"name": "a", "path": "p", "metric": "m"}]}, "`a` is graded by math-verify; `metric` is for"),
+        ({"tasks": [{"name": "a", "path": "p", "fewshot_split": "s"}]}, "`a`: `fewshot_split` is of a `dataset`"),
+        ({"tasks": [{"name": "a", "path": "p", "harness": "h", "num_fewshot": 1}]}, "`a`: `num_fewshot` must be 0"),
         ({"tasks": [{"name": "a", "pth": "p"}]}, "unknown key `pth`, did you mean `path`?"),
         ({"tasks": [{"name": "a/b"}]}, "evaluate.tasks.0.name: "),
     ],

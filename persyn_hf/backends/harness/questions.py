@@ -1,0 +1,91 @@
+"""Questions with reference answers, from a file of the user's or a dataset."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends.tables import rows_of_dataset, rows_of_file
+from persyn_hf.errors import InputError
+from persyn_hf.strict import nearest
+
+
+THOUSANDS = re.compile(r"(?<![\d,.(\[{])\d{1,3}(?:,\d{3})+(?![\d,)\]}])")
+SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([-+]?\d+)(?!\w)")
+SECTION = "evaluate.tasks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathTask:
+    """Questions with reference answers."""
+
+    name: str
+    questions: list[str]
+    references: list[str]
+    examples: list[tuple[str, str]]  # (question, worked answer) shown before each question, num_fewshot of them
+    num_fewshot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file, or splits of a dataset joined by `+`."""
+
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str = "test"
+
+    def rows(self, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """All rows; of `columns`, none may be missing."""
+        name = self.path or str(self.dataset)
+
+        def choose(known: Sequence[str]) -> Sequence[str]:
+            for column in columns:
+                if column not in known:
+                    raise InputError(f"{name} has no column `{column}`{nearest(column, known)}; see `{SECTION}`")
+            return columns or known
+
+        if self.path is not None:
+            yield from rows_of_file(Path(self.path), SECTION, choose)
+            return
+        for split in self.split.split("+"):
+            yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
+
+
+def read_questions(source: Source, question: Sequence[str], answer: str) -> list[tuple[str, str]]:
+    """(question, answer) of every row, as text; `question`: columns that make it up."""
+    name = source.path or source.dataset
+    pairs = []
+    for number, row in enumerate(source.rows([*question, answer]), start=1):
+        texts = {column: _text(row.get(column)) for column in (*question, answer)}
+        empty = next((column for column, text in texts.items() if not text), None)
+        if empty is not None:
+            raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
+        # 3.83e35 in a reference (Minerva has some 70): math-verify would read a product with Euler's e
+        reference = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", texts[answer])
+        pairs.append((_join([texts[column] for column in question]), reference))
+    if not pairs:
+        raise InputError(f"{name} holds no items; a task needs at least one")
+    return pairs
+
+
+def final_answer(text: str, marker: str) -> str | None:
+    """What follows the last `marker`, without thousands separators: "... #### 1,080" gives "1080"; None: no marker."""
+    _, found, answer = text.rpartition(marker)
+    answer = THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer).strip()
+    return answer if found and answer else None
+
+
+def _text(value: Any) -> str:
+    """A cell as text; OlympiadBench gives a list of answers."""
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return "" if value is None or isinstance(value, Mapping) else str(value).strip()
+
+
+def _join(texts: Sequence[str]) -> str:
+    """SVAMP's story and its question, a full stop between them where there is none."""
+    ended = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:-1]]
+    return " ".join([*ended, texts[-1]])

@@ -1,0 +1,34 @@
+"""Answers that were given elsewhere, in the place of a model: scoring without one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from persyn_hf.stage import Progress
+
+
+def make_recorded(predictions: Sequence[str | Sequence[float]], progress: Progress) -> Any:
+    """A model of the harness that answers item i with `predictions[i]`.
+
+    That is a text or, for multiple choice, the log-likelihood of each choice.
+    """
+    from lm_eval.api.model import LM
+
+    class Recorded(LM):
+        cut = 0
+        what = ""
+
+        def generate_until(self, requests: Any) -> list[Any]:
+            return self._recall(requests, [predictions[request.doc_id] for request in requests])
+
+        def loglikelihood(self, requests: Any) -> list[Any]:
+            return self._recall(requests, [(predictions[request.doc_id][request.idx], False) for request in requests])
+
+        def loglikelihood_rolling(self, requests: Any) -> list[Any]:
+            raise NotImplementedError
+
+        def _recall(self, requests: Any, answers: list[Any]) -> list[Any]:
+            progress.start(self.what, total=len(requests))
+            progress.advance(len(requests))
+            return answers
+
+    return Recorded()

@@ -1,0 +1,133 @@
+"""A student under a vLLM server, asked by the harness's own client."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends import models
+from persyn_hf.backends.chat import DATE, end_of_turn
+from persyn_hf.backends.engines import rendered
+from persyn_hf.backends.engines.settings import VllmSettings, value_of
+from persyn_hf.backends.engines.vllm_server import VllmServer
+from persyn_hf.backends.harness.lm import make_hook, quiet
+from persyn_hf.errors import EngineError, reason
+from persyn_hf.stage import Progress
+
+
+SERVED = "student"
+
+
+@contextmanager
+def serve(
+    model: str,
+    revision: str | None,
+    tokenizer: Any,
+    *,
+    dtype: models.Dtype,
+    settings: VllmSettings,
+    log: Path,
+    progress: Progress,
+) -> Iterator[tuple[Any, int]]:
+    """A model of the harness that asks the server, and its positions."""
+    given = value_of(settings.args, "--max-model-len")
+    length = int(given) if given else rendered.context_length(model, revision)
+    arguments = {
+        "--model": model,
+        "--served-model-name": SERVED,
+        "--dtype": _stored_dtype(model, revision) if dtype == "auto" else dtype,
+        "--generation-config": "vllm",
+        "--tensor-parallel-size": str(settings.tensor_parallel_size),
+        "--data-parallel-size": str(settings.data_parallel_size),
+        "--max-model-len": str(length),
+    }
+    if revision is not None:
+        arguments |= {"--revision": revision, "--tokenizer-revision": revision}
+    ours = {name: value for name, value in arguments.items() if value_of(settings.args, name) is None}
+    server = VllmServer(
+        model,
+        [*chain.from_iterable(ours.items()), *settings.args],
+        log=log,
+        start_timeout_s=settings.start_timeout_s,
+        max_restarts=settings.max_restarts,
+    )
+    try:
+        server.start()
+        ends = sorted({tokenizer.eos_token_id, end_of_turn(tokenizer, model)})
+        with quiet():
+            yield make_client(server, tokenizer, ends, length, settings, progress), length
+    finally:
+        server.stop()
+
+
+def _stored_dtype(model: str, revision: str | None) -> str:
+    """vLLM's own `auto` would run float32 weights in 16 bits."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    return str(config.dtype or "float32").removeprefix("torch.")
+
+
+def make_client(
+    server: VllmServer, tokenizer: Any, ends: list[int], length: int, settings: VllmSettings, progress: Progress
+) -> Any:
+    """The harness's client of a completions endpoint, with our chat template, stop tokens and progress.
+
+    Where the server dies, it is started again and asked for everything anew.
+    """
+    from aiohttp import ClientConnectionError, ClientError
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    class Served(LocalCompletionsAPI):
+        cut = 0
+        what = ""
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                    strftime_now=DATE.strftime,
+                )
+            )
+
+        def generate_until(self, requests: Any, **kwargs: Any) -> Any:
+            return self._tell(super().generate_until, requests, **kwargs)
+
+        def loglikelihood(self, requests: Any, **kwargs: Any) -> Any:
+            return self._tell(super().loglikelihood, requests, **kwargs)
+
+        def parse_generations(self, outputs: Any, **kwargs: Any) -> Any:
+            self.cut += sum(choice["finish_reason"] == "length" for choice in outputs["choices"])
+            return super().parse_generations(outputs, **kwargs)
+
+        def _create_payload(self, *args: Any, generate: bool = False, **kwargs: Any) -> dict[str, Any]:
+            payload: dict[str, Any] = super()._create_payload(*args, generate=generate, **kwargs)
+            return payload | {"stop_token_ids": ends} if generate else payload
+
+        def _tell(self, ask: Any, requests: Any, **kwargs: Any) -> Any:
+            for left in reversed(range(settings.max_restarts + 2)):
+                self.cut = 0
+                progress.start(self.what, total=len(requests))
+                try:
+                    return ask(requests, **kwargs)
+                except (ClientError, TimeoutError) as error:
+                    if not left or not isinstance(error, ClientConnectionError):
+                        raise EngineError(f"the vLLM server of the student failed: {reason(error)}") from None
+                    server.recover(server.url)  # refuses, with the end of the log, after `max_restarts`
+
+    lm = Served(
+        base_url=f"{server.url}/completions",
+        model=SERVED,
+        tokenizer_backend=None,
+        num_concurrent=max(2, settings.concurrency * settings.data_parallel_size),
+        max_retries=settings.attempts,
+        max_length=length,
+        timeout=int(settings.timeout_s),
+    )
+    lm.tokenizer, lm.tokenizer_backend, lm.tokenized_requests = tokenizer, "huggingface", True
+    lm.set_cache_hook(make_hook(progress))
+    return lm

@@ -1,0 +1,132 @@
+"""Tasks that lm-evaluation-harness ships, and what it makes of their items."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.lm import quiet
+from persyn_hf.backends.harness.questions import Source
+from persyn_hf.errors import InputError, reason
+from persyn_hf.strict import nearest
+
+
+def load_stock(name: str, source: Source | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
+    """The task of that name, or those of a group. `source`: items of one's own instead of the Hub's."""
+    with quiet():
+        manager = _manager()
+        if name not in manager.task_index:
+            raise InputError(
+                f"lm-evaluation-harness has no task `{name}`{_nearest_task(name, manager.all_tasks)}; "
+                "a task of your own needs a `path` or a `dataset`"
+            )
+        if source is not None and name not in manager.all_subtasks:
+            raise InputError(f"`{name}` is a group of tasks; items from a `path` or `dataset` need one task: name it")
+        if name.startswith("ifeval"):
+            _prepare_ifeval()
+        wanted: list[Any] = [name]
+        if source is not None:
+            docs = _documents(source)
+            own = {"task": name, "custom_dataset": lambda **_: dict.fromkeys(("train", "validation", "test"), docs)}
+            wanted = [{"group": "own", "task": [own]}]  # the harness's way of changing a task that it knows
+            num_fewshot = num_fewshot or 0  # it would draw examples from the very items
+        try:
+            tasks = dict(manager.load(wanted)["tasks"])
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(f"the task {name} cannot be loaded: {reason(error)}") from None
+        for task in tasks.values():
+            if num_fewshot is not None or task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=num_fewshot or 0)
+    return tasks
+
+
+@cache
+def _manager() -> Any:
+    """The harness's index of its tasks: it reads thousands of files."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
+    """The item with one metric (None: the task's first) as its score.
+
+    Of multiple choice, the likeliest choice is the prediction. A metric that is a list judges several things at once.
+    """
+    known = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
+    if metric is not None and metric not in known:
+        raise InputError(f"the task has no metric `{metric}`{nearest(metric, known)}; see `evaluate.tasks`")
+    value = sample[metric or known[0]] if known else None
+    parts = _parts(value)
+    share = sum(parts) / len(parts) if parts else value
+    responses = sample["filtered_resps"]
+    if not isinstance(responses[0], str):
+        likelihoods = [response[0] for response in responses]
+        best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
+        prediction = str(sample["arguments"][best][1]).strip()
+    else:
+        prediction = responses[0]
+    doc, target = sample["doc"], sample["target"]
+    prompt = next((str(doc[key]) for key in ("question", "prompt", "query", "problem") if key in doc), json.dumps(doc))
+    return Answered(
+        prompt=prompt,
+        reference=None if target is None else str(target),
+        prediction=prediction,
+        score=None if share is None or not math.isfinite(share) else float(share),  # mc2 of underflowing likelihoods
+        parts=parts,
+    )
+
+
+def _parts(value: Any) -> list[bool]:
+    return value if isinstance(value, list) and all(isinstance(part, bool) for part in value) else []
+
+
+def _documents(source: Source) -> Any:
+    from datasets import Dataset
+
+    rows = [_truthfulqa(row) if "Correct Answers" in row else row for row in source.rows()]
+    if not rows:
+        raise InputError(f"{source.path or source.dataset} holds no items; a task needs at least one")
+    return Dataset.from_list(rows)
+
+
+def _truthfulqa(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of TruthfulQA.csv as the Hub's `truthfulqa/truthful_qa` has it: true answers first, and labels."""
+    true, false = (_answers(row[f"{kind} Answers"]) for kind in ("Correct", "Incorrect"))
+    return {
+        "question": row["Question"].strip(),
+        "mc1_targets": _labelled([row["Best Answer"].strip()], false),
+        "mc2_targets": _labelled(true, false),
+    }
+
+
+def _answers(cell: str) -> list[str]:
+    return [answer.strip() for answer in cell.split(";") if answer.strip()]
+
+
+def _labelled(true: Sequence[str], false: Sequence[str]) -> dict[str, Any]:
+    return {"choices": [*true, *false], "labels": [1] * len(true) + [0] * len(false)}
+
+
+def _prepare_ifeval() -> None:
+    """Its checks split text with nltk, and guess languages by chance: a fixed seed makes that repeatable."""
+    try:
+        import langdetect
+        import nltk
+    except ImportError as error:
+        raise InputError(f"IFEval needs `{error.name}`: pip install 'persyn-hf[eval]'") from None
+    langdetect.DetectorFactory.seed = 0
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        raise InputError(
+            "IFEval needs nltk's sentence splitter, which is not on this machine; "
+            "fetch it: python -m nltk.downloader punkt_tab"
+        ) from None
+
+
+def _nearest_task(name: str, known: list[str]) -> str:
+    hint, _, _ = nearest(name, known).rpartition(" (known:")  # there are thousands: the list itself is of no use
+    return hint

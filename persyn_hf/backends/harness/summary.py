@@ -1,0 +1,46 @@
+"""The score of a task and its 95 % interval."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from persyn_hf.backends.harness import Answered
+
+
+def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
+    """`accuracy`: mean score of the judged items, each counting as often as it has parts, with its standard error.
+
+    So IFEval's is the instruction-level accuracy: instructions followed, of all instructions of all prompts. The
+    standard error takes items for independent, not the parts of one item.
+    """
+    judged = [(item.score, len(item.parts) or 1) for item in answered if item.score is not None]
+    total = sum(weight for _, weight in judged)
+    accuracy = sum(score * weight for score, weight in judged) / total if judged else None
+    stderr = None if accuracy is None else math.sqrt(sum((w * (s - accuracy)) ** 2 for s, w in judged)) / total
+    low, high = interval(accuracy, stderr, len(judged))
+    return {
+        "accuracy": accuracy,
+        "stderr": stderr,
+        "low": low,
+        "high": high,
+        "num_items": len(answered),
+        "unjudged": len(answered) - len(judged),
+    }
+
+
+def interval(share: float | None, stderr: float | None, items: int) -> tuple[float, float]:
+    """95 % interval of a share: Wilson's, with as many items as would give a yes-or-no share this standard error."""
+    if share is None or stderr is None:
+        return 0.0, 1.0
+    effective = share * (1 - share) / stderr**2 if stderr > 0 else items
+    return wilson(share * effective, effective)
+
+
+def wilson(correct: float, total: float, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a share (E. B. Wilson, 1927): unlike the normal one it stays in [0, 1] and holds at 0 and 1."""
+    if total == 0:
+        return 0.0, 1.0
+    share, shrink = correct / total, 1 + z * z / total
+    middle = (share + z * z / (2 * total)) / shrink
+    half = z / shrink * math.sqrt(max(0.0, share * (1 - share) / total + z * z / (4 * total * total)))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,266 @@
+"""The benchmarks through the harness's own code, answered by hand: items are all there, scores come out exactly.
+
+`PERSYN_BENCHMARKS=FOLDER pytest -m slow` runs the whole files as well: gsm8k/test.jsonl, svamp/SVAMP.json,
+minerva_math/test.jsonl, olympiadbench/test.jsonl, ifeval/input_data.jsonl, truthfulqa/TruthfulQA.csv.
+"""
+
+import csv
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persyn_hf.backends import models
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.student import recorded
+from persyn_hf.errors import InputError
+from persyn_hf.stage import Silent
+from persyn_hf.stages import evaluate
+from persyn_hf.strict import read_section
+
+
+GSM8K = {"name": "gsm8k", "reference_after": "####"}
+SVAMP = {"name": "svamp", "columns": {"question": ["Body", "Question"], "answer": "Answer"}}
+MINERVA = {"name": "minerva", "columns": {"question": "problem", "answer": "solution"}}
+OLYMPIAD = {"name": "olympiad", "columns": {"answer": "final_answer"}}
+IFEVAL = {"name": "ifeval", "metric": "inst_level_strict_acc", "harness": "ifeval"}
+TRUTHFULQA = {"name": "truthfulqa", "harness": "truthfulqa_mc2"}
+
+FOLLOWED: list[tuple[str, list[bool]]] = [  # an answer to each prompt of ifeval_sample.jsonl, instructions it follows
+    ("Fare thee well to Kyoto", [True]),
+    ("[name] and [address] are two placeholders of twelve", [False]),
+    ("what are the two young boys doing with their toy guns and horns?", [True]),
+    ("PARAGRAPH 1\nThe law binds us all.\nPARAGRAPH 2\nA bad law should be changed.", [False, True]),
+    ('{"product": "diaper"}', [True]),
+    ("He woke up.\n***\nHe saw the score.", [True]),
+    ("Lord", [False]),
+    ("we roll all night", [False, True]),
+    ("<<Food>>\nWorms crawl.", [False, True]),
+    ("A product so fine\nP.P.S. Buy it", [True]),
+    ("* one\n* two", [False]),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(zoo: Path) -> Any:
+    return models.load_tokenizer(str(zoo / "qwen-student"))
+
+
+@pytest.fixture
+def punkt(tmp_path: Path) -> Iterator[None]:
+    """A sentence splitter without training, where the real one is not installed: the samples need none."""
+    nltk = pytest.importorskip("nltk")
+    folder = tmp_path / "tokenizers" / "punkt_tab" / "english"
+    folder.mkdir(parents=True)
+    for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
+        (folder / name).touch()
+    nltk.data.path.append(str(tmp_path))
+    yield
+    nltk.data.path.remove(str(tmp_path))
+
+
+def settings_of(task: dict[str, Any], path: Path, **more: Any) -> evaluate.Settings:
+    return read_section(evaluate.Settings, {"tasks": [task | {"path": str(path)}], **more}, "evaluate")
+
+
+def score(
+    tokenizer: Any, settings: evaluate.Settings, answer: Callable[[Any], Sequence[str | Sequence[float]]]
+) -> tuple[list[Answered], dict[str, Any]]:
+    """`answer` is given the loaded task and says what is to be said of its items."""
+    (task,) = settings.tasks
+    loaded = evaluate.load(task, settings)
+    student = recorded(answer(loaded), tokenizer, Silent())
+    ((name, found),) = evaluate.score(task, loaded, student, settings).items()
+    assert name == task.name
+    return found
+
+
+def a_third_wrong(task: MathTask) -> list[str]:
+    """The reference in a box, in a sentence, and another number."""
+    ways = ("First 7 + 5 = 12.\n\nSo it is \\boxed{{{}}}.", "The answer is {}", "I think \\boxed{{123456789}}")
+    return [ways[index % 3].format(reference) for index, reference in enumerate(task.references)]
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "items"), [(GSM8K, "gsm8k_sample.jsonl", 100), (SVAMP, "svamp_sample.json", 15)]
+)
+def test_word_problems(root: Path, tokenizer: Any, task: dict[str, Any], file: str, items: int) -> None:
+    answered, line = score(tokenizer, settings_of(task, root / "tests" / "data" / file), a_third_wrong)
+    assert [item.score for item in answered] == [float(index % 3 != 2) for index in range(items)]
+    right = items - items // 3
+    assert (line["accuracy"], line["num_items"], line["unjudged"]) == (pytest.approx(right / items), items, 0)
+    assert line["low"] < right / items < line["high"]
+
+
+def test_svamp_is_story_and_question(root: Path) -> None:
+    settings = settings_of(SVAMP, root / "tests" / "data" / "svamp_sample.json")
+    loaded = evaluate.load(settings.tasks[0], settings)
+    assert isinstance(loaded, MathTask)
+    assert loaded.questions[1] == (
+        "Dan had $ 3 left with him after he bought a candy bar. If he had $ 4 at the start. "
+        "How much did the candy bar cost?"
+    )
+    assert loaded.references[:2] == ["51.0", "1.0"]
+
+
+def test_latex_answers(root: Path, tokenizer: Any) -> None:
+    """References are a list of answers, or stand in a box in a solution; one that is no mathematics is unjudged."""
+    data = root / "tests" / "data"
+    said = [
+        "\\boxed{2}", "\\boxed{\\frac{1}{2(n+1)}}", "$2^{1009}$", "3", "$2(n-1)$", "$(1,8,19)$", "$n+n$",
+        "It is \\boxed{2}.", "$\\frac{(2n)!}{n! n!}$", "$m n$", "0.5", "$f(x)=2x$",
+    ]  # fmt: skip
+    right = [1, 1, 1, 0, 1, 0, 1, 1, 1, 0, 0, 1]
+    answered, line = score(tokenizer, settings_of(OLYMPIAD, data / "olympiadbench_sample.jsonl"), lambda _: said)
+    assert [item.score for item in answered] == right
+    assert (line["accuracy"], line["unjudged"]) == (pytest.approx(sum(right) / 12), 0)
+
+    said = [
+        "\\boxed{1.6}", "$4.5 \\times 10^{33}$", "41.8", "\\boxed{20}", "0.006", "$\\arcsin(10/13)$",
+        "0.49", "one hundred", "9.6", "$3.83 \\cdot 10^{35}$", "\\boxed{30}", "7",
+    ]  # fmt: skip
+    answered, line = score(tokenizer, settings_of(MINERVA, data / "minerva_sample.jsonl"), lambda _: said)
+    assert [item.score for item in answered] == [1, 1, 1, 0, 1, None, 1, 0, 1, 1, 0, 0]
+    assert (line["accuracy"], line["num_items"], line["unjudged"]) == (pytest.approx(7 / 11), 12, 1)
+
+
+def test_ifeval(root: Path, tokenizer: Any, punkt: None) -> None:
+    """Eight of fourteen instructions are followed; five of eleven prompts wholly."""
+    settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl", limit=len(FOLLOWED))
+    answered, line = score(tokenizer, settings, lambda _: [text for text, _ in FOLLOWED])
+    assert [item.parts for item in answered] == [parts for _, parts in FOLLOWED]
+    assert line["accuracy"] == line["harness"]["inst_level_strict_acc,none"] == pytest.approx(8 / 14)
+    assert line["harness"]["prompt_level_strict_acc,none"] == pytest.approx(5 / 11)
+    assert [item.score for item in answered][7] == 0.5
+    rows = evaluate._rows("ifeval", answered)
+    assert [row["is_correct"] for row in rows] == [all(parts) for _, parts in FOLLOWED]
+
+
+def test_ifeval_is_scored_alike_every_time(root: Path, tokenizer: Any, punkt: None) -> None:
+    """The harness draws a letter where the prompt asks for `#`; this text has half of the alphabet."""
+    settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl")
+    lines = []
+    for seed in range(8):
+        random.seed(seed)
+        answered, _ = score(tokenizer, settings, lambda _: [""] * len(FOLLOWED) + ["abcde " * 5 + "fghijklm " * 5])
+        lines.append(answered[-1].parts)
+    assert lines == lines[:1] * 8
+
+
+def test_ifeval_says_what_it_lacks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nltk = pytest.importorskip("nltk")
+    monkeypatch.setattr(nltk.data, "path", [])
+    settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl")
+    with pytest.raises(InputError, match="sentence splitter, which is not on this machine; fetch it: python -m nltk"):
+        evaluate.load(settings.tasks[0], settings)
+
+
+def masses(path: Path, share: Callable[[int], float]) -> list[list[float]]:
+    """Log-likelihoods that give the true answers of question i the probability `share(i)`, read with csv alone."""
+    found = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for index, row in enumerate(csv.DictReader(file)):
+            true, false = (
+                len([a for a in row[f"{k} Answers"].split(";") if a.strip()]) for k in ("Correct", "Incorrect")
+            )
+            mass = share(index)
+            found.append([math.log(mass / true)] * true + [math.log((1 - mass) / false)] * false)
+    return found
+
+
+def test_truthfulqa(root: Path, tokenizer: Any) -> None:
+    """mc2: the share of probability on the true answers. It is no yes or no, so `is_correct` stays empty."""
+    path = root / "tests" / "data" / "truthfulqa_sample.csv"
+    said = masses(path, lambda index: (index + 1) / 16)
+    answered, line = score(tokenizer, settings_of(TRUTHFULQA, path), lambda _: said)
+    assert [item.score for item in answered] == pytest.approx([(index + 1) / 16 for index in range(10)])
+    assert line["accuracy"] == pytest.approx(5.5 / 16)
+    assert line["stderr"] == pytest.approx(math.sqrt(82.5 / 16**2) / 10)
+    assert line["low"] < line["accuracy"] < line["high"]
+    assert answered[0].prompt == "What happens to you if you eat watermelon seeds?"
+    assert {row["is_correct"] for row in evaluate._rows("t", answered)} == {None}
+
+    best = TRUTHFULQA | {"harness": "truthfulqa_mc1"}
+    first = [[0.0] + [-1.0] * (len(row) - 1) if i % 2 else [-9.0] + [-1.0] * 30 for i, row in enumerate(said)]
+    answered, line = score(tokenizer, settings_of(best, path), lambda _: [row + [-1.0] * 30 for row in first])
+    assert [row["is_correct"] for row in evaluate._rows("t", answered)] == [False, True] * 5
+    assert line["accuracy"] == 0.5
+
+
+def test_likelihoods_too_small_for_mc2_are_unjudged(root: Path, tokenizer: Any) -> None:
+    path = root / "tests" / "data" / "truthfulqa_sample.csv"
+    said = masses(path, lambda _: 0.25)
+    said[3] = [value - 2000.0 for value in said[3]]
+    answered, line = score(tokenizer, settings_of(TRUTHFULQA, path), lambda _: said)
+    assert [index for index, item in enumerate(answered) if item.score is None] == [3]
+    assert (line["accuracy"], line["unjudged"], line["harness"]) == (pytest.approx(0.25), 1, {})
+
+
+def test_unfit_items_are_refused(root: Path, tokenizer: Any, tmp_path: Path) -> None:
+    path = root / "tests" / "data" / "truthfulqa_sample.csv"
+    with pytest.raises(InputError, match="the task has no metric `ac`, did you mean `acc`"):
+        score(tokenizer, settings_of(TRUTHFULQA | {"metric": "ac"}, path), lambda _: masses(path, lambda _: 0.5))
+    with pytest.raises(
+        InputError, match="`truthfulqa` is a group of tasks; items from a `path` or `dataset` need one"
+    ):
+        score(tokenizer, settings_of({"name": "truthfulqa", "harness": "truthfulqa"}, path), lambda _: [])
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    with pytest.raises(InputError, match="empty.jsonl holds no items"):
+        score(tokenizer, settings_of(TRUTHFULQA, empty), lambda _: [])
+
+
+WHOLE = os.environ.get("PERSYN_BENCHMARKS")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(WHOLE is None, reason="PERSYN_BENCHMARKS names no folder with the whole files")
+def test_whole_files(tokenizer: Any, punkt: None) -> None:
+    data = Path(str(WHOLE))
+    for task, file in ((GSM8K, "gsm8k/test.jsonl"), (SVAMP, "svamp/SVAMP.json")):
+        number = (
+            sum(1 for _ in (data / file).open()) if file.endswith("l") else len(json.loads((data / file).read_text()))
+        )
+        answered, line = score(tokenizer, settings_of(task, data / file), a_third_wrong)
+        assert [item.score for item in answered] == [float(index % 3 != 2) for index in range(number)]
+        assert line["unjudged"] == 0
+
+    for task, file, way, items, unlike_itself in (
+        (MINERVA, "minerva_math/test.jsonl", "So it is: {}", 272, 8),
+        (OLYMPIAD, "olympiadbench/test.jsonl", "\\boxed{{{}}}", 675, 5),
+    ):
+        answered, line = score(tokenizer, settings_of(task, data / file), partial(repeated, way))
+        assert len(answered) == items
+        assert sum(item.score != 1 for item in answered) <= unlike_itself
+
+    answered, line = score(tokenizer, settings_of(IFEVAL, data / "ifeval/input_data.jsonl"), lambda _: ["No,"] * 541)
+    commas = [
+        part
+        for item in answered
+        for part, name in zip(item.parts, names_of(data)[item.prompt], strict=True)
+        if name == "punctuation:no_comma"
+    ]
+    assert (len(answered), sum(len(item.parts) for item in answered)) == (541, 834)
+    assert commas and not any(commas)
+
+    path = data / "truthfulqa/TruthfulQA.csv"
+    said = masses(path, lambda index: 0.25 if index % 2 else 0.75)
+    answered, line = score(tokenizer, settings_of(TRUTHFULQA, path), lambda _: said)
+    assert [item.score for item in answered] == pytest.approx([0.25 if index % 2 else 0.75 for index in range(790)])
+
+
+def repeated(way: str, task: MathTask) -> list[str]:
+    """The reference itself: a few are no mathematics, or take math-verify its time-out."""
+    return [way.format(reference) for reference in task.references]
+
+
+def names_of(data: Path) -> dict[str, list[str]]:
+    lines = (data / "ifeval/input_data.jsonl").read_text().splitlines()
+    return {row["prompt"]: row["instruction_id_list"] for row in map(json.loads, lines)}
