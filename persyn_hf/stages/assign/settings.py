@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.recipe import STRATEGY_KINDS, Budget, Calibration, Strict
+from persyn_hf.recipe import STRATEGY_KINDS, Budget, Calibration
+from persyn_hf.strict import Strict
 
 
 class Settings(Strict):
