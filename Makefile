@@ -1,6 +1,7 @@
 # Everything runs in .venv at the root; `make` builds it when setup.cfg or the constraints change.
 PYTHON ?= python3.11
 BIN = .venv/bin
+TEST_PROCESSES ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -28,7 +29,7 @@ demo: install
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
 test: engines
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-all: engines
 	$(BIN)/python -m pytest

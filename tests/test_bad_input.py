@@ -191,7 +191,7 @@ def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store, longer = recipe.parent / "store", ["--set", "generate.samples=40"]
+    store, longer = recipe.parent / "store", ["--set", "generate.samples=20"]
     command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]
     process = subprocess.Popen(
         command,

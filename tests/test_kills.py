@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "backends"))  # wide_heads.py
 
 from wide_heads import widen  # noqa: E402
 
+from persyn_hf.cli import main  # noqa: E402
 from persyn_hf.schemas import RESPONSES  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 
@@ -157,14 +158,22 @@ def digest(store: Path) -> str:
     return Store(store).get("local/kills-responses@v1").digest
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
-def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(tmp_path: Path, root: Path, kills: int) -> None:
+@pytest.mark.parametrize(
+    ("kills", "questions", "seed"),
+    [
+        (3, 30, 59),  # the run as it starts, the run at work, an actor
+        pytest.param(20, 400, 20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(
+    tmp_path: Path, root: Path, kills: int, questions: int, seed: int
+) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
-    size = {"questions": 20 * kills, "batch_tokens": 300}  # small batches: the run must last
-    assert start(recipe(plain, root, **size), plain / "store", plain / "log").wait() == 0
+    size = {"questions": questions, "batch_tokens": 300}  # small batches: the run must last
+    assert main(["run", str(recipe(plain, root, **size)), "--store", str(plain / "store")]) == 0
     path = recipe(tmp_path, root, **size, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
-    disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(kills))
+    disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(seed))
     assert digest(tmp_path / "store") == digest(plain / "store")
 
 

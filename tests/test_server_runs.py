@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "backends"))  # openai_server.py
 from openai_server import OpenAIServer, Response, completion  # noqa: E402
 
 from persyn_hf.cli import main  # noqa: E402
+from persyn_hf.schemas import prompt_id  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 
 
@@ -160,35 +162,35 @@ def test_faults_that_no_request_gets_past_stop_the_run(
     assert missing.startswith("error: the teacher `big` is to be asked at a server, but no url is given; set")
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        (Response(body=b"<html>sign in</html>", headers={"content-type": "text/html"}), "is no chat completion"),
-        (Response(body=b'{"choices": [{"mess'), "is no chat completion"),
-        (Response(seconds=5), "no answer within 1 s (attempts: 2)"),
-        (Response(body=completion("")), "the answer is empty"),
-        (Response(status=400, body={"error": {"message": "too long"}}), "HTTP 400: too long"),
-        (Response(body=b'\xff\xfe{"choices": []}'), "is no chat completion"),
-    ],
-    ids=["html", "half", "hang", "empty", "400", "utf-8"],
-)
-def test_faults_of_one_row_are_that_rows_and_a_rerun_asks_only_for_it(
-    recipe: Path, server: OpenAIServer, capsys: pytest.CaptureFixture[str], bad: Response, reason: str
-) -> None:
-    def behave(text: str, times: int) -> Response:
-        return bad if text.startswith("What is 17 ") else good(text, times)
+BAD = {
+    "What is 17 + 2?": (
+        Response(body=b"<html>sign in</html>", headers={"content-type": "text/html"}),
+        "is no chat completion",
+    ),
+    "What is 18 + 2?": (Response(body=b'{"choices": [{"mess'), "is no chat completion"),
+    "What is 19 + 2?": (Response(seconds=5), "no answer within 1 s (attempts: 2)"),
+    "What is 20 + 2?": (Response(body=completion("")), "the answer is empty"),
+    "What is 21 + 2?": (Response(status=400, body={"error": {"message": "too long"}}), "HTTP 400: too long"),
+    "What is 22 + 2?": (Response(body=b'\xff\xfe{"choices": []}'), "is no chat completion"),
+}
 
-    server.behaviour = behave
+
+def test_faults_of_one_row_are_that_rows_and_a_rerun_asks_only_for_it(
+    recipe: Path, server: OpenAIServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.behaviour = lambda text, times: BAD[text][0] if text in BAD else good(text, times)
     assert go(recipe, capsys)[0] == 0
     rows = responses(recipe)
     failed = [row for row in rows if row["status"] == "error"]
-    assert len(failed) == 4 and len({row["prompt_id"] for row in failed}) == 1
-    assert all(reason in row["error"] and row["response"] == "" and not row["selected"] for row in failed)
+    reasons = {prompt_id([{"role": "user", "content": text}]): reason for text, (_, reason) in BAD.items()}
+    assert Counter(row["prompt_id"] for row in failed) == dict.fromkeys(reasons, 4)
+    assert all(reasons[row["prompt_id"]] in row["error"] for row in failed)
+    assert all(row["response"] == "" and not row["selected"] for row in failed)
     server.behaviour = good
     server.bodies.clear()
     code = main(["run", str(recipe), "--store", str(recipe.parent / "store"), "--rerun", "errors"])
     assert code == 0
-    assert [body["messages"][-1]["content"] for body in server.bodies] == ["What is 17 + 2?"] * 4
+    assert Counter(body["messages"][-1]["content"] for body in server.bodies) == dict.fromkeys(BAD, 4)
     assert {row["status"] for row in responses(recipe, "v2")} == {"ok"}
     before = [row for row in rows if row["status"] == "ok"]
     kept = {(r["teacher"], r["prompt_id"], r["sample_index"]): r["response"] for r in responses(recipe, "v2")}

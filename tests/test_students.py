@@ -1,6 +1,7 @@
 """Two students in one recipe, run on the tiny world as far as their assignments: what is shared, what is not."""
 
-from collections.abc import Iterator
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -39,41 +40,38 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> P
 
 
 @pytest.fixture(scope="module")
-def store(recipe: Path) -> Store:
-    """With the first student alone; `run` adds the second."""
-    assert main(["run", str(recipe), "--set", f"students=[{alone(recipe)}]", "--store", str(recipe.parent / "s")]) == 0
+def runs(recipe: Path) -> list[tuple[dict[str, int], str]]:
+    """Of the run with the first student alone, and of the one with both: answers asked for until then, the output."""
+    store, found = Store(recipe.parent / "s"), []
+    alone = str(yaml.safe_load(recipe.read_text())["students"][0])
+    for sets in (["--set", f"students=[{alone}]"], []):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main(["run", str(recipe), *sets, "--store", str(store.root)]) == 0
+        spent = read_spent(store.state_dir / "journal.sqlite", "local/both")
+        found.append(({name: line.requests for name, line in spent.items()}, printed.getvalue()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def store(recipe: Path, runs: list[tuple[dict[str, int], str]]) -> Store:
+    """Of both students."""
     return Store(recipe.parent / "s")
-
-
-def alone(recipe: Path) -> str:
-    return str(yaml.safe_load(recipe.read_text())["students"][0])
-
-
-def run(recipe: Path, store: Store) -> None:
-    assert main(["run", str(recipe), "--store", str(store.root)]) == 0
 
 
 def columns(store: Store, name: str) -> dict[str, Any]:
     return dict(store.read_dataset(store.get(f"local/both-{name}@v1"))[:])
 
 
-def test_a_second_student_costs_no_answer(recipe: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    def asked() -> Iterator[tuple[str, int]]:
-        spent = read_spent(store.state_dir / "journal.sqlite", "local/both")
-        return ((name, line.requests) for name, line in spent.items())
-
+def test_a_second_student_costs_no_answer(runs: list[tuple[dict[str, int], str]], store: Store) -> None:
     once = dict.fromkeys(TEACHERS, (LABELLED + POOL) * SAMPLES)
-    assert dict(asked()) == once
-    run(recipe, store)
-    assert dict(asked()) == once
-    output = capsys.readouterr().out
+    (asked, _), (then, output) = runs
+    assert asked == then == once
     assert "reused local/both-responses@v1" in output and "reused local/both-rewards-qwen-student@v1" in output
     assert [item.tag for item in store.list() if item.repo == "local/both-responses"] == ["v1"]
     assert "How far the students agree on their teachers" in output
 
 
-def test_quality_is_shared_and_learnability_is_each_students_own(recipe: Path, store: Store) -> None:
-    run(recipe, store)
+def test_quality_is_shared_and_learnability_is_each_students_own(store: Store) -> None:
     qwen, llama = (columns(store, f"rewards-{name}") for name in STUDENTS)
     for name in ("prompt_id", "teacher", "quality_raw", "quality_reward"):
         assert qwen[name] == llama[name]
@@ -83,7 +81,6 @@ def test_quality_is_shared_and_learnability_is_each_students_own(recipe: Path, s
 
 def test_the_report_says_how_far_they_agree(recipe: Path, store: Store, tmp_path: Path) -> None:
     """Counted again here, from the rows."""
-    run(recipe, store)
     assert main(["report", str(recipe), "--store", str(store.root), "--out", str(tmp_path)]) == 0
     header, *lines = [line.split(",") for line in (tmp_path / "students.csv").read_text().splitlines()]
     table = {line[1]: dict(zip(header, line, strict=True)) for line in lines}

@@ -17,9 +17,9 @@ from persyn_hf.backends.scoring.journalled import measure
 from persyn_hf.backends.scoring.reward_endpoint import judge
 from persyn_hf.backends.scoring.reward_model import RewardScorer
 from persyn_hf.errors import EngineError, RecipeError
-from persyn_hf.recipe import read_section
 from persyn_hf.stage import Silent
 from persyn_hf.stages.score.settings import RewardServer
+from persyn_hf.strict import read_section
 
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -66,6 +66,7 @@ def vllm(dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_vllm_gives_the_scores_of_transformers(vllm: str, dated: Path) -> None:
     rows = [*ROWS, *[(conversation(f"What is {n} and 1?"), f"It is {n + 1}. " * (n % 5)) for n in range(40)]]
     scorer = RewardScorer(str(dated), max_length=128, dtype="float32")
@@ -88,6 +89,7 @@ def test_vllm_gives_the_scores_of_transformers(vllm: str, dated: Path) -> None:
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_vllm_refuses_in_sentences(vllm: str) -> None:
     assert error_of(settings(vllm), [(conversation("x"), "9 " * 200)], max_length=16384) == (
         "the server of the reward model `rm` takes 128 tokens, less than `score.reward_model.max_length`, 16384; set "

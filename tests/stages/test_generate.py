@@ -24,10 +24,11 @@ from persyn_hf.backends.engines.samples import Sample, select  # noqa: E402
 from persyn_hf.backends.engines.transformers import TransformersEngine  # noqa: E402
 from persyn_hf.backends.journal import Entry  # noqa: E402
 from persyn_hf.errors import EngineError, InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe import Teacher, read_section  # noqa: E402
+from persyn_hf.recipe import Teacher  # noqa: E402
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id  # noqa: E402
 from persyn_hf.stage import Context, Result  # noqa: E402
 from persyn_hf.stages import generate  # noqa: E402
+from persyn_hf.strict import read_section  # noqa: E402
 
 
 QUESTIONS = [f"What is {a} and {b}?" for a, b in ((1, 2), (30, 4), (5, 5), (77, 1), (6, 600), (12, 12))]
@@ -330,7 +331,8 @@ def child(folder: Path, pool: tuple[Teacher, ...], log: Path, out: Path, connect
     out.write_text(json.dumps([data, result.counts, result.metrics]))
 
 
-def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teacher, ...]) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teacher, ...], kills: int) -> None:
     expected = run(tmp_path / "whole", pool, make_prompts())
     folder, out = tmp_path / "killed", tmp_path / "out.json"
     context = multiprocessing.get_context("forkserver")
@@ -345,7 +347,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teac
         process = context.Process(target=child, args=(folder, pool, log, out, sender))
         process.start()
         sender.close()
-        ticks = draw.randint(3, 5) if attempt == 0 else draw.randint(1, 6) if attempt < 4 else None
+        ticks = draw.randint(3, 5) if attempt == 0 else draw.randint(1, 6) if attempt < kills else None
         try:
             while ticks is None or ticks > 0:
                 receiver.recv()

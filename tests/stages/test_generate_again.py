@@ -13,12 +13,13 @@ from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.mixing import chosen_responses
 from persyn_hf.errors import BudgetReached, RecipeError
-from persyn_hf.recipe import Price, Teacher, read_section
+from persyn_hf.recipe import Price, Teacher
 from persyn_hf.recipe_file import load_recipe
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
 from persyn_hf.stages import generate, prompts
+from persyn_hf.strict import read_section
 
 
 SETTINGS: dict[str, Any] = {"samples": 2, "max_tokens": 100, "batch_tokens": 4096, "dtype": "float32"}
@@ -242,17 +243,17 @@ def test_escalation_needs_scores_and_verdicts(tmp_path: Path, root: Path, zoo: P
 def test_a_limit_on_generations_stops_in_time_and_a_higher_one_goes_on(
     tmp_path: Path, root: Path, zoo: Path, calls: list[Request]
 ) -> None:
-    teachers, asked = pool(zoo, "gemma-terse", "qwen-gen"), questions(root, 10)
+    teachers, asked = pool(zoo, "gemma-terse", "qwen-gen"), questions(root, 6)
     with pytest.raises(BudgetReached) as stop:
-        run(tmp_path, teachers, asked, limits=Limits(max_generations=25), batch_tokens=600)
+        run(tmp_path, teachers, asked, limits=Limits(max_generations=15), batch_tokens=600)
     reached = len(take(calls))
-    assert 20 < reached <= 25
-    assert str(stop.value).startswith(f"--max-generations 25: this recipe has asked for {reached}, the next batch of")
+    assert 10 < reached <= 15
+    assert str(stop.value).startswith(f"--max-generations 15: this recipe has asked for {reached}, the next batch of")
     with pytest.raises(BudgetReached):
-        run(tmp_path, teachers, asked, limits=Limits(max_generations=25), batch_tokens=600)
+        run(tmp_path, teachers, asked, limits=Limits(max_generations=15), batch_tokens=600)
     assert take(calls) == [], "the limit counts all runs of the recipe"
-    stopped = run(tmp_path, teachers, asked, limits=Limits(max_generations=40), batch_tokens=600)
-    assert len(take(calls)) == 40 - reached
+    stopped = run(tmp_path, teachers, asked, limits=Limits(max_generations=24), batch_tokens=600)
+    assert len(take(calls)) == 24 - reached
     straight = run(tmp_path / "other", teachers, asked, batch_tokens=600)
     assert stopped.data.to_dict() == straight.data.to_dict()
 

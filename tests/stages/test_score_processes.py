@@ -25,7 +25,7 @@ from persyn_hf.errors import InputError
 from persyn_hf.store.local import Store
 
 
-PROMPTS = 600  # so many that every kill finds it at work
+PROMPTS, MANY = 300, 600  # so many that every kill finds it at work: two, and up to five
 RUN = Path(__file__).parent / "scoring_run.py"
 
 
@@ -42,6 +42,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]
     return rewards(tmp_path_factory.mktemp("undisturbed"), None, PROMPTS)
 
 
+@pytest.fixture(scope="module")
+def long_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return rewards(tmp_path_factory.mktemp("undisturbed"), None, MANY)
+
+
 def assert_same(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
     """Processes of accelerate have fewer threads than this one, which may change the last bits."""
     assert found.keys() == expected.keys()
@@ -49,8 +54,8 @@ def assert_same(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> 
         assert found[name] == (pytest.approx(values, rel=1e-6, abs=1e-5) if isinstance(values[0], float) else values)
 
 
-def start(folder: Path, config: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, str(RUN), str(folder), config, str(PROMPTS)]
+def start(folder: Path, config: str, prompts: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, str(RUN), str(folder), config, str(prompts)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -86,12 +91,12 @@ def scored(folder: Path) -> int:
     return 0
 
 
-def disturb(folder: Path, config: str, victim: str, rows: int) -> tuple[list[int], str]:
+def disturb(folder: Path, config: str, victim: str, rows: int, prompts: int = PROMPTS) -> tuple[list[int], str]:
     """Kill the run or a process of it, or interrupt it as Ctrl-C does, once so many rows are scored.
 
     Returns the rows that the processes of this run have written, and what the run said if it could.
     """
-    process = start(folder, config)
+    process = start(folder, config, prompts)
     try:
         wait_until(lambda: process.poll() is not None or scored(folder) >= rows)
         assert process.poll() is None, "the run was over before the kill"
@@ -113,9 +118,9 @@ def role(line: str) -> str:
     return next((name for word, name in words if word in line), "run")
 
 
-def finish(folder: Path, config: str) -> tuple[list[int], dict[str, list[Any]]]:
+def finish(folder: Path, config: str, prompts: int = PROMPTS) -> tuple[list[int], dict[str, list[Any]]]:
     """Let the run come to its end; returns the rows written by its processes, and its rewards."""
-    process = start(folder, config)
+    process = start(folder, config, prompts)
     _, said = process.communicate(timeout=250)
     assert (process.returncode, said.decode()) == (0, "")
     found: dict[str, list[Any]] = json.loads((folder / "rewards.json").read_text())
@@ -151,21 +156,21 @@ def test_killed_scoring_goes_on_where_it_was(
 def test_whoever_is_killed_whenever(
     tmp_path: Path,
     configs: dict[str, str],
-    undisturbed: dict[str, list[Any]],
+    long_undisturbed: dict[str, list[Any]],
     processes: str,
     victims: tuple[str, ...],
 ) -> None:
     rng, rows = random.Random(processes), []
     for victim in victims:
         before = len(rows) if processes != "none" else scored(tmp_path)
-        written_now, said = disturb(tmp_path, configs[processes], victim, before + rng.randrange(1, 20))
+        written_now, said = disturb(tmp_path, configs[processes], victim, before + rng.randrange(1, 20), MANY)
         rows += written_now
         expected = {"run": "", "interrupted": "Traceback "}.get(victim, "EngineError: `accelerate launch` ended with ")
         assert said.startswith(expected), said
         assert (said == "") == (victim == "run"), said
-    written_now, found = finish(tmp_path, configs[processes])
-    assert_same(found, undisturbed)
-    assert processes == "none" or sorted(rows + written_now) == list(range(2 * PROMPTS))
+    written_now, found = finish(tmp_path, configs[processes], MANY)
+    assert_same(found, long_undisturbed)
+    assert processes == "none" or sorted(rows + written_now) == list(range(2 * MANY))
 
 
 @pytest.mark.slow
@@ -174,7 +179,7 @@ def test_two_runs_at_a_time(tmp_path: Path, configs: dict[str, str], undisturbed
     runs = []
     for folder in folders:
         folder.mkdir()
-        runs.append(start(folder, configs["two"]))
+        runs.append(start(folder, configs["two"], PROMPTS))
     for folder, process in zip(folders, runs, strict=True):
         assert process.communicate(timeout=250)[1] == b""
         assert_same(json.loads((folder / "rewards.json").read_text()), undisturbed)
