@@ -19,7 +19,7 @@ def test_the_recipe_is_valid(root: Path, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(recipe)
     steps = make_plan(load_recipe(tmp_path / "my.yaml"))
     assert {step.strategy for step in steps if step.strategy} == {"persyn", "car", "strong", "mix"}
-    assert len(more) == 3
+    assert len(more) == 4
     for sections in more:  # each goes with the recipe
         (tmp_path / "more.yaml").write_text("extends: my.yaml\n" + sections)
         assert {"persyn"} <= {step.strategy for step in make_plan(load_recipe(tmp_path / "more.yaml"))}
