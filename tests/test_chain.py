@@ -157,7 +157,7 @@ def test_status_list_and_show(undisturbed: tuple[Path, float], capsys: pytest.Ca
     assert main(["artifacts", "show", "tiny/smoke-student-qwen-student-car@v1", *store]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert "tiny/smoke-student-qwen-student-car@v1" in shown[0]
-    assert any(line.lstrip("│├└─ ").startswith("tiny/smoke-prompts@v1 prompts") for line in shown)
+    assert any(line.lstrip("│├└─ ").startswith("tiny/smoke-prompts@v1  prompts") for line in shown)
     assert main(["artifacts", "show", "tiny/smoke-student-qwen-student-cra@v1", *store]) == 2
     assert "did you mean `tiny/smoke-student-qwen-student-car@v1`?" in capsys.readouterr().err
 

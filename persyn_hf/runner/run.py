@@ -98,7 +98,7 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
     done: list[Done] = []
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    stored = _pinned(steps, store, lambda ref: download_manifest(ref, store.root))
+    stored = _pinned(steps, store, lambda ref: download_manifest(ref, store))
     for step in steps:
         known = {word: stored.get(key) for word, key in step.inputs.items()}
         digests = {word: item.digest for word, item in known.items() if item is not None}
@@ -120,9 +120,7 @@ def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Ma
 
 def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
     """What is stored of a recipe, by the key of its step, its pinned inputs included."""
-    pinned = {
-        name: _open(store, ref, lambda r: download_manifest(r, store.root)) for name, ref in recipe.inputs.items()
-    }
+    pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
 
 
@@ -161,7 +159,7 @@ def _bring(store: Store, ref: str, console: Console) -> Stored:
     def note(text: str) -> None:
         console.print(f"inputs: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    with not_here(ref, store.root, [item.ref for item in store.list()]):
+    with not_here(ref, store):
         return pull(store, ref, api=hub_api(), note=note)[0]
 
 

@@ -127,7 +127,7 @@ def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:
     """
     if store.has(ref):
         return store.get(ref)
-    return download(ref, store.root) if whole else download_manifest(ref, store.root)
+    return download(ref, store) if whole else download_manifest(ref, store)
 
 
 @contextmanager

@@ -271,7 +271,7 @@ def load_artifact(
 
     store = store if isinstance(store, Store) else Store(store)
     here = store.has(ref)
-    stored = store.get(ref) if here else download(ref, store.root)
+    stored = store.get(ref) if here else download(ref, store)
     stored.check(as_written=here)
     if isinstance(SCHEMAS[stored.kind], ModelSchema):
         return str(stored.path)

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import disable_progress_bars
 
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests/hub/hub_server.py
@@ -17,4 +18,5 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         server.add_user("alice", orgs=("lab",))
         server.add_user("bob")
         server.attach(monkeypatch)
+        disable_progress_bars()  # as `persyn` has it, which some other test may not have let it say in time
         yield server

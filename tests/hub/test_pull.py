@@ -191,7 +191,7 @@ def test_without_the_hub(
 
 
 def manifest_of(store: Store) -> str:
-    return download_manifest("alice/prompts@v1", store.root).digest
+    return download_manifest("alice/prompts@v1", store).digest
 
 
 def test_names_that_cannot_be(other: Store, api: HfApi) -> None:
@@ -219,7 +219,7 @@ def test_loading_from_the_hub_gives_what_the_store_gives(
     folder = Path(load_artifact("alice/student@v1", store=other))
     assert (folder / "model.safetensors").read_bytes() == (made["student"].path / "model.safetensors").read_bytes()
     assert not other.root.exists()
-    manifest = download_manifest("alice/student@v1", other.root)
+    manifest = download_manifest("alice/student@v1", other)
     assert manifest.digest == made["student"].digest
 
 

@@ -78,7 +78,7 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     for label in ("llama-long (Long-CoT)", "qwen-gen", "this recipe", "mean log-prob per token", "best teacher of 16"):
         assert label in drawn
     card = (Store(scored[1]).get("local/scored-rewards-s@v1").path / "README.md").read_text()
-    assert "### alpha\n" in card and "|  | quality\\_raw | mean\\_logprob | effective\\_teachers |" in card
+    assert "### alpha\n" in card and "|  | effective\\_teachers | mean\\_logprob | quality\\_raw |" in card
 
 
 def test_another_alpha_costs_no_forward_pass(

@@ -95,6 +95,6 @@ def test_the_card_shows_it_and_its_times_are_no_part_of_the_digest(ran: tuple[Pa
     assert "It was chosen among 3 candidates; `comparison`" in card
     for name in ("learning-curve", "reliability"):
         assert f"]({name}.png)" in card and (stored.path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
-    assert "### candidates\n\n|  | training\\_s | prompts\\_per\\_s |" in card
+    assert "### candidates\n\n|  | prompts\\_per\\_s | training\\_s |" in card
     other = stored.manifest.model_copy(update={"cost": {}})
     assert other.content_digest() == stored.digest

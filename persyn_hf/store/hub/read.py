@@ -1,9 +1,10 @@
 """Artifacts that are not in the local store, read from the Hub into the ordinary Hugging Face cache."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.store.hub.faults import patiently, telling
@@ -13,42 +14,46 @@ from persyn_hf.store.stored import Stored, split_ref
 from persyn_hf.strict import nearest
 
 
-def download(ref: str, root: Path) -> Stored:
+if TYPE_CHECKING:
+    from persyn_hf.store.local import Store
+
+
+def download(ref: str, store: "Store") -> Stored:
     """Download the dataset or model repository "NAMESPACE/NAME@TAG" with all its files.
 
-    `root`: the local store that was looked at first, for the message.
+    `store`: was looked at first, for the message.
 
     Raises:
         StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
     """
     from huggingface_hub import snapshot_download
 
-    return _read(ref, root, lambda repo, kind, tag: Path(snapshot_download(repo, repo_type=kind, revision=tag)))
+    return _read(ref, store, lambda repo, kind, tag: Path(snapshot_download(repo, repo_type=kind, revision=tag)))
 
 
-def download_manifest(ref: str, root: Path) -> Stored:
+def download_manifest(ref: str, store: "Store") -> Stored:
     """As `download`, but of all its files only the manifest."""
     from huggingface_hub import hf_hub_download
 
     return _read(
-        ref, root, lambda repo, kind, tag: Path(hf_hub_download(repo, MANIFEST, repo_type=kind, revision=tag)).parent
+        ref, store, lambda repo, kind, tag: Path(hf_hub_download(repo, MANIFEST, repo_type=kind, revision=tag)).parent
     )
 
 
 @contextmanager
-def not_here(ref: str, root: Path, known: Iterable[str] = ()) -> Iterator[None]:
+def not_here(ref: str, store: "Store") -> Iterator[None]:
     """Say of an artifact that cannot be had from the Hub that the store does not hold it, and what it does hold."""
     try:
         yield
     except DamagedArtifact:
         raise
     except StoreError as error:
-        known = list(known)
+        known = [item.ref for item in store.list()]
         hint = nearest(ref, known) if known else ""
-        raise StoreError(f"{ref} is not in the store {root}{hint}; {error}") from None
+        raise StoreError(f"{ref} is not in the store {store.root}{hint}; {error}") from None
 
 
-def _read(ref: str, root: Path, fetch: Callable[[str, str, str], Path]) -> Stored:
+def _read(ref: str, store: "Store", fetch: Callable[[str, str, str], Path]) -> Stored:
     """Fetch from the repository type that has it. Where the Hub cannot be asked, what was fetched before will do."""
     from huggingface_hub import list_repo_refs
     from huggingface_hub.errors import (
@@ -61,7 +66,7 @@ def _read(ref: str, root: Path, fetch: Callable[[str, str, str], Path]) -> Store
 
     repo, tag = split_ref(ref)
     absent: dict[str, Exception] = {}
-    with not_here(ref, root), telling(ref, f"`persyn artifacts pull {ref}`"):
+    with not_here(ref, store), telling(ref, f"`persyn artifacts pull {ref}`"):
         for repo_type in REPO_TYPES:
             try:
                 folder = patiently(functools.partial(fetch, repo, repo_type, tag))
