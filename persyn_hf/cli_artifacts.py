@@ -55,8 +55,8 @@ def _show(arguments: argparse.Namespace) -> int:
     from persyn_hf.store.local import Store
 
     root = drawing(tree(Store(arguments.store), arguments.ref))
-    console = new_console()
-    console.print(rich(root), soft_wrap=not console.is_terminal)  # what is piped stays one line per artifact
+    console = new_console(piped_width=2000)  # what is piped stays one line per artifact
+    console.print(rich(root))
     for line in summary(root):
         console.print(line, markup=False, soft_wrap=True)
     return 0

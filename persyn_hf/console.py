@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def new_console() -> "Console":
+def new_console(piped_width: int = 120) -> "Console":
+    """`piped_width`: characters of a line where it is no terminal that has a width of its own."""
     from rich.console import Console
 
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=120)  # a file or a pipe has no width
+    return plain if plain.is_terminal else Console(highlight=False, width=piped_width)

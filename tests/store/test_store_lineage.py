@@ -62,7 +62,9 @@ def test_what_is_known_of_each_step(costed: Store) -> None:
 
 def test_each_artifact_is_drawn_once(costed: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["artifacts", "show", "me/sft@v1", "--store", str(costed.root)]) == 0
-    lines = [re.split(r"(?<=@v1)  ", text)[0] for text in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out.splitlines()
+    assert len(out[1]) > 120 and out[1].endswith(", money 1.50  read as `base`"), "nothing is cut off"
+    lines = [re.split(r"(?<=@v1)  ", text)[0] for text in out]
     assert lines[:6] == [
         "me/sft@v1",
         "├── me/responses@v1",
