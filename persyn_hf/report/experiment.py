@@ -70,11 +70,7 @@ def _oracle(found: Sequence[Outcomes]) -> Table:
     rows = []
     for outcomes in found:
         for row, trial in enumerate(outcomes.trials):
-            best = [
-                place
-                for place, other in enumerate(outcomes.trials)
-                if other.part is trial.part and other.kind == "oracle"
-            ]
+            best = [place for place, other in enumerate(outcomes.trials) if _is_oracle_of(other, trial)]
             if trial.kind == "persyn" and best:
                 lead = percent(outcomes.compared.difference(row, best[0], -1), "+")
                 scores = [percent(outcomes.score(place)) for place in (row, best[0])]
@@ -86,6 +82,10 @@ def _oracle(found: Sequence[Outcomes]) -> Table:
         rows=rows,
         note="Hit@3, gap closed (from global best, 0, to oracle, 1): of the router, in reward, on dev prompts",
     )
+
+
+def _is_oracle_of(other: Trial, trial: Trial) -> bool:
+    return other.kind == "oracle" and other.part.recipe.full_name == trial.part.recipe.full_name
 
 
 def _router(trial: Trial) -> list[str]:
