@@ -133,7 +133,7 @@ def _recipe(arguments: argparse.Namespace, path: Path | None = None) -> Any:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from persyn_hf.report.experiment import experiment_tables
+    from persyn_hf.report.experiment import result_tables
     from persyn_hf.report.trials import Part, outcomes
     from persyn_hf.report.written import part_tables
     from persyn_hf.runner.publishing import Publisher
@@ -151,7 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
     done = run_recipe(recipe, store, console, limits, publisher)
     part = Part(recipe, stored_of(recipe, store, done))
-    for table in (*part_tables(part, store), *experiment_tables([part], outcomes([part], store))):
+    for table in (*part_tables(part, store), *result_tables(outcomes([part], store))):
         console.print(table.rich())
     last = done[-1].stored
     new = sum(not item.reused for item in done)

@@ -10,10 +10,18 @@ from persyn_hf.report.trials import Outcomes, Part, Trial
 from persyn_hf.store.cost_tables import known_columns
 
 
+SPENT = ("requests", "flops", "money")  # what a strategy is compared by
+
+
 def experiment_tables(parts: Sequence[Part], found: Sequence[Outcomes]) -> list[Table]:
     """What the evaluations of one recipe, or of several, say together; as far as they are stored."""
-    tables = (_results(found), _leads(found), _oracle(found), _chosen(parts), _footing(found))
-    return [table for table in tables if table.rows]
+    more = (_oracle(found), _chosen(parts), _footing(found))
+    return [*result_tables(found), *(table for table in more if table.rows)]
+
+
+def result_tables(found: Sequence[Outcomes]) -> list[Table]:
+    """The accuracies, and how far they are apart."""
+    return [table for table in (_results(found), _leads(found)) if table.rows]
 
 
 def percent(interval: Interval | None, sign: str = "") -> str:
@@ -138,7 +146,8 @@ def _footing(found: Sequence[Outcomes]) -> Table:
                 examples = [f"{trained.counts['trained']:,}", f"{trained.metrics['trained_tokens']:,}"]
                 score = [percent(outcomes.score(row)), percent(outcomes.lead(row), "+")]
                 lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, examples + score))
-    columns = known_columns(cost for _, cost, _ in lines) if lines else []
+    known = known_columns(cost for _, cost, _ in lines) if lines else []
+    columns = [column for column in known if column.field in SPENT]
     return Table(
         name="footing",
         title="What each strategy takes, were it run alone, and what it comes to",
