@@ -132,7 +132,8 @@ def _compare(student: Student, trials: Sequence[Trial], store: Store) -> Outcome
                 stored = trial.evaluations.get(seed, trial.evaluations.get(None))  # before SFT there is no seed
                 if stored is not None and task in items[stored.digest]:
                     table[row, column] = items[stored.digest][task].scores
-        scores.append(TaskScores(table, known[0].weights))
+        # an item that could not be judged may have lost its parts
+        scores.append(TaskScores(table, np.max([one.weights for one in known], axis=0)))
     rows = [row for row, trial in enumerate(trials) if trial.strategy is not None]
     routed = [row for row in rows if trials[row].kind == "persyn"]
     return Outcomes(
