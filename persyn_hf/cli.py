@@ -68,8 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--store", type=Path, help="artifact store (default: $PERSYN_STORE, else ./artifacts)")
         return sub
 
-    def with_recipe(sub: Any) -> Any:
-        sub.add_argument("recipe", type=Path, help="recipe, a YAML file")
+    def with_recipe(sub: Any, several: bool = False) -> Any:
+        if several:
+            sub.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help="recipe, a YAML file")
+        else:
+            sub.add_argument("recipe", type=Path, help="recipe, a YAML file")
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
         )
@@ -94,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
     with_recipe(add("plan", _plan, "show steps, generations and cost of a recipe; loads no model"))
-    report = with_recipe(add("report", _report, "write tables and figures of what is stored of a recipe"))
+    text = "write tables and figures of what is stored of a recipe, or of several together"
+    report = with_recipe(add("report", _report, text), several=True)
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
     add("status", _status, "show what a running, finished or killed `persyn run` has done")
     validate = add("validate", _validate, "check recipes without running them")
@@ -121,14 +125,17 @@ def _store(arguments: argparse.Namespace) -> Any:
     return Store(arguments.store or default_root())
 
 
-def _recipe(arguments: argparse.Namespace) -> Any:
+def _recipe(arguments: argparse.Namespace, path: Path | None = None) -> Any:
     from persyn_hf.recipe_file import load_recipe
 
     rerun = [f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}"] if arguments.rerun else []
-    return load_recipe(arguments.recipe, [*arguments.set, *rerun])
+    return load_recipe(path or arguments.recipe, [*arguments.set, *rerun])
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.experiment import result_tables
+    from persyn_hf.report.trials import Part, outcomes
+    from persyn_hf.report.written import part_tables
     from persyn_hf.runner.publishing import Publisher
     from persyn_hf.runner.run import run_recipe, stored_of
     from persyn_hf.stage import Limits
@@ -143,7 +150,8 @@ def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
     done = run_recipe(recipe, store, console, limits, publisher)
-    for table in _tables(recipe, store, stored_of(recipe, store, done)):
+    part = Part(recipe, stored_of(recipe, store, done))
+    for table in (*part_tables(part, store), *result_tables(outcomes([part], store))):
         console.print(table.rich())
     last = done[-1].stored
     new = sum(not item.reused for item in done)
@@ -167,17 +175,6 @@ def _check_alone() -> None:
         )
 
 
-def _tables(recipe: Any, store: Any, stored: dict[str, Any]) -> list[Any]:
-    from persyn_hf.backends.journal import read_spent
-    from persyn_hf.report.students import students
-    from persyn_hf.report.summary import summary
-
-    manifests = {key: item.manifest for key, item in stored.items()}
-    tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
-    compared = students(recipe, store, stored)
-    return [*tables, compared] if compared.rows else tables
-
-
 def _plan(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.forecast import forecast
     from persyn_hf.runner.outlook import look_ahead
@@ -193,22 +190,18 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from persyn_hf.report.figures import write_figures
+    from persyn_hf.report.trials import Part
+    from persyn_hf.report.written import write_report
     from persyn_hf.runner.run import look_up, stored_of
 
-    recipe, store = _recipe(arguments), _store(arguments)
-    stored = stored_of(recipe, store, look_up(recipe, store))
-    tables = _tables(recipe, store, stored)
-    if not tables:
-        raise PersynError(f"nothing of {arguments.recipe} is stored yet: persyn run {arguments.recipe}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    figures = write_figures(recipe, {key: item.manifest for key, item in stored.items()}, arguments.out)
-    text = [f"# {recipe.name}", *(table.markdown() for table in tables)]
-    text += [f"![{figure.stem}]({figure.name})" for figure in figures if figure.suffix == ".png"]
-    (arguments.out / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    for table in tables:
-        (arguments.out / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
-    print(f"{len(tables)} tables and {len(figures)} figures: {arguments.out / 'report.md'}")
+    store = _store(arguments)
+    recipes = [_recipe(arguments, path) for path in arguments.recipes]
+    parts = [Part(recipe, stored_of(recipe, store, look_up(recipe, store))) for recipe in recipes]
+    for path, part in zip(arguments.recipes, parts, strict=True):
+        if not part.stored:
+            raise PersynError(f"nothing of {path} is stored yet: persyn run {path}")
+    written = write_report(parts, store, arguments.out)
+    print(f"{written.tables} tables and {written.figures} figures: {written.path}")
     return 0
 
 

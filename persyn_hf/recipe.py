@@ -26,7 +26,7 @@ STRATEGY_KINDS = (
 ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a trained router
 
 # In the name of a strategy that has none of its own.
-SUFFIXES = {"per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
+SUFFIXES = {"alpha": "alpha", "per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
 
 STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
 
@@ -111,6 +111,7 @@ class Strategy(Strict):
     kind: Literal[STRATEGY_KINDS]  # type: ignore[valid-type]  # the tuple is also used at run time
     name: str = ""
     router: str | None = None  # router kind; null: that of `train_router.kind`
+    alpha: float | int | None = Field(default=None, ge=0, le=1)  # persyn: weight of learnability; null: `score.alpha`
     teacher: str | None = None  # strong, family_strong: named instead of found
     weights: dict[str, float | int] | None = None  # mix: share per teacher; null: uniform
     base: str | None = None  # reassign: name of the strategy whose assignments are changed
@@ -127,7 +128,8 @@ class Strategy(Strict):
         if isinstance(value, str):
             value = {"kind": value}
         if isinstance(value, dict) and "kind" in value:
-            given = {key: "" if key == "budget" else value[key] for key in SUFFIXES if value.get(key)}
+            named = [key for key in SUFFIXES if value.get(key) or (key == "alpha" and value.get(key) is not None)]
+            given = {key: "" if key == "budget" else value[key] for key in named}
             more = [f"-{SUFFIXES[key]}{of}" for key, of in given.items()]
             value = {"name": "".join([str(value["kind"]), *more]), **value}
         return value
@@ -169,6 +171,10 @@ def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> 
             f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
             f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
         )
+    if strategy.alpha is not None and strategy.kind != "persyn":
+        raise ValueError(
+            f"strategy `{strategy.name}` of kind {strategy.kind} sets `alpha`, which is for persyn; leave it out"
+        )
     if strategy.confidence is not None and strategy.per_prompt == 1 and not strategy.escalate:
         raise ValueError(
             f"strategy `{strategy.name}` sets `confidence`, below which a prompt may get more teachers, and "
@@ -194,6 +200,8 @@ class Recipe(Strict):
     name: str
     namespace: str = "local"
     seed: int = Field(default=0, ge=0)
+    # One SFT each, with all that depends on it; everything before is made once, by `seed`. Empty: `seed` alone.
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
     version: str | None = None  # tag of everything that the run emits; null: the next free v1, v2, ...
     until: Literal[STAGES] | None = None  # type: ignore[valid-type]  # the last stage to run; null: all
     license: str | None = None  # licence of the prompts, as the Hub writes it
@@ -220,6 +228,13 @@ class Recipe(Strict):
         """NAMESPACE/NAME: in front of its artifacts' names, and who pays in the journal."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def sft_seeds(self) -> dict[str, int]:
+        """The seeds that students are trained with, by what they add to the name of a student's artifacts."""
+        if len(self.seeds) <= 1:
+            return {"": next(iter(self.seeds), self.seed)}
+        return {f"-seed{seed}": seed for seed in self.seeds}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         for what, names in (
@@ -230,6 +245,9 @@ class Recipe(Strict):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are named `{twice[0]}`; give each a name of its own")
+        twice = sorted({str(seed) for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"`seeds` names {twice[0]} twice; a student is trained once per seed, leave one out")
         if len(self.teachers) < 2:
             found = f"only `{self.teachers[0].name}`" if self.teachers else "none"
             raise ValueError(f"`teachers` must name at least two, found {found}; with one there is nothing to route")

@@ -28,21 +28,23 @@ class Comparison(NamedTuple):
     p_value: float
 
 
-def means(columns: FloatArray) -> FloatArray:
+def means(columns: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """Mean of each column over its finite entries: (N, M) -> (M,); NaN for a column without any."""
-    finite = np.isfinite(columns)
+    totals = _weighed(columns, weights).sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return np.where(finite, columns, 0.0).sum(axis=0) / finite.sum(axis=0)
+        return np.divide(*np.split(totals, 2))
 
 
-def bootstrap_means(columns: FloatArray, rng: np.random.Generator, resamples: int = RESAMPLES) -> FloatArray:
+def bootstrap_means(
+    columns: FloatArray, rng: np.random.Generator, resamples: int = RESAMPLES, weights: FloatArray | None = None
+) -> FloatArray:
     """Column means of `resamples` samples of the rows, drawn with replacement: (N, M) -> (resamples, M).
 
-    All columns share the draws, so differences and ratios of columns stay paired. NaN entries do not count.
+    All columns share the draws, so differences and ratios of columns stay paired. NaN entries do not count; `weights`
+    (N,): how often a row counts in a mean, once by default.
     """
     num_rows, num_columns = columns.shape
-    finite = np.isfinite(columns)
-    stacked = np.hstack([np.where(finite, columns, 0.0), finite])
+    stacked = _weighed(columns, weights)
     block = max(1, 4_000_000 // max(num_rows, 1))  # draws held at a time: 32 MB
     parts = []
     for start in range(0, resamples, block):
@@ -53,6 +55,13 @@ def bootstrap_means(columns: FloatArray, rng: np.random.Generator, resamples: in
     totals = np.concatenate(parts)
     with np.errstate(invalid="ignore"):
         return totals[:, :num_columns] / totals[:, num_columns:]
+
+
+def _weighed(columns: FloatArray, weights: FloatArray | None) -> FloatArray:
+    """What to add up for a mean: (N, 2M), the weighted entries and beside them their weights; 0 for NaN."""
+    finite = np.isfinite(columns)
+    stacked = np.hstack([np.where(finite, columns, 0.0), finite])
+    return stacked if weights is None else stacked * weights[:, None]
 
 
 def percentile_bounds(replicates: FloatArray, level: float = 0.95) -> tuple[float, float]:

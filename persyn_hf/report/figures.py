@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.recipe import Recipe, Teacher
 from persyn_hf.report.frontier import draw_frontier, frontiers
-from persyn_hf.report.results import LEARNABILITY, accuracies, allocations, alpha_sweep, measure_of, router_metrics
+from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics
 from persyn_hf.report.router_figures import router_figures
 from persyn_hf.store.manifest import Manifest
 
@@ -17,25 +17,22 @@ LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  
 
 
 def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Path) -> list[Path]:
-    """Draw what the stored artifacts allow: `alpha`, `allocation`, routers and `strategies`."""
+    """Draw what the stored artifacts allow: `alpha`, `allocation`, frontiers and routers."""
     written: list[Path] = []
     for student in recipe.students:
         sweep = alpha_sweep(manifests, student)
         if sweep:
             used = manifests[f"rewards-{student.name}"].settings.get("alpha")
-            written += _save(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
+            written += save_figure(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
-            written += _save(_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
+            written += save_figure(_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
         for name, manifest in frontiers(recipe, manifests, student).items():
-            written += _save(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
+            written += save_figure(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
         for key, metrics in router_metrics(recipe, manifests, student).items():
             compared = router_figures(metrics["comparison"]) if "comparison" in metrics else {}
             for name, figure in compared.items():
-                written += _save(figure, folder / f"{name}-{key.removeprefix('router-')}")
-        scores = accuracies(recipe, manifests, student)
-        if len(scores) > 1:
-            written += _save(_strategies(scores), folder / f"strategies-{student.name}")
+                written += save_figure(figure, folder / f"{name}-{key.removeprefix('router-')}")
     return written
 
 
@@ -116,29 +113,8 @@ def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | 
     return figure
 
 
-def _strategies(scores: Mapping[str, tuple[float, float, float]]) -> Any:
-    """Held-out accuracy of the student before (`base`) and after each strategy, with 95 % intervals."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 1.2 + 0.36 * len(scores)), layout="constrained")
-    axes = figure.subplots()
-    names = list(scores)
-    centres = [scores[name][0] for name in names]
-    errors = [[c - scores[n][1] for n, c in zip(names, centres, strict=True)]]
-    errors.append([scores[n][2] - c for n, c in zip(names, centres, strict=True)])
-    colours = ["#9a9a9a" if name == "base" else "#3b6fb6" for name in names]
-    axes.barh(names, centres, xerr=errors, color=colours, error_kw={"lw": 1, "capsize": 2})
-    for row, name in enumerate(names):
-        axes.text(scores[name][2] + 0.005, row, f"{scores[name][0]:.1%}", va="center", fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("held-out accuracy of the student (95 % interval)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.margins(x=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _save(figure: Any, stem: Path) -> list[Path]:
+def save_figure(figure: Any, stem: Path) -> list[Path]:
+    """As PNG and SVG."""
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     figure.savefig(paths[0], dpi=150)
     figure.savefig(paths[1], metadata={"Date": None})

@@ -49,20 +49,6 @@ def measure_of(sweep: Mapping[str, Any]) -> str:
     return next(name for name in LEARNABILITY if name in sweep["measures"]["0"])
 
 
-def accuracies(
-    recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
-) -> dict[str, tuple[float, float, float]]:
-    """Strategy (`base`: the student before SFT) -> accuracy and its 95 % interval, mean over the tasks."""
-    keys = {name: f"evaluation-{student.name}-{name}" for name in ("base", *(s.name for s in recipe.strategies))}
-    results = {}
-    for name, key in keys.items():
-        if key in manifests:
-            tasks = [task for task in manifests[key].metrics.values() if task["accuracy"] is not None]
-            mean, low, high = (sum(task[k] for task in tasks) / len(tasks) for k in ("accuracy", "low", "high"))
-            results[name] = (mean, low, high)
-    return results
-
-
 def teacher_costs(teachers: Iterable[Teacher], manifest: Manifest) -> dict[str, Cost]:
     """Cost of a responses artifact per teacher, at the prices of the recipe; imported responses are but counted."""
     lines = manifest.cost.get("teachers", {})

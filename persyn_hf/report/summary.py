@@ -11,7 +11,6 @@ from persyn_hf.report.labelling import labelling_table
 from persyn_hf.report.results import (
     LEARNABILITY,
     StrategyCost,
-    accuracies,
     allocations,
     alpha_sweep,
     car,
@@ -43,13 +42,13 @@ ROUTER_COLUMNS = {
 def summary(
     recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
 ) -> list[Table]:
-    """Alpha, allocation, routers, accuracy and cost per student, then the ledger; as far as it is stored.
+    """Alpha, allocation, routers and cost per student, then the ledger; as far as it is stored.
 
     `spent`: what the journal says that the recipe has paid for (`read_spent`), by teacher.
     """
     tables: list[Table] = []
     for student in recipe.students:
-        make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _accuracy, _cost, _spending)
+        make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
             tables += comparison_tables(key.removeprefix("router-"), manifests[key])
@@ -123,21 +122,6 @@ def _router_cells(metrics: Mapping[str, Any]) -> list[str]:
     cells = ["-" if metrics[m]["value"] is None else f"{metrics[m]['value']:.3f}" for m in ROUTER_COLUMNS]
     gap = metrics["gap_closed"]
     return [*cells, "-" if gap["value"] is None else f"{gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]"]
-
-
-def _accuracy(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    rows = []
-    scores = accuracies(recipe, manifests, student)
-    for name, (accuracy, low, high) in scores.items():
-        change = f"{100 * (accuracy - scores['base'][0]):+.1f}" if name != "base" and "base" in scores else ""
-        label = "before SFT" if name == "base" else name
-        rows.append([label, f"{accuracy:.1%}", f"{low:.1%} to {high:.1%}", change])
-    return Table(
-        name=f"accuracy-{student.name}",
-        title=f"Held-out accuracy of {student.name} before and after SFT",
-        header=["strategy", "accuracy", "95 % interval", "points gained"],
-        rows=rows,
-    )
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:

@@ -57,6 +57,7 @@ class Step:
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None
     strategy: str | None = None
+    seed: int = 0
 
     @property
     def module(self) -> ModuleType:
@@ -119,9 +120,13 @@ class _Planner:
         teachers: bool = False,
         student: Student | None = None,
         strategy: Strategy | None = None,
+        seed: int | None = None,
         **fixed: Any,
     ) -> None:
-        """Add a step unless it is there already or comes after the last phase; `fixed` goes on top of its section."""
+        """Add a step unless it is there already or comes after the last phase; `fixed` goes on top of its section.
+
+        seed: null: the recipe's.
+        """
         phase = phase or stage
         if PHASES.index(phase) > self._last or any(step.key == key for step in self.steps):
             return
@@ -135,6 +140,7 @@ class _Planner:
                 teachers=self.recipe.teachers if teachers else (),
                 student=student,
                 strategy=strategy.name if strategy else None,
+                seed=self.recipe.seed if seed is None else seed,
             )
         )
 
@@ -178,8 +184,8 @@ class _Planner:
         if strategy.kind not in ROUTED:
             return
         fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
-        if ROUTED[strategy.kind] is not None:
-            fixed["alpha"] = ROUTED[strategy.kind]
+        if _alpha(strategy) is not None:
+            fixed["alpha"] = _alpha(strategy)
         extended = self.recipe.train_router.get("extend")
         if extended and (fixed or len(self.recipe.students) > 1):
             more = (
@@ -203,7 +209,7 @@ class _Planner:
             inputs["pool_rewards"] = f"rewards-{student.name}-pool"
         if strategy.base is not None:
             inputs["base"] = f"assignments-{student.name}-{strategy.base}"
-        own = ("teacher", "weights", "from_teachers", "to_teacher", "confidence")
+        own = ("alpha", "teacher", "weights", "from_teachers", "to_teacher", "confidence")
         given = {key: getattr(strategy, key) for key in own}
         fixed = {key: value for key, value in given.items() if value is not None}
         if strategy.budget is not None:
@@ -222,21 +228,29 @@ class _Planner:
         self._add(f"responses-{name}", "generate", inputs=asked, **both, **more)
         answered = {"responses": f"responses-{name}"}
         if strategy.per_prompt > 1:
-            alpha = ROUTED[strategy.kind]
+            alpha = _alpha(strategy)
             decided = {} if alpha is None else {"alpha": alpha}
             kept: dict[str, Any] = {"student": student, "phase": "score_chosen", **both, **decided}
             self._add(f"rewards-{name}", "score", inputs=prompts | answered, **kept)
             rewards |= {"pool_rewards": f"rewards-{name}"}
         self._add(f"sft-{name}", "mix", inputs=prompts | assignments | answered | rewards, **both)
         rows = assignments | {"sft": f"sft-{name}"}
-        self._add(f"student-{name}", "train_student", inputs=rows, student=student, strategy=strategy)
-        trained = {"student": f"student-{name}"}
-        self._add(f"evaluation-{name}", "evaluate", inputs=trained, student=student, strategy=strategy)
+        for suffix, seed in self.recipe.sft_seeds.items():
+            own_seed: dict[str, Any] = {"student": student, "strategy": strategy, "seed": seed}
+            self._add(f"student-{name}{suffix}", "train_student", inputs=rows, **own_seed)
+            trained = {"student": f"student-{name}{suffix}"}
+            self._add(f"evaluation-{name}{suffix}", "evaluate", inputs=trained, **own_seed)
+
+
+def _alpha(strategy: Strategy) -> float | None:
+    """Of a routed strategy; null: the recipe's."""
+    return strategy.alpha if ROUTED[strategy.kind] is None else ROUTED[strategy.kind]
 
 
 def _router_key(student: Student, strategy: Strategy) -> str:
     suffix = f"-{strategy.router}" if strategy.router else ""
     suffix += f"-{strategy.kind}" if ROUTED[strategy.kind] is not None else ""
+    suffix += f"-alpha{strategy.alpha:g}" if strategy.alpha is not None else ""
     return f"router-{student.name}{suffix}"
 
 

@@ -78,7 +78,7 @@ def run_recipe(
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
-            print_of = fingerprint(step, recipe.seed, {word: item.digest for word, item in inputs.items()})
+            print_of = fingerprint(step, step.seed, {word: item.digest for word, item in inputs.items()})
             found = _find(store, recipe, step, print_of)
             artifact = found or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
@@ -104,7 +104,7 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
         digests = {word: item.digest for word, item in known.items() if item is not None}
         found, started = None, False
         if len(digests) == len(known):
-            print_of = fingerprint(step, recipe.seed, digests)
+            print_of = fingerprint(step, step.seed, digests)
             found = store.find(_repo(recipe, step), step.output.kind, print_of)
             started = _work_dir(store, print_of).exists()
         if found is not None:
@@ -200,7 +200,7 @@ def _run_step(
     work_dir = _work_dir(store, print_of)
     work_dir.mkdir(parents=True, exist_ok=True)
     context = Context(
-        seed=recipe.seed,
+        seed=step.seed,
         work_dir=work_dir,
         journal=store.state_dir / "journal.sqlite",
         recipe=recipe.full_name,
@@ -247,7 +247,7 @@ def _manifest_fields(
     return {
         "stage": step.stage,
         "settings": covered_settings(step),
-        "seed": recipe.seed,
+        "seed": step.seed,
         "fingerprint": print_of,
         "inputs": {word: {"ref": f"{s.repo}@{s.tag}", "digest": s.digest} for word, s in inputs.items()},
         "teachers": [described(teacher) for teacher in step.teachers],
