@@ -26,7 +26,7 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
             written += _save(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
-            written += _save(_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
+            written += _save(draw_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
         for name, manifest in frontiers(recipe, manifests, student).items():
             written += _save(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
         for key, metrics in router_metrics(recipe, manifests, student).items():
@@ -54,7 +54,7 @@ def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
     return colours
 
 
-def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
+def draw_allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
     """One stacked bar per strategy: the share of the pool's prompts that each teacher gets."""
     from matplotlib.figure import Figure
 

@@ -12,8 +12,8 @@ def decisions(database: Database, assignment: Stored) -> str:
     """The name in SQL of a table with one row per row of the assignment.
 
     `number` is its place. `reward` is the chosen teacher's, `best` that of the best measured one, `oracle` its name
-    (equal rewards: the teacher of the higher mean), `regret` what lies between; null: not measured. `is_correct` and
-    `num_tokens` are of the chosen teacher's selected answer.
+    (equal rewards: the chosen teacher, then that of the higher mean), `regret` what lies between; null: not measured.
+    `is_correct` and `num_tokens` are of the chosen teacher's selected answer.
     """
     prompts = database.shelf.input(assignment, "prompts")
     topics = f"SELECT prompt_id, topic, source AS origin FROM {database.view(prompts)}" if prompts else ""
@@ -33,7 +33,8 @@ def decisions(database: Database, assignment: Stored) -> str:
             FROM measured JOIN mean USING (teacher) WHERE rank = 1 GROUP BY prompt_id
         ),
         answer AS ({selected(database, assignment)})
-        SELECT c.*, topic, origin, m.reward, best, oracle, best - m.reward AS regret, is_correct, num_tokens
+        SELECT c.*, topic, origin, m.reward, best, if(best = m.reward, c.teacher, oracle) AS oracle,
+               best - m.reward AS regret, is_correct, num_tokens
         FROM chosen c
         LEFT JOIN about t ON t.prompt_id = c.prompt_id
         LEFT JOIN best b ON b.prompt_id = c.prompt_id

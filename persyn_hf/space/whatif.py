@@ -7,10 +7,10 @@ from typing import Any, get_args
 import numpy as np
 
 from persyn_hf.core.assignment import allocation, route
-from persyn_hf.core.cost import from_line
 from persyn_hf.core.metrics import effective_teachers
 from persyn_hf.core.rewards import FloatArray, How, Measure, combine, fill, learnability, normalise
 from persyn_hf.errors import InputError, check
+from persyn_hf.space.costs import cell_costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
@@ -156,15 +156,11 @@ def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatAr
     return learnability(plain, measure)
 
 
-def _costs(database: Database, assignment: Stored, pool: Sequence[str]) -> tuple[FloatArray | None, str]:
-    """What all samples of one prompt cost with each teacher, from the first ledger that knows every teacher."""
-    for item in database.shelf.responses(assignment):
-        lines = item.manifest.cost.get("teachers", {})
-        cells = {row[0]: row[1] for row in database.rows(
-            f"SELECT teacher, count(DISTINCT prompt_id) FROM {database.view(item)} GROUP BY teacher"
-        )}
-        for field, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
-            spent = [getattr(from_line(lines[name]), field) if name in lines else None for name in pool]
-            if all(spent) and all(cells.get(name) for name in pool):
-                return np.array([of / cells[name] for of, name in zip(spent, pool, strict=True)]), unit
+def _costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[FloatArray | None, str]:
+    """What one prompt costs with each teacher, in the first unit that is known of all of them."""
+    cells, _ = cell_costs(database, assignment, pool)
+    for name, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
+        spent = [getattr(cell, name) for cell in cells.values()]
+        if spent and None not in spent and sum(spent):
+            return np.array(spent, dtype=np.float64), unit
     return None, ""
