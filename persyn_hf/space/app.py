@@ -36,8 +36,8 @@ def build(shelf: Shelf) -> Any:
     gr = require("gradio", extra="space", feature="`persyn space`")
     desk = Desk(shelf)
     with gr.Blocks(analytics_enabled=False, title="Who teaches what") as page:
-        gr.HTML("<h1>Who teaches what, and why</h1>", elem_classes=["view"], js_on_load=None)
-        fault = gr.HTML(elem_classes=["view"], js_on_load=None)
+        gr.HTML("<h1>Who teaches what, and why</h1>", elem_classes=["view"], apply_default_css=False, js_on_load=None)
+        fault = gr.HTML(elem_classes=["view"], apply_default_css=False, js_on_load=None, visible=False)
         control = {name: gr.Textbox(desk.defaults[name], visible="hidden") for name in HIDDEN}
         control |= controls.common(gr, desk)
         tabs, opened, saves, shown = _tabs(gr, desk, control)
@@ -83,12 +83,12 @@ def _tabs(gr: Any, desk: Desk, control: dict[str, Any]) -> tuple[Any, dict[str, 
                 if name in made:
                     control |= made[name](gr, desk)
                 js = OPEN if name == "prompts" else None
-                shown[name] = gr.HTML(elem_classes=["view"], elem_id=f"view-{name}", js_on_load=js)
+                shown[name] = gr.HTML(elem_classes=["view"], apply_default_css=False, elem_id=f"view-{name}", js_on_load=js)
                 if name == "prompts":
-                    shown["opened"] = gr.HTML(elem_classes=["view"], elem_id="view-opened", js_on_load=None)
+                    shown["opened"] = gr.HTML(elem_classes=["view"], apply_default_css=False, elem_id="view-opened", js_on_load=None)
                 if name == "allocation":
                     with gr.Row():
-                        saves = {kind: gr.Button(f"Download {kind.upper()}", size="sm") for kind in ("csv", "png")}
+                        saves = {kind: gr.Button(f"Download {kind.upper()}", size="sm", scale=0) for kind in ("csv", "png")}
     return tabs, opened, saves, shown
 
 
@@ -116,7 +116,7 @@ def _wire(
         if found["view"] == "prompts":
             lists["topic"] = any_of(desk.topics(found["assignment"]))
         values = {name: gr.update(value=found[name], choices=lists[name]) for name in lists}
-        return [*(values.get(name, found[name]) for name in DEFAULTS), gr.Tabs(selected=found["view"]), wrong]
+        return [*(values.get(name, found[name]) for name in DEFAULTS), gr.Tabs(selected=found["view"]), gr.update(value=wrong, visible=bool(wrong))]
 
     def fill(view: str, ref: str) -> Any:
         """The topics are read when they are needed first: for a million prompts that takes a moment."""

@@ -61,7 +61,7 @@ def of_whatif(gr: Any, desk: Desk) -> dict[str, Any]:
             0, 1, value=0.4, step=0.01, label="alpha, the weight of learnability", info="0.4 is the paper's", scale=2
         )
         weight = gr.Slider(
-            0, 1, value=0, step=0.01, label="lambda, the weight of cost", info="reward given up for one mean answer"
+            0, 1, value=0, step=0.01, label="lambda, of cost", info="reward for one mean answer", min_width=240
         )
         how = gr.Dropdown(list(get_args(How)), value="minmax", label="Normalisation", info="the paper's: minmax")
     return {"alpha": alpha, "lambda": weight, "how": how}

@@ -19,7 +19,7 @@ LARGEST = 100_000  # characters of its MathML
 MACROS = re.compile(r"\\(?:def|let|newcommand|renewcommand|providecommand|DeclareMathOperator)")  # they may multiply
 
 OPENERS = {"$$": ("$$", "block"), "\\[": ("\\]", "block"), "\\(": ("\\)", "inline"), "$": ("$", "inline")}
-OPENER = re.compile(r"\$\$|\\\[|\\\(|(?<![\\\w])\$(?=[^\s$])")
+OPENER = re.compile(r"\$\$|\\\[|\\\(|(?<![\\\w])\$(?=[^\s$])|\\boxed(?=\{)")
 ELEMENTS = frozenset(
     "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mmultiscripts "
     "mprescripts mtable mtr mtd mpadded mphantom menclose mstyle semantics".split()
@@ -47,9 +47,9 @@ def with_maths(text: str) -> Markup:
     end = number = 0
     while number < MANY and (opener := OPENER.search(text, end)):
         start = opener.end()
-        closer, display = OPENERS[opener[0]]
-        stop = _closed(text, start, closer)
-        formula = text[start:stop] if stop >= 0 else ""
+        closer, display = OPENERS.get(opener[0], ("", "inline"))
+        stop = _closed(text, start, closer) if closer else _matched(text, start)
+        formula = text[start if closer else opener.start() : stop] if stop >= 0 else ""
         rendered = _mathml(formula, display) if _is_formula(formula, closer) else None
         number += 1
         parts.append(escape(text[end : opener.start()]))
@@ -70,6 +70,16 @@ def _closed(text: str, start: int, closer: str) -> int:
     while stop > start and closer[0] == "$" and text[stop - 1] == "\\":
         stop = text.find(closer, stop + 1, end)
     return stop
+
+
+def _matched(text: str, start: int) -> int:
+    """Behind the brace that closes the one at `start`; -1 if nowhere near."""
+    depth = 0
+    for sign in re.finditer(r"[{}]", text[start : start + LONGEST]):
+        depth += 1 if sign[0] == "{" else -1
+        if depth == 0:
+            return start + sign.end()
+    return -1
 
 
 def _is_formula(text: str, closer: str) -> bool:

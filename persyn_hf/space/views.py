@@ -1,6 +1,6 @@
 """The six views as HTML: what is asked of the artifacts, and the template that shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from typing import Any
 
@@ -112,10 +112,10 @@ def whatif_view(database: Database, assignment: Stored, found: whatif.Measured, 
     measure = LEARNABILITY[found.measure]
     named = [("mean quality", "quality", QUALITY), (f"mean {measure}", "learnability", LEARNED)]
     named += [("cost", "cost", COST)] if found.cost is not None else []
-    series = [(f"{name}, {_range(sweep, of)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named]
+    text = flops if found.unit == "FLOPs" else lambda number: f"{amount(number)} {found.unit}"
+    series = [(f"{name}, {_range(sweep, of, text)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named]
     marks = [(0.4, "the paper 0.4")] if used == 0.4 else [(0.4, "the paper"), (used, "this recipe")]
     marks += [(alpha, "now")] if abs(alpha - 0.4) > 0.06 and abs(alpha - used) > 0.06 else []
-    text = flops if found.unit == "FLOPs" else lambda number: f"{amount(number)} {found.unit}"
     return pages.render(
         "whatif",
         looks=pages.looks(teachers_of(assignment)),
@@ -138,9 +138,9 @@ def whatif_view(database: Database, assignment: Stored, found: whatif.Measured, 
     )
 
 
-def _range(sweep: dict[float, Any], of: str) -> str:
+def _range(sweep: dict[float, Any], of: str, cost_text: Callable[[float], str]) -> str:
     values = [getattr(one, of) for one in sweep.values()]
-    return f"{min(values):.3g} to {max(values):.3g}"
+    return " to ".join(cost_text(v) if of == "cost" else f"{v:.3g}" for v in (min(values), max(values)))
 
 
 def _unit(sweep: dict[float, Any], of: str) -> list[float]:
