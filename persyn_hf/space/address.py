@@ -6,7 +6,7 @@ from typing import Any
 from persyn_hf.errors import InputError
 
 
-# name in the query string -> default; the type of the default is that of the value, None: a number that may be left out
+# Name in the query string -> default. The value is of the default's type; None: a number that may be left out.
 DEFAULTS: dict[str, Any] = {
     "view": "allocation",
     "assignment": "",
@@ -60,7 +60,9 @@ def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any
     Raises:
         InputError: a value is no number where one is needed, or the view is none.
     """
-    found = {name: _value(name, query[name], default) if name in query else default for name, default in defaults.items()}
+    found = {
+        name: _value(name, query[name], default) if name in query else default for name, default in defaults.items()
+    }
     if found["view"] not in VIEWS:
         raise InputError(f"the address asks for the view `{found['view'][:40]}`, there are {', '.join(VIEWS)}")
     return found

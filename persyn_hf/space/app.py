@@ -1,6 +1,7 @@
 """The Gradio app: what wires the controls to the views. What is shown is decided in `desk` and `views`."""
 
 import json
+import sys
 from typing import Any
 
 from persyn_hf.errors import PersynError, require
@@ -47,16 +48,17 @@ def build(shelf: Shelf) -> Any:
     return page
 
 
-def launch(shelf: Shelf, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> Any:
-    """Serve the app; nothing can be uploaded, and no file of the disk is served.
+def launch(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Serve the app until it is interrupted; nothing can be uploaded, and no file of the disk is served.
 
     Raises:
         PersynError: the port is taken.
     """
     gr = require("gradio", extra="space", feature="`persyn space`")
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    page = build(shelf)
     try:
-        return build(shelf).launch(
+        _, address_of_page, _ = page.launch(
             server_name=host,
             server_port=port,
             theme=theme,
@@ -67,10 +69,14 @@ def launch(shelf: Shelf, host: str = "127.0.0.1", port: int | None = None, **opt
             mcp_server=False,
             enable_monitoring=False,
             max_file_size=1,
-            **options,
+            quiet=True,
+            prevent_thread_lock=True,
         )
     except OSError as error:
         raise PersynError(f"port {port} of {host} cannot be opened ({error}); name another with --port") from None
+    sys.stdout.write(f"{len(shelf.assignments)} assignments are shown at {address_of_page} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    page.block_thread()
 
 
 def _tabs(gr: Any, desk: Desk, control: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -83,12 +89,18 @@ def _tabs(gr: Any, desk: Desk, control: dict[str, Any]) -> tuple[Any, dict[str, 
                 if name in made:
                     control |= made[name](gr, desk)
                 js = OPEN if name == "prompts" else None
-                shown[name] = gr.HTML(elem_classes=["view"], apply_default_css=False, elem_id=f"view-{name}", js_on_load=js)
+                shown[name] = gr.HTML(
+                    elem_classes=["view"], apply_default_css=False, elem_id=f"view-{name}", js_on_load=js
+                )
                 if name == "prompts":
-                    shown["opened"] = gr.HTML(elem_classes=["view"], apply_default_css=False, elem_id="view-opened", js_on_load=None)
+                    shown["opened"] = gr.HTML(
+                        elem_classes=["view"], apply_default_css=False, elem_id="view-opened", js_on_load=None
+                    )
                 if name == "allocation":
                     with gr.Row():
-                        saves = {kind: gr.Button(f"Download {kind.upper()}", size="sm", scale=0) for kind in ("csv", "png")}
+                        saves = {
+                            kind: gr.Button(f"Download {kind.upper()}", size="sm", scale=0) for kind in ("csv", "png")
+                        }
     return tabs, opened, saves, shown
 
 
@@ -116,7 +128,11 @@ def _wire(
         if found["view"] == "prompts":
             lists["topic"] = any_of(desk.topics(found["assignment"]))
         values = {name: gr.update(value=found[name], choices=lists[name]) for name in lists}
-        return [*(values.get(name, found[name]) for name in DEFAULTS), gr.Tabs(selected=found["view"]), gr.update(value=wrong, visible=bool(wrong))]
+        return [
+            *(values.get(name, found[name]) for name in DEFAULTS),
+            gr.Tabs(selected=found["view"]),
+            gr.update(value=wrong, visible=bool(wrong)),
+        ]
 
     def fill(view: str, ref: str) -> Any:
         """The topics are read when they are needed first: for a million prompts that takes a moment."""

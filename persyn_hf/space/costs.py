@@ -43,7 +43,7 @@ def costs(database: Database, assignment: Stored) -> Costs:
     labelled = sum(number for split, _, number in rows if split == "calibration")
     prompts = sum(number for *_, number in rows)
     counted = {"calibration"} if kind not in WITHOUT_LABELS else set()
-    given = {name: 0 for name in pool}
+    given = dict.fromkeys(pool, 0)
     for split, teacher, number in rows:
         given[teacher] += 0 if split in counted else number
     rest = sum(given.values())

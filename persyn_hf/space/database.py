@@ -66,7 +66,9 @@ class Database:
         try:
             return self._connection.cursor().execute(sql, list(values))
         except self._fault as error:
-            raise StoreError(f"{what} could not be read ({reason(error)}); check with `persyn artifacts verify`") from None
+            raise StoreError(
+                f"{what} could not be read ({reason(error)}); check with `persyn artifacts verify`"
+            ) from None
 
 
 def _paths(stored: Stored) -> list[str]:

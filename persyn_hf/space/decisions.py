@@ -18,29 +18,37 @@ def decisions(database: Database, assignment: Stored) -> str:
     prompts = database.shelf.input(assignment, "prompts")
     topics = f"SELECT prompt_id, topic, source AS origin FROM {database.view(prompts)}" if prompts else ""
     nothing = "SELECT ''::VARCHAR AS prompt_id, NULL::VARCHAR AS topic, NULL::VARCHAR AS origin WHERE false"
+    # CTEs are not kept and the inner joins build on `chosen`: of 15 teachers' cells no more than needed is in memory
     return database.table(
         f"decisions of {assignment.ref}",
         f"""
-        WITH chosen AS (
+        WITH chosen AS MATERIALIZED (
             SELECT row_number() OVER () AS number, prompt_id, teacher, margin, confidence, source, split
             FROM {database.view(assignment)}
         ),
-        about AS ({topics or nothing}),
-        measured AS ({measured(database, assignment)}),
-        mean AS (SELECT teacher, avg(reward) AS mean FROM measured GROUP BY teacher),
-        best AS (
+        about AS NOT MATERIALIZED ({topics or nothing}),
+        measured AS NOT MATERIALIZED ({measured(database, assignment)}),
+        mean AS MATERIALIZED (SELECT teacher, avg(reward) AS mean FROM measured GROUP BY teacher),
+        best AS MATERIALIZED (
             SELECT prompt_id, max(reward) AS best, arg_max(teacher, mean) AS oracle
             FROM measured JOIN mean USING (teacher) WHERE rank = 1 GROUP BY prompt_id
         ),
-        answer AS ({selected(database, assignment)})
-        SELECT c.*, topic, origin, m.reward, best, if(best = m.reward, c.teacher, oracle) AS oracle,
-               best - m.reward AS regret, is_correct, num_tokens
+        own AS MATERIALIZED (
+            SELECT c.number, m.reward FROM measured m
+            JOIN chosen c ON m.prompt_id = c.prompt_id AND m.teacher = c.teacher
+        ),
+        answer AS MATERIALIZED (
+            SELECT c.number, a.is_correct, a.num_tokens FROM ({selected(database, assignment)}) a
+            JOIN chosen c ON a.prompt_id = c.prompt_id AND a.teacher = c.teacher
+        )
+        SELECT c.*, topic, origin, reward, best, if(best = reward, c.teacher, oracle) AS oracle,
+               best - reward AS regret, is_correct, num_tokens
         FROM chosen c
         LEFT JOIN about t ON t.prompt_id = c.prompt_id
         LEFT JOIN best b ON b.prompt_id = c.prompt_id
-        LEFT JOIN measured m ON m.prompt_id = c.prompt_id AND m.teacher = c.teacher
-        LEFT JOIN answer a ON a.prompt_id = c.prompt_id AND a.teacher = c.teacher
-        ORDER BY number
+        LEFT JOIN own o ON o.number = c.number
+        LEFT JOIN answer a ON a.number = c.number
+        ORDER BY c.number
         """,
         assignment.ref,
     )

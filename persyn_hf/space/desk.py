@@ -4,7 +4,6 @@ import base64
 import json
 import sys
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.errors import InputError, PersynError, reason
@@ -49,7 +48,7 @@ class Desk:
             return dict(self.defaults), pages.message("This address cannot be shown", str(error), "error")
 
     def show(self, values: dict[str, Any]) -> dict[str, Any]:
-        """What changes on the page: the view that is open, by name; of the prompts `page`, `last` and `opened`, too."""
+        """What changes on the page: the view that is open, by name; of the prompts `page` and `opened`, too."""
         view = values["view"]
         try:
             return self._show(view, values)
@@ -99,6 +98,7 @@ class Desk:
 
 
 def filter_of(values: dict[str, Any]) -> Filter:
-    same = {name: values[name] or "" for name in ("teacher", "split", "topic", "agreement", "correct")}
+    words = {name: values[name] or "" for name in ("teacher", "split", "topic", "agreement", "correct")}
     numbers = {name: values[name] for name in ("margin", "shortest", "longest")}
-    return Filter(text=values["q"] or "", sort=values["sort"], **same, **numbers)
+    given: dict[str, Any] = {**words, **numbers}
+    return Filter(text=values["q"] or "", sort=values["sort"], **given)

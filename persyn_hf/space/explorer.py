@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from persyn_hf.errors import InputError, check
+from persyn_hf.errors import check
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import decisions
 from persyn_hf.store.stored import Stored
@@ -53,8 +53,10 @@ class Page:
         return max(-(-self.total // self.size), 1)
 
 
-FIELDS = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "split", "topic", "reward", "best")
-FIELDS += ("oracle", "regret", "is_correct", "num_tokens", "text")
+FIELDS = (
+    *("number", "prompt_id", "teacher", "margin", "confidence", "source", "split", "topic"),
+    *("reward", "best", "oracle", "regret", "is_correct", "num_tokens"),
+)
 
 
 def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1, size: int = 25) -> Page:
@@ -63,23 +65,28 @@ def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1
     total = database.rows(f"SELECT count(*) FROM {table} d WHERE {condition}", values)[0][0]
     last = max(-(-total // size), 1)
     number = min(max(number, 1), last)
-    prompts = database.shelf.input(assignment, "prompts")
     chosen = database.rows(
-        f"SELECT {', '.join(FIELDS[:-1])} FROM {table} d WHERE {condition} "
+        f"SELECT {', '.join(FIELDS)} FROM {table} d WHERE {condition} "
         f"ORDER BY {SORTS[wanted.sort]} NULLS LAST, number LIMIT {size} OFFSET {(number - 1) * size}",
         values,
     )
-    ids = [row[1] for row in chosen]
-    found = (
-        f"SELECT prompt_id, left({TEXT}, {PREVIEW}) FROM {database.view(prompts)} WHERE prompt_id IN (SELECT unnest($1))"
-    )
-    texts: dict[str, Any] = dict(database.rows(found, [ids])) if prompts and ids else {}
-    rows = [dict(zip(FIELDS, [*row, texts.get(row[1], "")], strict=True)) for row in chosen]
+    texts = _texts(database, assignment, [row[1] for row in chosen])
+    rows = [dict(zip(FIELDS, row, strict=True)) | {"text": texts.get(row[1], "")} for row in chosen]
     return Page(rows=rows, total=total, number=number, size=size)
 
 
+def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
+    prompts = database.shelf.input(assignment, "prompts")
+    if prompts is None or not ids:
+        return {}
+    view, among = database.view(prompts), "prompt_id IN (SELECT unnest($1))"
+    return dict(database.rows(f"SELECT prompt_id, left({TEXT}, {PREVIEW}) FROM {view} WHERE {among}", [ids]))
+
+
 def topics(database: Database, assignment: Stored) -> list[str]:
-    found = f"SELECT DISTINCT topic FROM {decisions(database, assignment)} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
+    found = (
+        f"SELECT DISTINCT topic FROM {decisions(database, assignment)} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
+    )
     return [row[0] for row in database.rows(found)]
 
 

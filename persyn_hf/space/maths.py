@@ -20,10 +20,11 @@ MACROS = re.compile(r"\\(?:def|let|newcommand|renewcommand|providecommand|Declar
 
 OPENERS = {"$$": ("$$", "block"), "\\[": ("\\]", "block"), "\\(": ("\\)", "inline"), "$": ("$", "inline")}
 OPENER = re.compile(r"\$\$|\\\[|\\\(|(?<![\\\w])\$(?=[^\s$])|\\boxed(?=\{)")
-ELEMENTS = frozenset(
-    "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mmultiscripts "
-    "mprescripts mtable mtr mtd mpadded mphantom menclose mstyle semantics".split()
-)
+ELEMENTS = {
+    *("math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "menclose", "mphantom"),
+    *("msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts"),
+    *("mtable", "mtr", "mtd", "mpadded", "mstyle"),
+}
 ATTRIBUTES = {
     "display": {"block", "inline"},
     "displaystyle": {"true", "false"},

@@ -13,8 +13,13 @@ from persyn_hf.store.stored import Stored
 
 LONGEST = 20_000  # characters of an answer or a prompt that are sent to the browser
 MEASURES = ("quality_raw", "quality_reward", "learnability_reward", "reward", "rank")
-ANSWER = ("sample_index", "response", "reasoning", "length", "finish_reason", "num_tokens", "is_correct", "selected")
-ANSWER += ("status", "error")
+ANSWER = {  # of a sample -> SQL
+    "sample_index": "sample_index",
+    "response": f"left(response, {LONGEST})",
+    "reasoning": f"left(reasoning, {LONGEST})",
+    "length": "length(response)",
+    **{name: name for name in ("finish_reason", "num_tokens", "is_correct", "selected", "status", "error")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +106,11 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
 def _answers(database: Database, assignment: Stored, prompt_id: str) -> dict[str, list[dict[str, Any]]]:
     """By teacher; of a sample that several artifacts hold, the one of the artifact made for this assignment."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    columns = ", ".join({"length": "length(response)", **{n: f"left({n}, {LONGEST})" for n in ("response", "reasoning")}}.get(n, n) for n in ANSWER)
+    columns = ", ".join(ANSWER.values())
     for item in database.shelf.responses(assignment):
         for teacher, *values in database.rows(
-            f"SELECT teacher, {columns} FROM {database.view(item)} WHERE prompt_id = ? ORDER BY sample_index", [prompt_id]
+            f"SELECT teacher, {columns} FROM {database.view(item)} WHERE prompt_id = ? ORDER BY sample_index",
+            [prompt_id],
         ):
             found.setdefault(teacher, {}).setdefault(values[0], dict(zip(ANSWER, values, strict=True)))
     return {teacher: [samples[index] for index in sorted(samples)] for teacher, samples in found.items()}

@@ -44,15 +44,16 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
     kind = assignment.manifest.settings.get("kind")
     if kind not in ROUTED_KINDS:
         raise InputError(
-            f"{assignment.ref} was made by the strategy `{kind}`, without a router; choose one of {', '.join(ROUTED_KINDS)}"
+            f"{assignment.ref} was made by the strategy `{kind}`, without a router; "
+            f"choose one of {', '.join(ROUTED_KINDS)}"
         )
     pool, table = [teacher.name for teacher in teachers_of(assignment)], decisions(database, assignment)
     judged = "source = 'router' AND regret IS NOT NULL"
     prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
     if not prompts:
         raise InputError(
-            f"none of the prompts that the router decided in {assignment.ref} has measured rewards; its metrics on dev "
-            "are below where the router is here, and the strategy `oracle` of a recipe measures the pool"
+            f"none of the prompts that the router decided in {assignment.ref} has measured rewards; the strategy "
+            "`oracle` of a recipe measures the pool; what dev says of the router is below where the router is here"
         )
     scores, rewards = _matrices(database, assignment, table, judged, pool)
     means = _means(database, assignment, pool)

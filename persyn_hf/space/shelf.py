@@ -116,8 +116,10 @@ def open_folder(folder: Path) -> Shelf:
     found = []
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = read_manifest(path.parent, str(path.parent))
-        about = {"kind": manifest.kind, "digest": manifest.digest, "manifest": manifest}
-        found.append(Stored(repo=manifest.repo, tag=path.parent.name, path=path.parent, **about))
+        kind, digest, tag = manifest.kind, manifest.digest, path.parent.name
+        found.append(
+            Stored(repo=manifest.repo, kind=kind, tag=tag, digest=digest, path=path.parent, manifest=manifest)
+        )
     return _checked(Shelf(items={item.ref: item for item in found}), str(folder))
 
 
@@ -126,7 +128,9 @@ def _open(store: Store, ref: str) -> Stored:
     if store.has(ref):
         return store.get(ref)
     if "@" not in ref:
-        raise StoreError(f"{ref} is not in the store {store.root}, and what the Hub holds changes; name a tag: {ref}@v1")
+        raise StoreError(
+            f"{ref} is not in the store {store.root}, and what the Hub holds changes; name a tag: {ref}@v1"
+        )
     stored = open_artifact(store, ref, whole=False)
     return stored if isinstance(SCHEMAS[stored.kind], ModelSchema) else open_artifact(store, ref)
 

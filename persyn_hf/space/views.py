@@ -45,7 +45,9 @@ def allocation_view(database: Database, assignments: Sequence[Stored], by: By, s
         return pages.message("Nothing is chosen", "Choose one or more assignments above.")
     found = allocate(database, assignments, by, split)
     if not found.groups:
-        return pages.message("No prompt is in this split", f"None of these assignments holds the split {split}; choose another.")
+        return pages.message(
+            "No prompt is in this split", f"None of these assignments holds the split {split}; choose another."
+        )
     return pages.render(
         "allocation",
         found=found,
@@ -56,7 +58,9 @@ def allocation_view(database: Database, assignments: Sequence[Stored], by: By, s
     )
 
 
-def explorer_view(database: Database, assignment: Stored, wanted: Filter, number: int, opened: str) -> tuple[str, Page]:
+def explorer_view(
+    database: Database, assignment: Stored, wanted: Filter, number: int, opened: str
+) -> tuple[str, Page]:
     page = find(database, assignment, wanted, number)
     named = {look["name"]: look for look in pages.looks(teachers_of(assignment))}
     return pages.render("explorer", page=page, looks=named, opened=opened), page
@@ -86,22 +90,30 @@ def why(found: Opened) -> list[str]:
             ahead = "" if found.margin is None else f"; the best is {found.margin:.3g} ahead of the second"
             lines.append(f"{name} was chosen by {what}, {candidate.score:.3g}{ahead}.")
         if found.confidence is not None:
-            lines.append(f"By what dev showed, such a lead is right, or as good as right, {found.confidence:.0%} of the time.")
+            lines.append(
+                f"By what dev showed, such a lead is right, or as good as right, {found.confidence:.0%} of the time."
+            )
         of, alpha = candidate.measures, found.settings.get("alpha")
-        if of.get("reward") is not None and None not in (alpha, of["quality_reward"], of["learnability_reward"]):
+        parts = [of.get(name) for name in ("reward", "quality_reward", "learnability_reward")]
+        if alpha is not None and None not in parts:
             lines.append(
                 f"Measured: reward {of['reward']:.3g} = {1 - alpha:.2g} × quality {of['quality_reward']:.3g} + "
-                f"{alpha:.2g} × learnability {of['learnability_reward']:.3g}, rank {of['rank']} of {len(found.candidates)}."
+                f"{alpha:.2g} × learnability {of['learnability_reward']:.3g}, rank {of['rank']} "
+                f"of {len(found.candidates)}."
             )
     best = [c for c in found.candidates if c.measures.get("rank") == 1]
     if best and not any(c.chosen for c in best):
-        lines.append(f"The best measured: {', '.join(c.teacher.name for c in best)}, reward {best[0].measures['reward']:.3g}.")
+        lines.append(
+            f"The best measured: {', '.join(c.teacher.name for c in best)}, reward {best[0].measures['reward']:.3g}."
+        )
     if not any(c.measures for c in found.candidates):
         lines.append("No answer to this prompt was scored, so only the router's scores are known.")
     return lines
 
 
-def whatif_view(database: Database, assignment: Stored, found: whatif.Measured, alpha: float, how: How, weight: float) -> str:
+def whatif_view(
+    database: Database, assignment: Stored, found: whatif.Measured, alpha: float, how: How, weight: float
+) -> str:
     settings = {"alpha": found.settings.get("alpha"), "normalisation": found.settings.get("normalisation")}
     paper_how: How = "minmax"
     now = whatif.what_if(found, alpha, how, weight)
@@ -113,7 +125,9 @@ def whatif_view(database: Database, assignment: Stored, found: whatif.Measured, 
     named = [("mean quality", "quality", QUALITY), (f"mean {measure}", "learnability", LEARNED)]
     named += [("cost", "cost", COST)] if found.cost is not None else []
     text = flops if found.unit == "FLOPs" else lambda number: f"{amount(number)} {found.unit}"
-    series = [(f"{name}, {_range(sweep, of, text)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named]
+    series = [
+        (f"{name}, {_range(sweep, of, text)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named
+    ]
     marks = [(0.4, "the paper 0.4")] if used == 0.4 else [(0.4, "the paper"), (used, "this recipe")]
     marks += [(alpha, "now")] if abs(alpha - 0.4) > 0.06 and abs(alpha - used) > 0.06 else []
     return pages.render(
@@ -164,7 +178,9 @@ def quality_view(database: Database, assignment: Stored) -> str:
     title = f"On {found.sampled:,} of the prompts that it decided"
     shown = {"found": found, "looks": pages.looks(teachers_of(assignment)), "most": max(int(found.confusion.max()), 1)}
     shown["most_pairs"] = max((row["pairs"] for row in found.reliability), default=1)
-    return "".join([*parts, pages.render("quality", metrics=found.table, metrics_title=title, metric_names=METRICS, **shown)])
+    return "".join(
+        [*parts, pages.render("quality", metrics=found.table, metrics_title=title, metric_names=METRICS, **shown)]
+    )
 
 
 def cost_view(database: Database, assignment: Stored) -> str:
@@ -177,7 +193,9 @@ def cost_view(database: Database, assignment: Stored) -> str:
         facts.append(("less compute", f"{everything.flops / own.flops:.1f}×"))
     tables = [("The same prompts, answered two ways", _cost_rows("way", found.ways))]
     if found.measured:
-        tables.append(("Measured, answers made for this assignment", _cost_rows("teacher", found.measured, total=True)))
+        tables.append(
+            ("Measured, answers made for this assignment", _cost_rows("teacher", found.measured, total=True))
+        )
     tables.append(("One prompt, all its samples", _cost_rows("teacher", found.cells)))
     named = {look["name"]: look for look in pages.looks(teachers_of(assignment))}
     return pages.render("cost", found=found, summary=facts, tables=tables, looks=named)

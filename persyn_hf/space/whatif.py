@@ -1,5 +1,6 @@
 """What other weights would have chosen, from rewards measured already: recomputed for every move of a slider."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -16,13 +17,13 @@ from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
 
 
-SAMPLE = 20_000  # prompts that are computed live; of more, as many are drawn evenly
+SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
 ALPHAS = tuple(twentieths / 20 for twentieths in range(21))
 PAPER = {"alpha": 0.4, "normalisation": "minmax", "lambda": 0.0}
 RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
 class Measured:
     """Raw measurements of prompts (N, n), NaN where either is missing, and what one prompt costs with each teacher."""
 
@@ -91,6 +92,7 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
     )
 
 
+@functools.lru_cache(maxsize=64)
 def what_if(found: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Outcome:
     """Send each prompt to its best teacher by (1 - alpha) quality + alpha learnability - weight * cost.
 
@@ -99,12 +101,14 @@ def what_if(found: Measured, alpha: float, normalisation: How = "minmax", weight
     return _outcome(found, _scaled(found, normalisation), alpha, weight)
 
 
+@functools.lru_cache(maxsize=16)
 def curve(found: Measured, normalisation: How = "minmax", weight: float = 0.0) -> dict[float, Outcome]:
     """The same for every alpha of `ALPHAS`."""
     scaled = _scaled(found, normalisation)
     return {alpha: _outcome(found, scaled, alpha, weight) for alpha in ALPHAS}
 
 
+@functools.lru_cache(maxsize=8)
 def _scaled(found: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
     """As `recombine`: normalised over the prompt's cells, predicted ones included where rewards are in part."""
     check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")

@@ -17,4 +17,6 @@ try:
     shelf = open_shelf(refs, Store()) if refs else open_folder(EXAMPLE)
 except PersynError as error:
     sys.exit(f"error: {error}")
-launch(shelf, host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
+launch(
+    shelf, host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860))
+)
