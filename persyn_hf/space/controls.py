@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
-from persyn_hf.space.desk import Desk
+from persyn_hf.space.desk import ALL, Desk
 
 
 SORTED_BY = [("as it lies", "place"), ("smallest lead", "margin"), ("largest regret", "regret")]
@@ -23,7 +23,7 @@ def common(gr: Any, desk: Desk) -> dict[str, Any]:
     """Controls above all views."""
     with gr.Row():
         refs = gr.Dropdown(desk.refs, value=desk.defaults["assignment"], label="Assignment", scale=3, min_width=260)
-        choices = [("all splits", ""), *((name, name) for name in desk.splits)]
+        choices = [("all splits", ALL), *((name, name) for name in desk.splits)]
         split = gr.Dropdown(choices, value=desk.defaults["split"], label="Split", scale=1, min_width=140)
     return {"assignment": refs, "split": split}
 

@@ -15,6 +15,7 @@ from persyn_hf.space.explorer import Filter, topics
 from persyn_hf.space.shelf import Shelf, teachers_of
 
 
+ALL = "all"  # instead of the name of a split
 BESIDE = 5  # assignments that are compared with the first one at the start
 
 
@@ -32,7 +33,7 @@ class Desk:
         self.defaults = DEFAULTS | {"assignment": first, "with": others[:BESIDE]}
         found = splits(self.database, shelf.assignments)
         self.splits = found
-        self.defaults["split"] = "pool" if "pool" in found else ""
+        self.defaults["split"] = "pool" if "pool" in found else ALL
         self._measured: dict[tuple[str, str], whatif.Measured] = {}
 
     def read(self, query: dict[str, str]) -> tuple[dict[str, Any], str]:
@@ -41,7 +42,7 @@ class Desk:
             found = address.read(query, self.defaults)
             for ref in [found["assignment"], *found["with"]]:
                 self.shelf.get(ref)
-            if found["split"] not in ("", "all", *self.splits):
+            if found["split"] not in (ALL, *self.splits):
                 raise InputError(f"there is no split `{found['split'][:40]}`; choose one of {', '.join(self.splits)}")
             return found, ""
         except PersynError as error:
@@ -51,7 +52,7 @@ class Desk:
         """What changes on the page: the view that is open, by name; of the prompts `page` and `opened`, too."""
         view = values["view"]
         try:
-            return self._show(view, values)
+            return self._show(view, _named(values))
         except PersynError as error:
             return {view: pages.message("This cannot be shown", str(error), "error")}
         except Exception as error:  # the page must say so: it would stay as it was otherwise
@@ -90,11 +91,17 @@ class Desk:
 
     def save(self, values: dict[str, Any], kind: str) -> str:
         """The allocation that is shown as a file's name and data, for the browser to save."""
+        values = _named(values)
         chosen = [self.shelf.get(ref) for ref in dict.fromkeys([values["assignment"], *values["with"]])]
         found = allocate(self.database, chosen, values["by"] if kind == "csv" else "all", values["split"])
         data = as_csv(found).encode() if kind == "csv" else views.picture(self.database, found)
         media = "text/csv" if kind == "csv" else "image/png"
         return json.dumps([f"allocation.{kind}", f"data:{media};base64,{base64.b64encode(data).decode()}"])
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    """With an empty split where all are asked for, as the queries take it."""
+    return values | {"split": "" if values["split"] == ALL else values["split"]}
 
 
 def filter_of(values: dict[str, Any]) -> Filter:

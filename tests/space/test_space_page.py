@@ -118,7 +118,7 @@ def test_a_view_is_opened_by_its_tab_and_by_its_address(
     page.wait_for_function("words => document.body.innerText.includes(words)", arg=words)
     settle(page)
     assert (f"view={name}" in page.url) == (name != "allocation")
-    go(page, page.url.removeprefix(site + "/"))
+    go(page, site, page.url.removeprefix(site + "/"))
     assert words in page.locator(f"#view-{name}").inner_text()
 
 
@@ -136,7 +136,7 @@ def test_a_filter_a_prompt_and_the_way_back_by_address(site: str, page: Any) -> 
     assert page.locator("#opened math").count() >= 6
     address = page.url
     assert f"prompt={prompt_id(11)}" in address and "q=Question+11" in address
-    go(page, address.removeprefix(site + "/"))
+    go(page, site, address.removeprefix(site + "/"))
     assert page.locator("#opened").inner_text() == shown
     assert page.get_by_label("Search").input_value() == "Question 11"
 
