@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "how": "minmax",
     "lambda": 0.0,
 }
+BOUNDS = {"alpha": (0, 1), "lambda": (0, 1), "page": (1, 1e15)}  # others: 0 or more
 VIEWS = {
     "allocation": "Allocation",
     "prompts": "Prompts",
@@ -75,8 +76,9 @@ def _value(name: str, text: str, default: Any) -> Any:
         return text
     try:
         number = float(text)
-        if number != number or abs(number) == float("inf"):
-            raise ValueError
+        low, high = BOUNDS.get(name, (0, 1e15))
+        if not low <= number <= high:  # NaN is in no bounds
+            raise InputError(f"the address gives `{name}` as {text[:40]}, {low:g} to {high:g} is needed; correct it")
         return int(number) if isinstance(default, int) or name in ("shortest", "longest") else number
     except ValueError:
         raise InputError(f"the address gives `{name}` as `{text[:40]}`, a number is needed; correct it") from None

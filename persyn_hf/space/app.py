@@ -116,17 +116,23 @@ def _wire(
 ) -> None:
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     inputs = [control[name] for name in DEFAULTS]
-    outputs = {**shown, "page": control["page"]}
+    outputs = {**shown, "page": control["page"], "prompt": control["prompt"]}
 
     def show(*values: Any) -> list[Any]:
         found = desk.show(dict(zip(DEFAULTS, values, strict=True)))
+        return [found.get(name, gr.skip()) for name in outputs]
+
+    def show_first(*values: Any) -> list[Any]:
+        """Another filter: from its first page on, with no prompt open."""
+        start = {"page": 1, "prompt": ""}
+        found = start | desk.show(dict(zip(DEFAULTS, values, strict=True)) | start)
         return [found.get(name, gr.skip()) for name in outputs]
 
     def read(request: gr.Request) -> list[Any]:
         found, wrong = desk.read(dict(request.query_params))
         lists = {"teacher": any_of(desk.teachers(found["assignment"])), "topic": any_of([found["topic"]])}
         if found["view"] == "prompts":
-            lists["topic"] = any_of(desk.topics(found["assignment"]))
+            lists["topic"] = any_of(dict.fromkeys([*desk.topics(found["assignment"]), found["topic"]]))
         values = {name: gr.update(value=found[name], choices=lists[name]) for name in lists}
         return [
             *(values.get(name, found[name]) for name in DEFAULTS),
@@ -145,11 +151,12 @@ def _wire(
     def prompt_of(event: gr.EventData) -> str:
         return str(event._data.get("prompt", ""))
 
+    def write(event: Any) -> Any:
+        """Put the state into the address."""
+        return event.then(None, inputs, None, js=address.WRITE % json.dumps(desk.defaults), **private)
+
     def follow(event: Any) -> Any:
-        """Show what is asked for, then put it into the address."""
-        return event.then(show, inputs, [*outputs.values()], **private).then(
-            None, inputs, None, js=address.WRITE % json.dumps(desk.defaults), **private
-        )
+        return write(event.then(show, inputs, [*outputs.values()], **private))
 
     follow(page.load(read, None, [*inputs, tabs, fault], **private))
     for name, tab in opened.items():
@@ -158,15 +165,14 @@ def _wire(
             event = event.then(fill, [control["view"], control["assignment"]], control["topic"], **private)
         follow(event)
     follow(shown["prompts"].click(prompt_of, None, control["prompt"], **private)).then(None, js=SCROLL, **private)
-    reset = [control["page"], control["prompt"]]
     lists = [control["teacher"], control["topic"]]
-    changed = control["assignment"].input(lambda: [1, ""], None, reset, **private)
-    follow(changed.then(renew, [control["view"], control["assignment"]], lists, **private))
+    changed = control["assignment"].input(renew, [control["view"], control["assignment"]], lists, **private)
+    write(changed.then(show_first, inputs, [*outputs.values()], **private))
     for name, item in control.items():
         if name not in (*HIDDEN, "assignment"):
-            event = item.submit if name == "q" else item.input
-            options = {**private, "trigger_mode": "always_last"}
-            follow(event(None, **options) if name in KEEP_PLACE else event(lambda: [1, ""], None, reset, **options))
+            listen, call = item.submit if name == "q" else item.input, show if name in KEEP_PLACE else show_first
+            # while one is on its way the others wait, and of these the last is shown
+            write(listen(call, inputs, [*outputs.values()], trigger_mode="always_last", **private))
 
 
 def _wire_save(gr: Any, desk: Desk, kind: str, button: Any, control: dict[str, Any]) -> None:

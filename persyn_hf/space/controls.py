@@ -16,7 +16,7 @@ CORRECT = [("any", ""), ("right", "right"), ("wrong", "wrong"), ("not judged", "
 
 
 def any_of(names: Iterable[str]) -> list[tuple[str, str]]:
-    return [("any", ""), *((name, name) for name in names)]
+    return [("any", ""), *((name, name) for name in names if name)]
 
 
 def common(gr: Any, desk: Desk) -> dict[str, Any]:

@@ -4,18 +4,26 @@ import base64
 import json
 import sys
 import traceback
-from typing import Any
+from typing import Any, get_args
 
+from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError, PersynError, reason
 from persyn_hf.space import address, pages, views, whatif
 from persyn_hf.space.address import DEFAULTS
-from persyn_hf.space.allocation import allocate, as_csv, splits
+from persyn_hf.space.allocation import By, allocate, as_csv, splits
 from persyn_hf.space.database import Database
-from persyn_hf.space.explorer import Filter, topics
+from persyn_hf.space.explorer import Agreement, Correct, Filter, Sort, topics
 from persyn_hf.space.shelf import Shelf, teachers_of
 
 
 ALL = "all"  # instead of the name of a split
+CHOICES = {
+    "by": get_args(By),
+    "sort": get_args(Sort),
+    "agreement": get_args(Agreement),
+    "correct": get_args(Correct),
+    "how": get_args(How),
+}
 BESIDE = 5  # assignments that are compared with the first one at the start
 
 
@@ -42,8 +50,11 @@ class Desk:
             found = address.read(query, self.defaults)
             for ref in [found["assignment"], *found["with"]]:
                 self.shelf.get(ref)
-            if found["split"] not in (ALL, *self.splits):
-                raise InputError(f"there is no split `{found['split'][:40]}`; choose one of {', '.join(self.splits)}")
+            known = {"split": (ALL, *self.splits), "teacher": ("", *self.teachers(found["assignment"])), **CHOICES}
+            for name, choices in known.items():
+                if found[name] not in choices:
+                    named = ", ".join(filter(None, choices))
+                    raise InputError(f"there is no {name} `{found[name][:40]}`; choose one of {named}")
             return found, ""
         except PersynError as error:
             return dict(self.defaults), pages.message("This address cannot be shown", str(error), "error")

@@ -7,11 +7,12 @@ import pytest
 pytest.importorskip("duckdb", reason="the Space is an extra: pip install 'persyn-hf[space]'")
 pytest.importorskip("gradio", reason="the Space is an extra: pip install 'persyn-hf[space]'")
 
+from space_samples import fill  # noqa: E402
+
 from persyn_hf.space.database import Database  # noqa: E402
 from persyn_hf.space.shelf import open_shelf  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 from persyn_hf.store.stored import Stored  # noqa: E402
-from space_samples import fill  # noqa: E402
 
 
 @pytest.fixture(scope="session")

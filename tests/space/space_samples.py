@@ -22,7 +22,7 @@ COST = {"teachers": {name: {"requests": 60, "flops": 60e9 * (n + 1)} for n, name
 EVIL = [
     "<script>window.ran = 'script'</script>",
     '<img src="x" onerror="window.ran = \'img\'">',
-    '<a href="javascript:window.ran = \'link\'">click</a> [click](javascript:window.ran=1)',
+    "<a href=\"javascript:window.ran = 'link'\">click</a> [click](javascript:window.ran=1)",
     "</div></section><svg onload=\"window.ran = 'svg'\"><iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
     "${(window.ran = 'template')} {{constructor.constructor('window.ran = 1')()}} {% raw %}",
     r"$\href{javascript:window.ran=1}{x}$ $\text{<img src=x onerror=window.ran=1>}$ $\rule{9999em}{9999em}$",

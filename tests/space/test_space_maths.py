@@ -11,8 +11,35 @@ from space_samples import EVIL
 from persyn_hf.space.maths import ATTRIBUTES, ELEMENTS, with_maths
 
 
-PIECES = [*EVIL, "$", "$$", "\\(", "\\)", "\\[", "\\]", "{", "}", "\\frac", "\\text{<b>}", "&", "<", ">", '"', "'", "\\"]
-PIECES += ["\\begin{aligned}", "\\end{aligned}", "\\boxed{", "x^2", "&lt;script&gt;", "\\href{u}{v}", "\\unicode{60}", "\0"]
+PIECES = [
+    *EVIL,
+    "$",
+    "$$",
+    "\\(",
+    "\\)",
+    "\\[",
+    "\\]",
+    "{",
+    "}",
+    "\\frac",
+    "\\text{<b>}",
+    "&",
+    "<",
+    ">",
+    '"',
+    "'",
+    "\\",
+]
+PIECES += [
+    "\\begin{aligned}",
+    "\\end{aligned}",
+    "\\boxed{",
+    "x^2",
+    "&lt;script&gt;",
+    "\\href{u}{v}",
+    "\\unicode{60}",
+    "\0",
+]
 
 
 class Tags(HTMLParser):
@@ -46,7 +73,7 @@ def test_only_known_elements_come_out(text: str) -> None:
         (r"$\nosuch$", r'<math display="inline"><mrow><mi>\nosuch</mi></mrow></math>'),
         (r"$\newcommand{\a}{\b\b}\a$", r"$\newcommand{\a}{\b\b}\a$"),
         (r"$\rule{9em}{9em}$", '<math display="inline"><mrow><mspace /></mrow></math>'),
-        (r"\boxed{7}", '<math display="inline"><mrow><menclose notation="box"><mrow><mn>7</mn></mrow></menclose></mrow></math>'),
+        (r"\boxed{x", r"\boxed{x"),
         ("", ""),
     ],
 )  # fmt: skip
@@ -56,7 +83,14 @@ def test_formulas_and_what_is_none(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["$$" * 500_000, "\\(" * 500_000, "\\[" * 500_000, "$a " * 300_000, "\\boxed{" * 100_000, "$" + "{" * 100_000 + "$"]
+    [
+        "$$" * 500_000,
+        "\\(" * 500_000,
+        "\\[" * 500_000,
+        "$a " * 300_000,
+        "\\boxed{" * 100_000,
+        "$" + "{" * 100_000 + "$",
+    ]
     + ["$" + "x^{" * 600 + "}" * 600 + "$", "$" + "\\frac{1}{" * 200 + "}" * 200 + "$", "$" + "x_" * 999 + "$"],
     ids=lambda text: text[:8],
 )

@@ -94,7 +94,7 @@ def settle(page: Any) -> None:
 
 def go(page: Any, site: str, query: str = "") -> Any:
     page.goto(f"{site}/{query}")
-    page.wait_for_selector(".view :is(table, ul, .message)")
+    page.wait_for_selector(".view :is(table, ul, .message):visible")
     settle(page)
     return page
 
@@ -188,8 +188,9 @@ def test_a_megabyte_is_cut(site: str, page: Any) -> None:
         ("?assignment=org/x@v1", "`org/x@v1` is not shown here"),
         ("?view=none", "the address asks for the view `none`"),
         ("?alpha=<script>", "the address gives `alpha` as `<script>`, a number is needed"),
-        ("?split=none", "there is no split `none`"),
-        ("?view=whatif&alpha=7", "`alpha` must be a number from 0 to 1, got 7.0"),
+        ("?split=none", "there is no split `none`; choose one of all, calibration, pool"),
+        ("?view=prompts&sort=x;--", "there is no sort `x;--`; choose one of place"),
+        ("?view=whatif&alpha=7", "the address gives `alpha` as 7, 0 to 1 is needed"),
         ("?view=prompts&prompt=none", "holds no prompt `none`"),
         ("?view=prompts&teacher=small&correct=wrong&q=nowhere", "No prompt passes"),
         (f"?view=router&assignment={PERSYN.replace('persyn', 'strong')}", "made by the strategy `strong`"),
@@ -216,7 +217,9 @@ def test_no_file_is_served_and_none_taken(site: str, filled: Path) -> None:
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{site}/{route}{path}")
             assert refused.value.code in (400, 401, 403, 404, 405)
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nmore than a byte\r\n--x--\r\n'
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nmore than a byte\r\n--x--\r\n'
+    )
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(urllib.request.Request(f"{site}/gradio_api/upload", body, kind))
@@ -229,7 +232,7 @@ def test_the_bundled_example_is_shown_where_nothing_is_named(root: Path, page: A
     try:
         for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
             go(page, address, f"?view={view}")
-            page.wait_for_selector(f"#view-{view} :is(table, ul)")
+            page.wait_for_selector(f"#view-{view} :is(table, ul):visible")
             assert page.locator(".message.error").count() == 0
     finally:
         stop(process)

@@ -98,7 +98,9 @@ FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "passes"), FILTERS, ids=lambda value: str(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("wanted", "passes"), FILTERS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
 def test_a_filter_lets_through_what_it_says(database: Database, persyn: Stored, wanted: Any, passes: Any) -> None:
     page = find(database, persyn, Filter(**wanted), size=NUMBER)
     expected = [row["prompt_id"] for row in known() if passes(row)]
@@ -120,7 +122,9 @@ def test_pages_together_are_all_rows_in_order(database: Database, persyn: Stored
 
 def test_topics_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
     assert topics(database, persyn) == ["=products", "sums"]
-    with pytest.raises(RecipeError, match="`sort` must be one of place, margin, regret, confidence, tokens, got 'x; --'"):
+    with pytest.raises(
+        RecipeError, match="`sort` must be one of place, margin, regret, confidence, tokens, got 'x; --'"
+    ):
         Filter(sort="x; --")  # type: ignore[arg-type]
 
 
@@ -187,7 +191,9 @@ def test_router_quality_is_that_of_core_metrics(database: Database, persyn: Stor
     good = sum(row["regret"] == 0 for row in known())
     assert int(np.trace(found.confusion)) == good
     assert sum(number for _, number, *_ in found.topics) == found.prompts
-    with pytest.raises(InputError, match="org/assignments-s-strong@v1 was made by the strategy `strong`, without a router"):
+    with pytest.raises(
+        InputError, match="org/assignments-s-strong@v1 was made by the strategy `strong`, without a router"
+    ):
         router_quality(database, strong)
 
 
@@ -221,7 +227,9 @@ def test_one_reference_brings_what_it_was_made_from_and_what_was_made_of_it(fill
     }  # fmt: skip
     with pytest.raises(StoreError, match="org/prompts holds no assignments, at least one is needed; make some with"):
         open_shelf(["org/prompts"], Store(filled))
-    with pytest.raises(StoreError, match="org/none is not in the store .*, and what the Hub holds changes; name a tag"):
+    with pytest.raises(
+        StoreError, match="org/none is not in the store .*, and what the Hub holds changes; name a tag"
+    ):
         open_shelf(["org/none"], Store(filled))
     with pytest.raises(StoreError, match="the store .*empty holds no assignments"):
         open_shelf([], Store(filled.parent / "empty"))
