@@ -150,7 +150,7 @@ def test_the_slider_recomputes(site: str, page: Any) -> None:
     page.wait_for_function("before => document.querySelector('#view-whatif .facts').innerText !== before", arg=before)
     settle(page)
     assert "alpha=1" in page.url
-    assert "the paper" in page.locator("#view-whatif svg").inner_text()
+    assert "the paper" in (page.locator("#view-whatif svg").text_content() or "")
 
 
 def test_the_allocation_is_saved(site: str, page: Any, tmp_path: Path) -> None:
