@@ -103,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "show what a running, finished or killed `persyn run` has done")
     validate = add("validate", _validate, "check recipes without running them")
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
+    space = add("space", _space, "show who teaches what, and why, in the browser")
+    space.add_argument(
+        "refs", nargs="*", metavar="REF", help="assignments, and what belongs to them (default: all of the store)"
+    )
+    space.add_argument("--port", type=int, default=7860, help="port of 127.0.0.1 (default: 7860)")
     artifacts = commands.add_parser("artifacts", help="list, show, verify, compare, push and pull artifacts")
     add_artifact_commands(add, artifacts.add_subparsers(required=True, metavar="COMMAND"))
     return parser
@@ -202,6 +207,14 @@ def _report(arguments: argparse.Namespace) -> int:
             raise PersynError(f"nothing of {path} is stored yet: persyn run {path}")
     written = write_report(parts, store, arguments.out)
     print(f"{written.tables} tables and {written.figures} figures: {written.path}")
+    return 0
+
+
+def _space(arguments: argparse.Namespace) -> int:
+    from persyn_hf.space.app import launch
+    from persyn_hf.space.shelf import open_shelf
+
+    launch(open_shelf(arguments.refs, _store(arguments)), port=arguments.port)
     return 0
 
 

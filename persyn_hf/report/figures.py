@@ -26,7 +26,7 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
             written += save_figure(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
-            written += save_figure(_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
+            written += save_figure(draw_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
         for name, manifest in frontiers(recipe, manifests, student).items():
             written += save_figure(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
         for key, metrics in router_metrics(recipe, manifests, student).items():
@@ -51,7 +51,7 @@ def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
     return colours
 
 
-def _allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
+def draw_allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
     """One stacked bar per strategy: the share of the pool's prompts that each teacher gets."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,84 @@
+"""The state of the page in the query string of its address, so that a view is shared by its link."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from persyn_hf.errors import InputError
+
+
+# Name in the query string -> default. The value is of the default's type; None: a number that may be left out.
+DEFAULTS: dict[str, Any] = {
+    "view": "allocation",
+    "assignment": "",
+    "with": [],
+    "by": "all",
+    "split": "",
+    "q": "",
+    "teacher": "",
+    "topic": "",
+    "agreement": "",
+    "correct": "",
+    "margin": None,
+    "shortest": None,
+    "longest": None,
+    "sort": "place",
+    "page": 1,
+    "prompt": "",
+    "alpha": 0.4,
+    "how": "minmax",
+    "lambda": 0.0,
+}
+BOUNDS = {"alpha": (0, 1), "lambda": (0, 1), "page": (1, 1e15)}  # others: 0 or more
+VIEWS = {
+    "allocation": "Allocation",
+    "prompts": "Prompts",
+    "whatif": "What if",
+    "router": "Router quality",
+    "cost": "Cost",
+    "lineage": "Lineage",
+}
+
+# Puts values in the order of DEFAULTS into the address; what is at its default is left out.
+WRITE = """
+(...values) => {
+  const old = new URLSearchParams(location.search), query = new URLSearchParams();
+  const defaults = %s;
+  Object.keys(defaults).forEach((name, place) => {
+    const value = values[place];
+    if (value === null || value === undefined || String(value) === String(defaults[name] ?? "")) return;
+    query.set(name, Array.isArray(value) ? value.join(",") : value);
+  });
+  if (old.has("__theme")) query.set("__theme", old.get("__theme"));
+  const text = query.toString();
+  history.replaceState(history.state, "", text ? "?" + text : location.pathname);
+}
+"""
+
+
+def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that an address gives, defaults for the rest; names that are not known are passed over.
+
+    Raises:
+        InputError: a value is no number where one is needed, or the view is none.
+    """
+    found = {
+        name: _value(name, query[name], default) if name in query else default for name, default in defaults.items()
+    }
+    if found["view"] not in VIEWS:
+        raise InputError(f"the address asks for the view `{found['view'][:40]}`, there are {', '.join(VIEWS)}")
+    return found
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, list):
+        return [part for part in text.split(",") if part]
+    if isinstance(default, str):
+        return text
+    try:
+        number = float(text)
+        low, high = BOUNDS.get(name, (0, 1e15))
+        if not low <= number <= high:  # NaN is in no bounds
+            raise InputError(f"the address gives `{name}` as {text[:40]}, {low:g} to {high:g} is needed; correct it")
+        return int(number) if isinstance(default, int) or name in ("shortest", "longest") else number
+    except ValueError:
+        raise InputError(f"the address gives `{name}` as `{text[:40]}`, a number is needed; correct it") from None

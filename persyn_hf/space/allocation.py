@@ -1,0 +1,106 @@
+"""Who gets how many prompts: counts by teacher, of several assignments beside one another."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from persyn_hf.core.metrics import effective_teachers, total_variation
+from persyn_hf.errors import check
+from persyn_hf.recipe import Teacher
+from persyn_hf.space.database import Database
+from persyn_hf.space.shelf import teachers_of
+from persyn_hf.store.stored import Stored
+
+
+By = Literal["all", "split", "topic", "origin", "source"]
+MANY = 30  # groups that are shown
+COLUMNS = {"split": "a.split", "topic": "p.topic", "origin": "p.source", "source": "a.source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts per assignment and teacher, (num_assignments, num_teachers), of one split, topic or source."""
+
+    name: str
+    counts: Any
+
+    @property
+    def shares(self) -> Any:
+        return self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """What several assignments do with their prompts; groups by size. `left_out`: more groups than are shown."""
+
+    refs: list[str]
+    teachers: list[Teacher]
+    groups: list[Group]
+    left_out: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        return [teacher.name for teacher in self.teachers]
+
+
+def splits(database: Database, assignments: Sequence[Stored]) -> list[str]:
+    """The splits that any of them holds."""
+    return sorted({split for item in assignments for of in item.manifest.rows.values() for split in of})
+
+
+def allocate(database: Database, assignments: Sequence[Stored], by: By = "all", split: str = "") -> Allocation:
+    """Count the rows of each assignment by teacher; `split`: of this one only, "": of all."""
+    check(by in get_args(By), "by", by, f"one of {', '.join(get_args(By))}")
+    teachers = list({t.name: t for item in assignments for t in teachers_of(item)}.values())
+    places = {teacher.name: number for number, teacher in enumerate(teachers)}
+    counts: dict[str, Any] = {}
+    for number, item in enumerate(assignments):
+        for group, teacher, rows in database.rows(_count(database, item, by), [split]):
+            name = "none" if group is None else group
+            of = counts.setdefault(name, np.zeros((len(assignments), len(teachers)), dtype=np.int64))
+            of[number, places[teacher]] += rows
+    groups = [Group(name=name, counts=of) for name, of in counts.items()]
+    groups.sort(key=lambda group: (-int(group.counts.sum()), group.name))
+    left_out = max(len(groups) - MANY, 0)
+    return Allocation(
+        refs=[item.ref for item in assignments], teachers=teachers, groups=groups[:MANY], left_out=left_out
+    )
+
+
+def _count(database: Database, item: Stored, by: By) -> str:
+    prompts = database.shelf.input(item, "prompts")
+    column = COLUMNS.get(by, "''")
+    joined = f" JOIN {database.view(prompts)} p USING (prompt_id)" if prompts and column.startswith("p.") else ""
+    if column.startswith("p.") and not joined:
+        column = "NULL"
+    return (
+        f"SELECT {column}, a.teacher, count(*) FROM {database.view(item)} a{joined} "
+        "WHERE $1 IN ('', a.split) GROUP BY ALL"
+    )
+
+
+def summary(shares: Any) -> list[tuple[float, float]]:
+    """Per assignment: as even as how many teachers, and share of prompts that moved against the first one."""
+    return [(float(effective_teachers(row)), float(total_variation(row, shares[0]))) for row in shares]
+
+
+def as_csv(found: Allocation) -> str:
+    """A row per group, assignment and teacher."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["group", "assignment", "teacher", "family", "params_b", "long_cot", "prompts", "share"])
+    for group in found.groups:
+        for ref, counts, shares in zip(found.refs, group.counts.tolist(), group.shares.tolist(), strict=True):
+            for teacher, number, share in zip(found.teachers, counts, shares, strict=True):
+                about = [teacher.name, teacher.family, teacher.params_b, teacher.long_cot]
+                writer.writerow([_harmless(group.name), ref, *map(_harmless, about), number, f"{share:.6f}"])
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula is quoted for it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

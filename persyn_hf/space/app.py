@@ -1,0 +1,187 @@
+"""The Gradio app: what wires the controls to the views. What is shown is decided in `desk` and `views`."""
+
+import json
+import sys
+from typing import Any
+
+from persyn_hf.errors import PersynError, require
+from persyn_hf.space import address, controls, pages
+from persyn_hf.space.address import DEFAULTS, VIEWS
+from persyn_hf.space.controls import any_of
+from persyn_hf.space.desk import Desk
+from persyn_hf.space.shelf import Shelf
+
+
+HIDDEN = ("view", "prompt")  # controls that nobody sees; the page sets them
+KEEP_PLACE = ("page", "alpha", "how", "lambda", "with", "by")  # controls that leave page and open prompt as they are
+
+OPEN = """
+element.addEventListener('click', event => {
+  const link = event.target.closest('[data-prompt]');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  trigger('click', {prompt: link.dataset.prompt});
+})
+"""
+SCROLL = "() => setTimeout(() => document.getElementById('opened')?.scrollIntoView({block: 'start'}), 100)"
+SAVE = """
+(text) => {
+  const [name, url] = JSON.parse(text), link = document.createElement('a');
+  link.href = url; link.download = name; link.click();
+}
+"""
+
+
+def build(shelf: Shelf) -> Any:
+    """The app as `gr.Blocks`."""
+    gr = require("gradio", extra="space", feature="`persyn space`")
+    desk = Desk(shelf)
+    with gr.Blocks(analytics_enabled=False, title="Who teaches what") as page:
+        gr.HTML("<h1>Who teaches what, and why</h1>", elem_classes=["view"], apply_default_css=False, js_on_load=None)
+        fault = gr.HTML(elem_classes=["view"], apply_default_css=False, js_on_load=None, visible=False)
+        control = {name: gr.Textbox(desk.defaults[name], visible="hidden") for name in HIDDEN}
+        control |= controls.common(gr, desk)
+        tabs, opened, saves, shown = _tabs(gr, desk, control)
+        _wire(gr, desk, page, control, tabs, opened, shown, fault)
+        for kind, button in saves.items():
+            _wire_save(gr, desk, kind, button, control)
+    return page
+
+
+def launch(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Serve the app until it is interrupted; nothing can be uploaded, and no file of the disk is served.
+
+    Raises:
+        PersynError: the port is taken.
+    """
+    gr = require("gradio", extra="space", feature="`persyn space`")
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    page = build(shelf)
+    try:
+        _, address_of_page, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme,
+            css=pages.style(),
+            footer_links=[],
+            share=False,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            max_file_size=1,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise PersynError(f"port {port} of {host} cannot be opened ({error}); name another with --port") from None
+    sys.stdout.write(f"{len(shelf.assignments)} assignments are shown at {address_of_page} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    page.block_thread()
+
+
+def _tabs(gr: Any, desk: Desk, control: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A tab per view with its controls, which go into `control`: tabs, tab by name, download buttons, HTML by name."""
+    opened, saves, shown = {}, {}, {}
+    made = {"allocation": controls.of_allocation, "prompts": controls.of_prompts, "whatif": controls.of_whatif}
+    with gr.Tabs(selected=desk.defaults["view"]) as tabs:
+        for name, title in VIEWS.items():
+            with gr.Tab(title, id=name) as opened[name]:
+                if name in made:
+                    control |= made[name](gr, desk)
+                js = OPEN if name == "prompts" else None
+                shown[name] = gr.HTML(
+                    elem_classes=["view"], apply_default_css=False, elem_id=f"view-{name}", js_on_load=js
+                )
+                if name == "prompts":
+                    shown["opened"] = gr.HTML(
+                        elem_classes=["view"], apply_default_css=False, elem_id="view-opened", js_on_load=None
+                    )
+                if name == "allocation":
+                    with gr.Row():
+                        saves = {
+                            kind: gr.Button(f"Download {kind.upper()}", size="sm", scale=0) for kind in ("csv", "png")
+                        }
+    return tabs, opened, saves, shown
+
+
+def _wire(
+    gr: Any,
+    desk: Desk,
+    page: Any,
+    control: dict[str, Any],
+    tabs: Any,
+    opened: dict[str, Any],
+    shown: dict[str, Any],
+    fault: Any,
+) -> None:
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    inputs = [control[name] for name in DEFAULTS]
+    outputs = {**shown, "page": control["page"], "prompt": control["prompt"]}
+
+    def show(*values: Any) -> list[Any]:
+        found = desk.show(dict(zip(DEFAULTS, values, strict=True)))
+        return [found.get(name, gr.skip()) for name in outputs]
+
+    def show_first(*values: Any) -> list[Any]:
+        """Another filter: from its first page on, with no prompt open."""
+        start = {"page": 1, "prompt": ""}
+        found = start | desk.show(dict(zip(DEFAULTS, values, strict=True)) | start)
+        return [found.get(name, gr.skip()) for name in outputs]
+
+    def read(request: gr.Request) -> list[Any]:
+        found, wrong = desk.read(dict(request.query_params))
+        lists = {"teacher": any_of(desk.teachers(found["assignment"])), "topic": any_of([found["topic"]])}
+        if found["view"] == "prompts":
+            lists["topic"] = any_of(dict.fromkeys([*desk.topics(found["assignment"]), found["topic"]]))
+        values = {name: gr.update(value=found[name], choices=lists[name]) for name in lists}
+        return [
+            *(values.get(name, found[name]) for name in DEFAULTS),
+            gr.Tabs(selected=found["view"]),
+            gr.update(value=wrong, visible=bool(wrong)),
+        ]
+
+    def fill(view: str, ref: str) -> Any:
+        """The topics are read when they are needed first: for a million prompts that takes a moment."""
+        return gr.update(choices=any_of(desk.topics(ref))) if view == "prompts" else gr.skip()
+
+    def renew(view: str, ref: str) -> list[Any]:
+        names = desk.topics(ref) if view == "prompts" else []
+        return [gr.update(choices=any_of(of), value="") for of in (desk.teachers(ref), names)]
+
+    def prompt_of(event: gr.EventData) -> str:
+        return str(event._data.get("prompt", ""))
+
+    def write(event: Any) -> Any:
+        """Put the state into the address."""
+        return event.then(None, inputs, None, js=address.WRITE % json.dumps(desk.defaults), **private)
+
+    def follow(event: Any) -> Any:
+        return write(event.then(show, inputs, [*outputs.values()], **private))
+
+    follow(page.load(read, None, [*inputs, tabs, fault], **private))
+    for name, tab in opened.items():
+        event = tab.select(lambda name=name: name, None, control["view"], **private)
+        if name == "prompts":
+            event = event.then(fill, [control["view"], control["assignment"]], control["topic"], **private)
+        follow(event)
+    follow(shown["prompts"].click(prompt_of, None, control["prompt"], **private)).then(None, js=SCROLL, **private)
+    lists = [control["teacher"], control["topic"]]
+    changed = control["assignment"].input(renew, [control["view"], control["assignment"]], lists, **private)
+    write(changed.then(show_first, inputs, [*outputs.values()], **private))
+    for name, item in control.items():
+        if name not in (*HIDDEN, "assignment"):
+            listen, call = item.submit if name == "q" else item.input, show if name in KEEP_PLACE else show_first
+            # while one is on its way the others wait, and of these the last is shown
+            write(listen(call, inputs, [*outputs.values()], trigger_mode="always_last", **private))
+
+
+def _wire_save(gr: Any, desk: Desk, kind: str, button: Any, control: dict[str, Any]) -> None:
+    """The file goes through the page: nothing is written to the disk for it."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    saved = gr.Textbox("", visible="hidden")
+
+    def save(*values: Any) -> str:
+        return desk.save(dict(zip(DEFAULTS, values, strict=True)), kind)
+
+    inputs = [control[name] for name in DEFAULTS]
+    button.click(save, inputs, saved, **private).then(None, saved, None, js=SAVE, **private)

@@ -1,0 +1,67 @@
+"""The controls of the views, by their names in the address."""
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from persyn_hf.core.rewards import How
+from persyn_hf.space.desk import ALL, Desk
+
+
+SORTED_BY = [("as it lies", "place"), ("smallest lead", "margin"), ("largest regret", "regret")]
+SORTED_BY += [("least sure", "confidence"), ("longest answer", "tokens")]
+BROKEN_DOWN = [("not at all", "all"), ("split", "split"), ("topic", "topic"), ("source of the prompt", "origin")]
+BROKEN_DOWN += [("who decided", "source")]
+AGREE = [("any", ""), ("chosen is as good as the best", "same"), ("another teacher is better", "other")]
+CORRECT = [("any", ""), ("right", "right"), ("wrong", "wrong"), ("not judged", "unjudged")]
+
+
+def any_of(names: Iterable[str]) -> list[tuple[str, str]]:
+    return [("any", ""), *((name, name) for name in names if name)]
+
+
+def common(gr: Any, desk: Desk) -> dict[str, Any]:
+    """Controls above all views."""
+    with gr.Row():
+        refs = gr.Dropdown(desk.refs, value=desk.defaults["assignment"], label="Assignment", scale=3, min_width=260)
+        choices = [("all splits", ALL), *((name, name) for name in desk.splits)]
+        split = gr.Dropdown(choices, value=desk.defaults["split"], label="Split", scale=1, min_width=140)
+    return {"assignment": refs, "split": split}
+
+
+def of_allocation(gr: Any, desk: Desk) -> dict[str, Any]:
+    with gr.Row():
+        beside = gr.Dropdown(
+            desk.refs, value=desk.defaults["with"], multiselect=True, label="Compare with", scale=3, min_width=260
+        )
+        by = gr.Dropdown(BROKEN_DOWN, value=desk.defaults["by"], label="Broken down by", scale=1, min_width=140)
+    return {"with": beside, "by": by}
+
+
+def of_prompts(gr: Any, desk: Desk) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with gr.Row():
+        found["q"] = gr.Textbox(label="Search", placeholder="words of the prompt, or its id; then Enter", scale=2)
+        teachers = any_of(desk.teachers(desk.defaults["assignment"]))
+        found["teacher"] = gr.Dropdown(teachers, value="", label="Teacher", min_width=140)
+        found["topic"] = gr.Dropdown(any_of([]), value="", label="Topic", min_width=140)
+    with gr.Row():
+        found["agreement"] = gr.Dropdown(AGREE, value="", label="Router and oracle", min_width=160)
+        found["correct"] = gr.Dropdown(CORRECT, value="", label="Chosen answer", min_width=120)
+        found["margin"] = gr.Number(None, label="Lead at most", minimum=0, min_width=110)
+        found["shortest"] = gr.Number(None, label="Tokens from", precision=0, minimum=0, min_width=110)
+        found["longest"] = gr.Number(None, label="Tokens to", precision=0, minimum=0, min_width=110)
+        found["sort"] = gr.Dropdown(SORTED_BY, value="place", label="Order", min_width=140)
+        found["page"] = gr.Number(1, label="Page", precision=0, minimum=1, min_width=90)
+    return found
+
+
+def of_whatif(gr: Any, desk: Desk) -> dict[str, Any]:
+    with gr.Row():
+        alpha = gr.Slider(
+            0, 1, value=0.4, step=0.01, label="alpha, the weight of learnability", info="0.4 is the paper's", scale=2
+        )
+        weight = gr.Slider(
+            0, 1, value=0, step=0.01, label="lambda, of cost", info="reward for one mean answer", min_width=240
+        )
+        how = gr.Dropdown(list(get_args(How)), value="minmax", label="Normalisation", info="the paper's: minmax")
+    return {"alpha": alpha, "lambda": weight, "how": how}

@@ -1,0 +1,78 @@
+"""What an assignment costs beside generate-then-select, and what each teacher's answers took."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from persyn_hf.core.cost import Cost, from_line, generate_then_select, one_teacher_each
+from persyn_hf.errors import InputError
+from persyn_hf.space.database import Database
+from persyn_hf.space.shelf import teachers_of
+from persyn_hf.store.stored import Stored
+
+
+WITHOUT_LABELS = ("strong", "family_strong", "mix")  # strategies that need no answers to choose by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """`ways` to answer the same prompts, estimated from the mean `cells`; `measured`: the ledger, by teacher."""
+
+    prompts: int
+    labelled: int
+    ways: dict[str, Cost]
+    cells: dict[str, Cost]
+    measured: dict[str, Cost]
+    source: str  # the responses that the cells were measured on
+
+
+def costs(database: Database, assignment: Stored) -> Costs:
+    """Cost of the labelled prompts with every teacher plus the others with their own, as far as ledgers know.
+
+    Raises:
+        InputError: no responses tell what every teacher's answers cost.
+    """
+    pool = [teacher.name for teacher in teachers_of(assignment)]
+    cells, source = cell_costs(database, assignment, pool)
+    if not cells:
+        raise InputError(
+            f"no responses to the prompts of {assignment.ref} say what every teacher's answers cost; open the "
+            "responses to its calibration prompts beside it"
+        )
+    kind = assignment.manifest.settings.get("kind")
+    rows = database.rows(f"SELECT split, teacher, count(*) FROM {database.view(assignment)} GROUP BY ALL")
+    labelled = sum(number for split, _, number in rows if split == "calibration")
+    prompts = sum(number for *_, number in rows)
+    counted = {"calibration"} if kind not in WITHOUT_LABELS else set()
+    given = dict.fromkeys(pool, 0)
+    for split, teacher, number in rows:
+        given[teacher] += 0 if split in counted else number
+    rest = sum(given.values())
+    shares = {name: number / max(rest, 1) for name, number in given.items()}
+    own = generate_then_select(prompts - rest, cells) + one_teacher_each(rest, cells, shares)
+    everything = generate_then_select(prompts, cells)
+    measured = [item for item in database.shelf.responses(assignment) if database.shelf.answers(item, assignment)]
+    return Costs(
+        prompts=prompts,
+        labelled=labelled if counted else 0,
+        ways={"this assignment": everything if kind == "oracle" else own, "generate-then-select": everything},
+        cells=cells,
+        measured=_ledger(measured[0].manifest.cost) if measured else {},
+        source=source,
+    )
+
+
+def cell_costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[dict[str, Cost], str]:
+    """What all samples of one prompt cost with each teacher, from the first ledger that knows every teacher."""
+    for item in database.shelf.responses(assignment):
+        spent = _ledger(item.manifest.cost)
+        if not all(name in spent for name in pool):
+            continue
+        count = f"SELECT teacher, count(DISTINCT prompt_id) FROM {database.view(item)} GROUP BY teacher"
+        prompts = dict(database.rows(count))
+        if all(prompts.get(name) for name in pool):
+            return {name: spent[name] * (1 / prompts[name]) for name in pool}, item.ref
+    return {}, ""
+
+
+def _ledger(cost: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Cost]:
+    return {name: from_line(line) for name, line in cost.get("teachers", {}).items()}

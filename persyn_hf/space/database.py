@@ -1,0 +1,86 @@
+"""DuckDB over the parquet files of the artifacts: reads them where they lie, and nothing else of the disk."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from persyn_hf.errors import PersynError, StoreError, reason, require
+from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.space.shelf import Shelf
+from persyn_hf.store.parquet import shards
+from persyn_hf.store.stored import Stored
+
+
+MEMORY = "1GB"  # of DuckDB; the process with all its libraries takes about 0.4 GB more
+
+
+class Database:
+    """Rows of the artifacts of a shelf. Values are always bound as parameters; names in SQL are made here."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        duckdb = require("duckdb", extra="space", feature="`persyn space`")
+        self.shelf = shelf
+        self._paths = {item.ref: _paths(item) for item in shelf.items.values()}
+        self._names: dict[str, str] = {}
+        self._lock = threading.RLock()
+        self._fault: type[Exception] = duckdb.Error
+        # no spilling to disk; allowed_paths are the only files that any statement can open
+        self._connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY})
+        for statement in (
+            "SET temp_directory = ''",
+            "SET autoinstall_known_extensions = false",
+            "SET autoload_known_extensions = false",
+            f"SET allowed_paths = [{', '.join(_quoted(path) for paths in self._paths.values() for path in paths)}]",
+            "SET enable_external_access = false",
+            "SET lock_configuration = true",
+        ):
+            self._connection.execute(statement)
+
+    def view(self, stored: Stored) -> str:
+        """The name in SQL of an artifact's rows, in the order in which they lie; `place` counts them in each file."""
+        with self._lock:
+            if stored.ref not in self._names:
+                name, paths = f"{stored.kind}_{len(self._names)}", self._paths[stored.ref]
+                files = f"[{', '.join(map(_quoted, paths))}]"
+                self._run(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files})", (), stored.ref)
+                self._names[stored.ref] = name
+            return self._names[stored.ref]
+
+    def table(self, key: str, select: str, what: str) -> str:
+        """The name of a table in memory that `select` is written to once."""
+        with self._lock:
+            if key not in self._names:
+                name = f"made_{len(self._names)}"
+                self._run(f"CREATE TABLE {name} AS {select}", (), what)
+                self._names[key] = name
+            return self._names[key]
+
+    def rows(self, select: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return list(self._run(select, values, "the artifacts").fetchall())
+
+    def columns(self, select: str, values: Sequence[Any] = ()) -> dict[str, Any]:
+        """As numpy arrays by name."""
+        return dict(self._run(select, values, "the artifacts").fetchnumpy())
+
+    def _run(self, sql: str, values: Sequence[Any], what: str) -> Any:
+        try:
+            return self._connection.cursor().execute(sql, list(values))
+        except self._fault as error:
+            raise StoreError(
+                f"{what} could not be read ({reason(error)}); check with `persyn artifacts verify`"
+            ) from None
+
+
+def _paths(stored: Stored) -> list[str]:
+    """The files that hold its rows, where they truly lie: access is checked against that."""
+    if isinstance(SCHEMAS[stored.kind], ModelSchema):
+        return []
+    found = [stored.path / name for *_, name in shards(stored.manifest.files)]
+    for path in found:
+        if not path.resolve().is_file():
+            raise PersynError(f"{stored.ref}: the file {path} is missing; restore it, or make the artifact anew")
+    return [str(path.resolve()) for path in found]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

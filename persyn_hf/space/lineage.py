@@ -1,0 +1,64 @@
+"""Where an artifact comes from: its versions, its inputs back to the prompts, its card as text."""
+
+from dataclasses import dataclass
+
+from persyn_hf.report.chain import Branch, drawing
+from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.space.shelf import Shelf
+from persyn_hf.store.lineage import Node
+from persyn_hf.store.manifest import CARD
+from persyn_hf.store.stored import Stored
+from persyn_hf.store.tables import HUB
+
+
+LONGEST = 40_000  # characters of a card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """`absent`: inputs that are not here as they were read, with their reference and why."""
+
+    stored: Stored
+    versions: list[Stored]
+    chain: Branch
+    absent: dict[str, str]
+    card: str
+
+
+def origin(shelf: Shelf, stored: Stored) -> Origin:
+    absent: dict[str, str] = {}
+    chain = drawing(_node(shelf, stored, absent))
+    path = stored.path / CARD
+    card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    versions = [item for item in shelf.items.values() if (item.repo, item.kind) == (stored.repo, stored.kind)]
+    return Origin(stored=stored, versions=versions, chain=chain, absent=absent, card=card[:LONGEST])
+
+
+def _node(shelf: Shelf, stored: Stored, absent: dict[str, str], keyword: str = "") -> Node:
+    inputs = []
+    for word, item in stored.manifest.inputs.items():
+        found = shelf.input(stored, word)
+        if found is not None:
+            inputs.append(_node(shelf, found, absent, word))
+        elif item.ref in shelf.items:
+            absent[item.ref] = f"what is here under this name has digest {shelf.items[item.ref].digest[:12]}"
+        else:
+            absent[item.ref] = shelf.missing.get(item.ref, "it is not among the artifacts that are shown")
+    manifest = stored.manifest
+    return Node(
+        ref=stored.ref,
+        kind=stored.kind,
+        digest=stored.digest,
+        counts=manifest.counts,
+        cost=manifest.cost,
+        licences=manifest.licences,
+        on_hub=False,
+        inputs=tuple(inputs),
+        keyword=keyword,
+    )
+
+
+def hub_address(ref: str, kind: str) -> str:
+    """Where the artifact is on the Hub, if it was published under its name."""
+    repo, _, tag = ref.partition("@")
+    return f"{HUB}{'' if isinstance(SCHEMAS[kind], ModelSchema) else 'datasets/'}{repo}/tree/{tag}"

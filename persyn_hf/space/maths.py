@@ -1,0 +1,124 @@
+"""Untrusted text for the page: escaped, with its formulas as MathML of known elements and nothing else.
+
+The formulas are converted here, not in the browser: no script looks at the text, macros are refused, and what comes
+out is copied element by element from a list, so that there are no links, styles, pictures or sizes in it.
+"""
+
+import functools
+import html
+import re
+from xml.etree import ElementTree
+
+from markupsafe import Markup, escape
+
+
+LONGEST = 2_000  # characters of a formula
+MANY = 200  # formulas of one text
+DEEP = 60  # nested groups of a formula
+LARGEST = 100_000  # characters of its MathML
+MACROS = re.compile(r"\\(?:def|let|newcommand|renewcommand|providecommand|DeclareMathOperator)")  # they may multiply
+
+OPENERS = {"$$": ("$$", "block"), "\\[": ("\\]", "block"), "\\(": ("\\)", "inline"), "$": ("$", "inline")}
+OPENER = re.compile(r"\$\$|\\\[|\\\(|(?<![\\\w])\$(?=[^\s$])|\\boxed(?=\{)")
+ELEMENTS = {
+    *("math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "menclose", "mphantom"),
+    *("msub", "msup", "msubsup", "munder", "mover", "munderover", "mmultiscripts", "mprescripts"),
+    *("mtable", "mtr", "mtd", "mpadded", "mstyle"),
+}
+ATTRIBUTES = {
+    "display": {"block", "inline"},
+    "displaystyle": {"true", "false"},
+    "mathvariant": {"normal", "bold", "italic", "bold-italic", "double-struck", "script", "fraktur", "monospace"},
+    "stretchy": {"true", "false"},
+    "fence": {"true", "false"},
+    "form": {"prefix", "infix", "postfix"},
+    "linethickness": {"0"},
+    "columnalign": {"left", "center", "right"},
+    "accent": {"true", "false"},
+    "movablelimits": {"true", "false"},
+    "largeop": {"true", "false"},
+    "notation": {"box"},
+}
+ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|align\*?|gathered|gather\*?|split)\}")  # not known to the converter
+
+
+def with_maths(text: str) -> Markup:
+    """The text escaped, its formulas rendered; a formula that cannot be converted stays as it is written."""
+    parts: list[Markup] = []
+    end = number = 0
+    while number < MANY and (opener := OPENER.search(text, end)):
+        start = opener.end()
+        closer, display = OPENERS.get(opener[0], ("", "inline"))
+        stop = _closed(text, start, closer) if closer else _matched(text, start)
+        formula = text[start if closer else opener.start() : stop] if stop >= 0 else ""
+        rendered = _mathml(formula, display) if _is_formula(formula, closer) else None
+        number += 1
+        parts.append(escape(text[end : opener.start()]))
+        if rendered is None:
+            parts.append(escape(opener[0]))
+            end = start
+        else:
+            parts.append(rendered)
+            end = stop + len(closer)
+    parts.append(escape(text[end:]))
+    return Markup("").join(parts)
+
+
+def _closed(text: str, start: int, closer: str) -> int:
+    """Where the formula ends, -1 if nowhere near; `\\$` is a sign in it."""
+    end = start + LONGEST + len(closer)
+    stop = text.find(closer, start, end)
+    while stop > start and closer[0] == "$" and text[stop - 1] == "\\":
+        stop = text.find(closer, stop + 1, end)
+    return stop
+
+
+def _matched(text: str, start: int) -> int:
+    """Behind the brace that closes the one at `start`; -1 if nowhere near."""
+    depth = 0
+    for sign in re.finditer(r"[{}]", text[start : start + LONGEST]):
+        depth += 1 if sign[0] == "{" else -1
+        if depth == 0:
+            return start + sign.end()
+    return -1
+
+
+def _is_formula(text: str, closer: str) -> bool:
+    """Between single dollars there is often money: "costs $5 and $6"."""
+    return bool(text.strip()) and (closer != "$" or ("\n" not in text and not text[-1].isspace()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _mathml(formula: str, display: str) -> Markup | None:
+    """None: it is no formula that the converter knows."""
+    from latex2mathml.converter import convert_to_element
+
+    if MACROS.search(formula) or _depth(formula) > DEEP:
+        return None
+    try:
+        cleaned = _cleaned(convert_to_element(ALIGNED.sub(r"\\\1{matrix}", formula), display=display))
+    except Exception:  # the converter meets whatever a model may write: any fault of it means text
+        return None
+    text = ElementTree.tostring(cleaned, encoding="unicode")
+    return Markup(text) if len(text) <= LARGEST else None
+
+
+def _depth(formula: str) -> int:
+    """How deep a converter could have to go: braces, `\\left` and environments open a group, scripts nest."""
+    depth = deepest = 0
+    for sign in re.findall(r"\\left|\\right|\\begin|\\end|[{}]", formula):
+        depth += 1 if sign in ("{", "\\left", "\\begin") else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _cleaned(found: ElementTree.Element) -> ElementTree.Element:
+    """A copy of what is known; an element of another name becomes a group."""
+    name = found.tag.rpartition("}")[2]
+    copy = ElementTree.Element(name if name in ELEMENTS else "mrow")
+    copy.text = html.unescape(found.text or "")  # the converter writes signs as references
+    for key, value in found.attrib.items():
+        if value in ATTRIBUTES.get(key, ()):
+            copy.set(key, value)
+    copy.extend(_cleaned(child) for child in found)
+    return copy

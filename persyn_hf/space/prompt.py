@@ -1,0 +1,116 @@
+"""One prompt opened: what every teacher scored and answered, and why one was chosen."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from persyn_hf.errors import InputError
+from persyn_hf.recipe import Teacher
+from persyn_hf.space.database import Database
+from persyn_hf.space.decisions import measured
+from persyn_hf.space.shelf import teachers_of
+from persyn_hf.store.stored import Stored
+
+
+LONGEST = 20_000  # characters of an answer or a prompt that are sent to the browser
+MEASURES = ("quality_raw", "quality_reward", "learnability_reward", "reward", "rank")
+ANSWER = {  # of a sample -> SQL
+    "sample_index": "sample_index",
+    "response": f"left(response, {LONGEST})",
+    "reasoning": f"left(reasoning, {LONGEST})",
+    "length": "length(response)",
+    **{name: name for name in ("finish_reason", "num_tokens", "is_correct", "selected", "status", "error")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A teacher on this prompt; None: not scored, not measured."""
+
+    teacher: Teacher
+    score: float | None
+    measures: dict[str, Any]
+    answers: list[dict[str, Any]]
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A prompt with its candidates in the order of the pool."""
+
+    prompt_id: str
+    messages: list[dict[str, str]]
+    reference: str | None
+    topic: str | None
+    split: str
+    source: str  # router, oracle or rule
+    margin: float | None
+    confidence: float | None
+    candidates: list[Candidate]
+    settings: dict[str, Any] = field(default_factory=dict)  # of the rewards
+
+    @property
+    def chosen(self) -> list[Candidate]:
+        return [candidate for candidate in self.candidates if candidate.chosen]
+
+
+def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opened:
+    """Everything that the artifacts hold of one prompt; long texts are cut, with their `length` beside.
+
+    Raises:
+        InputError: the assignment does not hold it.
+    """
+    shelf = database.shelf
+    select = "SELECT teacher, scores, margin, confidence, source, split"
+    decided = database.rows(f"{select} FROM {database.view(assignment)} WHERE prompt_id = ?", [prompt_id])
+    if not decided:
+        raise InputError(f"{assignment.ref} holds no prompt `{prompt_id}`; search for it in the list of prompts")
+    teachers, scores = [row[0] for row in decided], decided[0][1] or []
+    prompts = shelf.input(assignment, "prompts")
+    about = (
+        database.rows(
+            f"SELECT messages, reference, topic FROM {database.view(prompts)} WHERE prompt_id = ?", [prompt_id]
+        )
+        if prompts
+        else []
+    )
+    messages, reference, topic = about[0] if about else ([], None, None)
+    cells = f"SELECT teacher, {', '.join(MEASURES)} FROM ({measured(database, assignment)}) WHERE prompt_id = ?"
+    found = {row[0]: dict(zip(MEASURES, row[1:], strict=True)) for row in database.rows(cells, [prompt_id])}
+    answers = _answers(database, assignment, prompt_id)
+    pool = teachers_of(assignment)
+    candidates = [
+        Candidate(
+            teacher=teacher,
+            score=scores[place] if place < len(scores) else None,
+            measures=found.get(teacher.name, {}),
+            answers=answers.get(teacher.name, []),
+            chosen=teacher.name in teachers,
+        )
+        for place, teacher in enumerate(pool)
+    ]
+    rewards = shelf.rewards(assignment)
+    return Opened(
+        prompt_id=prompt_id,
+        messages=[{"role": turn["role"], "content": turn["content"][:LONGEST]} for turn in messages],
+        reference=reference,
+        topic=topic,
+        split=decided[0][5],
+        source=decided[0][4],
+        margin=decided[0][2],
+        confidence=decided[0][3],
+        candidates=candidates,
+        settings=dict(rewards[0].manifest.settings) if rewards else {},
+    )
+
+
+def _answers(database: Database, assignment: Stored, prompt_id: str) -> dict[str, list[dict[str, Any]]]:
+    """By teacher; of a sample that several artifacts hold, the one of the artifact made for this assignment."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    columns = ", ".join(ANSWER.values())
+    for item in database.shelf.responses(assignment):
+        for teacher, *values in database.rows(
+            f"SELECT teacher, {columns} FROM {database.view(item)} WHERE prompt_id = ? ORDER BY sample_index",
+            [prompt_id],
+        ):
+            found.setdefault(teacher, {}).setdefault(values[0], dict(zip(ANSWER, values, strict=True)))
+    return {teacher: [samples[index] for index in sorted(samples)] for teacher, samples in found.items()}

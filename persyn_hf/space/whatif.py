@@ -1,0 +1,170 @@
+"""What other weights would have chosen, from rewards measured already: recomputed for every move of a slider."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from persyn_hf.core.assignment import allocation, route
+from persyn_hf.core.metrics import effective_teachers
+from persyn_hf.core.rewards import FloatArray, How, Measure, combine, fill, learnability, normalise
+from persyn_hf.errors import InputError, check
+from persyn_hf.space.costs import cell_costs
+from persyn_hf.space.database import Database
+from persyn_hf.space.shelf import teachers_of
+from persyn_hf.store.stored import Stored
+
+
+SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
+ALPHAS = tuple(twentieths / 20 for twentieths in range(21))
+PAPER = {"alpha": 0.4, "normalisation": "minmax", "lambda": 0.0}
+RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
+class Measured:
+    """Raw measurements of prompts (N, n), NaN where either is missing, and what one prompt costs with each teacher."""
+
+    pool: list[str]
+    quality: FloatArray
+    learnability: FloatArray
+    measure: Measure
+    in_part: bool
+    settings: Mapping[str, Any]  # of the rewards
+    cost: FloatArray | None  # (n,), in `unit`; None: not known of all teachers
+    unit: str
+    prompts: int  # measured in all, of which `quality` holds a sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the oracle does under one setting; means over the prompts. `cost`: per prompt; None: not known."""
+
+    shares: FloatArray
+    quality: float
+    learnability: float
+    cost: float | None
+    effective_teachers: float
+
+
+def load(database: Database, assignment: Stored, split: str = "", sample: int = SAMPLE) -> Measured:
+    """The measured cells of the rewards that go with an assignment; `split`: of this one only.
+
+    Raises:
+        InputError: no cell has both its quality and its learnability.
+    """
+    rewards, pool = database.shelf.rewards(assignment), [teacher.name for teacher in teachers_of(assignment)]
+    if not rewards:
+        raise InputError(
+            f"no rewards of {assignment.ref} are here, they are needed to choose anew; open them beside it: "
+            "persyn space ASSIGNMENTS REWARDS"
+        )
+    settings = rewards[0].manifest.settings
+    measure: Measure = settings.get("learnability") or "mean_logprob"
+    total = 0
+    blocks: list[tuple[FloatArray, FloatArray]] = []
+    for item in rewards:
+        view, where = database.view(item), "$1 IN ('', split)"
+        number = database.rows(f"SELECT count(DISTINCT prompt_id) FROM {view} WHERE {where}", [split])[0][0]
+        total += number
+        blocks.append(_matrices(database, view, where, split, pool, measure, min(number, sample // len(rewards))))
+    quality, learned = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    both = ~np.isnan(quality) & ~np.isnan(learned)
+    if not both.any():
+        raise InputError(
+            f"no cell of {', '.join(item.ref for item in rewards)} has both its quality and its learnability; "
+            "score with a student and a verifier or a reward model"
+        )
+    known = both.any(axis=1)
+    cost, unit = _costs(database, assignment, pool)
+    return Measured(
+        pool=pool,
+        quality=np.where(both, quality, np.nan)[known],
+        learnability=np.where(both, learned, np.nan)[known],
+        measure=measure,
+        in_part=bool(settings.get("in_part")),
+        settings=settings,
+        cost=cost,
+        unit=unit,
+        prompts=total,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def what_if(found: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Outcome:
+    """Send each prompt to its best teacher by (1 - alpha) quality + alpha learnability - weight * cost.
+
+    `weight`: reward given up for one more answer of the pool's mean cost.
+    """
+    return _outcome(found, _scaled(found, normalisation), alpha, weight)
+
+
+@functools.lru_cache(maxsize=16)
+def curve(found: Measured, normalisation: How = "minmax", weight: float = 0.0) -> dict[float, Outcome]:
+    """The same for every alpha of `ALPHAS`."""
+    scaled = _scaled(found, normalisation)
+    return {alpha: _outcome(found, scaled, alpha, weight) for alpha in ALPHAS}
+
+
+@functools.lru_cache(maxsize=8)
+def _scaled(found: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
+    """As `recombine`: normalised over the prompt's cells, predicted ones included where rewards are in part."""
+    check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")
+    raw = (found.quality, found.learnability)
+    both = (normalise(fill(matrix) if found.in_part else matrix, normalisation) for matrix in raw)
+    quality, learned = (np.where(np.isnan(of), np.nan, by) for of, by in zip(raw, both, strict=True))
+    return quality, learned
+
+
+def _outcome(found: Measured, scaled: tuple[FloatArray, FloatArray], alpha: float, weight: float) -> Outcome:
+    check(weight >= 0, "lambda", weight, "a number of 0 or more")
+    reward = combine(*scaled, alpha)
+    if weight and found.cost is not None:
+        reward = reward - weight * found.cost / found.cost.mean()
+    teacher = route(reward).teacher
+    rows = np.arange(len(teacher))
+    shares = allocation(teacher, len(found.pool))
+    return Outcome(
+        shares=shares,
+        quality=float(found.quality[rows, teacher].mean()),
+        learnability=float(found.learnability[rows, teacher].mean()),
+        cost=None if found.cost is None else float(shares @ found.cost),
+        effective_teachers=float(effective_teachers(shares)),
+    )
+
+
+def _matrices(
+    database: Database, view: str, where: str, split: str, pool: Sequence[str], measure: Measure, number: int
+) -> tuple[FloatArray, FloatArray]:
+    """Raw quality and learnability (number, n) of prompts that are drawn by their ids, which are hashes already."""
+    drawn = f"SELECT DISTINCT prompt_id FROM {view} WHERE {where} ORDER BY prompt_id LIMIT {number}"
+    columns = database.columns(
+        f"WITH drawn AS (SELECT prompt_id, row_number() OVER (ORDER BY prompt_id) - 1 AS row FROM ({drawn})), "
+        "pool AS (SELECT unnest($2) AS teacher, unnest(range(len($2))) AS col) "
+        f"SELECT row, col, {', '.join(RAW)} FROM {view} JOIN drawn USING (prompt_id) JOIN pool USING (teacher) "
+        f"WHERE {where}",
+        [split, list(pool)],
+    )
+    values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
+    learned = _learnability(values, measure)
+    cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
+    quality, learnable = (np.full((number, len(pool)), np.nan) for _ in range(2))
+    quality[cells], learnable[cells] = values["quality_raw"], learned
+    return quality, learnable
+
+
+def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
+    plain = {name: [None if x != x else x for x in of.tolist()] for name, of in values.items()}
+    return learnability(plain, measure)
+
+
+def _costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[FloatArray | None, str]:
+    """What one prompt costs with each teacher, in the first unit that is known of all of them."""
+    cells, _ = cell_costs(database, assignment, pool)
+    for name, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
+        spent = [getattr(cell, name) for cell in cells.values()]
+        if spent and None not in spent and sum(spent):
+            return np.array(spent, dtype=np.float64), unit
+    return None, ""

@@ -1,0 +1,22 @@
+"""The allocation Space: the artifacts that PERSYN_REFS names, else the example beside this file."""
+
+import os
+import sys
+from pathlib import Path
+
+from persyn_hf.errors import PersynError
+from persyn_hf.space.app import launch
+from persyn_hf.space.shelf import open_folder, open_shelf
+from persyn_hf.store.local import Store
+
+
+EXAMPLE = Path(__file__).parent / "example"
+
+refs = os.environ.get("PERSYN_REFS", "").split()
+try:
+    shelf = open_shelf(refs, Store()) if refs else open_folder(EXAMPLE)
+except PersynError as error:
+    sys.exit(f"error: {error}")
+launch(
+    shelf, host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860))
+)

@@ -1,0 +1,251 @@
+"""What the Space computes, against the same computed row by row in Python."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from space_samples import COST, EVIL, NUMBER, POOL, assignments, prompt_id, prompts, responses, rewards
+
+from persyn_hf.core import metrics
+from persyn_hf.core.assignment import allocation, route
+from persyn_hf.core.rewards import recombine, to_matrix
+from persyn_hf.errors import InputError, PersynError, RecipeError, StoreError
+from persyn_hf.space import whatif
+from persyn_hf.space.allocation import allocate, as_csv, summary
+from persyn_hf.space.costs import costs
+from persyn_hf.space.database import Database
+from persyn_hf.space.explorer import Filter, find, topics
+from persyn_hf.space.lineage import origin
+from persyn_hf.space.prompt import LONGEST, open_prompt
+from persyn_hf.space.quality import router_quality
+from persyn_hf.space.shelf import open_shelf
+from persyn_hf.store.local import Store
+from persyn_hf.store.stored import Stored
+
+
+def known() -> list[dict[str, Any]]:
+    """Every decision of `persyn` with what it is filtered by, as they lie: one file per split."""
+    measured = {(row["prompt_id"], row["teacher"]): row["reward"] for row in rewards()}
+    answers = {(row["prompt_id"], row["teacher"]): row for row in responses()}
+    about = {row["prompt_id"]: row for row in prompts()}
+    rows = []
+    for row in assignments("persyn"):
+        cell = (row["prompt_id"], row["teacher"])
+        found = [value for name in POOL if (value := measured[row["prompt_id"], name]) is not None]
+        best = max(found, default=None)
+        regret = None if best is None or measured[cell] is None else best - measured[cell]
+        rows.append(row | about[row["prompt_id"]] | {"regret": regret, "answer": answers[cell]})
+    return sorted(rows, key=lambda row: str(row["split"]))
+
+
+@pytest.mark.parametrize("by", ["all", "split", "topic", "origin", "source"])
+@pytest.mark.parametrize("split", ["", "pool"])
+def test_allocation_counts_every_row_once(
+    database: Database, persyn: Stored, strong: Stored, by: Any, split: str
+) -> None:
+    found = allocate(database, [persyn, strong], by, split)
+    keys = {"all": lambda row: "", "origin": lambda row: "made", "topic": lambda row: row["topic"] or "none"}
+    about = {row["prompt_id"]: row for row in prompts()}
+    for number, kind in enumerate(("persyn", "strong")):
+        rows = [about[row["prompt_id"]] | row for row in assignments(kind) if split in ("", row["split"])]
+        expected = Counter((keys.get(by, lambda row: row[by])(row), row["teacher"]) for row in rows)
+        got = {
+            (group.name, name): int(count)
+            for group in found.groups
+            for name, count in zip(found.names, group.counts[number], strict=True)
+            if count
+        }
+        assert got == dict(expected)
+
+
+def test_the_summary_compares_with_the_first(database: Database, persyn: Stored, strong: Stored) -> None:
+    shares = allocate(database, [persyn, strong]).groups[0].shares
+    (even, moved), (alone, other) = summary(shares)
+    assert moved == 0 and alone == pytest.approx(1)
+    assert other == pytest.approx(metrics.total_variation(shares[1], shares[0]))
+    assert even == pytest.approx(metrics.effective_teachers(shares[0]))
+
+
+def test_the_csv_holds_no_formula(database: Database, persyn: Stored) -> None:
+    found = allocate(database, [persyn], "topic")
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert sum(int(row["prompts"]) for row in rows) == NUMBER
+    assert {row["group"] for row in rows} == {"sums", "'=products", "none"}
+
+
+FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
+    ({}, lambda row: True),
+    ({"teacher": "small"}, lambda row: row["teacher"] == "small"),
+    ({"split": "pool", "topic": "sums"}, lambda row: (row["split"], row["topic"]) == ("pool", "sums")),
+    ({"margin": 0.5}, lambda row: row["margin"] <= 0.5),
+    ({"agreement": "same"}, lambda row: row["regret"] == 0),
+    ({"agreement": "other"}, lambda row: row["regret"] is not None and row["regret"] > 0),
+    ({"correct": "right"}, lambda row: row["answer"]["is_correct"] is True),
+    ({"correct": "wrong"}, lambda row: row["answer"]["is_correct"] is False),
+    ({"correct": "unjudged"}, lambda row: row["answer"]["is_correct"] is None),
+    ({"shortest": 50, "longest": 100}, lambda row: 50 <= row["answer"]["num_tokens"] <= 100),
+    ({"text": "QUESTION 1"}, lambda row: "question 1" in row["messages"][-1]["content"].lower()),
+    ({"text": "<script>"}, lambda row: "<script>" in row["messages"][-1]["content"].lower()),
+    ({"text": "' OR 1=1 --"}, lambda row: False),
+    ({"text": "100%"}, lambda row: False),
+    ({"text": prompt_id(9)}, lambda row: row["prompt_id"] == prompt_id(9)),
+    ({"teacher": "none; DROP TABLE made_0"}, lambda row: False),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passes"), FILTERS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_a_filter_lets_through_what_it_says(database: Database, persyn: Stored, wanted: Any, passes: Any) -> None:
+    page = find(database, persyn, Filter(**wanted), size=NUMBER)
+    expected = [row["prompt_id"] for row in known() if passes(row)]
+    assert [row["prompt_id"] for row in page.rows] == expected
+    assert page.total == len(expected)
+
+
+@pytest.mark.parametrize("sort", ["place", "margin", "regret", "confidence", "tokens"])
+def test_pages_together_are_all_rows_in_order(database: Database, persyn: Stored, sort: Any) -> None:
+    pages = [find(database, persyn, Filter(sort=sort), number, size=7) for number in range(1, 10)]
+    rows = [row for page in pages for row in page.rows]
+    assert sorted(row["number"] for row in rows) == list(range(1, NUMBER + 1))
+    key = {"place": "number", "tokens": "num_tokens"}.get(sort, sort)
+    values = [row[key] for row in rows if row[key] is not None]
+    assert values == sorted(values, reverse=sort in ("regret", "tokens"))
+    assert find(database, persyn, Filter(sort=sort), 1000, size=7).rows == pages[-1].rows
+    assert find(database, persyn, Filter(sort=sort), -3, size=7).rows == pages[0].rows
+
+
+def test_topics_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
+    assert topics(database, persyn) == ["=products", "sums"]
+    with pytest.raises(
+        RecipeError, match="`sort` must be one of place, margin, regret, confidence, tokens, got 'x; --'"
+    ):
+        Filter(sort="x; --")  # type: ignore[arg-type]
+
+
+def test_one_prompt_shows_every_teacher(database: Database, persyn: Stored) -> None:
+    found = open_prompt(database, persyn, prompt_id(9))
+    decided = next(row for row in assignments("persyn") if row["prompt_id"] == prompt_id(9))
+    cells = {row["teacher"]: row for row in rewards() if row["prompt_id"] == prompt_id(9)}
+    assert [candidate.score for candidate in found.candidates] == decided["scores"]
+    assert [candidate.teacher.name for candidate in found.chosen] == [decided["teacher"]]
+    for candidate in found.candidates:
+        assert candidate.measures == {name: cells[candidate.teacher.name][name] for name in candidate.measures}
+        assert [answer["num_tokens"] for answer in candidate.answers] == [10 + 27 + POOL.index(candidate.teacher.name)]
+    long = open_prompt(database, persyn, prompt_id(7)).candidates[0].answers[0]
+    assert (len(long["response"]), long["length"]) == (LONGEST, 1_000_000)
+
+
+def test_an_unknown_prompt_is_named(database: Database, persyn: Stored) -> None:
+    with pytest.raises(InputError, match="org/assignments-s-persyn@v1 holds no prompt `x`; search for it in the list"):
+        open_prompt(database, persyn, "x")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("how", ["minmax", "zscore", "rank", "none"])
+def test_what_if_is_what_the_stages_compute(database: Database, persyn: Stored, alpha: float, how: Any) -> None:
+    found = whatif.what_if(whatif.load(database, persyn), alpha, how)
+    rows = [row for row in rewards() if row["quality_raw"] is not None]  # of these, both are measured
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    made = recombine(columns, alpha, how)
+    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], made["reward"], POOL)
+    teacher = route(matrix).teacher
+    assert found.shares.tolist() == pytest.approx(allocation(teacher, len(POOL)).tolist())
+    _, quality = to_matrix(columns["prompt_id"], columns["teacher"], columns["quality_raw"], POOL)
+    assert found.quality == pytest.approx(quality[np.arange(len(order)), teacher].mean())
+
+
+def test_a_weight_of_cost_moves_prompts_to_the_cheap(database: Database, persyn: Stored) -> None:
+    measured = whatif.load(database, persyn)
+    assert measured.unit == "FLOPs" and measured.cost is not None
+    assert measured.cost.tolist() == pytest.approx([1e9, 2e9, 3e9])
+    outcomes = [whatif.what_if(measured, 0.4, weight=weight) for weight in (0.0, 0.3, 10.0)]
+    assert outcomes[0].cost > outcomes[1].cost > outcomes[2].cost  # type: ignore[operator]
+    cheapest = [row for row in rewards() if row["teacher"] == "small" and row["quality_raw"] is not None]
+    assert outcomes[2].shares[0] == pytest.approx(len(cheapest) / NUMBER, abs=0.02)
+    assert set(whatif.curve(measured)) == set(whatif.ALPHAS)
+
+
+def test_a_sample_is_of_whole_prompts(database: Database, persyn: Stored) -> None:
+    measured = whatif.load(database, persyn, sample=20)
+    assert (len(measured.quality), measured.prompts) == (20, NUMBER)
+    pool = whatif.load(database, persyn, split="pool")
+    assert pool.prompts == sum(row["split"] == "pool" for row in prompts())
+
+
+def test_router_quality_is_that_of_core_metrics(database: Database, persyn: Stored, strong: Stored) -> None:
+    found = router_quality(database, persyn)
+    columns = {name: [row[name] for row in rewards()] for name in ("prompt_id", "teacher", "reward")}
+    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], columns["reward"], POOL)
+    scores = {row["prompt_id"]: row["scores"] for row in assignments("persyn")}
+    judged = [row["prompt_id"] for row in known() if row["regret"] is not None]
+    rows = [order.index(one) for one in judged]
+    expected = metrics.hit_at_k([scores[one] for one in judged], matrix[rows], 1).mean()
+    assert found.table["router"]["hit_at_1"]["value"] == pytest.approx(expected)
+    assert found.prompts == len(judged) == int(found.confusion.sum())
+    good = sum(row["regret"] == 0 for row in known())
+    assert int(np.trace(found.confusion)) == good
+    assert sum(number for _, number, *_ in found.topics) == found.prompts
+    with pytest.raises(
+        InputError, match="org/assignments-s-strong@v1 was made by the strategy `strong`, without a router"
+    ):
+        router_quality(database, strong)
+
+
+def test_cost_against_generate_then_select(database: Database, persyn: Stored, strong: Stored) -> None:
+    found = costs(database, persyn)
+    cell = {name: line["flops"] / NUMBER for name, line in COST["teachers"].items()}
+    labelled = [row for row in assignments("persyn") if row["split"] == "calibration"]
+    rest = [row for row in assignments("persyn") if row["split"] == "pool"]
+    own = len(labelled) * sum(cell.values()) + sum(cell[row["teacher"]] for row in rest)
+    assert found.ways["this assignment"].flops == pytest.approx(own)
+    assert found.ways["generate-then-select"].flops == pytest.approx(NUMBER * sum(cell.values()))
+    assert found.labelled == len(labelled)
+    ruled = costs(database, strong)
+    assert ruled.ways["this assignment"].flops == pytest.approx(NUMBER * cell["large"])
+    assert ruled.measured == {}
+
+
+def test_lineage_names_what_is_not_here(filled: Path, database: Database, persyn: Stored) -> None:
+    found = origin(database.shelf, persyn)
+    assert [branch.node.ref for branch in found.chain.inputs] == ["org/prompts@v1", "org/rewards-s@v1"]
+    assert found.absent == {} and "org/assignments-s-persyn" in found.card
+    items = {ref: item for ref, item in database.shelf.items.items() if item.kind == "assignments"}
+    alone = type(database.shelf)(items=items)
+    assert set(origin(alone, persyn).absent) == {"org/prompts@v1", "org/rewards-s@v1"}
+
+
+def test_one_reference_brings_what_it_was_made_from_and_what_was_made_of_it(filled: Path) -> None:
+    shelf = open_shelf(["org/assignments-s-persyn"], Store(filled))
+    assert set(shelf.items) == {
+        "org/assignments-s-persyn@v1", "org/prompts@v1", "org/rewards-s@v1", "org/responses@v1",
+    }  # fmt: skip
+    with pytest.raises(StoreError, match="org/prompts holds no assignments, at least one is needed; make some with"):
+        open_shelf(["org/prompts"], Store(filled))
+    with pytest.raises(
+        StoreError, match="org/none is not in the store .*, and what the Hub holds changes; name a tag"
+    ):
+        open_shelf(["org/none"], Store(filled))
+    with pytest.raises(StoreError, match="the store .*empty holds no assignments"):
+        open_shelf([], Store(filled.parent / "empty"))
+
+
+def test_sql_reads_the_artifacts_and_nothing_else(filled: Path, database: Database, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    for statement in (
+        f"SELECT * FROM read_text('{secret}')",
+        f"COPY (SELECT 1) TO '{tmp_path / 'new.csv'}'",
+        f"ATTACH '{tmp_path / 'new.db'}'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+    ):
+        with pytest.raises(PersynError):
+            database.rows(statement)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.txt"]
+    assert len(EVIL) < NUMBER
