@@ -13,7 +13,7 @@ install: .venv/installed
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH; name another: make PYTHON=python3 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints-cpu.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,eval,dev]' --constraint constraints-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,eval,space,dev]' --constraint constraints-cpu.txt
 	@touch $@
 
 engines: .venv/engines

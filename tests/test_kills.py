@@ -161,7 +161,7 @@ def digest(store: Path) -> str:
 @pytest.mark.parametrize(
     ("kills", "questions", "seed"),
     [
-        (3, 30, 59),  # the run as it starts, the run at work, an actor
+        pytest.param(3, 30, 59, marks=pytest.mark.slow),  # the run as it starts, the run at work, an actor
         pytest.param(20, 400, 20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from persyn_hf.core.rewards import FloatArray
 
@@ -17,15 +16,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class Comparison(NamedTuple):
-    """Mean difference of two paired samples, its interval and the two-sided bootstrap p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
 
 
 def means(columns: FloatArray, weights: FloatArray | None = None) -> FloatArray:
@@ -71,28 +61,3 @@ def percentile_bounds(replicates: FloatArray, level: float = 0.95) -> tuple[floa
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def bootstrap_interval(
-    values: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, resamples: int = RESAMPLES
-) -> Interval:
-    """Mean of `values` (N,), NaN left out, with its percentile bootstrap interval."""
-    sample = np.asarray(values, dtype=np.float64)
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return Interval(float(sample.mean()), *percentile_bounds(bootstrap_means(sample[:, None], rng, resamples), level))
-
-
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, resamples: int = RESAMPLES
-) -> Comparison:
-    """Mean of a - b over the same items (N,), (N,), with interval and p-value; pairs with a NaN are left out."""
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    difference = difference[np.isfinite(difference)]
-    if not difference.size:
-        return Comparison(float("nan"), float("nan"), float("nan"), float("nan"))
-    replicates = bootstrap_means(difference[:, None], rng, resamples)
-    beyond = min((replicates <= 0).sum(), (replicates >= 0).sum())
-    p_value = min(1.0, 2 * float(beyond + 1) / (resamples + 1))
-    return Comparison(float(difference.mean()), *percentile_bounds(replicates, level), p_value)

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from persyn_hf.core.mixing import chosen_responses, drop_reason, sft_rows
-from persyn_hf.core.statistics import bootstrap_interval, bootstrap_means, paired_bootstrap
+from persyn_hf.core.statistics import bootstrap_means, percentile_bounds
 
 
 def response(prompt_id="p", teacher="a", text="4", **changes):
@@ -79,35 +79,19 @@ def test_rows_keep_the_order_of_the_prompts_and_count_every_drop():
     assert len(sft_rows(map(ask, "pq"), assigned, chosen, {}, keep_incorrect=False)[0]) == 1
 
 
-def test_interval_agrees_with_scipy():
+def test_bounds_agree_with_scipy_and_leave_missing_values_out():
     values = np.random.default_rng(0).normal(size=200)
-    found = bootstrap_interval(values, np.random.default_rng(1), resamples=9000)
+    column = np.append(values, np.nan)[:, None]
+    low, high = percentile_bounds(bootstrap_means(column, np.random.default_rng(1), 9000))
     other = bootstrap((values,), np.mean, method="percentile", rng=2, n_resamples=9000).confidence_interval
-    assert found.value == values.mean()
-    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.01)
-
-
-def test_interval_repeats_with_its_seed_and_leaves_missing_values_out():
-    values = [1.0, 2.0, np.nan, 3.0]
-    first, second = (bootstrap_interval(values, np.random.default_rng(7)) for _ in range(2))
-    assert first == second and first.value == 2.0 and 1 <= first.low <= 2 <= first.high <= 3
-    assert np.isnan(bootstrap_interval([np.nan], np.random.default_rng(0))).all()
+    assert (low, high) == pytest.approx((other.low, other.high), abs=0.01)
+    assert np.isnan(percentile_bounds(np.array([np.nan]))).all()
 
 
 def test_bootstrap_columns_share_their_draws():
     columns = np.random.default_rng(0).normal(size=(30, 1)) + np.array([[0.0, 5.0]])
     found = bootstrap_means(columns, np.random.default_rng(0), 100)
     assert found[:, 1] - found[:, 0] == pytest.approx(np.full(100, 5.0))
-
-
-def test_paired_bootstrap_finds_a_difference_that_unpaired_noise_hides():
-    rng = np.random.default_rng(3)
-    a = rng.normal(size=300) * 10
-    found = paired_bootstrap(a + 0.1 + rng.normal(size=300) * 0.1, a, np.random.default_rng(0))
-    assert found.low > 0 and found.p_value < 0.01
-    same = paired_bootstrap(a, a, np.random.default_rng(0))
-    assert same.difference == 0 and same.p_value == 1
-    assert np.isnan(paired_bootstrap([np.nan], [1.0], np.random.default_rng(0))).all()
 
 
 def test_reasoning_is_trained_on_with_the_answer():
