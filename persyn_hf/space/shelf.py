@@ -1,20 +1,23 @@
 """What the Space shows: artifacts opened by reference, and which of them belong together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from persyn_hf.errors import StoreError
+from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe import Teacher
 from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.store.disk import file_digest
 from persyn_hf.store.lineage import open_artifact
 from persyn_hf.store.local import Store
-from persyn_hf.store.manifest import MANIFEST, read_manifest
-from persyn_hf.store.stored import Stored
+from persyn_hf.store.manifest import MANIFEST, is_card, read_manifest
+from persyn_hf.store.stored import Stored, tag_order
 from persyn_hf.strict import nearest, read_section
 
 
 RELATED = ("prompts", "rewards", "responses", "router")  # kinds that tell more of an assignment
+READ = ("assignments", "prompts", "rewards", "responses")  # kinds of which rows are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +82,20 @@ def teachers_of(stored: Stored) -> list[Teacher]:
 def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
     """Artifacts by reference with all that they were made from, of the store or, pinned by a tag, of the Hub.
 
-    Without references: everything that the store holds. What the store knows besides of the same prompts is shown,
-    too: answers and rewards are made after an assignment.
+    Without references: everything that the store holds, of each the newest version first. What the store knows
+    besides of the same prompts is shown, too: answers and rewards are made after an assignment.
+
+    Every file of which rows are shown is read against its digest here, once; of other artifacts, such as models, the
+    manifest alone.
 
     Raises:
         StoreError: an artifact is nowhere, or no assignment is among them.
+        DamagedArtifact: a file is not what its manifest says.
     """
     items: dict[str, Stored] = {}
     missing: dict[str, str] = {}
-    here = store.list()
+    here = sorted(store.list(), key=lambda item: tag_order(item.tag), reverse=True)
+    here.sort(key=lambda item: item.repo)
     waiting = list(refs) or [item.ref for item in here]
     asked = set(waiting)
     while waiting:
@@ -108,15 +116,26 @@ def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
         named = item.manifest.inputs.get("prompts")
         if item.kind in RELATED and named is not None and named.digest in prompts:
             items.setdefault(item.ref, item)
+    _check_files(items.values(), store)
     return _checked(Shelf(items=items, missing=missing), f"the store {store.root}" if not refs else ", ".join(refs))
 
 
 def open_folder(folder: Path) -> Shelf:
-    """Artifacts that lie as plain files in `folder/NAME/TAG`, each with its manifest: the bundled example."""
+    """Artifacts that lie as plain files in `folder/NAME/TAG`, each with its manifest: the bundled example.
+
+    Raises:
+        StoreError: no assignment is among them.
+        DamagedArtifact: a file is not what its manifest says.
+    """
     found = []
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = read_manifest(path.parent, str(path.parent))
         kind, digest, tag = manifest.kind, manifest.digest, path.parent.name
+        wrong = [path] if digest != manifest.content_digest() else []
+        rows = [(path.parent / name, needed) for name, needed in manifest.files.items() if not is_card(name)]
+        wrong += [file for file, needed in rows if kind in READ and not _is(file, needed)]
+        if wrong:
+            raise DamagedArtifact(f"{wrong[0]} is missing or was changed since it was made; copy {folder} anew")
         found.append(
             Stored(repo=manifest.repo, kind=kind, tag=tag, digest=digest, path=path.parent, manifest=manifest)
         )
@@ -133,6 +152,27 @@ def _open(store: Store, ref: str) -> Stored:
         )
     stored = open_artifact(store, ref, whole=False)
     return stored if isinstance(SCHEMAS[stored.kind], ModelSchema) else open_artifact(store, ref)
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and file_digest(file) == digest
+
+
+def _check_files(items: Iterable[Stored], store: Store) -> None:
+    """Several at a time: the scores of a million prompts alone are half a gigabyte."""
+
+    def check(stored: Stored) -> None:
+        needed = stored.manifest.content_digest()
+        if stored.kind in READ:
+            stored.check(as_written=stored.path.is_relative_to(store.root))
+        elif stored.digest != needed:
+            raise DamagedArtifact(
+                f"{stored.ref}: its {MANIFEST} gives digest {stored.digest}, needed is {needed} by what else it says; "
+                f"see what is wrong with persyn artifacts verify {stored.ref}"
+            )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(check, items))
 
 
 def _checked(shelf: Shelf, where: str) -> Shelf:

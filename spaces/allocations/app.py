@@ -13,10 +13,8 @@ from persyn_hf.store.local import Store
 EXAMPLE = Path(__file__).parent / "example"
 
 refs = os.environ.get("PERSYN_REFS", "").split()
+host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), int(os.environ.get("GRADIO_SERVER_PORT", 7860))
 try:
-    shelf = open_shelf(refs, Store()) if refs else open_folder(EXAMPLE)
+    launch(open_shelf(refs, Store()) if refs else open_folder(EXAMPLE), host=host, port=port)
 except PersynError as error:
     sys.exit(f"error: {error}")
-launch(
-    shelf, host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860))
-)

@@ -1,0 +1,327 @@
+"""The Space deployed: its folder, artifacts of the Hub, files that were changed, versions."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from space_samples import fill
+
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))
+
+from hub_server import HubServer  # noqa: E402
+from huggingface_hub.utils import disable_progress_bars  # noqa: E402
+
+import persyn_hf  # noqa: E402
+from persyn_hf.errors import DamagedArtifact, StoreError  # noqa: E402
+from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
+from persyn_hf.space.database import Database  # noqa: E402
+from persyn_hf.space.desk import Desk  # noqa: E402
+from persyn_hf.space.shelf import open_folder, open_shelf  # noqa: E402
+from persyn_hf.space.views import lineage_view  # noqa: E402
+from persyn_hf.store.hub import faults  # noqa: E402
+from persyn_hf.store.hub.push import push  # noqa: E402
+from persyn_hf.store.local import Store  # noqa: E402
+from persyn_hf.store.stored import Stored  # noqa: E402
+
+
+SPACE = Path(__file__).parent.parent.parent / "spaces" / "allocations"
+FIRST, ANSWERS = "org/assignments-s-routed@v1", "org/responses@v1"
+MADE_FROM = ["org/prompts@v1", "org/rewards-s@v1", "org/router-s@v1"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """With a router and two versions of an assignment that it made."""
+    folder = tmp_path_factory.mktemp("deploy")
+    store = Store(folder / "store")
+    made = fill(store)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    router = store.put(
+        repo="org/router-s", schema=SCHEMAS["router"], data=folder / "model", fields={"stage": "train_router"}
+    )
+    model = made["assignments-s-persyn"].manifest
+    inputs = {word: item.model_dump() for word, item in model.inputs.items()}
+    inputs["router"] = {"ref": router.ref, "digest": router.digest}
+    for seed in range(10):
+        store.put(
+            repo="org/assignments-s-routed",
+            schema=ASSIGNMENTS,
+            data=store.read_dataset(made["assignments-s-persyn"]),
+            fields={
+                **{"stage": "assign", "teachers": model.teachers, "student": model.student},
+                **{"settings": model.settings, "seed": seed, "inputs": inputs},
+            },
+        )
+    return store
+
+
+@pytest.fixture(scope="module")
+def published(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    """alice's: what was made from the router, and the answers, which were made from another assignment."""
+    with HubServer(tmp_path_factory.mktemp("hub")) as server, pytest.MonkeyPatch.context() as patch:
+        server.add_user("alice", orgs=("org",))
+        server.attach(patch)
+        disable_progress_bars()
+        for ref in (*MADE_FROM, FIRST, "org/assignments-s-persyn@v1", ANSWERS):
+            push(store, store.get(ref), api=server.api(server.token("alice")))
+        yield server
+
+
+@pytest.fixture
+def hub(published: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """Asked by somebody without a login, who has fetched nothing yet."""
+    published.attach(monkeypatch, home=tmp_path / "home")
+    monkeypatch.setattr(faults, "WAITS_S", (0.05, 0.05, 0.05))
+    published.requests.clear()
+    return published
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Store:
+    return Store(tmp_path / "empty")
+
+
+def told(store: Store, *refs: str) -> str:
+    """Why these cannot be shown."""
+    with pytest.raises(StoreError) as error:
+        open_shelf(refs, store)
+    return str(error.value)
+
+
+def serve(**environment: str) -> tuple[subprocess.Popen[str], str]:
+    """The Space's own program, once it answers; "" where it ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"GRADIO_SERVER_PORT": port, "GRADIO_SERVER_NAME": "0.0.0.0"} | environment
+    process = subprocess.Popen(
+        [sys.executable, SPACE / "app.py"],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    return process, f"http://127.0.0.1:{port}/" if "shown at" in process.stdout.readline() else ""
+
+
+def blob(stored: Stored, ending: str = ".parquet") -> Path:
+    return next(path for path in sorted(stored.path.rglob(f"*{ending}"))).resolve()
+
+
+@pytest.fixture
+def changed() -> Iterator[Any]:
+    """Changes a file, and sets it right afterwards."""
+    kept: dict[Path, bytes] = {}
+
+    def change(path: Path, old: bytes, new: bytes) -> None:
+        kept[path] = path.read_bytes()
+        path.chmod(0o644)
+        assert old in kept[path]
+        path.write_bytes(kept[path].replace(old, new))
+
+    yield change
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+# Artifacts of the Hub
+
+
+def test_artifacts_of_the_hub_are_shown_from_an_empty_store(hub: HubServer, store: Store, empty: Store) -> None:
+    theirs, ours = (Desk(open_shelf([FIRST, ANSWERS], place)) for place in (empty, store))
+    assert sorted(theirs.shelf.items) == sorted([*MADE_FROM, FIRST, ANSWERS, "org/assignments-s-persyn@v1"])
+    assert not theirs.shelf.missing and not empty.root.exists()
+    assert [item.digest for item in theirs.shelf.items.values()] == [
+        store.get(ref).digest for ref in theirs.shelf.items
+    ]
+    for view in ("allocation", "prompts", "lineage"):
+        values = theirs.defaults | {"view": view, "with": []}
+        shown = theirs.show(values)[view]
+        assert "message error" not in shown
+        if view != "lineage":  # cards are the publisher's
+            assert shown == ours.show(values)[view]
+    assert hub.seen("GET", r"/org/router-s/.*persyn\.json") and not hub.seen("GET", r"/org/router-s/.*config\.json")
+
+
+def test_private_artifacts_need_a_login(
+    hub: HubServer, empty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = hub.api(hub.token("alice"))
+    try:
+        api.update_repo_settings("org/assignments-s-routed", repo_type="dataset", private=True)
+        assert told(empty, FIRST) == (
+            f"{FIRST} is not in the store {empty.root}; org/assignments-s-routed is no dataset or model on the Hub "
+            "that you can see; check the name, or, where it is private, run `hf auth login` as a user who has access"
+        )
+        monkeypatch.setenv("HF_TOKEN", hub.token("alice", "read"))
+        assert open_shelf([FIRST], empty).get(FIRST)
+        api.update_repo_settings("org/assignments-s-routed", repo_type="dataset", private=False)
+        api.update_repo_settings("org/rewards-s", repo_type="dataset", private=True)
+        hub.attach(monkeypatch, home=tmp_path / "stranger")  # without the token, too
+        shelf = open_shelf([FIRST], empty)
+        assert list(shelf.missing) == ["org/rewards-s@v1"]
+        assert "org/rewards-s is no dataset or model on the Hub that you can see" in shelf.missing["org/rewards-s@v1"]
+        assert "org/rewards-s is no dataset or model" in lineage_view(Database(shelf), shelf.get(FIRST))
+    finally:
+        for repo in ("org/assignments-s-routed", "org/rewards-s"):
+            api.update_repo_settings(repo, repo_type="dataset", private=False)
+
+
+def test_a_name_that_leads_nowhere(hub: HubServer, empty: Store) -> None:
+    here = f"is not in the store {empty.root}"
+    assert told(empty, "org/assignments-s-routed@v3") == (
+        f"org/assignments-s-routed@v3 {here}; org/assignments-s-routed on the Hub has no tag `v3` (known: v1)"
+    )
+    assert told(empty, "org/assignments-s-routed") == (
+        f"org/assignments-s-routed {here}, and what the Hub holds changes; name a tag: org/assignments-s-routed@v1"
+    )
+    assert told(empty, "org/prompts@v1") == (
+        "org/prompts@v1 holds no assignments, at least one is needed; make some with `persyn run RECIPE`, or name one "
+        "of the Hub: NAMESPACE/NAME@TAG"
+    )
+    assert told(empty, "org/none@v1").startswith(f"org/none@v1 {here}; org/none is no dataset or model on the Hub")
+
+
+def test_without_a_network_what_was_fetched_before_is_shown(
+    hub: HubServer, empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    open_shelf([FIRST], empty)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert open_shelf([FIRST], empty).get(FIRST).manifest.inputs.keys() == {"prompts", "rewards", "router"}
+    said = told(empty, FIRST, ANSWERS)
+    assert said.startswith(f"{ANSWERS} is not in the store {empty.root}; ")
+    assert said.endswith("needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset HF_HUB_OFFLINE and try again")
+
+
+def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_path: Path) -> None:
+    where = {"PERSYN_STORE": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}
+    process, address = serve(**hub.env(home=tmp_path / "cache"), PERSYN_REFS=f"{FIRST}  {ANSWERS}\n", **where)
+    try:
+        assert address, process.communicate()[1]
+        text = urllib.request.urlopen(address).read().decode()
+        assert FIRST in text and "tiny/example" not in text
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_deployed_program_says_what_is_wrong(hub: HubServer, tmp_path: Path) -> None:
+    where = {"PERSYN_STORE": str(tmp_path / "none"), "PERSYN_REFS": "org/assignments-s-routed@v2"}
+    process, address = serve(**hub.env(home=tmp_path / "cache"), **where)
+    _, said = process.communicate(timeout=60)
+    assert (address, process.returncode) == ("", 1)
+    assert said == (
+        f"error: org/assignments-s-routed@v2 is not in the store {tmp_path / 'none'}; org/assignments-s-routed on the "
+        "Hub has no tag `v2` (known: v1)\n"
+    )
+
+
+# Files that were changed
+
+
+@pytest.mark.parametrize("name", ["assignments-s-persyn", "prompts", "rewards-s", "responses"])
+def test_a_changed_file_of_the_store_is_not_shown(store: Store, changed: Any, name: str) -> None:
+    stored = store.get(f"org/{name}@v1")
+    changed(blob(stored), b"PAR1", b"PAR2")
+    for refs in ([], ["org/assignments-s-persyn@v1"]):
+        with pytest.raises(DamagedArtifact, match=rf"^org/{name}@v1: data/\S+\.parquet is damaged, found "):
+            open_shelf(refs, store)
+
+
+def test_a_changed_file_in_the_cache_of_the_hub_is_not_shown(hub: HubServer, empty: Store, changed: Any) -> None:
+    shelf = open_shelf([FIRST], empty)
+    changed(blob(shelf.get("org/rewards-s@v1")), b"PAR1", b"PAR2")
+    with pytest.raises(DamagedArtifact, match=r"^org/rewards-s@v1: data/default/\S+\.parquet is damaged, found "):
+        open_shelf([FIRST], empty)
+
+
+def test_a_changed_manifest_of_a_model_is_found(store: Store, changed: Any) -> None:
+    router = store.get("org/router-s@v1")
+    changed(blob(router, "persyn.json"), b'"seed": 0', b'"seed": 1')
+    needed = router.manifest.model_copy(update={"seed": 1})
+    with pytest.raises(DamagedArtifact) as error:
+        open_shelf([FIRST], store)
+    assert str(error.value) == (
+        f"org/router-s@v1: its persyn.json gives digest {router.digest}, needed is {needed.content_digest()} by what "
+        "else it says; see what is wrong with persyn artifacts verify org/router-s@v1"
+    )
+
+
+@pytest.mark.parametrize("ending", ["persyn.json", ".parquet"])
+def test_a_changed_file_of_the_example_is_not_shown(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "example"
+    for file in (SPACE / "example").rglob("*"):
+        if file.is_file() and "assignments" in str(file):
+            to = folder / file.relative_to(SPACE / "example")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(file.read_bytes())
+    assert len(open_folder(folder).assignments) == 4
+    wrong = next(path for path in sorted(folder.rglob(f"*oracle*/**/*{ending}")))
+    wrong.write_bytes(wrong.read_bytes().replace(b'"seed": 0', b'"seed": 1').replace(b"PAR1", b"PAR2"))
+    with pytest.raises(DamagedArtifact) as error:
+        open_folder(folder)
+    assert str(error.value) == f"{wrong} is missing or was changed since it was made; copy {folder} anew"
+
+
+# Versions
+
+
+def test_without_references_every_version_is_shown_the_newest_first(store: Store) -> None:
+    shelf = open_shelf([], store)
+    routed = [item.ref for item in shelf.assignments if item.repo == "org/assignments-s-routed"]
+    assert routed == [f"org/assignments-s-routed@v{number}" for number in range(10, 0, -1)]
+    database = Database(shelf)
+    for ref in routed[::9]:
+        text = lineage_view(database, shelf.get(ref))
+        digests = [shelf.get(other).digest[:12] for other in routed]
+        assert re.findall(r"<code>([0-9a-f]{12})</code>", text) == digests
+        assert re.search(rf'<a href="[^"]*/tree/v\d+"[^>]*>{ref}</a> <small>[^<]*{shelf.get(ref).digest[:12]}', text)
+
+
+def test_a_reference_shows_its_version_and_no_other(store: Store) -> None:
+    shelf = open_shelf(["org/assignments-s-routed@v2"], store)
+    assert [item.ref for item in shelf.assignments] == ["org/assignments-s-routed@v2"]
+    (newest,) = open_shelf(["org/assignments-s-routed"], store).assignments
+    assert newest.ref == "org/assignments-s-routed@v10"
+
+
+# The folder
+
+
+def test_what_the_hub_reads_of_the_folder() -> None:
+    _, front, text = (SPACE / "README.md").read_text().split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert said["sdk"] == "gradio" and (SPACE / said["app_file"]).is_file()
+    assert isinstance(said["python_version"], str) and isinstance(said["sdk_version"], str)
+    assert len(said["short_description"]) <= 60  # the Hub refuses longer ones
+    version = persyn_hf.__version__
+    assert (SPACE / "requirements.txt").read_text() == f"persyn-hf[space]=={version}\n"
+    assert f"persyn_hf-{version}-py3-none-any.whl" in text
+
+
+def test_the_example_is_what_its_recipe_makes_and_no_weights(tmp_path: Path) -> None:
+    shelf = open_folder(SPACE / "example")
+    assert {item.manifest.recipe for item in shelf.items.values()} == {"example"}
+    files = [path for path in (SPACE / "example").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".md", ".parquet"}
+    for item in shelf.items.values():
+        for word in item.manifest.inputs:
+            found = shelf.input(item, word)
+            assert found is not None or word == "pairs", f"{item.ref}: {word}"
+    assert not [path for path in files if re.search(rb"/(tmp|work|root|home)/", path.read_bytes())]
+    assert json.loads((SPACE / "example/example-prompts/v1/persyn.json").read_text())["counts"]["rows"] == 460
