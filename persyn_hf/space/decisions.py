@@ -1,57 +1,75 @@
 """One row per decision of an assignment, with all that it is filtered by: made once, then looked up in memory."""
 
+from collections.abc import Collection
+
 from persyn_hf.space.database import Database
 from persyn_hf.store.stored import Stored
 
 
 CELLS = "prompt_id, teacher, quality_raw, quality_reward, learnability_reward, reward, rank, split"
 ANSWERS = "prompt_id, teacher, is_correct, num_tokens"
+CHOSEN = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "split")
+PARTS = {  # what is joined to the rows of the assignment -> the columns that it brings
+    "prompts": ("topic",),
+    "rewards": ("reward", "best", "oracle", "regret"),
+    "answers": ("is_correct", "num_tokens"),
+}
 
 
-def decisions(database: Database, assignment: Stored) -> str:
-    """The name in SQL of a table with one row per row of the assignment.
+def decisions(
+    database: Database, assignment: Stored, parts: Collection[str] = tuple(PARTS), numbers: Collection[int] = ()
+) -> str:
+    """SQL, in brackets, of one row per row of the assignment, or of those with these `numbers` only.
 
     `number` is its place. `reward` is the chosen teacher's, `best` that of the best measured one, `oracle` its name
     (equal rewards: the chosen teacher, then that of the higher mean), `regret` what lies between; null: not measured.
     `is_correct` and `num_tokens` are of the chosen teacher's selected answer.
+
+    A part is made for all rows when it is first asked for without `numbers`: all rewards take seconds.
     """
+    rows = f"SELECT row_number() OVER () AS {', '.join(CHOSEN)} FROM {database.view(assignment)}"
+    chosen = database.table(f"choices of {assignment.ref}", rows, assignment.ref)
+    among = f" WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
+    some = f"(SELECT * FROM {chosen}{among})"
+    joins = []
+    for part in parts:
+        key, select = f"{part} of {assignment.ref}", MADE_BY[part]
+        if numbers and not database.made(key):
+            joins.append(f" LEFT JOIN ({select(database, assignment, some)}) USING (number)")
+        else:
+            table = database.table(key, select(database, assignment, chosen), assignment.ref)
+            joins.append(f" LEFT JOIN (SELECT * FROM {table}{among}) USING (number)")
+    return f"(SELECT * FROM {some}{''.join(joins)})"
+
+
+def _topics(database: Database, assignment: Stored, chosen: str) -> str:
     prompts = database.shelf.input(assignment, "prompts")
-    topics = f"SELECT prompt_id, topic, source AS origin FROM {database.view(prompts)}" if prompts else ""
-    nothing = "SELECT ''::VARCHAR AS prompt_id, NULL::VARCHAR AS topic, NULL::VARCHAR AS origin WHERE false"
-    # CTEs are not kept and the inner joins build on `chosen`: of 15 teachers' cells no more than needed is in memory
-    return database.table(
-        f"decisions of {assignment.ref}",
-        f"""
-        WITH chosen AS MATERIALIZED (
-            SELECT row_number() OVER () AS number, prompt_id, teacher, margin, confidence, source, split
-            FROM {database.view(assignment)}
-        ),
-        about AS NOT MATERIALIZED ({topics or nothing}),
-        measured AS NOT MATERIALIZED ({measured(database, assignment)}),
-        mean AS MATERIALIZED (SELECT teacher, avg(reward) AS mean FROM measured GROUP BY teacher),
-        best AS MATERIALIZED (
-            SELECT prompt_id, max(reward) AS best, arg_max(teacher, mean) AS oracle
-            FROM measured JOIN mean USING (teacher) WHERE rank = 1 GROUP BY prompt_id
-        ),
-        own AS MATERIALIZED (
-            SELECT c.number, m.reward FROM measured m
-            JOIN chosen c ON m.prompt_id = c.prompt_id AND m.teacher = c.teacher
-        ),
-        answer AS MATERIALIZED (
-            SELECT c.number, a.is_correct, a.num_tokens FROM ({selected(database, assignment)}) a
-            JOIN chosen c ON a.prompt_id = c.prompt_id AND a.teacher = c.teacher
+    if prompts is None:
+        return f"SELECT number, NULL::VARCHAR AS topic FROM {chosen} WHERE false"
+    return f"SELECT number, topic FROM {database.view(prompts)} JOIN {chosen} USING (prompt_id)"
+
+
+def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
+    """In one pass over all cells, of which no more than needed is kept in memory."""
+    cells = measured(database, assignment)
+    select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
+    means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
+    return f"""
+        SELECT number, reward, best, oracle, best - reward AS regret FROM (
+            SELECT number, max(m.reward) AS best, max(m.reward) FILTER (m.teacher = c.teacher) AS reward,
+                   arg_max(m.teacher, if(m.teacher = c.teacher, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
+            FROM ({cells}) m JOIN {means} t ON t.teacher = m.teacher JOIN {chosen} c ON c.prompt_id = m.prompt_id
+            GROUP BY number
         )
-        SELECT c.*, topic, origin, reward, best, if(best = reward, c.teacher, oracle) AS oracle,
-               best - reward AS regret, is_correct, num_tokens
-        FROM chosen c
-        LEFT JOIN about t ON t.prompt_id = c.prompt_id
-        LEFT JOIN best b ON b.prompt_id = c.prompt_id
-        LEFT JOIN own o ON o.number = c.number
-        LEFT JOIN answer a ON a.number = c.number
-        ORDER BY c.number
-        """,
-        assignment.ref,
-    )
+    """
+
+
+def _answers(database: Database, assignment: Stored, chosen: str) -> str:
+    answers = selected(database, assignment)
+    return f"SELECT number, is_correct, num_tokens FROM ({answers}) JOIN {chosen} USING (prompt_id, teacher)"
+
+
+MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
 
 
 def measured(database: Database, assignment: Stored) -> str:

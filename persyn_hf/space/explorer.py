@@ -1,19 +1,21 @@
 """Search, filter and page the decisions of an assignment, and open one prompt."""
 
+import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 from persyn_hf.errors import check
 from persyn_hf.space.database import Database
-from persyn_hf.space.decisions import decisions
+from persyn_hf.space.decisions import CHOSEN, PARTS, decisions
 from persyn_hf.store.stored import Stored
 
 
 Sort = Literal["place", "margin", "regret", "confidence", "tokens"]
 Agreement = Literal["", "same", "other"]
 Correct = Literal["", "right", "wrong", "unjudged"]
-SORTS = {"place": "number", "margin": "margin", "regret": "regret DESC", "confidence": "confidence"}
-SORTS |= {"tokens": "num_tokens DESC"}
+SORTS = {"place": "number", "margin": "margin", "regret": "-regret", "confidence": "confidence"}
+SORTS |= {"tokens": "-num_tokens"}
 PREVIEW = 200  # characters of a prompt in the list
 TEXT = "messages[len(messages)].content"  # the last user turn
 
@@ -53,26 +55,38 @@ class Page:
         return max(-(-self.total // self.size), 1)
 
 
-FIELDS = (
-    *("number", "prompt_id", "teacher", "margin", "confidence", "source", "split", "topic"),
-    *("reward", "best", "oracle", "regret", "is_correct", "num_tokens"),
-)
+FIELDS = [*CHOSEN, *chain(*PARTS.values())]
 
 
 def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1, size: int = 25) -> Page:
     """One page of the decisions that pass the filter; a page beyond the last one is the last one."""
-    table, (condition, values) = decisions(database, assignment), _condition(database, assignment, wanted)
-    total = database.rows(f"SELECT count(*) FROM {table} d WHERE {condition}", values)[0][0]
-    last = max(-(-total // size), 1)
-    number = min(max(number, 1), last)
-    chosen = database.rows(
-        f"SELECT {', '.join(FIELDS)} FROM {table} d WHERE {condition} "
-        f"ORDER BY {SORTS[wanted.sort]} NULLS LAST, number LIMIT {size} OFFSET {(number - 1) * size}",
+    condition, values = _condition(database, assignment, wanted)
+    used = set(re.findall(r"\w+", f"{condition} {SORTS[wanted.sort]}"))
+    parts = [part for part, columns in PARTS.items() if used & set(columns)]
+    found = database.rows(
+        f"""
+        WITH passed AS MATERIALIZED (
+            SELECT number, {SORTS[wanted.sort]} AS key FROM {decisions(database, assignment, parts)} WHERE {condition}
+        ),
+        counted AS (SELECT count(*) AS total FROM passed)
+        SELECT number, total FROM passed, counted ORDER BY key NULLS LAST, number LIMIT {size}
+        OFFSET (SELECT least({max(number, 1) - 1}, greatest(total - 1, 0) // {size}) * {size} FROM counted)
+        """,
         values,
     )
-    texts = _texts(database, assignment, [row[1] for row in chosen])
-    rows = [dict(zip(FIELDS, row, strict=True)) | {"text": texts.get(row[1], "")} for row in chosen]
-    return Page(rows=rows, total=total, number=number, size=size)
+    total = found[0][1] if found else 0
+    number = min(max(number, 1), max(-(-total // size), 1))
+    return Page(rows=_rows(database, assignment, [row[0] for row in found]), total=total, number=number, size=size)
+
+
+def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[dict[str, Any]]:
+    """In the order of `numbers`."""
+    if not numbers:
+        return []
+    some = decisions(database, assignment, numbers=numbers)
+    rows = {row[0]: row for row in database.rows(f"SELECT {', '.join(FIELDS)} FROM {some}")}
+    texts = _texts(database, assignment, [row[1] for row in rows.values()])
+    return [dict(zip(FIELDS, rows[n], strict=True)) | {"text": texts.get(rows[n][1], "")} for n in numbers]
 
 
 def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
@@ -84,14 +98,13 @@ def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, 
 
 
 def topics(database: Database, assignment: Stored) -> list[str]:
-    found = (
-        f"SELECT DISTINCT topic FROM {decisions(database, assignment)} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
-    )
+    table = decisions(database, assignment, ["prompts"])
+    found = f"SELECT DISTINCT topic FROM {table} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
     return [row[0] for row in database.rows(found)]
 
 
 def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[str, list[Any]]:
-    """SQL over `d` with its values."""
+    """SQL over `decisions` with its values."""
     parts: list[str] = []
     values: list[Any] = []
 
@@ -101,22 +114,22 @@ def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[
 
     for column in ("teacher", "split", "topic"):
         if getattr(wanted, column):
-            add(f"d.{column} = ?", getattr(wanted, column))
+            add(f"{column} = ?", getattr(wanted, column))
     for column, sign, bound in (
         ("margin", "<=", wanted.margin),
         ("num_tokens", ">=", wanted.shortest),
         ("num_tokens", "<=", wanted.longest),
     ):
         if bound is not None:
-            add(f"d.{column} {sign} ?", bound)
+            add(f"{column} {sign} ?", bound)
     if wanted.agreement:
-        add("d.regret = 0" if wanted.agreement == "same" else "d.regret > 0")
+        add("regret = 0" if wanted.agreement == "same" else "regret > 0")
     if wanted.correct:
-        add({"right": "d.is_correct", "wrong": "NOT d.is_correct", "unjudged": "d.is_correct IS NULL"}[wanted.correct])
+        add({"right": "is_correct", "wrong": "NOT is_correct", "unjudged": "is_correct IS NULL"}[wanted.correct])
     text, prompts = wanted.text.strip(), database.shelf.input(assignment, "prompts")
     if text and prompts:
         same = f"SELECT prompt_id FROM {database.view(prompts)} WHERE contains(lower({TEXT}), lower(?))"
-        add(f"(d.prompt_id = ? OR d.prompt_id IN ({same}))", text, text)
+        add(f"(prompt_id = ? OR prompt_id IN ({same}))", text, text)
     elif text:
-        add("d.prompt_id = ?", text)
+        add("prompt_id = ?", text)
     return " AND ".join(parts) or "true", values

@@ -47,7 +47,8 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
             f"{assignment.ref} was made by the strategy `{kind}`, without a router; "
             f"choose one of {', '.join(ROUTED_KINDS)}"
         )
-    pool, table = [teacher.name for teacher in teachers_of(assignment)], decisions(database, assignment)
+    pool = [teacher.name for teacher in teachers_of(assignment)]
+    table, with_topics = (decisions(database, assignment, of) for of in (["rewards"], ["rewards", "prompts"]))
     judged = "source = 'router' AND regret IS NOT NULL"
     prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
     if not prompts:
@@ -66,8 +67,8 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
     for teacher, oracle, number in database.rows(count):
         confusion[pool.index(teacher), pool.index(oracle)] += number
     topics = database.rows(
-        f"SELECT coalesce(topic, 'none'), count(*), avg(regret), avg((regret = 0)::INT) FROM {table} WHERE {judged} "
-        f"GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT {MANY}"
+        f"SELECT coalesce(topic, 'none'), count(*), avg(regret), avg((regret = 0)::INT) FROM {with_topics} "
+        f"WHERE {judged} GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT {MANY}"
     )
     rng = np.random.default_rng(0)
     return Quality(

@@ -63,14 +63,10 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
         )
     settings = rewards[0].manifest.settings
     measure: Measure = settings.get("learnability") or "mean_logprob"
-    total = 0
-    blocks: list[tuple[FloatArray, FloatArray]] = []
-    for item in rewards:
-        view, where = database.view(item), "$1 IN ('', split)"
-        number = database.rows(f"SELECT count(DISTINCT prompt_id) FROM {view} WHERE {where}", [split])[0][0]
-        total += number
-        blocks.append(_matrices(database, view, where, split, pool, measure, min(number, sample // len(rewards))))
-    quality, learned = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    most = sample // len(rewards)
+    blocks = [_matrices(database, database.view(item), split, pool, measure, most) for item in rewards]
+    quality = np.concatenate([raw for _, raw, _ in blocks])
+    learned = np.concatenate([raw for _, _, raw in blocks])
     both = ~np.isnan(quality) & ~np.isnan(learned)
     if not both.any():
         raise InputError(
@@ -88,7 +84,7 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
         settings=settings,
         cost=cost,
         unit=unit,
-        prompts=total,
+        prompts=sum(total for total, *_ in blocks),
     )
 
 
@@ -136,23 +132,35 @@ def _outcome(found: Measured, scaled: tuple[FloatArray, FloatArray], alpha: floa
 
 
 def _matrices(
-    database: Database, view: str, where: str, split: str, pool: Sequence[str], measure: Measure, number: int
-) -> tuple[FloatArray, FloatArray]:
-    """Raw quality and learnability (number, n) of prompts that are drawn by their ids, which are hashes already."""
-    drawn = f"SELECT DISTINCT prompt_id FROM {view} WHERE {where} ORDER BY prompt_id LIMIT {number}"
+    database: Database, view: str, split: str, pool: Sequence[str], measure: Measure, most: int
+) -> tuple[int, FloatArray, FloatArray]:
+    """How many prompts there are; raw quality and learnability (N, n) of at most so many.
+
+    These are the first by their ids, which are hashes already, so that no more than a comparison finds their cells.
+    """
+    where = "split = $1" if split else "$1 = ''"
+    total, number, last = database.rows(
+        f"""
+        WITH ids AS MATERIALIZED (SELECT DISTINCT prompt_id FROM {view} WHERE {where})
+        SELECT (SELECT count(*) FROM ids), count(*), max(prompt_id)
+        FROM (SELECT prompt_id FROM ids ORDER BY prompt_id LIMIT {most})
+        """,
+        [split],
+    )[0]
     columns = database.columns(
-        f"WITH drawn AS (SELECT prompt_id, row_number() OVER (ORDER BY prompt_id) - 1 AS row FROM ({drawn})), "
-        "pool AS (SELECT unnest($2) AS teacher, unnest(range(len($2))) AS col) "
-        f"SELECT row, col, {', '.join(RAW)} FROM {view} JOIN drawn USING (prompt_id) JOIN pool USING (teacher) "
-        f"WHERE {where}",
-        [split, list(pool)],
+        f"""
+        WITH pool AS (SELECT unnest($2) AS teacher, unnest(range(len($2))) AS col)
+        SELECT dense_rank() OVER (ORDER BY prompt_id) - 1 AS row, col, {", ".join(RAW)}
+        FROM {view} JOIN pool USING (teacher) WHERE {where} AND prompt_id <= $3
+        """,
+        [split, list(pool), last],
     )
     values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
     learned = _learnability(values, measure)
     cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
     quality, learnable = (np.full((number, len(pool)), np.nan) for _ in range(2))
     quality[cells], learnable[cells] = values["quality_raw"], learned
-    return quality, learnable
+    return total, quality, learnable
 
 
 def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:

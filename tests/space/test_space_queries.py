@@ -174,6 +174,12 @@ def test_a_weight_of_cost_moves_prompts_to_the_cheap(database: Database, persyn:
 def test_a_sample_is_of_whole_prompts(database: Database, persyn: Stored) -> None:
     measured = whatif.load(database, persyn, sample=20)
     assert (len(measured.quality), measured.prompts) == (20, NUMBER)
+    rows = [row for row in rewards() if row["quality_raw"] is not None]
+    first = sorted({row["prompt_id"] for row in rewards()})[:20]
+    columns = [[row[name] for row in rows if row["prompt_id"] in first] for name in ("prompt_id", "teacher")]
+    values = [row["quality_raw"] for row in rows if row["prompt_id"] in first]
+    order, quality = to_matrix(*columns, values, POOL)
+    np.testing.assert_array_equal(measured.quality, quality[np.argsort(order)])
     pool = whatif.load(database, persyn, split="pool")
     assert pool.prompts == sum(row["split"] == "pool" for row in prompts())
 
