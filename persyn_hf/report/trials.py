@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from persyn_hf.core.comparison import Comparison, TaskScores, compare
+from persyn_hf.core.grouping import group_weights
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.core.statistics import Interval
 from persyn_hf.errors import InputError
@@ -157,11 +158,12 @@ def _items(store: Store, stored: Stored) -> dict[str, _Items]:
     rows = dataset.with_format("arrow")[:]
     tasks = np.array(rows["task"].to_pylist())
     scores = rows["score"].to_numpy().astype(np.float64)
-    weights = np.maximum(1, pc.list_value_length(rows["parts"]).to_numpy()).astype(np.float64)
+    parts = np.maximum(1, pc.list_value_length(rows["parts"]).to_numpy())
+    names = np.array(rows["item"].to_pylist())
     asked = [" ".join(both) for both in zip(*(rows[name].to_pylist() for name in ("item", "prompt")), strict=True)]
     found = {}
     for task in dict.fromkeys(tasks.tolist()):
         of = np.flatnonzero(tasks == task)
         digest = hashlib.sha256("\0".join(asked[i] for i in of).encode()).hexdigest()
-        found[task] = _Items(digest, scores[of], weights[of])
+        found[task] = _Items(digest, scores[of], parts[of] * group_weights(names[of].tolist()))
     return found

@@ -1,4 +1,5 @@
-"""Stage `evaluate`: how well a student answers, item by item (lm-evaluation-harness, math graded by math-verify)."""
+"""Stage `evaluate`: how well a student answers, item by item (lm-evaluation-harness, math graded by math-verify;
+LiveBench by its own scripts)."""
 
 import os
 import time
@@ -8,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.livebench import ask_livebench
+from persyn_hf.backends.harness.livebench_scripts import LiveBench, LiveBenchSettings
 from persyn_hf.backends.harness.questions import MathTask, Source, final_answer, read_questions
 from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
 from persyn_hf.backends.harness.summary import summarise
+from persyn_hf.backends.models import Dtype
 from persyn_hf.errors import RecipeError, check
 from persyn_hf.schemas import EVALUATION, STUDENT
 from persyn_hf.stage import Context, Result
@@ -26,6 +30,8 @@ INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student as it was before training
 OUTPUT = EVALUATION
 VERSION = 3  # rules of grading, and what an item carries
+
+LIVEBENCH = "livebench"  # its one task
 
 Loaded = MathTask | dict[str, Any]  # dict: name -> task of the harness
 
@@ -103,7 +109,9 @@ class Task(Strict):
 class Settings(Strict):
     """What is asked, and how the answers are generated: greedily, through the chat template."""
 
-    tasks: tuple[Task, ...] = Field(strict=False, min_length=1)
+    # Left out where null, so that other evaluations keep their fingerprints.
+    livebench: LiveBenchSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    tasks: tuple[Task, ...] = Field(strict=False)  # may be none where there is `livebench`
     engine: Literal["transformers", "vllm"] = "transformers"
     max_tokens: int = Field(default=512, ge=1)  # of an answer
     batch_size: int = Field(default=64, ge=1)  # items at once; vllm makes its own batches
@@ -112,12 +120,21 @@ class Settings(Strict):
     vllm: VllmSettings = VllmSettings()
     timeout_s: float | int = Field(default=5, gt=0)  # of grading one answer
 
+    @field_validator("tasks")
+    @classmethod
+    def _some(cls, tasks: tuple[Task, ...], info: ValidationInfo) -> tuple[Task, ...]:
+        if not tasks and info.data.get("livebench") is None:
+            raise ValueError("must name at least one, got []")
+        return tasks
+
     @model_validator(mode="after")
-    def _names(self) -> "Settings":
-        names = [task.name for task in self.tasks]
+    def _consistent(self) -> "Settings":
+        names = [task.name for task in self.tasks] + [LIVEBENCH] * (self.livebench is not None)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two tasks are named `{twice[0]}`; give each a name of its own")
+        if self.livebench is not None and self.engine != "vllm":
+            raise ValueError("`livebench` asks a server, which `engine: transformers` has not; set `engine: vllm`")
         return self
 
 
@@ -125,13 +142,20 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
     """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}."""
     started = time.monotonic()
     loaded = {task.name: load(task, settings) for task in settings.tasks}  # first, as it may be refused
+    bench = _livebench(settings, context)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
-    with _open(settings, context, student) as model:
-        for task in settings.tasks:
-            for name, (answered, summary) in score(task, loaded[task.name], model, settings).items():
-                rows += _rows(name, answered)
-                metrics[name] = summary
+    if bench is not None:  # first: killed after it, a run has it done already
+        source, dtype = _source(context, student), _dtype(settings)
+        log = context.work_dir / "vllm.log"
+        items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
+        rows += _rows(LIVEBENCH, items)
+    if settings.tasks:
+        with _open(settings, context, student) as model:
+            for task in settings.tasks:
+                for name, (answered, summary) in score(task, loaded[task.name], model, settings).items():
+                    rows += _rows(name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
+                    metrics[name] = summary
     counts = {"items": len(rows), "unjudged": sum(summary["unjudged"] for summary in metrics.values())}
     cost = {"seconds": time.monotonic() - started, "items": len(rows)}
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=metrics, cost=cost)
@@ -184,22 +208,37 @@ def _line(answered: list[Answered], more: Mapping[str, Any], model: Student) -> 
     return answered, summarise(answered) | {"mean_tokens": mean_tokens, **more}
 
 
-def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
-    import torch
+def _livebench(settings: Settings, context: Context) -> LiveBench | None:
+    if settings.livebench is None:
+        return None
+    folder = context.work_dir.resolve() / LIVEBENCH
+    bench = LiveBench(settings=settings.livebench, folder=folder, limit=settings.limit, progress=context.progress)
+    bench.prepare()
+    return bench
 
-    base = context.student
-    source: tuple[str, str | None, str | None]
-    if student is not None:
-        source = str(student), None, None  # trained students bring their template
-    elif base is not None and base.model is not None:
-        source = base.model, base.revision, base.chat_template
-    else:
-        raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
-    dtype = settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
+
+def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
+    source, dtype = _source(context, student), _dtype(settings)
     if settings.engine == "vllm":
         log = context.work_dir / "vllm.log"
         return open_vllm(*source, dtype=dtype, settings=settings.vllm, log=log, progress=context.progress)
     return open_transformers(*source, dtype=dtype, batch_size=settings.batch_size, progress=context.progress)
+
+
+def _source(context: Context, student: Path | None) -> tuple[str, str | None, str | None]:
+    """Model, revision and chat template of what is evaluated."""
+    base = context.student
+    if student is not None:
+        return str(student), None, None  # trained students bring their template
+    if base is not None and base.model is not None:
+        return base.model, base.revision, base.chat_template
+    raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
+
+
+def _dtype(settings: Settings) -> Dtype:
+    import torch
+
+    return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
 
 
 def _grade(answered: Sequence[Answered], settings: Settings) -> list[Answered]:
@@ -214,12 +253,12 @@ def _grade(answered: Sequence[Answered], settings: Settings) -> list[Answered]:
     ]
 
 
-def _rows(task: str, answered: Sequence[Answered]) -> list[dict[str, Any]]:
-    yes_or_no = all(item.parts or item.score in (None, 0.0, 1.0) for item in answered)
+def _rows(task: str, items: Mapping[str, Answered]) -> list[dict[str, Any]]:
+    yes_or_no = all(item.parts or item.score in (None, 0.0, 1.0) for item in items.values())
     return [
         {
             "task": task,
-            "item": str(index),
+            "item": name,
             "prompt": item.prompt,
             "reference": item.reference,
             "prediction": item.prediction,
@@ -227,5 +266,5 @@ def _rows(task: str, answered: Sequence[Answered]) -> list[dict[str, Any]]:
             "score": item.score,
             "parts": [float(part) for part in item.parts],
         }
-        for index, item in enumerate(answered)
+        for name, item in items.items()
     ]

@@ -54,7 +54,7 @@ def test_a_full_server_gets_less_and_no_row_suffers(server: OpenAIServer) -> Non
     found = ask_once(server, *map(str, range(300)), concurrency=64, attempts=1)
     assert {answer.error for answer in found.values()} == {None}
     refused = len(server.bodies) - 300
-    assert 54 <= refused <= 200  # the first 64 - 10 at least; far from one per answer after that
+    assert 10 <= refused <= 200  # of the first 64, 54 where all arrive at once; far from one per answer after that
     assert server.arrivals[-1] - server.arrivals[0] < 15  # 300 answers, 10 at once: 1.5 s at best
 
 

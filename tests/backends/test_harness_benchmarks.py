@@ -137,9 +137,10 @@ def test_ifeval(root: Path, tokenizer: Any, punkt: None) -> None:
     answered, line = score(tokenizer, settings, lambda _: [text for text, _ in FOLLOWED])
     assert [item.parts for item in answered] == [parts for _, parts in FOLLOWED]
     assert line["accuracy"] == line["harness"]["inst_level_strict_acc,none"] == pytest.approx(8 / 14)
+    assert line["metric"] == "inst_level_strict_acc"
     assert line["harness"]["prompt_level_strict_acc,none"] == pytest.approx(5 / 11)
     assert [item.score for item in answered][7] == 0.5
-    rows = evaluate._rows("ifeval", answered)
+    rows = rows_of(answered)
     assert [row["is_correct"] for row in rows] == [all(parts) for _, parts in FOLLOWED]
 
 
@@ -162,6 +163,10 @@ def test_ifeval_says_what_it_lacks(root: Path, monkeypatch: pytest.MonkeyPatch) 
         evaluate.load(settings.tasks[0], settings)
 
 
+def rows_of(answered: list[Answered]) -> list[dict[str, Any]]:
+    return evaluate._rows("t", {str(index): item for index, item in enumerate(answered)})
+
+
 def masses(path: Path, share: Callable[[int], float]) -> list[list[float]]:
     """Log-likelihoods that give the true answers of question i the probability `share(i)`, read with csv alone."""
     found = []
@@ -181,17 +186,17 @@ def test_truthfulqa(root: Path, tokenizer: Any) -> None:
     said = masses(path, lambda index: (index + 1) / 16)
     answered, line = score(tokenizer, settings_of(TRUTHFULQA, path), lambda _: said)
     assert [item.score for item in answered] == pytest.approx([(index + 1) / 16 for index in range(10)])
-    assert line["accuracy"] == pytest.approx(5.5 / 16)
+    assert (line["accuracy"], line["metric"]) == (pytest.approx(5.5 / 16), "mc2")
     assert line["stderr"] == pytest.approx(math.sqrt(82.5 / 16**2) / 10)
     assert line["low"] < line["accuracy"] < line["high"]
     assert answered[0].prompt == "What happens to you if you eat watermelon seeds?"
-    assert {row["is_correct"] for row in evaluate._rows("t", answered)} == {None}
+    assert {row["is_correct"] for row in rows_of(answered)} == {None}
 
     best = TRUTHFULQA | {"harness": "truthfulqa_mc1"}
     first = [[0.0] + [-1.0] * (len(row) - 1) if i % 2 else [-9.0] + [-1.0] * 30 for i, row in enumerate(said)]
     answered, line = score(tokenizer, settings_of(best, path), lambda _: [row + [-1.0] * 30 for row in first])
-    assert [row["is_correct"] for row in evaluate._rows("t", answered)] == [False, True] * 5
-    assert line["accuracy"] == 0.5
+    assert [row["is_correct"] for row in rows_of(answered)] == [False, True] * 5
+    assert (line["accuracy"], line["metric"]) == (0.5, "mc1")
 
 
 def test_likelihoods_too_small_for_mc2_are_unjudged(root: Path, tokenizer: Any) -> None:

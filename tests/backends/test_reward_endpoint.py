@@ -55,7 +55,7 @@ def vllm(dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     arguments = ["--model", str(dated), "--served-model-name", "rm", "--runner", "pooling", "--dtype", "float32"]
     arguments += ["--enforce-eager", "--max-model-len", "128"]
     log = tmp_path_factory.mktemp("logs") / "vllm.log"
-    server = VllmServer("rm", arguments, log=log, start_timeout_s=250, max_restarts=0)
+    server = VllmServer("rm", arguments, stage="generate", log=log, start_timeout_s=250, max_restarts=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         try:

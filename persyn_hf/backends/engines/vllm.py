@@ -16,20 +16,7 @@ from persyn_hf.backends import chat, models
 from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
-from persyn_hf.backends.engines.vllm_server import VllmServer
-from persyn_hf.errors import RecipeError
-
-
-OURS = {  # arguments of `vllm serve` that have their own place
-    "--model": "the teacher's `model`",
-    "--revision": "the teacher's `revision`",
-    "--dtype": "`generate.dtype`",
-    "--tensor-parallel-size": "`generate.vllm.tensor_parallel_size`",
-    "-tp": "`generate.vllm.tensor_parallel_size`",
-    "--data-parallel-size": "`generate.vllm.data_parallel_size`",
-    "-dp": "`generate.vllm.data_parallel_size`",
-}
-NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
+from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 
 
 class VllmEngine(Engine):
@@ -47,7 +34,7 @@ class VllmEngine(Engine):
         system_prompt: str | None = None,
         log_dir: Path,
     ) -> None:
-        _check_arguments(settings.args)
+        check_arguments(settings.args, "generate")
         self.kind = " ".join((f"vllm/{dtype}", *settings.args))
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
@@ -125,6 +112,7 @@ class VllmEngine(Engine):
                 self._server = VllmServer(
                     self._source[0],
                     self._arguments(),
+                    stage="generate",
                     log=self._log,
                     start_timeout_s=self._settings.start_timeout_s,
                     max_restarts=self._settings.max_restarts,
@@ -167,16 +155,3 @@ class VllmEngine(Engine):
             arguments["--max-model-len"] = str(self.context_length)
         ours = [part for name, value in arguments.items() if value_of(given, name) is None for part in (name, value)]
         return [*ours, *given]
-
-
-def _check_arguments(args: Sequence[str]) -> None:
-    for argument in args:
-        name = argument.partition("=")[0].replace("_", "-")
-        if name in OURS:
-            raise RecipeError(f"`generate.vllm.args` holds {argument!r}; set {OURS[name]} instead")
-        if name in NOT_GIVEN:
-            raise RecipeError(f"`generate.vllm.args` holds {argument!r}, which the engine sets itself; take it out")
-    for names in (("--max-model-len",), ("--pipeline-parallel-size", "-pp")):
-        value = value_of(args, *names)
-        if value is not None and not value.isdecimal():
-            raise RecipeError(f"`generate.vllm.args`: {names[0]} must be a plain number such as 4096, got {value!r}")

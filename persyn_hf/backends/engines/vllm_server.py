@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from persyn_hf.backends.engines.keeper import Kept
-from persyn_hf.errors import EngineError
+from persyn_hf.backends.engines.settings import value_of
+from persyn_hf.errors import EngineError, RecipeError
 
 
 HEALTH_S = 30  # a server with much to do is slow to say that it is well
@@ -24,16 +26,36 @@ STARTS = 3  # on other ports, where somebody was quicker to take the free one
 QUOTED = 15  # lines of the log
 PREFIX = re.compile(r"^\(\S+ pid=\d+\) ")
 LEVEL = re.compile(r"^(?P<level>[A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ")
+OURS = {  # arguments of `vllm serve` that have their own place
+    "--model": "the {model}'s `model`",
+    "--revision": "the {model}'s `revision`",
+    "--dtype": "`{stage}.dtype`",
+    "--tensor-parallel-size": "`{stage}.vllm.tensor_parallel_size`",
+    "-tp": "`{stage}.vllm.tensor_parallel_size`",
+    "--data-parallel-size": "`{stage}.vllm.data_parallel_size`",
+    "-dp": "`{stage}.vllm.data_parallel_size`",
+}
+NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
 NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|Loading |Triton |usage:|$)|Warning: ")
 
 
 class VllmServer:
-    """A server of the model `name` with these arguments of `vllm serve`; output is appended to `log`."""
+    """A server of the model `name` with these arguments of `vllm serve`; output is appended to `log`.
+
+    `stage`: whose `vllm` section the user has set, for the sentences that name a setting.
+    """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], *, log: Path, start_timeout_s: float, max_restarts: int
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        stage: Literal["generate", "evaluate"],
+        log: Path,
+        start_timeout_s: float,
+        max_restarts: int,
     ) -> None:
-        self._name, self._arguments, self._log = name, arguments, log
+        self._name, self._arguments, self._section, self._log = name, arguments, f"{stage}.vllm", log
         self._start_timeout_s, self._max_restarts = start_timeout_s, max_restarts
         self._restarts = self._port = 0
         self._kept: Kept | None = None
@@ -65,7 +87,7 @@ class VllmServer:
         while not self._is_up():
             if self._restarts >= self._max_restarts:
                 raise EngineError(
-                    self._sentence(f"died and `generate.vllm.max_restarts` ({self._max_restarts}) is used up")
+                    self._sentence(f"died and `{self._section}.max_restarts` ({self._max_restarts}) is used up")
                 )
             self._restarts += 1
             with contextlib.suppress(EngineError):  # what died may die again as it starts: it counts as one time more
@@ -97,7 +119,7 @@ class VllmServer:
             if status is not None:
                 raise EngineError(self._sentence(f"ended with status {status} before it was ready"))
             if time.monotonic() > deadline:
-                limit = f"`generate.vllm.start_timeout_s`: {self._start_timeout_s:g}"
+                limit = f"`{self._section}.start_timeout_s`: {self._start_timeout_s:g}"
                 sentence = self._sentence(f"was not ready in time ({limit})")
                 self._kept.stop()
                 raise EngineError(sentence)
@@ -122,6 +144,22 @@ class VllmServer:
             lines = telling_lines(file.read().decode(errors="replace"))
         quote = "".join(f"\n    {line}" for line in lines)
         return f"the vLLM server of `{self._name}` {what}; mend what its log {self._log} says:{quote}"
+
+
+def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"]) -> None:
+    """Refuse in `args` of the stage's `vllm` section what has another place, or what is read here and is no number."""
+    holder = "teacher" if stage == "generate" else "student"
+    for argument in args:
+        name = argument.partition("=")[0].replace("_", "-")
+        if name in OURS:
+            place = OURS[name].format(model=holder, stage=stage)
+            raise RecipeError(f"`{stage}.vllm.args` holds {argument!r}; set {place} instead")
+        if name in NOT_GIVEN:
+            raise RecipeError(f"`{stage}.vllm.args` holds {argument!r}, which the engine sets itself; take it out")
+    for names in (("--max-model-len",), ("--pipeline-parallel-size", "-pp")):
+        value = value_of(args, *names)
+        if value is not None and not value.isdecimal():
+            raise RecipeError(f"`{stage}.vllm.args`: {names[0]} must be a plain number such as 4096, got {value!r}")
 
 
 def telling_lines(log: str) -> list[str]:

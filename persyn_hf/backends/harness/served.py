@@ -10,7 +10,7 @@ from persyn_hf.backends import models
 from persyn_hf.backends.chat import DATE, end_of_turn
 from persyn_hf.backends.engines import rendered
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
-from persyn_hf.backends.engines.vllm_server import VllmServer
+from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 from persyn_hf.backends.harness.lm import make_hook, quiet
 from persyn_hf.errors import EngineError, reason
 from persyn_hf.stage import Progress
@@ -31,6 +31,7 @@ def serve(
     progress: Progress,
 ) -> Iterator[tuple[Any, int]]:
     """A model of the harness that asks the server, and its positions."""
+    check_arguments(settings.args, "evaluate")
     given = value_of(settings.args, "--max-model-len")
     length = int(given) if given else rendered.context_length(model, revision)
     arguments = {
@@ -48,6 +49,7 @@ def serve(
     server = VllmServer(
         model,
         [*chain.from_iterable(ours.items()), *settings.args],
+        stage="evaluate",
         log=log,
         start_timeout_s=settings.start_timeout_s,
         max_restarts=settings.max_restarts,

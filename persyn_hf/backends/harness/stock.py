@@ -13,6 +13,9 @@ from persyn_hf.errors import InputError, reason
 from persyn_hf.strict import nearest
 
 
+OWN_NAMES = {"truthfulqa_mc1": "mc1", "truthfulqa_mc2": "mc2"}  # where the harness calls a task's only metric `acc`
+
+
 def load_stock(name: str, source: Source | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
     """The task of that name, or those of a group. `source`: items of one's own instead of the Hub's."""
     with quiet():
@@ -55,10 +58,8 @@ def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
 
     Of multiple choice, the likeliest choice is the prediction. A metric that is a list judges several things at once.
     """
-    known = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
-    if metric is not None and metric not in known:
-        raise InputError(f"the task has no metric `{metric}`{nearest(metric, known)}; see `evaluate.tasks`")
-    value = sample[metric or known[0]] if known else None
+    counted = _counted(sample, metric)
+    value = None if counted is None else sample[counted]
     parts = _parts(value)
     share = sum(parts) / len(parts) if parts else value
     responses = sample["filtered_resps"]
@@ -77,6 +78,18 @@ def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
         score=None if share is None or not math.isfinite(share) else float(share),  # mc2 of underflowing likelihoods
         parts=parts,
     )
+
+
+def metric_name(task: str, sample: Mapping[str, Any], metric: str | None) -> str | None:
+    """What `stock_item` makes the score of, by the name that it is known by; None where the task measures nothing."""
+    return OWN_NAMES.get(task) or _counted(sample, metric)
+
+
+def _counted(sample: Mapping[str, Any], metric: str | None) -> str | None:
+    known = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
+    if metric is not None and metric not in known:
+        raise InputError(f"the task has no metric `{metric}`{nearest(metric, known)}; see `evaluate.tasks`")
+    return metric or next(iter(known), None)
 
 
 def _parts(value: Any) -> list[bool]:

@@ -18,7 +18,7 @@ from persyn_hf.backends.harness.lm import make_lm, quiet
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.recorded import make_recorded
 from persyn_hf.backends.harness.served import serve
-from persyn_hf.backends.harness.stock import stock_item
+from persyn_hf.backends.harness.stock import metric_name, stock_item
 from persyn_hf.backends.sft.models import align
 from persyn_hf.errors import InputError, require
 from persyn_hf.stage import Progress
@@ -65,7 +65,8 @@ class Student:
         if not samples:
             raise InputError(f"the task {name} holds no items; a task needs at least one")
         kept = [stock_item(sample, metric) for sample in samples if sample["filter"] == samples[0]["filter"]]
-        return kept, {"harness": values} | ({"cut": self.lm.cut} if generates else {})
+        told = {"metric": metric_name(name, samples[0], metric), "harness": values}
+        return kept, told | ({"cut": self.lm.cut} if generates else {})
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
