@@ -72,6 +72,7 @@ class Student(Strict):
     model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
     revision: str | None = None
     family: str = "unknown"
+    params_b: float | int | None = Field(default=None, gt=0)  # billions of parameters, for what `persyn plan` expects
     chat_template: str | None = None  # Jinja file, for a base student that has none
     license: str | None = None  # of its weights, as the Hub writes it
 
@@ -194,6 +195,19 @@ def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> 
         raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
 
 
+def _check_family(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
+    """Family-Strong leaves out Strong, which it takes to be the largest teacher; a recipe may name another one."""
+    sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
+    named = [s.teacher for s in strategies if s.kind == "strong" and s.teacher is not None]
+    smaller = [name for name in named if sizes[name] < max(sizes.values())]
+    for strategy in strategies:
+        if strategy.kind == "family_strong" and strategy.teacher is None and smaller:
+            raise ValueError(
+                f"strategy `{strategy.name}` takes the largest teacher for the strongest of all and leaves it out, "
+                f"but `strong` names `{smaller[0]}`, a smaller one; name the `teacher` of `{strategy.name}` too"
+            )
+
+
 class Recipe(Strict):
     """A whole experiment. The sections of the stages stay raw here; each stage's `Settings` reads its own."""
 
@@ -259,4 +273,5 @@ class Recipe(Strict):
                 raise ValueError(f"`calibration.anchors` names the teacher `{teacher}`{nearest(teacher, pool)}")
         for place, strategy in enumerate(self.strategies):
             _check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
+        _check_family(self.strategies, self.teachers)
         return self

@@ -75,6 +75,12 @@ def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
             "r.yaml: strategy `strong` names the teacher `bb`, did you mean `b`? (known: a, b)",
         ),
         (
+            "teachers: [{name: a, params_b: 2}, {name: b, params_b: 1}]\n"
+            "strategies: [{kind: strong, teacher: b}, family_strong]",
+            "r.yaml: strategy `family_strong` takes the largest teacher for the strongest of all and leaves it out, "
+            "but `strong` names `b`, a smaller one; name the `teacher` of `family_strong` too",
+        ),
+        (
             "strategies: [{kind: reassign}]",
             "r.yaml: strategy `reassign` of kind reassign needs `base` and `to_teacher`",
         ),

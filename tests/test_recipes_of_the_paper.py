@@ -63,10 +63,10 @@ def paper(root: Path) -> list[Path]:
     return [path for path in files if "name" in yaml.safe_load(path.read_text(encoding="utf-8"))]
 
 
-def total(recipe: Recipe, store: Path) -> dict[str, str]:
-    """The last row of what is expected of the teachers."""
+def total(recipe: Recipe, store: Path, name: str = "teachers") -> dict[str, str]:
+    """The last row of what is expected of the teachers, or of the students."""
     tables = {t.name: t for t in forecast(look_ahead(recipe, look_up(recipe, Store(store)), Store(store)))}
-    return dict(zip(tables["teachers"].header, tables["teachers"].rows[-1], strict=True))
+    return dict(zip(tables[name].header, tables[name].rows[-1], strict=True))
 
 
 def put_answers(store: Path, recipe: Recipe, name: str, gpu_seconds: float) -> None:
@@ -184,7 +184,7 @@ def test_the_figures_of_the_readme_are_those_of_the_plan(root: Path, tmp_path: P
     lines = (root / "recipes/README.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
     checked = 0
-    for files, _, _, cost, _ in rows:
+    for files, _, _, cost, trained, _ in rows:
         for name in re.findall(r"`([^`]+)`", files):
             path = root / "recipes" / name.replace("STUDENT", "qwen2.5-3b")
             assert list(path.parent.glob(path.name)), name
@@ -196,7 +196,10 @@ def test_the_figures_of_the_readme_are_those_of_the_plan(root: Path, tmp_path: P
                 if hours:
                     assert float(found["GPU time"].split()[1]) == pytest.approx(float(hours[1]), abs=0.05), name
                 checked += 1
-    assert checked == 7
+            if trained:
+                assert total(load_recipe(path), tmp_path, "students")["GPU time"] == f"~ {trained}", name
+                checked += 1
+    assert checked == 7 + 13
     named = "".join(files.replace("STUDENT", r"[^/]*") for files, *_ in rows)
     listed = re.findall(r"`([^`]+)`", named)
     for path in paper(root):
@@ -208,7 +211,7 @@ def test_gpu_time_is_assumed_until_it_is_measured(root: Path, tmp_path: Path) ->
     """3,500 prompts of all and 500 of the pool: 4 x 600 tokens x 14 GFLOPs at 31.2 TFLOPS are 1.08 s a prompt."""
     recipe = load_recipe(root / "recipes/paper/math/qwen2.5-3b.yaml", ["strategies=[persyn]"])
     tables = forecast(look_ahead(recipe, look_up(recipe, Store(tmp_path)), Store(tmp_path)))
-    teachers, strategies = ({row[0]: dict(zip(t.header, row, strict=True)) for row in t.rows} for t in tables[1:])
+    teachers, strategies = ({row[0]: dict(zip(t.header, row, strict=True)) for row in t.rows} for t in tables[1:3])
     assert teachers["Qwen2.5-7B-Instruct"]["GPU time"] == "~ 1.20 h"  # 4,000 x 1.077 s
     assert teachers["DeepSeek-R1"]["GPU time"] == "~ 31.6 h"  # 4,000 x 2 x 6,000 x 74 GFLOPs / 31.2 TFLOPS
     assert tables[1].note.endswith(

@@ -1,48 +1,21 @@
 """What a recipe will do and cost, before it runs."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 
-from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, generation_flops, one_teacher_each
-from persyn_hf.recipe import Recipe, Strategy, Student
-from persyn_hf.report.results import CHOOSE_BLINDLY
+from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, one_teacher_each
+from persyn_hf.recipe import Strategy, Student
+from persyn_hf.report.forecast_students import students_table
+from persyn_hf.report.outlook import ANSWER_TOKENS, GENERATING, Outlook, allocation, known_allocation, num_calibration
+from persyn_hf.report.results import CHOOSE_BLINDLY, same_teacher
 from persyn_hf.report.tables import Table
 from persyn_hf.store.cost_tables import UNKNOWN, Column, known_columns
-from persyn_hf.store.manifest import Manifest
 
 
 TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured
 
-# GPU time of answers that nothing is known of: so many tokens, by an A100 at a tenth of its peak, which is less than
-# vLLM makes of one at best. docs/paper.md has the grounds.
-A100_FLOPS = 312e12  # a second, dense bfloat16
-GENERATING = 0.1  # share of them
-ANSWER_TOKENS = {False: 600, True: 6000}  # by `long_cot`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What is known of a recipe before it runs."""
-
-    recipe: Recipe
-    steps: Sequence[tuple[str, str, str]]  # key, stage, state: done, partly done or new
-    manifests: Mapping[str, Manifest]  # what is stored, by the key of its step
-    sizes: Mapping[str, int] | None  # prompts per split; None: not known yet
-    cells: Mapping[str, Cost]  # per teacher, one (prompt, teacher) cell with all its samples; empty: none is asked
-    bounded: Set[str] = frozenset()  # teachers whose cells are bounds, for want of stored answers
-    assumed: Set[str] = frozenset()  # those of them whose GPU time is the one above
-    measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> its answers that the others are means over
-    at_most: bool = False  # fewer samples may do
-
-
-def assumed_gpu_seconds(params_b: float, long_cot: bool, samples: int, max_tokens: int) -> float:
-    """Of one cell, on an A100."""
-    tokens = samples * min(max_tokens, ANSWER_TOKENS[long_cot])
-    return generation_flops(params_b, tokens) / (A100_FLOPS * GENERATING)
-
 
 def forecast(outlook: Outlook) -> list[Table]:
-    """The steps with their state, what each teacher is asked, and what each strategy would cost if run alone."""
+    """The steps with their state, what each teacher is asked, what each strategy would cost, and each student."""
     note = ""
     if not outlook.cells:
         note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
@@ -55,10 +28,10 @@ def forecast(outlook: Outlook) -> list[Table]:
         rows=[list(step) for step in outlook.steps],
         note=note,
     )
-    if note or outlook.sizes is None:
+    if outlook.sizes is None:
         return [steps]
-    tables = (steps, _teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes))
-    return [table for table in tables if table.rows]
+    asked = (_teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes)) if outlook.cells else ()
+    return [table for table in (steps, *asked, students_table(outlook, outlook.sizes)) if table.rows]
 
 
 def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
@@ -89,27 +62,16 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
     """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
-    labelled = _num_calibration(outlook, sizes, teacher) + sizes["dev"] if "responses" in keys else 0
+    labelled = num_calibration(outlook, sizes, teacher) + sizes["dev"] if "responses" in keys else 0
     if "responses-pool" in keys:
         return labelled + sizes["pool"]
     if "responses-pool" in {key for key, _, _ in outlook.steps}:
         return labelled  # the oracle had the whole pool answered
     wanted = 0.0
     for student, strategy in _generating(outlook, keys):
-        assigned = strategy.per_prompt * _allocation(outlook, student, strategy).get(teacher, 0.0)
+        assigned = strategy.per_prompt * allocation(outlook, student, strategy).get(teacher, 0.0)
         wanted += sizes["pool"] * (assigned + strategy.escalate / len(outlook.cells))
     return labelled + min(wanted, sizes["pool"])
-
-
-def _num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) -> float:
-    """Calibration prompts that a teacher answers; in part, as assigned, else its even part of the share."""
-    calibration, whole = outlook.recipe.calibration, sizes["calibration"]
-    assigned = outlook.manifests.get("assignments-all")
-    if assigned is not None and "labelling" in assigned.metrics:
-        return float(assigned.metrics["labelling"]["cells"].get(teacher, 0))
-    if calibration.strategy != "full":
-        return whole * calibration.share
-    return min(whole, calibration.anchors.get(teacher, whole))
 
 
 def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
@@ -118,9 +80,11 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     everything = generate_then_select(sizes["calibration"] + sizes["pool"], outlook.cells)
     several = len(outlook.recipe.students) > 1
     lines: dict[str, tuple[Cost, Iterable[str], bool]] = {}  # cost, teachers in it, whether it may be less
+    known: dict[str, dict[str, Mapping[str, float]]] = {}  # student -> strategy -> share of each teacher
     for student, strategy in _generating(outlook, keys):
         name = f"{strategy.name} ({student.name})" if several else strategy.name
-        shares = _allocation(outlook, student, strategy)
+        known.setdefault(student.name, {})[name] = known_allocation(outlook, student, strategy)
+        shares = allocation(outlook, student, strategy)
         looked_at = [t for t in shares if shares[t]] if strategy.kind in CHOOSE_BLINDLY else list(outlook.cells)
         lines[name] = (_alone(outlook, sizes, strategy, shares), looked_at, strategy.escalate > 0)
     lines["generate-then-select"] = (everything, outlook.cells, False)
@@ -129,14 +93,15 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
         [name, *_cells(outlook, columns, cost, asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
         for name, (cost, asked, less) in lines.items()
     ]
-    assumed = [s.name for student, s in _generating(outlook, keys) if not _known_allocation(outlook, student, s)]
-    even = f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}" if assumed else ""
+    assumed = [s.name for student, s in _generating(outlook, keys) if not known_allocation(outlook, student, s)]
+    notes = [f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}"] if assumed else []
+    notes += filter(None, map(same_teacher, known.values()))
     return Table(
         name="strategies",
         title=f"Expected per strategy, were it run alone, without dev ({len(outlook.cells)} teachers)",
         header=["strategy", *(column.title for column in columns), "fewer"],
         rows=rows if len(rows) > 1 else [],
-        note=even,
+        note="; ".join(notes),
     )
 
 
@@ -153,32 +118,8 @@ def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, share
         return one_teacher_each(sizes["calibration"] + sizes["pool"], cells, shares)
     pool = one_teacher_each(sizes["pool"] * strategy.per_prompt, cells, shares)
     escalated = one_teacher_each(sizes["pool"] * strategy.escalate, cells)
-    labels = (cell * _num_calibration(outlook, sizes, name) for name, cell in cells.items())
+    labels = (cell * num_calibration(outlook, sizes, name) for name, cell in cells.items())
     return sum(labels, Cost()) + pool + escalated
-
-
-def _allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
-    even = dict.fromkeys(outlook.cells, 1 / len(outlook.cells))
-    return _known_allocation(outlook, student, strategy) or even
-
-
-def _known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
-    """Share of the pool per teacher: as assigned, else as the strategy names it; empty where it is not known yet."""
-    stored = outlook.manifests.get(f"assignments-{student.name}-{strategy.name}")
-    if stored is not None:
-        return dict(stored.metrics["allocation"])
-    if strategy.kind == "oracle":
-        return dict.fromkeys(outlook.cells, 1.0)
-    if strategy.kind in ("strong", "family_strong") and strategy.teacher is not None:
-        return {strategy.teacher: 1.0}
-    if strategy.kind == "strong":
-        sizes = {teacher.name: teacher.params_b or 0 for teacher in outlook.recipe.teachers}
-        largest = [name for name, size in sizes.items() if size == max(sizes.values())]
-        return {largest[0]: 1.0} if len(largest) == 1 else {}
-    if strategy.kind == "mix":
-        weights = strategy.weights or dict.fromkeys(outlook.cells, 1.0)
-        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
-    return {}
 
 
 def _cells(

@@ -38,6 +38,20 @@ def allocations(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stud
     return {name: manifests[key].metrics["allocation"] for name, key in keys.items() if key in manifests}
 
 
+def same_teacher(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """Which strategies of one student give every prompt to the same teacher, in words; empty where none do."""
+    by_teacher: dict[str, list[str]] = {}
+    for strategy, of in shares.items():
+        chosen = [teacher for teacher, share in of.items() if share]
+        if len(chosen) == 1:
+            by_teacher.setdefault(chosen[0], []).append(strategy)
+    return "; ".join(
+        f"{', '.join(names[:-1])} and {names[-1]} come to the same teacher, {teacher}: one experiment"
+        for teacher, names in by_teacher.items()
+        if len(names) > 1
+    )
+
+
 def alpha_sweep(manifests: Mapping[str, Manifest], student: Student) -> dict[str, Any]:
     """What each alpha would have chosen on the measured prompts; empty where it is not known."""
     manifest = manifests.get(f"rewards-{student.name}")

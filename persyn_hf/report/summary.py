@@ -18,6 +18,7 @@ from persyn_hf.report.results import (
     measure_of,
     paid,
     router_metrics,
+    same_teacher,
     strategy_cost,
 )
 from persyn_hf.report.routers import comparison_tables
@@ -91,6 +92,7 @@ def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stud
         title=f"Allocation: share of the pool's prompts that each teacher gets for {student.name}",
         header=["teacher", *shares],
         rows=rows if shares else [],
+        note=same_teacher(shares),
     )
 
 

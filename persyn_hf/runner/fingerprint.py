@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from persyn_hf.backends.engines.settings import ServerSettings, VllmSettings
 from persyn_hf.errors import InputError
+from persyn_hf.recipe import Student
 from persyn_hf.runner.plan import Step
 
 
@@ -70,7 +71,10 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """A teacher or student as plain values, its local folder replaced by its content."""
-    return _without(portable(model.model_dump(mode="json")), ENGINE_NOT_COVERED | {"price", "license"})
+    not_covered = ENGINE_NOT_COVERED | {"price", "license"}
+    if isinstance(model, Student):
+        not_covered |= {"params_b"}  # of a teacher it decides who is strong, of a student nothing but the plan
+    return _without(portable(model.model_dump(mode="json")), not_covered)
 
 
 def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
@@ -104,7 +108,10 @@ def check_paths(value: Any, where: str) -> None:
         for index, item in enumerate(value):
             check_paths(item, f"{where}.{index}")
     elif isinstance(value, str) and re.match(r"^/[^\s/]+/", value) and "\n" not in value and not Path(value).exists():
-        raise InputError(f"{where}: {value} does not exist; paths count from the recipe file that names them")
+        raise InputError(
+            f"{where}: {value} does not exist; paths in a recipe count from that file, those of --set from the "
+            "working directory"
+        )
 
 
 def path_digest(path: Path) -> str:

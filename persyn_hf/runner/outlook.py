@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
 from persyn_hf.recipe import Recipe, Teacher
-from persyn_hf.report.forecast import Outlook, assumed_gpu_seconds
+from persyn_hf.report.outlook import Outlook, assumed_gpu_seconds
 from persyn_hf.report.results import teacher_costs
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done, manifests_of
@@ -25,8 +25,9 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
         "steps": [(item.step.key, item.step.stage, states[item.step.key]) for item in done],
         "manifests": manifests,
         "sizes": _sizes(manifests, done),
+        "settings": {item.step.stage: item.step.settings for item in reversed(done)},
     }
-    settings = next((item.step.settings for item in done if item.step.stage == "generate"), None)
+    settings = known["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
         return Outlook(**known, cells={})
     stored = [item.manifest for item in store.list() if item.kind == generate.OUTPUT.kind]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema
-from persyn_hf.store import licences, tables
+from persyn_hf.store import headlines, licences, tables
 from persyn_hf.store.manifest import Manifest
 
 
@@ -46,7 +46,7 @@ def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> st
         datasets=[item.ref.partition("@")[0] for word, item in manifest.inputs.items() if word == "sft"] or None,
         library_name="transformers" if _is_transformers(manifest) else "persyn-hf",
         pipeline_tag="text-generation" if manifest.kind == "student" else "text-classification",
-        metrics=["accuracy"] if results else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=name,
         eval_results=results or None,
         tags=tags,
@@ -78,8 +78,8 @@ def _results(evaluations: Iterable[Manifest]) -> "Iterator[EvalResult]":
                     task_type="text-generation",
                     dataset_type=task,
                     dataset_name=task,
-                    metric_type="accuracy",
-                    metric_name="accuracy",
+                    metric_type=headlines.metric_of(line),
+                    metric_name=headlines.metric_of(line),
                     metric_value=round(line["accuracy"], 4),
                     source_name=manifest.repo,
                     source_url=f"{tables.HUB}datasets/{manifest.repo}",

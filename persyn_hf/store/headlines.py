@@ -43,8 +43,14 @@ def evaluations(manifests: Sequence[Manifest], named: bool = True) -> str:
             interval = f"{share(line.get('low'))} to {share(line.get('high'))}"
             numbers = [cell(line.get(name)) for name in ("num_items", "unjudged")]
             answers = [hub_link(manifest.repo, dataset=True)] if named else []
-            rows.append([text(task), share(line.get("accuracy")), interval, *numbers, *answers])
-    return _table(("task", "accuracy", "95 % interval", "items", "unjudged", *(["answers"] if named else [])), rows)
+            rows.append([text(task), text(metric_of(line)), share(line.get("accuracy")), interval, *numbers, *answers])
+    header = ("task", "metric", "score", "95 % interval", "items", "unjudged", *(["answers"] if named else []))
+    return _table(header, rows)
+
+
+def metric_of(line: Mapping[str, Any]) -> str:
+    """What a task of an evaluation is scored by: the harness's metric, or the share that math-verify found right."""
+    return str(line.get("metric") or "accuracy")
 
 
 def _prompts(manifest: Manifest) -> str:

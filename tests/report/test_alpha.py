@@ -87,7 +87,7 @@ def test_another_alpha_costs_no_forward_pass(
     monkeypatch.setattr(LikelihoodScorer, "__init__", lambda *_, **__: pytest.fail("the student was loaded again"))
     recipe, store = map(str, scored)
     assert main(["run", recipe, "--store", store, "--set", "score.alpha=0.3", "--set", "until=score"]) == 0
-    assert "\n1 of 4 steps run, the others reused" in capsys.readouterr().out
+    assert "\nall steps are done: 1 run now, 3 reused" in capsys.readouterr().out
     first, second = (Store(store).get(f"local/scored-rewards-s@{tag}") for tag in ("v1", "v2"))
     assert (first.manifest.settings["alpha"], second.manifest.settings["alpha"]) == (0.4, 0.3)
     before, after = (Store(store).read_dataset(item)[:] for item in (first, second))

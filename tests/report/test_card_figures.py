@@ -105,7 +105,7 @@ def test_a_student_measures_what_its_card_says(store: Store, root: Path, monkeyp
     text = render_card(student.manifest, "v1", [evaluation])
     (result,) = ModelCard(text).data.eval_results
     assert result.metric_value == round(evaluation.metrics["tiny-test"]["accuracy"], 4)
-    assert f"| tiny-test | {evaluation.metrics['tiny-test']['accuracy']:.1%} |" in text
+    assert f"| tiny-test | accuracy | {evaluation.metrics['tiny-test']['accuracy']:.1%} |" in text
     (code,) = (block for block in blocks(text) if "evaluate" in block)
     told = io.StringIO()
     with contextlib.redirect_stdout(told):

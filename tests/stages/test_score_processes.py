@@ -283,7 +283,7 @@ def test_a_run_with_processes_gives_the_digest_of_one_without(
     assert digests[0] == digests[1]
     capsys.readouterr()
     assert main([*with_two, plain]) == 0  # where it is measured is no part of the fingerprint
-    assert "0 of 4 steps run, the others reused" in capsys.readouterr().out
+    assert "all steps are done: 0 run now, 4 reused" in capsys.readouterr().out
 
 
 def test_refusals_at_the_command_line(
@@ -298,7 +298,8 @@ def test_refusals_at_the_command_line(
 
     missing = tmp_path / "no" / "such.yaml"
     assert refuse("--set", f"score.accelerate={missing}") == (
-        f"score.accelerate: {missing} does not exist; paths count from the recipe file that names them"
+        f"score.accelerate: {missing} does not exist; paths in a recipe count from that file, those of --set from the "
+        "working directory"
     )
     assert refuse("--set", "score.accelerate=/a/b.yaml", "--set", "score.device=cuda:1") == (
         "score: `device: cuda:1` and `accelerate` contradict each other; leave `device` out, the config of "

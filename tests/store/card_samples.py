@@ -19,6 +19,14 @@ def card(kind="responses", license="mit", language="en", tag="v3", evaluations=(
 
 EVALUATED = {
     "gsm8k": {"accuracy": 0.51234, "low": 0.48, "high": 0.54, "num_items": 1319, "unjudged": 2},
+    "ifeval": {
+        "accuracy": 0.25,
+        "low": 0.2,
+        "high": 0.3,
+        "num_items": 541,
+        "unjudged": 0,
+        "metric": "inst_level_strict_acc",
+    },
     "empty": {"accuracy": None, "low": None, "high": None, "num_items": 3, "unjudged": 3},
 }
 
