@@ -93,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         "--max-cost", type=_positive(float), metavar="X", help="money that the recipe spends in all its runs"
     )
     run.add_argument(
-        "--push", action="store_true", help="publish every artifact on the Hugging Face Hub when it is made"
+        "--push",
+        action="store_true",
+        help="publish every artifact on the Hugging Face Hub when it is made, students last",
     )
     run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
     with_recipe(add("plan", _plan, "show steps, generations and cost of a recipe; loads no model"))
@@ -160,11 +162,16 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(table.rich())
     last = done[-1].stored
     new = sum(not item.reused for item in done)
-    console.print(f"{new} of {len(done)} steps run, the others reused, in {time.monotonic() - begun:.0f} s")
+    took = f"{time.monotonic() - begun:.0f} s"
+    console.print(f"all steps are done: {new} run now, {len(done) - new} reused, in {took}")
     if last is not None:
-        console.print(f"artifacts: {store.root} (persyn artifacts ls)", soft_wrap=True)
-        console.print(f'load one: persyn_hf.load_artifact("{last.repo}@{last.tag}")', soft_wrap=True)
-        console.print(f"check one: persyn artifacts verify {last.repo}@{last.tag}", soft_wrap=True)
+        option, argument = (f" --store {store.root}", f', store="{store.root}"') if arguments.store else ("", "")
+        for line in (
+            f"artifacts: {store.root} (persyn artifacts ls{option})",
+            f'load one: persyn_hf.load_artifact("{last.ref}"{argument})',
+            f"check one: persyn artifacts verify {last.ref}{option}",
+        ):
+            console.print(line, soft_wrap=True)
     if publisher is not None:
         publisher.check()
     return 0

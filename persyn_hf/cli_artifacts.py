@@ -69,7 +69,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     checked = verify(Store(arguments.store), arguments.ref)
     for item in checked:
         print(f"ok {item.ref} {item.kind} {item.digest[:12]}{' on the Hub' if item.on_hub else ''}")
-    print(f"verified {len(checked)} artifacts, every file of each")
+    print(f"verified {len(checked)} artifacts, every file of each" if checked[1:] else "verified, every file of it")
     return 0
 
 
@@ -129,14 +129,16 @@ def _say(console: Any, text: str) -> None:
 
 def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
     """Each after its own ancestors. Those of other namespaces are left out: they are other people's."""
-    for item in stored.manifest.inputs.values():
-        if item.ref not in chosen and item.ref.partition("/")[0] == stored.repo.partition("/")[0]:
-            if not store.has(item.ref):
+    from persyn_hf.store.hub.public import input_ref
+
+    for ref in (input_ref(store, stored, item) for item in stored.manifest.inputs.values()):
+        if ref not in chosen and ref.partition("/")[0] == stored.repo.partition("/")[0]:
+            if not store.has(ref):
                 raise StoreError(
-                    f"{stored.ref} was made from {item.ref}, which is not in the store {store.root}; bring it there, "
-                    "or push without --lineage"
+                    f"{stored.ref} was made from {ref}, which is not in the store {store.root}; bring it there with "
+                    f"`persyn artifacts pull {ref}`, or push without --lineage"
                 )
-            found = store.get(item.ref)
+            found = store.get(ref)
             _add_ancestors(store, found, chosen)
             chosen[found.ref] = found
 

@@ -66,7 +66,8 @@ def test_recipe_faults(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_missing_files(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = run(capsys, recipe, "--set", "prompts.path=/no/such/q.jsonl")
     assert message == (
-        "error: prompts.path: /no/such/q.jsonl does not exist; paths count from the recipe file that names them"
+        "error: prompts.path: /no/such/q.jsonl does not exist; paths in a recipe count from that file, those of "
+        "--set from the working directory"
     )
     assert "does not exist" in run(capsys, recipe.parent / "none.yaml")
     students = "students=[{name: s, model: /no/such/model}]"

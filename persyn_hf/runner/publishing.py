@@ -1,9 +1,9 @@
-"""Publishing while a recipe runs: every artifact as soon as its step is done."""
+"""Publishing while a recipe runs: every artifact as soon as its step is done, students at the end."""
 
 from persyn_hf.errors import StoreError
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.store.hub.access import check_rights, hub_api
-from persyn_hf.store.hub.push import Pushed, push
+from persyn_hf.store.hub.push import Pushed, TagTaken, push
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -19,11 +19,11 @@ class Publisher:
         """
         self._store, self._private, self._api = store, private, hub_api()
         self._waiting: dict[str, Stored] = {}  # students, whose card shows evaluations to come, and what failed
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, StoreError] = {}
         check_rights(self._api, namespace)
 
     def offer(self, stored: Stored, progress: RunProgress) -> None:
-        """Push an artifact now, a student when `finish` is called."""
+        """Push an artifact now, a student when `finish` is called: under its tag the card shows how well it does."""
         if stored.kind == "student":
             self._waiting[stored.ref] = stored
         else:
@@ -31,26 +31,34 @@ class Publisher:
 
     def finish(self, progress: RunProgress) -> None:
         """Push what waits."""
-        waiting, self._waiting, self._reasons = self._waiting, {}, {}
+        waiting, self._waiting = self._waiting, {}
         for stored in waiting.values():
             self._try(stored, progress)
 
     def check(self) -> None:
-        """Raise a `StoreError` with the command to be used where something could not be pushed."""
-        if self._reasons:
-            first = next(iter(self._reasons.values()))
-            more = f" ({len(self._reasons)} could not be pushed)" if len(self._reasons) > 1 else ""
-            raise StoreError(
-                f"the run is finished and stored, but {first}{more}; push with: persyn artifacts push "
-                f"{' '.join(self._reasons)} --store {self._store.root}{' --private' if self._private else ''}"
-            )
+        """Raise a `StoreError` with what is to be done where something could not be pushed."""
+        if not self._reasons:
+            return
+        taken = [error for error in self._reasons.values() if isinstance(error, TagTaken)]
+        first = [*taken, *self._reasons.values()][0]
+        more = f" ({len(self._reasons)} could not be pushed)" if len(self._reasons) > 1 else ""
+        again = f"persyn artifacts push {' '.join(self._waiting)} --store {self._store.root}"
+        which = "push the others" if taken else "push"
+        then = f"; {which} with: {again}{' --private' if self._private else ''}" if self._waiting else ""
+        raise StoreError(f"the run is finished and stored, but {first}{more}{then}")
 
     def _try(self, stored: Stored, progress: RunProgress) -> None:
         progress.start("push", 0)
         try:
+            for item in stored.manifest.inputs.values():
+                if isinstance(self._reasons.get(item.ref), TagTaken):  # on the Hub its inputs would be another's
+                    raise TagTaken(f"{stored.ref} was made from {item.ref}, which could not be pushed under its tag")
             progress.note(one_line(push(self._store, stored, private=self._private, api=self._api)))
+            self._reasons.pop(stored.ref, None)
         except StoreError as error:
-            self._waiting[stored.ref], self._reasons[stored.ref] = stored, str(error)
+            self._reasons[stored.ref] = error
+            if not isinstance(error, TagTaken):
+                self._waiting[stored.ref] = stored
             progress.note(f"warning: not pushed: {error}")
 
 
@@ -59,8 +67,9 @@ def one_line(pushed: Pushed, verb: str = "pushed") -> str:
     if pushed.sent == "nothing":
         return f"{pushed.ref} is on the Hub: {pushed.url}"
     what = {"tag": "the tag", "card": "the card", "all": f"{len(pushed.added)} files, {_size(pushed.num_bytes)}"}
-    gone = f", {len(pushed.deleted)} old ones deleted" if pushed.deleted else ""
-    return f"{verb} {pushed.ref} ({what[pushed.sent]}{gone}): {pushed.url}"
+    gone = f", {len(pushed.deleted)} old ones deleted" if pushed.deleted and not pushed.main else ""
+    stays = f"; `main` stays at the newer {pushed.main}" if pushed.main else ""
+    return f"{verb} {pushed.ref} ({what[pushed.sent]}{gone}{stays}): {pushed.url}"
 
 
 def _size(num_bytes: float) -> str:

@@ -172,20 +172,25 @@ def _work_dir(store: Store, print_of: str) -> Path:
 
 
 def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | None:
-    """The stored artifact of this fingerprint; under a fixed version, a tag of other content stops the run here."""
+    """The stored artifact of this fingerprint, under the recipe's `version` if it has one.
+
+    A tag of other content stops the run here, before any work; a free one is given to what is stored.
+    """
     repo = _repo(recipe, step)
     found = store.find(repo, step.output.kind, print_of)
     if recipe.version is None or (found is not None and found.tag == recipe.version):
         return found
     taken = {item.tag: item for item in store.list() if item.repo == repo and item.kind == step.output.kind}
-    if recipe.version in taken:
-        other = taken[recipe.version]
+    other = taken.get(recipe.version)
+    if other is not None and found is not None and other.digest == found.digest:
+        return other
+    if other is not None:
         raise StoreError(
             f"{repo}@{recipe.version} already holds digest {other.digest[:16]} with fingerprint "
             f"{other.manifest.fingerprint[:16]}, this recipe needs fingerprint {print_of[:16]}; tags never change: "
             "name another `version` in the recipe, or leave it out for the next free one"
         )
-    return None
+    return None if found is None else store.retag(found, recipe.version)
 
 
 def _run_step(

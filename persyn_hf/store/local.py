@@ -26,13 +26,13 @@ from persyn_hf.store.stored import (
     COMMIT,
     TYPE_KINDS,
     Stored,
+    meant,
     next_tag,
     repo_folder,
     repo_of,
     split_ref,
     tag_order,
 )
-from persyn_hf.strict import nearest
 
 
 if TYPE_CHECKING:
@@ -105,6 +105,14 @@ class Store:
             draft = Manifest(**{**fields, **known})
             return self._settle(stage, draft.model_copy(update={"digest": draft.content_digest()}), tag)
 
+    def retag(self, stored: Stored, tag: str) -> Stored:
+        """Give what is stored one more tag, which must be free."""
+        repo_dir = self._repo_dir(stored.repo, stored.kind)
+        _check_tag(tag)
+        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
+            publish.write_ref(repo_dir, self._choose_tag(stored.manifest, tag)[0], stored.manifest.commit, stage)
+        return self._open(stored.repo, stored.kind, tag)
+
     def adopt(self, manifest: Manifest, folder: Path, tag: str) -> Stored:
         """Take over an artifact that another store wrote, under its tag and with its manifest.
 
@@ -152,7 +160,7 @@ class Store:
                 if kind not in (None, stored.kind):
                     raise StoreError(f"{ref} is of kind `{stored.kind}`, needed is `{kind}`; name another artifact")
                 return stored
-        raise StoreError(f"{ref} is not in the store {self.root}{nearest(ref, [item.ref for item in self.list()])}")
+        raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, (item.ref for item in self.list()))}")
 
     def has(self, ref: str) -> bool:
         """Whether the tag is in this store; without a tag, whether the repository is."""
@@ -237,7 +245,7 @@ class Store:
         if not COMMIT.fullmatch(commit) or not path.is_dir():
             raise DamagedArtifact(
                 f"{repo}@{tag}: {ref} holds {commit[:80]!r}, needed is the name of a folder in {snapshots}; "
-                f"delete {ref} and run again to make the artifact anew"
+                f"delete {ref}, then pull the artifact again or run its recipe to make it anew"
             )
         manifest = read_manifest(path, f"{repo}@{tag}")
         return Stored(repo=repo, kind=manifest.kind, tag=tag, digest=manifest.digest, path=path, manifest=manifest)

@@ -160,6 +160,14 @@ def read_manifest(folder: Path, ref: str) -> Manifest:
         where = ".".join(str(part) for part in fault["loc"])
         reason = f"is no manifest ({f'`{where}`: ' if where else ''}{fault['msg'].splitlines()[0]})"
     raise DamagedArtifact(
-        f"{ref}: its {MANIFEST} {reason}, found in {folder}; restore it from a copy, or "
-        f"delete the file of the tag in {folder.parent.parent / 'refs'} and run again to make the artifact anew"
+        f"{ref}: its {MANIFEST} {reason}, found in {folder}; "
+        + remedy(ref, f"the file of the tag in {folder.parent.parent / 'refs'}")
+    )
+
+
+def remedy(ref: str, tag_file: str) -> str:
+    """What to do about a damaged artifact of a store, which does not know where it came from."""
+    return (
+        f"if it came from the Hub: persyn artifacts pull {ref}; else restore it from a copy, or delete {tag_file} and "
+        "run its recipe to make it anew"
     )

@@ -1,6 +1,8 @@
 """One artifact of a store: its address, its place on the disk, and the check of every file of it."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +10,11 @@ from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe import NAME
 from persyn_hf.schemas import SCHEMAS, ModelSchema
 from persyn_hf.store.disk import file_digest
-from persyn_hf.store.manifest import MANIFEST, Manifest, is_card
+from persyn_hf.store.manifest import MANIFEST, Manifest, is_card, remedy
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_VERSION = re.compile(r"v?\d+([.-]\d+)*")
 _FOLDER = re.compile(r"(datasets|models)--(.+?)--(.+)")
 
 
@@ -51,7 +54,7 @@ class Stored:
         if self.digest != computed or (as_written and self.path.name != self.manifest.commit):
             raise DamagedArtifact(
                 f"{self.ref}: {MANIFEST} gives digest {self.digest} and the commit is {self.path.name}, needed is "
-                f"{computed} by the content; {self._remedy}"
+                f"{computed} by the content; {self._remedy(as_written)}"
             )
         for name, needed in self.manifest.files.items():
             if as_written or not is_card(name):
@@ -61,9 +64,10 @@ class Stored:
             if not path.is_dir() and name not in (MANIFEST, *self.manifest.files):
                 raise DamagedArtifact(f"{self.ref}: the file {name} is not in its {MANIFEST}; remove {path}")
 
-    @property
-    def _remedy(self) -> str:
-        return f"restore it from a copy, or delete {self.ref_file} and run again to make the artifact anew"
+    def _remedy(self, as_written: bool) -> str:
+        if not as_written:
+            return f"delete {self.path.parent.parent} to fetch it anew, and ask its publisher if it is the same then"
+        return remedy(self.ref, str(self.ref_file))
 
     def _check_file(self, name: str, needed: str, linked: bool = True) -> None:
         path = self.path / name
@@ -73,7 +77,7 @@ class Stored:
         if found != needed:
             raise DamagedArtifact(
                 f"{self.ref}: {name} is damaged, found {found}, needed {needed or 'a link to a blob'} ({path}); "
-                f"{self._remedy}"
+                f"{self._remedy(linked)}"
             )
 
 
@@ -88,6 +92,12 @@ def split_ref(ref: str) -> tuple[str, str]:
     if not NAME.match(tag or "main"):
         raise StoreError(f"`{ref}` names no artifact; needed is NAMESPACE/NAME or NAMESPACE/NAME@TAG")
     return repo, tag or "main"
+
+
+def meant(ref: str, known: Iterable[str]) -> str:
+    """The artifact that a ref was probably meant to name, for the end of a sentence; "" where none is like it."""
+    close = difflib.get_close_matches(ref, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def repo_folder(repo: str, kind: str) -> str:
@@ -120,6 +130,14 @@ TYPE_KINDS = {"datasets": "prompts", "models": "router"}  # any one kind of each
 def tag_order(tag: str) -> list[tuple[int, str]]:
     """Sort key that puts v2 before v10."""
     return [(len(part), part) for part in re.split(r"(\d+)", tag)]
+
+
+def is_older(tag: str, than: str) -> bool:
+    """Whether both are numbers of versions and the first is the lower: v2 before v10. Other tags have no order."""
+    if not (_VERSION.fullmatch(tag) and _VERSION.fullmatch(than)):
+        return False
+    first, second = ([int(number) for number in re.findall(r"\d+", name)] for name in (tag, than))
+    return first < second
 
 
 def next_tag(tags: list[str]) -> str:

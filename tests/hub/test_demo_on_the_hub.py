@@ -183,8 +183,8 @@ def test_verified_from_an_empty_store_and_continued(maker: Person, stranger: Per
     another = run_command(root, "score.alpha=0.9", "until=assign")
     said = stranger.persyn(["artifacts", "verify", LAST], *pulls, run_command(root), another)
     assert f"\nverified {len(made) - len(BESIDE)} artifacts, every file of each\npulled {LAST}, " in said
-    assert f"\n0 of {len(made)} steps run, the others reused" in said
-    assert f"\n{len(OF_ALPHA)} of 7 steps run, the others reused" in said
+    assert f"\nall steps are done: 0 run now, {len(made)} reused" in said
+    assert f"\nall steps are done: {len(OF_ALPHA)} run now, {7 - len(OF_ALPHA)} reused" in said
     assert all(f": stored tiny/smoke-{name}@v2 " in said for name in OF_ALPHA)
     found = {item.ref: item.digest for item in stranger.store.list()}
     assert {ref: digest for ref, digest in found.items() if ref.endswith("@v1")} == {

@@ -109,6 +109,22 @@ def test_other_content_under_a_tag_of_the_store_stays(hub: HubServer, store: Sto
     assert other.get("alice/prompts@v1") == ours
 
 
+@pytest.mark.parametrize("name", ["data/default/pool-00000-of-00001.parquet", "README.md", "persyn.json"])
+def test_what_is_damaged_in_the_store_is_mended(
+    hub: HubServer, store: Store, other: Store, api: HfApi, name: str
+) -> None:
+    push(store, put(store, "prompts"), api=api)
+    (pulled,) = pull(other, "alice/prompts@v1", api=api)
+    file = (pulled.path / name).resolve()
+    file.write_bytes(file.read_bytes()[:-2] + b"xx")
+    with pytest.raises(DamagedArtifact, match="if it came from the Hub: persyn artifacts pull alice/prompts@v1; else"):
+        other.find(pulled.repo, "prompts", pulled.manifest.fingerprint)
+    notes: list[str] = []
+    pull(other, "alice/prompts@v1", api=api, note=notes.append)
+    assert notes == [f"pulled alice/prompts@v1, digest {pulled.digest[:12]}"]
+    assert other.find(pulled.repo, "prompts", pulled.manifest.fingerprint) == pulled
+
+
 def test_the_same_content_under_another_tag_is_only_a_tag(
     hub: HubServer, store: Store, other: Store, api: HfApi
 ) -> None:
@@ -175,14 +191,13 @@ def test_without_the_hub(
     push(store, stored, api=api)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     offline = (
-        "`persyn artifacts pull alice/prompts@v1` needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset "
-        "HF_HUB_OFFLINE and try again"
+        "alice/prompts@v1 needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset HF_HUB_OFFLINE and try again"
     )
-    assert told(other, "alice/prompts@v1", api) == offline
+    assert told(other, "alice/prompts@v1", api) == f"pulling {offline}"
     for read in (lambda: load_artifact("alice/prompts@v1", store=other), lambda: manifest_of(other)):
         with pytest.raises(StoreError) as error:
             read()
-        assert str(error.value) == f"alice/prompts@v1 is not in the store {other.root}; {offline}"
+        assert str(error.value) == f"alice/prompts@v1 is not in the store {other.root}; reading {offline}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     load_artifact("alice/prompts@v1", store=other)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -203,7 +218,7 @@ def test_names_that_cannot_be(other: Store, api: HfApi) -> None:
 
 def test_no_server_answers(hub: HubServer, other: Store) -> None:
     message = told(other, "alice/prompts@v1", HfApi(endpoint="http://127.0.0.1:9", token=False))
-    assert message.startswith("`persyn artifacts pull alice/prompts@v1` needs the Hub, and ")
+    assert message.startswith("pulling alice/prompts@v1 needs the Hub, and ")
     assert message.endswith(" does not answer (ConnectError); try again with a network")
 
 

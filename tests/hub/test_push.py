@@ -72,8 +72,8 @@ def test_other_content_under_a_tag_is_told_and_changes_nothing(hub: HubServer, s
         push(other, second, api=api)
     assert str(error.value) == (
         f"alice/prompts@v1 already holds other content on the Hub, digest {first.digest[:40]}; this artifact's digest "
-        f"is {second.digest[:40]}; tags never change: give it another `version` in its recipe, or push it to another "
-        "--namespace"
+        f"is {second.digest[:40]}; tags never change: set `version: v2` in its recipe, run it again, which makes "
+        "nothing anew, and push alice/prompts@v2; or push to another namespace"
     )
     assert len(hub.repo("alice/prompts").commits) == 2
     assert manifest_at(hub, "alice/prompts").digest == first.digest
@@ -168,8 +168,8 @@ def test_a_tag_of_others_is_theirs(hub: HubServer, store: Store) -> None:
         push(store, stored, api=api)
     assert str(error.value) == (
         f"alice/prompts@v1 already holds what persyn did not publish there; this artifact's digest is "
-        f"{stored.digest[:40]}; tags never change: give it another `version` in its recipe, or push it to another "
-        "--namespace"
+        f"{stored.digest[:40]}; tags never change: set `version: v2` in its recipe, run it again, which makes nothing "
+        "anew, and push alice/prompts@v2; or push to another namespace"
     )
     assert len(hub.repo("alice/prompts").commits) == 1
 

@@ -95,8 +95,9 @@ def test_published_from_one_store_and_continued_in_another(
     assert main(["artifacts", "pull", refs[-1], "--lineage", "--store", str(second)]) == 0
     assert digests(second) == {ref: digests(first)[ref] for ref in digests(second)}
     assert main(["run", str(recipe), "--store", str(second)]) == 0
-    assert "steps run, the others reused" in (out := capsys.readouterr().out)
-    assert f"\n{len(STEPS) - len(digests_pulled(out))} of {len(STEPS)} steps run" in out
+    out = capsys.readouterr().out
+    reused = len(digests_pulled(out))
+    assert f"\nall steps are done: {len(STEPS) - reused} run now, {reused} reused, in " in out
     assert digests(second) == digests(first)
     assert main(["artifacts", "verify", refs[-1], "--store", str(second)]) == 0
     assert login not in done.stdout + done.stderr
@@ -140,13 +141,13 @@ def test_a_pinned_input_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     store = tmp_path / "store"
-    for command in ("run", "plan"):
+    for command, doing in (("run", "pulling"), ("plan", "reading")):
         pinned = ["--set", "inputs={rewards: alice/small-rewards-s@v1}"]
         assert main([command, str(recipe), *pinned, "--store", str(store)]) == 2
         message = capsys.readouterr().err
         assert message.startswith(f"error: alice/small-rewards-s@v1 is not in the store {store}")
         assert message.endswith(
-            "; `persyn artifacts pull alice/small-rewards-s@v1` needs the Hub, and HF_HUB_OFFLINE forbids to ask it; "
+            f"; {doing} alice/small-rewards-s@v1 needs the Hub, and HF_HUB_OFFLINE forbids to ask it; "
             "unset HF_HUB_OFFLINE and try again\n"
         )
     assert not Store(store).list()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CONNECT_S = 30
+REACH_S = 2  # for the first connection, before anything is read from the Hub
+REPLY_S = 10  # for the answer to the first word
 ANSWER_S = 300  # the Hub takes its time over commits of many files
 LOGIN = "`hf auth login` with a token of role write (https://huggingface.co/settings/tokens)"
 
@@ -40,6 +42,17 @@ def _bound_waits() -> None:
         return made
 
     set_client_factory(client)
+
+
+def check_reachable(endpoint: str) -> None:
+    """Raise at once where the Hub does not answer or must not be asked; any answer will do.
+
+    Each call of the hub library would find out by itself, after retries of up to a minute.
+    """
+    import httpx2
+    from huggingface_hub import get_session
+
+    get_session().head(endpoint, timeout=httpx2.Timeout(REPLY_S, connect=REACH_S))
 
 
 def check_rights(api: "HfApi", namespace: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from persyn_hf.errors import StoreError
 from persyn_hf.store.cards import render_card
 from persyn_hf.store.local import Store
-from persyn_hf.store.manifest import CARD, Manifest
+from persyn_hf.store.manifest import CARD, Input, Manifest
 from persyn_hf.store.stored import Stored
 
 
@@ -36,7 +36,8 @@ def public_artifact(store: Store, stored: Stored, namespace: str | None) -> Publ
         def moved(ref: str) -> str:
             return f"{namespace or own}/{ref.partition('/')[2]}" if ref.partition("/")[0] == own else ref
 
-        inputs = {word: item.model_copy(update={"ref": moved(item.ref)}) for word, item in manifest.inputs.items()}
+        refs = {word: moved(input_ref(store, stored, item)) for word, item in manifest.inputs.items()}
+        inputs = {word: item.model_copy(update={"ref": refs[word]}) for word, item in manifest.inputs.items()}
         return manifest.model_copy(update={"repo": moved(manifest.repo), "inputs": inputs})
 
     manifest = renamed(stored.manifest)
@@ -48,6 +49,14 @@ def public_artifact(store: Store, stored: Stored, namespace: str | None) -> Publ
     files = {**draft.files, CARD: hashlib.sha256(card.encode()).hexdigest()}
     manifest = manifest.model_copy(update={"files": files})
     return PublicArtifact(stored=stored, manifest=manifest, card=card, evaluated=bool(evaluations))
+
+
+def input_ref(store: Store, stored: Stored, item: Input) -> str:
+    """The name of an input beside an artifact: of all its tags the artifact's own, as one `version` gives both."""
+    repo = item.ref.partition("@")[0]
+    ref = f"{repo}@{stored.tag}"
+    is_own = repo.partition("/")[0] == stored.repo.partition("/")[0]
+    return ref if is_own and store.has(ref) and store.get(ref).digest == item.digest else item.ref
 
 
 def _evaluations(store: Store, stored: Stored) -> list[Manifest]:

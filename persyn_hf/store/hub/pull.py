@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persyn_hf.errors import StoreError
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.store.hub.access import check_reachable
 from persyn_hf.store.hub.faults import patiently, telling
 from persyn_hf.store.hub.remote import Remote, find
 from persyn_hf.store.local import Store
@@ -29,7 +30,7 @@ def pull(
 ) -> list[Stored]:
     """Bring the artifact "NAMESPACE/NAME@TAG", without a tag the newest, and check every file of it.
 
-    A download that was cut off is taken up where it ended.
+    A download that was cut off is taken up where it ended; what is damaged in the store is replaced.
 
     Args:
         lineage: bring everything that it was made from, too, back to the prompts.
@@ -44,6 +45,8 @@ def pull(
     """
     found: dict[str, Stored] = {}
     waiting: list[tuple[str, str | None]] = [(ref, None)]
+    with telling(ref, f"pulling {ref}"):
+        check_reachable(api.endpoint)
     with store.lock():
         while waiting:
             name, digest = waiting.pop(0)
@@ -61,10 +64,14 @@ def pull(
 
 
 def _in_store(store: Store, ref: str, digest: str) -> Stored | None:
-    """What the tag names here; other content under it cannot give way."""
+    """What the tag names here, if it is whole; other content under it cannot give way."""
     if not store.has(ref):
         return None
-    stored = store.get(ref)
+    try:
+        stored = store.get(ref)
+        stored.check()
+    except DamagedArtifact:
+        return None  # fetched anew; a tag that names no commit is refused then
     if stored.digest != digest:
         raise StoreError(
             f"{ref} holds other content in the store {store.root}, digest {stored.digest[:40]}, than on the Hub, "
@@ -75,7 +82,7 @@ def _in_store(store: Store, ref: str, digest: str) -> Stored | None:
 
 def _pull_one(store: Store, ref: str, digest: str | None, api: "HfApi", note: Callable[[str], None]) -> Stored:
     repo_folder(split_ref(ref)[0], "prompts")  # refuses what cannot be a name in a store
-    with telling(ref, f"`persyn artifacts pull {ref}`"):
+    with telling(ref, f"pulling {ref}"):
         remote, tag, manifest = patiently(lambda: find(api, ref))
         name = f"{remote.repo}@{tag}"
         if digest not in (None, manifest.digest):

@@ -2,12 +2,13 @@
 
 The history of `main` decides to whom a tag belongs: the commit that publishes names tag and digest in its title, and
 the first one of a tag is the only one. So a push that was killed is found again and finished, an answer that got lost
-does not commit twice, and of two pushes at once one wins and the other is told.
+does not commit twice, and of two pushes at once one wins and the other is told. `main` stays at the newest version: an
+older one that comes later is committed on a branch beside it, which goes again once the tag holds the commit.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,17 @@ from persyn_hf.store.hub.public import PublicArtifact, public_artifact
 from persyn_hf.store.hub.remote import Remote, look
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, is_card
-from persyn_hf.store.stored import Stored, repo_type
+from persyn_hf.store.stored import Stored, is_older, next_tag, repo_type
 
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
+
+
+class TagTaken(StoreError):
+    """The tag holds other content on the Hub: to push again is in vain."""
+
 
 _TITLE = re.compile(r"Publish (\S+) ([0-9a-f]{40})")
 
@@ -40,6 +46,7 @@ class Pushed:
     added: tuple[str, ...] = ()  # files, changed ones included
     deleted: tuple[str, ...] = ()
     num_bytes: int = 0  # of `added`
+    main: str = ""  # the tag of the newer version at which `main` stays
 
 
 def push(
@@ -58,7 +65,8 @@ def push(
         private: visibility of a new repository; null: as the namespace has it.
 
     Raises:
-        StoreError: the tag holds other content there, or the Hub refuses; nothing of it is published then.
+        TagTaken: the tag holds other content there.
+        StoreError: the Hub refuses; nothing of the artifact is published then.
         DamagedArtifact: a file of the store is not what was written.
     """
     work = _Push(api=api, artifact=public_artifact(store, stored, namespace), private=private, dry_run=dry_run)
@@ -94,16 +102,21 @@ class _Push:
         if tag in remote.tags:
             commit = remote.tags[tag]
             there = head if commit == remote.head else remote.manifest(commit)
-            self._check_digest(there.digest if there else "")
+            self._check_digest(remote, there.digest if there else "")
+            if self._branch in remote.branches and not self.dry_run:
+                self.api.delete_branch(repo, branch=self._branch, repo_type=remote.repo_type)
             if head is not None and head.digest == digest and self._has_news(head) and self._claimed(remote):
                 self._commit(remote, head, "card")  # not where another tag published it: the card is that tag's
             return self._result(commit)
         claimed = self._claimed(remote)
         if claimed is None and head is not None and head.digest == digest:
             claimed = remote.head
-        commit = claimed or self._commit(remote, head, "all")
+        newer = None if claimed else self._newer(remote)
+        commit = claimed or (self._commit_beside(remote, newer) if newer else self._commit(remote, head, "all"))
         if not self.dry_run:
             self.api.create_tag(repo, tag=tag, revision=commit, repo_type=remote.repo_type)
+            if newer or self._branch in remote.branches:
+                self.api.delete_branch(repo, branch=self._branch, repo_type=remote.repo_type)
         self.done.setdefault("sent", "tag")
         return self._result(commit)
 
@@ -128,20 +141,41 @@ class _Push:
 
     def _claimed(self, remote: Remote) -> str | None:
         """The commit that published our content under our tag."""
-        for commit, title in remote.titles():
-            found = _TITLE.match(title)
-            if found and found[1] == self.artifact.stored.tag:
-                self._check_digest(found[2])
-                return commit
+        for head in filter(None, (remote.head, remote.branches.get(self._branch))):
+            for commit, title in remote.titles(head):
+                found = _TITLE.match(title)
+                if found and found[1] == self.artifact.stored.tag:
+                    self._check_digest(remote, found[2])
+                    return commit
         return None
 
-    def _check_digest(self, found: str) -> None:
+    @property
+    def _branch(self) -> str:
+        """Where an older version is committed until its tag is set."""
+        return f"persyn-publish-{self.artifact.stored.tag}"
+
+    def _newer(self, remote: Remote) -> str | None:
+        """The tag of which `main` is, where ours is an older version."""
+        tags = [found[1] for _, title in remote.titles(remote.head) if (found := _TITLE.match(title))]
+        return tags[-1] if tags and is_older(self.artifact.stored.tag, than=tags[-1]) else None
+
+    def _commit_beside(self, remote: Remote, newer: str) -> str:
+        """Commit on a branch of its own, which begins where `main` is."""
+        if self._branch not in remote.branches and not self.dry_run:
+            self.api.create_branch(remote.repo, branch=self._branch, revision=remote.head, repo_type=remote.repo_type)
+        beside = replace(remote, head=remote.branches.get(self._branch, remote.head))
+        self.done["main"] = newer
+        return self._commit(beside, beside.manifest(beside.head), "all", branch=self._branch)
+
+    def _check_digest(self, remote: Remote, found: str) -> None:
         artifact, digest = self.artifact, self.artifact.stored.digest
         if found[:40] != digest[:40]:
             holds = f"other content on the Hub, digest {found[:40]}" if found else "what persyn did not publish there"
-            raise StoreError(
+            free = next_tag([*remote.tags, *(path.name for path in artifact.stored.ref_file.parent.iterdir())])
+            raise TagTaken(
                 f"{artifact.ref} already holds {holds}; this artifact's digest is {digest[:40]}; tags never change: "
-                "give it another `version` in its recipe, or push it to another --namespace"
+                f"set `version: {free}` in its recipe, run it again, which makes nothing anew, and push "
+                f"{artifact.repo}@{free}; or push to another namespace"
             )
 
     def _has_news(self, head: Manifest) -> bool:
@@ -154,8 +188,8 @@ class _Push:
         )
         return ours != theirs
 
-    def _commit(self, remote: Remote | None, head: Manifest | None, sent: str) -> str:
-        """Commit what differs from the head of the repository, fresh operations each time; returns the commit."""
+    def _commit(self, remote: Remote | None, head: Manifest | None, sent: str, branch: str = "main") -> str:
+        """Commit what differs from the head of the branch, fresh operations each time; returns the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         artifact, tag = self.artifact, self.artifact.stored.tag
@@ -168,7 +202,7 @@ class _Push:
         kept = {*files, ".gitattributes"}
         deleted = [name for name in (head.files if head else {}) if name in there and name not in kept]
         sizes = (of.stat().st_size if isinstance(of, Path) else len(of) for of in added.values())
-        self.done = {"sent": sent, "added": tuple(added), "deleted": tuple(deleted), "num_bytes": sum(sizes)}
+        self.done |= {"sent": sent, "added": tuple(added), "deleted": tuple(deleted), "num_bytes": sum(sizes)}
         if self.dry_run or remote is None:
             return ""
         self._check_files()
@@ -184,6 +218,7 @@ class _Push:
             commit_message=title,
             commit_description=f"Content digest {artifact.stored.digest}",
             repo_type=remote.repo_type,
+            revision=branch,
             parent_commit=remote.head,
         )
         return made.oid

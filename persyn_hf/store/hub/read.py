@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.store.hub.access import check_reachable
 from persyn_hf.store.hub.faults import patiently, telling
 from persyn_hf.store.hub.remote import REPO_TYPES, no_artifact, no_such_tag
 from persyn_hf.store.manifest import MANIFEST, read_manifest
-from persyn_hf.store.stored import Stored, split_ref
-from persyn_hf.strict import nearest
+from persyn_hf.store.stored import Stored, meant, split_ref
 
 
 if TYPE_CHECKING:
@@ -28,16 +28,14 @@ def download(ref: str, store: "Store") -> Stored:
     """
     from huggingface_hub import snapshot_download
 
-    return _read(ref, store, lambda repo, kind, tag: Path(snapshot_download(repo, repo_type=kind, revision=tag)))
+    return _read(ref, store, lambda repo, **how: Path(snapshot_download(repo, **how)), whole=True)
 
 
 def download_manifest(ref: str, store: "Store") -> Stored:
     """As `download`, but of all its files only the manifest."""
     from huggingface_hub import hf_hub_download
 
-    return _read(
-        ref, store, lambda repo, kind, tag: Path(hf_hub_download(repo, MANIFEST, repo_type=kind, revision=tag)).parent
-    )
+    return _read(ref, store, lambda repo, **how: Path(hf_hub_download(repo, MANIFEST, **how)).parent)
 
 
 @contextmanager
@@ -48,14 +46,16 @@ def not_here(ref: str, store: "Store") -> Iterator[None]:
     except DamagedArtifact:
         raise
     except StoreError as error:
-        known = [item.ref for item in store.list()]
-        hint = nearest(ref, known) if known else ""
+        hint = meant(ref, (item.ref for item in store.list()))
         raise StoreError(f"{ref} is not in the store {store.root}{hint}; {error}") from None
 
 
-def _read(ref: str, store: "Store", fetch: Callable[[str, str, str], Path]) -> Stored:
-    """Fetch from the repository type that has it. Where the Hub cannot be asked, what was fetched before will do."""
-    from huggingface_hub import list_repo_refs
+def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = False) -> Stored:
+    """Fetch from the repository type that has it. Where the Hub cannot be asked, what was fetched before will do.
+
+    `whole`: the manifest alone will not.
+    """
+    from huggingface_hub import constants, list_repo_refs
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -66,10 +66,12 @@ def _read(ref: str, store: "Store", fetch: Callable[[str, str, str], Path]) -> S
 
     repo, tag = split_ref(ref)
     absent: dict[str, Exception] = {}
-    with not_here(ref, store), telling(ref, f"`persyn artifacts pull {ref}`"):
+    with not_here(ref, store), telling(ref, f"reading {ref}"):
+        away = _why_away(constants.ENDPOINT)
         for repo_type in REPO_TYPES:
+            how = {"repo_type": repo_type, "revision": tag, "local_files_only": away is not None}
             try:
-                folder = patiently(functools.partial(fetch, repo, repo_type, tag))
+                folder = patiently(functools.partial(fetch, repo, **how))
             except GatedRepoError:
                 raise
             except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -78,8 +80,12 @@ def _read(ref: str, store: "Store", fetch: Callable[[str, str, str], Path]) -> S
             if not (folder / MANIFEST).is_file():
                 raise StoreError(no_artifact(ref))
             manifest = read_manifest(folder, ref)
+            if away is not None and whole and not all((folder / name).is_file() for name in manifest.files):
+                raise away
             digest, kind = manifest.digest, manifest.kind
             return Stored(repo=repo, kind=kind, tag=tag, digest=digest, path=folder, manifest=manifest)
+        if away is not None:
+            raise away
         for repo_type, why in absent.items():
             if isinstance(why, RevisionNotFoundError):
                 tags = list_repo_refs(repo, repo_type=repo_type).tags
@@ -87,3 +93,15 @@ def _read(ref: str, store: "Store", fetch: Callable[[str, str, str], Path]) -> S
             if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
                 raise StoreError(no_artifact(ref))
         raise next((e for e in absent.values() if isinstance(e, LocalEntryNotFoundError)), absent[REPO_TYPES[0]])
+
+
+def _why_away(endpoint: str) -> Exception | None:
+    """Why the Hub cannot be asked."""
+    import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        check_reachable(endpoint)
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        return error
+    return None

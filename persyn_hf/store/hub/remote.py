@@ -31,6 +31,7 @@ class Remote:
     repo_type: str
     private: bool
     head: str  # commit of `main`
+    branches: dict[str, str]  # branch -> commit
     tags: dict[str, str]  # tag -> commit
 
     def read(self, path: str, commit: str) -> bytes | None:
@@ -65,9 +66,9 @@ class Remote:
         entries = self.api.list_repo_tree(self.repo, repo_type=self.repo_type, revision=commit, recursive=True)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
-    def titles(self) -> list[tuple[str, str]]:
-        """Commit and title of the history of `main` up to the head, oldest first."""
-        commits = self.api.list_repo_commits(self.repo, repo_type=self.repo_type, revision=self.head)
+    def titles(self, head: str) -> list[tuple[str, str]]:
+        """Commit and title of the history up to a commit, oldest first."""
+        commits = self.api.list_repo_commits(self.repo, repo_type=self.repo_type, revision=head)
         return [(commit.commit_id, commit.title) for commit in reversed(commits)]
 
 
@@ -83,7 +84,9 @@ def look(api: "HfApi", repo: str, repo_type: str) -> Remote | None:
     except RepositoryNotFoundError:
         return None
     tags = {tag.name: tag.target_commit for tag in refs.tags}
-    return Remote(api=api, repo=repo, repo_type=repo_type, private=bool(info.private), head=str(info.sha), tags=tags)
+    branches = {branch.name: branch.target_commit for branch in refs.branches}
+    private, head = bool(info.private), str(info.sha)
+    return Remote(api=api, repo=repo, repo_type=repo_type, private=private, head=head, branches=branches, tags=tags)
 
 
 def find(api: "HfApi", ref: str) -> tuple[Remote, str, Manifest]:
