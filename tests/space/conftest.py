@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ pytest.importorskip("gradio", reason="the Space is an extra: pip install 'persyn
 
 from space_samples import fill  # noqa: E402
 
+from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
 from persyn_hf.space.database import Database  # noqa: E402
 from persyn_hf.space.shelf import open_shelf  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
@@ -36,3 +38,46 @@ def persyn(database: Database) -> Stored:
 @pytest.fixture(scope="session")
 def strong(database: Database) -> Stored:
     return database.shelf.get("org/assignments-s-strong@v1")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """With a router and two versions of an assignment that it made."""
+    folder = tmp_path_factory.mktemp("deploy")
+    store = Store(folder / "store")
+    made = fill(store)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    router = store.put(
+        repo="org/router-s", schema=SCHEMAS["router"], data=folder / "model", fields={"stage": "train_router"}
+    )
+    model = made["assignments-s-persyn"].manifest
+    inputs = {word: item.model_dump() for word, item in model.inputs.items()}
+    inputs["router"] = {"ref": router.ref, "digest": router.digest}
+    for seed in range(10):
+        store.put(
+            repo="org/assignments-s-routed",
+            schema=ASSIGNMENTS,
+            data=store.read_dataset(made["assignments-s-persyn"]),
+            fields={
+                **{"stage": "assign", "teachers": model.teachers, "student": model.student},
+                **{"settings": model.settings, "seed": seed, "inputs": inputs},
+            },
+        )
+    return store
+
+
+@pytest.fixture
+def changed() -> Iterator[Any]:
+    """Changes a file, and sets it right afterwards."""
+    kept: dict[Path, bytes] = {}
+
+    def change(path: Path, old: bytes, new: bytes) -> None:
+        kept[path] = path.read_bytes()
+        path.chmod(0o644)
+        assert old in kept[path]
+        path.write_bytes(kept[path].replace(old, new))
+
+    yield change
+    for path, content in kept.items():
+        path.write_bytes(content)

@@ -1,6 +1,7 @@
 """A small store with all that the Space reads: drawn numbers, and texts that must never be more than text."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 from persyn_hf.core.rewards import recombine
@@ -111,3 +112,7 @@ def fill(store: Store) -> dict[str, Stored]:
         put(f"assignments-s-{kind}", ASSIGNMENTS, assignments(kind), "prompts", "rewards-s", settings={"kind": kind})
     put("responses", RESPONSES, responses(), "prompts", "assignments-s-persyn", cost=COST)
     return made
+
+
+def blob(stored: Stored, ending: str = ".parquet") -> Path:
+    return next(path for path in sorted(stored.path.rglob(f"*{ending}"))).resolve()

@@ -1,4 +1,4 @@
-"""The Space deployed: its folder, artifacts of the Hub, files that were changed, versions."""
+"""The Space deployed: its folder, artifacts of the Hub."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from space_samples import fill
+from space_samples import blob
 
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))
@@ -23,7 +23,6 @@ from huggingface_hub.utils import disable_progress_bars  # noqa: E402
 
 import persyn_hf  # noqa: E402
 from persyn_hf.errors import DamagedArtifact, StoreError  # noqa: E402
-from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
 from persyn_hf.space.database import Database  # noqa: E402
 from persyn_hf.space.desk import Desk  # noqa: E402
 from persyn_hf.space.shelf import open_folder, open_shelf  # noqa: E402
@@ -31,39 +30,11 @@ from persyn_hf.space.views import lineage_view  # noqa: E402
 from persyn_hf.store.hub import faults  # noqa: E402
 from persyn_hf.store.hub.push import push  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
-from persyn_hf.store.stored import Stored  # noqa: E402
 
 
 SPACE = Path(__file__).parent.parent.parent / "spaces" / "allocations"
 FIRST, ANSWERS = "org/assignments-s-routed@v1", "org/responses@v1"
 MADE_FROM = ["org/prompts@v1", "org/rewards-s@v1", "org/router-s@v1"]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """With a router and two versions of an assignment that it made."""
-    folder = tmp_path_factory.mktemp("deploy")
-    store = Store(folder / "store")
-    made = fill(store)
-    (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text("{}")
-    router = store.put(
-        repo="org/router-s", schema=SCHEMAS["router"], data=folder / "model", fields={"stage": "train_router"}
-    )
-    model = made["assignments-s-persyn"].manifest
-    inputs = {word: item.model_dump() for word, item in model.inputs.items()}
-    inputs["router"] = {"ref": router.ref, "digest": router.digest}
-    for seed in range(10):
-        store.put(
-            repo="org/assignments-s-routed",
-            schema=ASSIGNMENTS,
-            data=store.read_dataset(made["assignments-s-persyn"]),
-            fields={
-                **{"stage": "assign", "teachers": model.teachers, "student": model.student},
-                **{"settings": model.settings, "seed": seed, "inputs": inputs},
-            },
-        )
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +70,7 @@ def told(store: Store, *refs: str) -> str:
     return str(error.value)
 
 
-def serve(**environment: str) -> tuple[subprocess.Popen[str], str]:
+def serve(environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
     """The Space's own program, once it answers; "" where it ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -114,26 +85,6 @@ def serve(**environment: str) -> tuple[subprocess.Popen[str], str]:
     )
     assert process.stdout is not None
     return process, f"http://127.0.0.1:{port}/" if "shown at" in process.stdout.readline() else ""
-
-
-def blob(stored: Stored, ending: str = ".parquet") -> Path:
-    return next(path for path in sorted(stored.path.rglob(f"*{ending}"))).resolve()
-
-
-@pytest.fixture
-def changed() -> Iterator[Any]:
-    """Changes a file, and sets it right afterwards."""
-    kept: dict[Path, bytes] = {}
-
-    def change(path: Path, old: bytes, new: bytes) -> None:
-        kept[path] = path.read_bytes()
-        path.chmod(0o644)
-        assert old in kept[path]
-        path.write_bytes(kept[path].replace(old, new))
-
-    yield change
-    for path, content in kept.items():
-        path.write_bytes(content)
 
 
 # Artifacts of the Hub
@@ -208,8 +159,8 @@ def test_without_a_network_what_was_fetched_before_is_shown(
 
 
 def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_path: Path) -> None:
-    where = {"PERSYN_STORE": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}
-    process, address = serve(**hub.env(home=tmp_path / "cache"), PERSYN_REFS=f"{FIRST}  {ANSWERS}\n", **where)
+    where = {"PERSYN_STORE": str(tmp_path / "none"), "TMPDIR": str(tmp_path), "PERSYN_REFS": f"{FIRST}  {ANSWERS}\n"}
+    process, address = serve(hub.env(home=tmp_path / "cache") | where)
     try:
         assert address, process.communicate()[1]
         text = urllib.request.urlopen(address).read().decode()
@@ -222,7 +173,7 @@ def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_
 
 def test_the_deployed_program_says_what_is_wrong(hub: HubServer, tmp_path: Path) -> None:
     where = {"PERSYN_STORE": str(tmp_path / "none"), "PERSYN_REFS": "org/assignments-s-routed@v2"}
-    process, address = serve(**hub.env(home=tmp_path / "cache"), **where)
+    process, address = serve(hub.env(home=tmp_path / "cache") | where)
     _, said = process.communicate(timeout=60)
     assert (address, process.returncode) == ("", 1)
     assert said == (
@@ -231,73 +182,11 @@ def test_the_deployed_program_says_what_is_wrong(hub: HubServer, tmp_path: Path)
     )
 
 
-# Files that were changed
-
-
-@pytest.mark.parametrize("name", ["assignments-s-persyn", "prompts", "rewards-s", "responses"])
-def test_a_changed_file_of_the_store_is_not_shown(store: Store, changed: Any, name: str) -> None:
-    stored = store.get(f"org/{name}@v1")
-    changed(blob(stored), b"PAR1", b"PAR2")
-    for refs in ([], ["org/assignments-s-persyn@v1"]):
-        with pytest.raises(DamagedArtifact, match=rf"^org/{name}@v1: data/\S+\.parquet is damaged, found "):
-            open_shelf(refs, store)
-
-
 def test_a_changed_file_in_the_cache_of_the_hub_is_not_shown(hub: HubServer, empty: Store, changed: Any) -> None:
     shelf = open_shelf([FIRST], empty)
     changed(blob(shelf.get("org/rewards-s@v1")), b"PAR1", b"PAR2")
     with pytest.raises(DamagedArtifact, match=r"^org/rewards-s@v1: data/default/\S+\.parquet is damaged, found "):
         open_shelf([FIRST], empty)
-
-
-def test_a_changed_manifest_of_a_model_is_found(store: Store, changed: Any) -> None:
-    router = store.get("org/router-s@v1")
-    changed(blob(router, "persyn.json"), b'"seed": 0', b'"seed": 1')
-    needed = router.manifest.model_copy(update={"seed": 1})
-    with pytest.raises(DamagedArtifact) as error:
-        open_shelf([FIRST], store)
-    assert str(error.value) == (
-        f"org/router-s@v1: its persyn.json gives digest {router.digest}, needed is {needed.content_digest()} by what "
-        "else it says; see what is wrong with persyn artifacts verify org/router-s@v1"
-    )
-
-
-@pytest.mark.parametrize("ending", ["persyn.json", ".parquet"])
-def test_a_changed_file_of_the_example_is_not_shown(tmp_path: Path, ending: str) -> None:
-    folder = tmp_path / "example"
-    for file in (SPACE / "example").rglob("*"):
-        if file.is_file() and "assignments" in str(file):
-            to = folder / file.relative_to(SPACE / "example")
-            to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_bytes(file.read_bytes())
-    assert len(open_folder(folder).assignments) == 4
-    wrong = next(path for path in sorted(folder.rglob(f"*oracle*/**/*{ending}")))
-    wrong.write_bytes(wrong.read_bytes().replace(b'"seed": 0', b'"seed": 1').replace(b"PAR1", b"PAR2"))
-    with pytest.raises(DamagedArtifact) as error:
-        open_folder(folder)
-    assert str(error.value) == f"{wrong} is missing or was changed since it was made; copy {folder} anew"
-
-
-# Versions
-
-
-def test_without_references_every_version_is_shown_the_newest_first(store: Store) -> None:
-    shelf = open_shelf([], store)
-    routed = [item.ref for item in shelf.assignments if item.repo == "org/assignments-s-routed"]
-    assert routed == [f"org/assignments-s-routed@v{number}" for number in range(10, 0, -1)]
-    database = Database(shelf)
-    for ref in routed[::9]:
-        text = lineage_view(database, shelf.get(ref))
-        digests = [shelf.get(other).digest[:12] for other in routed]
-        assert re.findall(r"<code>([0-9a-f]{12})</code>", text) == digests
-        assert re.search(rf'<a href="[^"]*/tree/v\d+"[^>]*>{ref}</a> <small>[^<]*{shelf.get(ref).digest[:12]}', text)
-
-
-def test_a_reference_shows_its_version_and_no_other(store: Store) -> None:
-    shelf = open_shelf(["org/assignments-s-routed@v2"], store)
-    assert [item.ref for item in shelf.assignments] == ["org/assignments-s-routed@v2"]
-    (newest,) = open_shelf(["org/assignments-s-routed"], store).assignments
-    assert newest.ref == "org/assignments-s-routed@v10"
 
 
 # The folder
