@@ -81,7 +81,9 @@ def _batches(stored: Stored, column: str) -> "Iterator[pa.RecordBatch]":
     for _, _, _, name in shards(stored.manifest.files):
         try:
             with pq.ParquetFile(stored.path / name, pre_buffer=False) as file:  # else all of it ends up in memory
-                yield from file.iter_batches(BATCH, columns=[column] if column in file.schema_arrow.names else [])
+                yield from file.iter_batches(
+                    BATCH, columns=[column] if column in file.schema_arrow.names else [], use_threads=False
+                )
         except (OSError, pa.ArrowException) as error:
             raise DamagedArtifact(
                 f"{stored.ref}: {name} cannot be read ({str(error).splitlines()[0]}); verify the artifact"
