@@ -17,10 +17,10 @@ KEEP_PLACE = ("page", "alpha", "how", "lambda", "with", "by")  # controls that l
 
 OPEN = """
 element.addEventListener('click', event => {
-  const link = event.target.closest('[data-prompt]');
+  const link = event.target.closest('[data-prompt], [data-page]');
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  trigger('click', {prompt: link.dataset.prompt});
+  trigger('click', {...link.dataset});
 })
 """
 SCROLL = "() => setTimeout(() => document.getElementById('opened')?.scrollIntoView({block: 'start'}), 100)"
@@ -148,8 +148,10 @@ def _wire(
         names = desk.topics(ref) if view == "prompts" else []
         return [gr.update(choices=any_of(of), value="") for of in (desk.teachers(ref), names)]
 
-    def prompt_of(event: gr.EventData) -> str:
-        return str(event._data.get("prompt", ""))
+    def clicked(event: gr.EventData) -> list[Any]:
+        """The prompt that is opened; a page that is turned closes it."""
+        prompt, number = event._data.get("prompt", ""), event._data.get("page")
+        return [str(prompt), int(number) if number else gr.skip()]
 
     def write(event: Any) -> Any:
         """Put the state into the address."""
@@ -164,7 +166,8 @@ def _wire(
         if name == "prompts":
             event = event.then(fill, [control["view"], control["assignment"]], control["topic"], **private)
         follow(event)
-    follow(shown["prompts"].click(prompt_of, None, control["prompt"], **private)).then(None, js=SCROLL, **private)
+    event = shown["prompts"].click(clicked, None, [control["prompt"], control["page"]], **private)
+    follow(event).then(None, js=SCROLL, **private)
     lists = [control["teacher"], control["topic"]]
     changed = control["assignment"].input(renew, [control["view"], control["assignment"]], lists, **private)
     write(changed.then(show_first, inputs, [*outputs.values()], **private))

@@ -40,7 +40,9 @@ def of_allocation(gr: Any, desk: Desk) -> dict[str, Any]:
 def of_prompts(gr: Any, desk: Desk) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with gr.Row():
-        found["q"] = gr.Textbox(label="Search", placeholder="words of the prompt, or its id; then Enter", scale=2)
+        found["q"] = gr.Textbox(
+            label="Search", placeholder="words of the prompt, or its id; Enter", scale=2, min_width=260
+        )
         teachers = any_of(desk.teachers(desk.defaults["assignment"]))
         found["teacher"] = gr.Dropdown(teachers, value="", label="Teacher", min_width=140)
         found["topic"] = gr.Dropdown(any_of([]), value="", label="Topic", min_width=140)
@@ -61,7 +63,7 @@ def of_whatif(gr: Any, desk: Desk) -> dict[str, Any]:
             0, 1, value=0.4, step=0.01, label="alpha, the weight of learnability", info="0.4 is the paper's", scale=2
         )
         weight = gr.Slider(
-            0, 1, value=0, step=0.01, label="lambda, of cost", info="reward for one mean answer", min_width=240
+            0, 1, value=0, step=0.01, label="lambda, cost", info="reward for one mean answer", min_width=240
         )
-        how = gr.Dropdown(list(get_args(How)), value="minmax", label="Normalisation", info="the paper's: minmax")
+        how = gr.Dropdown(list(get_args(How)), value="minmax", label="Normalisation", info="the paper names none")
     return {"alpha": alpha, "lambda": weight, "how": how}

@@ -207,7 +207,34 @@ def test_a_phone_shows_it_without_sideways_scrolling(site: str, chromium: Any) -
     for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
         go(page, site, f"?view={view}&split=all")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        controls = [box for item in page.locator(".form > .block").all() if (box := item.bounding_box())]
+        assert len(controls) >= 2 and all(box["width"] >= 130 and box["x"] + box["width"] <= 390 for box in controls)
     context.close()
+
+
+def test_every_view_is_as_wide_and_shows_its_tables_whole(site: str, page: Any) -> None:
+    edges = set()
+    for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
+        go(page, site, f"?view={view}&split=all")
+        edges.add(page.locator("h1").bounding_box()["x"])
+        wide = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth).filter(w => w > 0)"
+        assert page.evaluate(wide) == []
+    assert len(edges) == 1
+
+
+def test_pages_are_turned(site: str, page: Any) -> None:
+    go(page, site, f"?view=prompts&split=all&prompt={prompt_id(3)}")
+    listed = page.locator("#view-prompts table a")
+    seen = listed.all_inner_texts()
+    assert page.get_by_role("button", name="Previous").is_disabled()
+    for number in (2, 3):
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_function("words => document.body.innerText.includes(words)", arg=f"page {number} of 3")
+        settle(page)
+        assert f"page={number}" in page.url and "prompt=" not in page.url and page.locator("#opened").count() == 0
+        seen += listed.all_inner_texts()
+    assert len(seen) == NUMBER == len(set(seen)), "every prompt is on one page"
+    assert page.get_by_role("button", name="Next").is_disabled()
 
 
 def test_no_file_is_served_and_none_taken(site: str, filled: Path) -> None:
