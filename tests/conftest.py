@@ -5,10 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("default", deadline=None)  # how long an example takes depends on what else runs
+settings.load_profile("default")
 
 ROOT = Path(__file__).parent.parent
 
