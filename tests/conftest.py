@@ -2,10 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+from smoke_run import command
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,3 +41,22 @@ def recipes() -> list[Path]:
     found = [path for path in files if re.search(r"^name:", path.read_text(encoding="utf-8"), re.MULTILINE)]
     assert len(found) >= 5
     return found
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A store with the finished chain of `smoke_run`, and the seconds it took, start-up of the process included.
+
+    Made once for all processes of the tests, which must leave it as it is.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    took = folder / "seconds"
+    with FileLock(f"{folder}.lock"):
+        if not took.exists():
+            begun = time.monotonic()
+            arguments = [sys.executable, "-m", "persyn_hf.cli", *command(folder / "store")]
+            done = subprocess.run(arguments, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            took.write_text(str(time.monotonic() - begun))
+    return folder / "store", float(took.read_text())

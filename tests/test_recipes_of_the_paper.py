@@ -260,6 +260,7 @@ def test_slurm_templates_are_sound_bash(name: str, root: Path) -> None:
     subprocess.run(["bash", "-n", root / f"recipes/slurm/{name}.sbatch"], check=True)
 
 
+@pytest.mark.slow
 def test_a_slurm_job_whose_time_runs_out_queues_itself_again_and_goes_on(root: Path, tmp_path: Path) -> None:
     """`scontrol`, which is not here, only writes down what it is told; a fault of the recipe does not queue again."""
     stub = tmp_path / "scontrol"

@@ -172,8 +172,8 @@ def test_requests_are_read_only_as_far_as_they_fit(server: OpenAIServer) -> None
 
 
 def test_concurrency_rises_to_its_bound(server: OpenAIServer) -> None:
-    server.behaviour = lambda text, times: Response(seconds=0.8)
-    ask_once(server, *map(str, range(300)), concurrency=40, max_concurrency=120)
+    server.behaviour = lambda text, times: Response(seconds=1.6)
+    ask_once(server, *map(str, range(400)), concurrency=40, max_concurrency=120)
     assert 100 < server.most_in_flight <= 120  # HTTP clients open 100 connections by default
     assert server.arrivals[40] - server.arrivals[0] > 0.7  # at first 40, no more
 

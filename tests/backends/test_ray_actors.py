@@ -316,7 +316,7 @@ def children(pid: int) -> set[int]:
     return found - {pid}
 
 
-@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("end", [pytest.param("close", marks=pytest.mark.slow), "kill"])
 def test_a_cluster_of_its_own_ends_with_the_run_and_says_nothing(tmp_path: Path, end: str) -> None:
     process = run_alone(tmp_path / "notes")
     assert process.stdout is not None

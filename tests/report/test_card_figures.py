@@ -5,8 +5,6 @@ import contextlib
 import io
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
-SMALL = ["strategies=[persyn]", "prompts.calibration=12", "prompts.dev=6", "prompts.pool=6", "evaluate.limit=4"]
 PICTURES = {
     "assignments": "allocation",
     "sft": "allocation",
@@ -42,14 +39,8 @@ POOL = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Store:
-    folder = tmp_path_factory.mktemp("cards") / "store"
-    sets = [part for override in SMALL for part in ("--set", override)]
-    recipe = root / "recipes/tiny/smoke.yaml"
-    command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(folder), *sets]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return Store(folder)
+def store(finished: tuple[Path, float]) -> Store:
+    return Store(finished[0])
 
 
 def text_of(stored: Stored) -> str:

@@ -31,7 +31,10 @@ def same_weights(one: Path, other: Path, within: float) -> bool:
     return all(np.abs(first[name] - second[name]).max() <= within for name in first)
 
 
-@pytest.mark.parametrize(("epoch", "changes"), [(3, {}), (2, {"save_steps": 3})], ids=["epochs", "steps"])
+@pytest.mark.parametrize(
+    ("epoch", "changes"),
+    [pytest.param(3, {}, marks=pytest.mark.slow, id="epochs"), pytest.param(2, {"save_steps": 3}, id="steps")],
+)
 def test_a_killed_training_goes_on_to_the_same_weights(epoch, changes, backbone, tmp_path):
     """Killed at the end of epoch 3 of 4, so from the checkpoint of epoch 2; or of epoch 2, from step 15 of 16."""
     settings = tiny(backbone, epochs=4, **changes)
