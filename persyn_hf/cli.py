@@ -208,11 +208,19 @@ def _report(arguments: argparse.Namespace) -> int:
 
     store = _store(arguments)
     recipes = [_recipe(arguments, path) for path in arguments.recipes]
-    parts = [Part(recipe, stored_of(recipe, store, look_up(recipe, store))) for recipe in recipes]
-    for path, part in zip(arguments.recipes, parts, strict=True):
-        if not part.stored:
-            raise PersynError(f"nothing of {path} is stored yet: persyn run {path}")
+    parts, absent = [], []
+    for path, recipe in zip(arguments.recipes, recipes, strict=True):
+        done = look_up(recipe, store)
+        parts.append(Part(recipe, stored_of(recipe, store, done)))
+        if not parts[-1].stored:
+            others = sum(item.repo.startswith(f"{recipe.full_name}-") for item in store.list())
+            more = f"; what the store has of it ({others} artifacts) was made by other settings: repeat their --set"
+            raise PersynError(f"nothing of {path} is stored yet: persyn run {path}{more if others else ''}")
+        absent += [item.step.key for item in done if item.stored is None]
     written = write_report(parts, store, arguments.out)
+    if absent:
+        some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        print(f"not in the report, for these steps have not run with these settings: {some}")
     print(f"{written.tables} tables and {written.figures} figures: {written.path}")
     return 0
 
@@ -252,7 +260,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         except PersynError as error:
             faults.append(str(error))
     if faults:
-        raise PersynError("; ".join(faults))
+        raise PersynError("\n".join(faults))
     return 0
 
 

@@ -36,7 +36,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecipeError(f"the recipe {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
         raise RecipeError(f"the recipe {path} cannot be read: {reason}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")

@@ -55,6 +55,18 @@ def stored(recipe: Path) -> list[str]:
     return sorted(p.name for p in (recipe.parent / "store").glob("*--*"))
 
 
+def test_a_wrong_column_of_a_test_file_is_told_before_anything_is_paid_for(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recipe.parent / "q.jsonl"
+    task = json.dumps({"name": "t", "path": str(file), "columns": {"question": "frage"}})
+    changes = ["--set", "until=null", "--set", "strategies=[mix]", "--set", f"evaluate.tasks=[{task}]"]
+    said = run(capsys, recipe, *changes)
+    assert said.startswith(f"error: {file} has no column `frage`")
+    assert main(["plan", str(recipe), "--store", str(recipe.parent / "store"), *changes]) == 2
+    assert stored(recipe) == []
+
+
 def test_recipe_faults(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown key `seeed`, did you mean `seed`?" in run(capsys, recipe, "--set", "seeed=1")
     assert "generate.samples: input should be a valid integer, got 'two'" in run(

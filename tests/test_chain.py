@@ -125,6 +125,13 @@ def test_report_says_what_the_artifacts_hold(
     assert accuracy.startswith(f"{100 * sum(items['is_correct']) / len(items):.1f} [")
     for figure in ("allocation-qwen-student.png", "strategies-qwen-student.svg", "report.md"):
         assert (tmp_path / figure).stat().st_size > 500
+    assert main([*arguments, "--set", "strategies=[persyn, strong]"]) == 0
+    said = capsys.readouterr().out
+    assert "not in the report, for these steps have not run with these settings: assignments-qwen-student-str" in said
+    assert main([*arguments, "--set", "seed=1"]) == 2
+    assert (
+        "nothing of" in (said := capsys.readouterr().err) and "was made by other settings: repeat their --set" in said
+    )
     assert main(["plan", *arguments[1:-2]]) == 0
     assert "new" not in capsys.readouterr().out.split("(prompt, teacher)")[0]
 

@@ -215,7 +215,8 @@ def test_gpu_time_is_assumed_until_it_is_measured(root: Path, tmp_path: Path) ->
     assert teachers["Qwen2.5-7B-Instruct"]["GPU time"] == "~ 1.20 h"  # 4,000 x 1.077 s
     assert teachers["DeepSeek-R1"]["GPU time"] == "~ 31.6 h"  # 4,000 x 2 x 6,000 x 74 GFLOPs / 31.2 TFLOPS
     assert tables[1].note.endswith(
-        "; ~: assumed, an A100 at 10% of its peak and 600 tokens an answer, 6,000 of Long-CoT"
+        "; ~: assumed, an A100 at 10% of its peak and 600 tokens an answer, 6,000 of Long-CoT, at "
+        "most `generate.max_tokens`"
     )
     assert {name: row["fewer"] for name, row in strategies.items()} == {
         "persyn": "3.3x",

@@ -157,7 +157,8 @@ def _footing(found: Sequence[Outcomes]) -> Table:
             *("SFT examples", "trained tokens", "accuracy", "reference ahead by"),
         ],
         rows=[[*names, *(column.cell(cost) for column in columns), *more] for names, cost, more in lines],
-        note="answers to calibration and pool prompts; dev prompts judge the router and train no student",
+        note="answers to calibration and pool prompts; dev prompts judge the router and train no student; trained "
+        "tokens: those with a loss, of one epoch; the reference is what stands first in the differences",
     )
 
 

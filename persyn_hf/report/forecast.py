@@ -20,7 +20,8 @@ def forecast(outlook: Outlook) -> list[Table]:
     if not outlook.cells:
         note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
     elif outlook.sizes is None:
-        note = "what will be generated is known once `prompts` has run (--set until=prompts), or has its sizes set"
+        sizes = "`prompts.calibration`, `dev` and `pool` are set"
+        note = f"what will be generated is known once `prompts` has run (--set until=prompts), or once {sizes}"
     steps = Table(
         name="steps",
         title=f"Steps of {outlook.recipe.name}",
@@ -145,7 +146,8 @@ def _basis(outlook: Outlook) -> str:
     if outlook.assumed:
         short, long = ANSWER_TOKENS.values()
         parts.append(
-            f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT"
+            f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT, "
+            "at most `generate.max_tokens`"
         )
     if any(stage == "generate" and state == "partly done" for _, stage, state in outlook.steps):
         parts.append("steps that are partly done count whole")

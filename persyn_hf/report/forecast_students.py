@@ -119,11 +119,12 @@ def _measured(outlook: Outlook, teacher: Teacher) -> float | None:
 def _basis(outlook: Outlook, lines: Sequence[Line]) -> str:
     """What the numbers rest on, and what is not in them."""
     short, long = ANSWER_TOKENS.values()
+    capped = ", at most `generate.max_tokens`" if outlook.cells else ""
     lora = ", 4 with LoRA" if any(line.passes == LORA for line in lines) else ""
     parts = [
         f"2 FLOPs per parameter and token to score, 6 to fine-tune{lora}",
         f"~: assumed, an A100 at {TRAINING:.0%} of its peak and, where no answer is stored, {PROMPT_TOKENS} tokens of "
-        f"prompt with {short} of answer, {long:,} of Long-CoT",
+        f"prompt with {short} of answer, {long:,} of Long-CoT{capped}",
     ]
     if even := _even(outlook, lines):
         parts.append(f"an even split over the teachers for {', '.join(even)}")

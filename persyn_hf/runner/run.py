@@ -125,12 +125,17 @@ def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Store
 
 
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
-    """Name the first local file or folder of the recipe that is missing."""
+    """Name the first local file or folder of the recipe that is missing, or that a stage cannot read."""
     models: list[Teacher | Student] = [*recipe.teachers, *recipe.students]
     for model in models:
         check_paths(model, model.name)
+    checked: list[Any] = []  # settings: one stage often stands there for every strategy
     for step in steps:
-        check_paths(step.settings, step.stage)
+        if step.settings not in checked:
+            checked.append(step.settings)
+            check_paths(step.settings, step.stage)
+            if hasattr(step.module, "check_files"):
+                step.module.check_files(step.settings)
 
 
 def _check_prices(recipe: Recipe, limits: Limits) -> None:

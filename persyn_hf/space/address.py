@@ -38,7 +38,8 @@ VIEWS = {
     "lineage": "Lineage",
 }
 
-# Puts values in the order of DEFAULTS into the address; what is at its default is left out.
+# Puts values in the order of DEFAULTS into the address; what is at its default is left out. Another view, page or
+# prompt is a step that the browser can take back.
 WRITE = """
 (...values) => {
   const old = new URLSearchParams(location.search), query = new URLSearchParams();
@@ -50,7 +51,9 @@ WRITE = """
   });
   if (old.has("__theme")) query.set("__theme", old.get("__theme"));
   const text = query.toString();
-  history.replaceState(history.state, "", text ? "?" + text : location.pathname);
+  const step = ["view", "page", "prompt"].some(name => query.get(name) !== old.get(name)) && history.state !== null;
+  history[step ? "pushState" : "replaceState"]({persyn: true}, "", text ? "?" + text : location.pathname);
+  window.onpopstate = () => location.reload();
 }
 """
 

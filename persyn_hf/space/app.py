@@ -72,8 +72,8 @@ def launch(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError as error:
-        raise PersynError(f"port {port} of {host} cannot be opened ({error}); name another with --port") from None
+    except OSError:
+        raise PersynError(f"port {port} of {host} is taken or not allowed; name another with --port") from None
     sys.stdout.write(f"{len(shelf.assignments)} assignments are shown at {address_of_page} (Ctrl-C ends it)\n")
     sys.stdout.flush()
     page.block_thread()
@@ -160,7 +160,7 @@ def _wire(
     def follow(event: Any) -> Any:
         return write(event.then(show, inputs, [*outputs.values()], **private))
 
-    follow(page.load(read, None, [*inputs, tabs, fault], **private))
+    follow(page.load(read, None, [*inputs, tabs, fault], **private)).then(None, js=SCROLL, **private)
     for name, tab in opened.items():
         event = tab.select(lambda name=name: name, None, control["view"], **private)
         if name == "prompts":

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
 from persyn_hf.space.desk import ALL, Desk
+from persyn_hf.space.views import labels
 
 
 SORTED_BY = [("as it lies", "place"), ("smallest lead", "margin"), ("largest regret", "regret")]
@@ -19,10 +20,15 @@ def any_of(names: Iterable[str]) -> list[tuple[str, str]]:
     return [("any", ""), *((name, name) for name in names if name)]
 
 
+def _named(desk: Desk) -> list[tuple[str, str]]:
+    """Assignments under what tells them apart: whole references do not fit a phone."""
+    return list(zip(labels(desk.refs), desk.refs, strict=True))
+
+
 def common(gr: Any, desk: Desk) -> dict[str, Any]:
     """Controls above all views."""
     with gr.Row():
-        refs = gr.Dropdown(desk.refs, value=desk.defaults["assignment"], label="Assignment", scale=3, min_width=260)
+        refs = gr.Dropdown(_named(desk), value=desk.defaults["assignment"], label="Assignment", scale=3, min_width=260)
         choices = [("all splits", ALL), *((name, name) for name in desk.splits)]
         split = gr.Dropdown(choices, value=desk.defaults["split"], label="Split", scale=1, min_width=140)
     return {"assignment": refs, "split": split}
@@ -31,7 +37,7 @@ def common(gr: Any, desk: Desk) -> dict[str, Any]:
 def of_allocation(gr: Any, desk: Desk) -> dict[str, Any]:
     with gr.Row():
         beside = gr.Dropdown(
-            desk.refs, value=desk.defaults["with"], multiselect=True, label="Compare with", scale=3, min_width=260
+            _named(desk), value=desk.defaults["with"], multiselect=True, label="Compare with", scale=3, min_width=260
         )
         by = gr.Dropdown(BROKEN_DOWN, value=desk.defaults["by"], label="Broken down by", scale=1, min_width=140)
     return {"with": beside, "by": by}

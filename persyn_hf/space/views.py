@@ -128,7 +128,7 @@ def whatif_view(
     series = [
         (f"{name}, {_range(sweep, of, text)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named
     ]
-    marks = [(0.4, "the paper 0.4")] if used == 0.4 else [(0.4, "the paper"), (used, "this recipe")]
+    marks = [(0.4, "the paper 0.4")] if used == 0.4 else [(0.4, "the paper"), (used, "the recipe")]
     marks += [(alpha, "now")] if abs(alpha - 0.4) > 0.06 and abs(alpha - used) > 0.06 else []
     return pages.render(
         "whatif",

@@ -138,6 +138,13 @@ class Settings(Strict):
         return self
 
 
+def check_files(settings: Settings) -> None:
+    """Read the questions that lie on this machine, so that a wrong column is told before anything is paid for."""
+    for task in settings.tasks:
+        if task.path is not None and not task.is_stock:
+            load(task, settings)
+
+
 def run(settings: Settings, context: Context, student: Path | None = None) -> Result:
     """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}."""
     started = time.monotonic()

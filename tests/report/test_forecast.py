@@ -167,11 +167,13 @@ def test_sizes_that_the_recipe_leaves_out_are_the_papers(
     [
         (
             {"prompts": {"dataset": "org/p"}},
-            "what will be generated is known once `prompts` has run (--set until=prompts), or has its sizes set",
+            "what will be generated is known once `prompts` has run (--set until=prompts), or once "
+            "`prompts.calibration`, `dev` and `pool` are set",
         ),
         (
             {"prompts": {"dataset": "org/p", "pool": 7, "columns": {"split": "split"}}},
-            "what will be generated is known once `prompts` has run (--set until=prompts), or has its sizes set",
+            "what will be generated is known once `prompts` has run (--set until=prompts), or once "
+            "`prompts.calibration`, `dev` and `pool` are set",
         ),
         (
             {"until": "prompts"},

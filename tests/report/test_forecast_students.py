@@ -37,7 +37,8 @@ BASE: dict[str, Any] = {
 }
 ASSUMED = (
     "2 FLOPs per parameter and token to score, 6 to fine-tune; ~: assumed, an A100 at 30% of its peak and, where no "
-    "answer is stored, 100 tokens of prompt with 600 of answer, 6,000 of Long-CoT"
+    "answer is stored, 100 tokens of prompt with 600 of answer, 6,000 of Long-CoT, at most "
+    "`generate.max_tokens`"
 )
 
 

@@ -222,6 +222,27 @@ def test_every_view_is_as_wide_and_shows_its_tables_whole(site: str, page: Any) 
     assert len(edges) == 1
 
 
+def test_the_way_back_and_a_prompt_that_is_in_sight(site: str, chromium: Any) -> None:
+    """The way back loads the page anew; the browser may say that it broke off what the old one listened to."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    go(page, site, "?view=prompts&split=all&sort=margin")
+    page.locator("#view-prompts table a").nth(4).click()
+    page.wait_for_selector("#opened")
+    settle(page)
+    address = page.url
+    assert "prompt=" in address
+    page.go_back()
+    page.wait_for_function("!document.querySelector('#opened') && document.querySelector('#view-prompts table')")
+    assert "prompt=" not in page.url and "sort=margin" in page.url
+    page.go_forward()
+    page.wait_for_selector("#opened")
+    assert page.url == address
+    inside = "y => -50 < y && y < innerHeight / 2"
+    page.wait_for_function(f"({inside})(document.querySelector('#opened').getBoundingClientRect().y)")
+    context.close()
+
+
 def test_pages_are_turned(site: str, page: Any) -> None:
     go(page, site, f"?view=prompts&split=all&prompt={prompt_id(3)}")
     listed = page.locator("#view-prompts table a")
