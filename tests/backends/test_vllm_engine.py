@@ -271,7 +271,7 @@ def test_bad_and_tight_rows_leave_their_neighbours_alone(engine: VllmEngine, que
 
 @needs_vllm
 def test_a_crash_in_the_middle_loses_nothing(engine: VllmEngine, questions: list[str]) -> None:
-    requests = [ask(engine, question, DRAWN) for question in questions[:60]]
+    requests = [ask(engine, question, DRAWN) for question in questions[:120]]
     answers: list[Answer] = []
     before = group_of(engine)
     url = engine._server.url if engine._server else ""
