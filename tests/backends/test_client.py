@@ -175,7 +175,7 @@ def test_concurrency_rises_to_its_bound(server: OpenAIServer) -> None:
     server.behaviour = lambda text, times: Response(seconds=1.6)
     ask_once(server, *map(str, range(400)), concurrency=40, max_concurrency=120)
     assert 100 < server.most_in_flight <= 120  # HTTP clients open 100 connections by default
-    assert server.arrivals[40] - server.arrivals[0] > 0.7  # at first 40, no more
+    assert server.arrivals[40] - server.arrivals[0] > 1.5  # at first 40, no more
 
 
 def test_seconds_add_up_to_the_wall_time(server: OpenAIServer) -> None:
