@@ -54,6 +54,8 @@ class OpenAIServer:
         self.in_flight = self.most_in_flight = self.cut_by_client = 0
         self.arrivals: list[float] = []
         self.lock = threading.Lock()
+        self._power = threading.Lock()  # as with a process: none starts before the last one has gone whole
+        self._thread: threading.Thread | None = None
         self.start()
 
     def __enter__(self) -> "OpenAIServer":
@@ -67,23 +69,25 @@ class OpenAIServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        self._sockets: set[socket.socket] = set()
-        self._http = _Http(("127.0.0.1", self.port), _handler(self))
-        self.port = self._http.server_address[1]
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        with self._power:
+            if self._thread is not None:
+                return
+            self._http = _Http(("127.0.0.1", self.port), _handler(self))
+            self.port = self._http.server_address[1]
+            self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
-        if not self._thread.is_alive():
-            return
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-        with self.lock:
-            sockets = list(self._sockets)
-        for open_socket in sockets:
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
+        with self._power:
+            if self._thread is None:
+                return
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join()
+            self._thread = None
+            for open_socket in list(self._http.sockets):
+                with contextlib.suppress(OSError):
+                    open_socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Http(ThreadingHTTPServer):
@@ -91,6 +95,18 @@ class _Http(ThreadingHTTPServer):
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 1024
+
+    def __init__(self, *args: Any) -> None:
+        self.sockets: set[socket.socket] = set()  # of those let in, their threads running yet or not
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.sockets.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.sockets.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections cut on purpose need no traceback."""
@@ -100,16 +116,6 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-
-        def setup(self) -> None:
-            super().setup()
-            with server.lock:
-                server._sockets.add(self.request)
-
-        def finish(self) -> None:
-            with server.lock:
-                server._sockets.discard(self.request)
-            super().finish()
 
         def log_message(self, *args: object) -> None:
             pass
