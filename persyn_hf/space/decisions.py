@@ -50,15 +50,17 @@ def _topics(database: Database, assignment: Stored, chosen: str) -> str:
 
 
 def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
-    """In one pass over all cells, of which no more than needed is kept in memory."""
+    """In one pass over all cells, of which the best and the chosen ones alone are grouped: the others tell nothing."""
     cells = measured(database, assignment)
     select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
     means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
     return f"""
         SELECT number, reward, best, oracle, best - reward AS regret FROM (
-            SELECT number, max(m.reward) AS best, max(m.reward) FILTER (m.teacher = c.teacher) AS reward,
-                   arg_max(m.teacher, if(m.teacher = c.teacher, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
-            FROM ({cells}) m JOIN {means} t ON t.teacher = m.teacher JOIN {chosen} c ON c.prompt_id = m.prompt_id
+            SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
+                   arg_max(teacher, if(chosen, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
+            FROM (SELECT number, m.teacher, reward, rank, m.teacher = c.teacher AS chosen
+                  FROM ({cells}) m JOIN {chosen} c USING (prompt_id) WHERE rank = 1 OR m.teacher = c.teacher)
+            JOIN {means} USING (teacher)
             GROUP BY number
         )
     """
