@@ -1,10 +1,10 @@
 """Time and memory of the Space on large artifacts: `python bench/space.py [--rows N ...]`.
 
-Made by this script for 10K, 100K and 1M prompts: an assignment with the scores of 15 teachers, prompts, the rewards of
-all 15 teachers (15M rows at 1M prompts), and the answers of the chosen ones. Each size is measured in three fresh
-processes, of which the median counts (of memory the most), as a visitor meets it: the first view; the list of prompts,
-opened instead of it; the first filter by rewards, which reads them all; later filters; a search in the text; a page far
-behind; one prompt opened; the first sight of the slider, which draws its sample; a move of it; the router.
+Made by this script for 10K, 100K and 1M prompts: an assignment with the scores of 15 teachers, prompts, the rewards
+of all 15 teachers (15M rows at 1M prompts), and the answers of the chosen ones. Each size is measured in three fresh
+processes, of which the median counts (of memory the most), as a visitor meets it: the first view; the list of
+prompts, opened instead of it; the first filter by rewards, which reads them all; later filters; a search in the text;
+a page far behind; one prompt opened; the first sight of the slider, which draws its sample; a move of it; the router.
 
 Bounds at the largest size: what is only looked up (the first view, later filters, a move) within 2, 1 and 0.2 s; what
 reads a column of all rewards (the list, one prompt, the first slider) within 4 s, and the first filter, which joins
