@@ -30,10 +30,11 @@ def work(timeout_s: float) -> None:
     _say("ready")
     begun = mmap.mmap(-1, 1)  # tasks of the present list that the child has begun; shared with it
     child, done = None, 0
+    hopeless: set[str] = set()  # references that have ended a child; the next one inherits them
     for line in sys.stdin:
         tasks = json.loads(line)
         while tasks:
-            child = child or _fork(timeout_s, begun)
+            child = child or _fork(timeout_s, begun, hopeless)
             begun[0] = 0
             child.send((done, tasks))
             try:
@@ -41,6 +42,9 @@ def work(timeout_s: float) -> None:
             except (EOFError, ConnectionResetError):  # it has been ended, by the kernel most likely
                 is_spent = True
                 begun[0] = max(begun[0], 1)
+                reference, answer = tasks[begun[0] - 1]
+                if answer is None:
+                    hopeless.add(reference)
                 _say(f"{done + begun[0]} null")  # where it has just said another verdict, that one counts
             done, tasks = done + begun[0], tasks[begun[0] :]
             if is_spent:
@@ -49,7 +53,7 @@ def work(timeout_s: float) -> None:
                 child = None
 
 
-def _fork(timeout_s: float, begun: mmap.mmap) -> Connection:
+def _fork(timeout_s: float, begun: mmap.mmap, hopeless: set[str]) -> Connection:
     """The other end of a new process that judges one list of tasks after another, until its input ends.
 
     The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. After a list,
@@ -68,7 +72,7 @@ def _fork(timeout_s: float, begun: mmap.mmap) -> Connection:
             for number, (reference, answer) in enumerate(tasks, start=1):
                 signal.setitimer(signal.ITIMER_PROF, timeout_s)
                 begun[0] = number
-                verdict = judge(reference, answer)
+                verdict = None if reference in hopeless else judge(reference, answer)
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 _say(f"{done + number} {json.dumps(verdict)}")
                 if is_spent := _address_space() > MEMORY // 2:

@@ -186,7 +186,8 @@ def test_a_hanging_reference_is_given_up_once(verifier: Verifier) -> None:
     assert verifier.grade([(reference, f"It is {number}.") for number in range(30)]) == [None] * 30
     assert verifier.parses([reference, "72", reference]) == [None, True, None]
     assert verifier.grade([(reference, "5"), ("5", "5")]) == [None, True]
-    assert time.monotonic() - started < 30  # 17 s where nothing else runs
+    # Its rows come together: were each of them tried, 16 would take 16 s of processor time, however fast the machine is.
+    assert time.monotonic() - started < 15
 
 
 def test_references_that_cannot_be_used(verifier: Verifier) -> None:
