@@ -20,6 +20,7 @@ from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
 from persyn_hf.backends.harness.summary import summarise
 from persyn_hf.backends.models import Dtype
+from persyn_hf.backends.verifier import Verifier
 from persyn_hf.errors import RecipeError, check
 from persyn_hf.schemas import EVALUATION, STUDENT
 from persyn_hf.stage import Context, Result
@@ -158,9 +159,10 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
         rows += _rows(LIVEBENCH, items)
     if settings.tasks:
-        with _open(settings, context, student) as model:
+        verifier = Verifier(workers=min(8, os.cpu_count() or 1), timeout_s=float(settings.timeout_s))
+        with _open(settings, context, student) as model, verifier:
             for task in settings.tasks:
-                for name, (answered, summary) in score(task, loaded[task.name], model, settings).items():
+                for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():
                     rows += _rows(name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
                     metrics[name] = summary
     counts = {"items": len(rows), "unjudged": sum(summary["unjudged"] for summary in metrics.values())}
@@ -192,7 +194,7 @@ def load(task: Task, settings: Settings) -> Loaded:
 
 
 def score(
-    task: Task, loaded: Loaded, model: Student, settings: Settings
+    task: Task, loaded: Loaded, model: Student, settings: Settings, verifier: Verifier
 ) -> dict[str, tuple[list[Answered], dict[str, Any]]]:
     """Have `model`, which may be but recorded answers, answer a task: items, and the task's line of the metrics.
 
@@ -200,7 +202,7 @@ def score(
     """
     if isinstance(loaded, MathTask):
         answered, more = model.answer(loaded, settings.max_tokens)
-        return {task.name: _line(_grade(answered, settings), more, model)}
+        return {task.name: _line(_grade(answered, verifier), more, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():
@@ -248,12 +250,8 @@ def _dtype(settings: Settings) -> Dtype:
     return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
 
 
-def _grade(answered: Sequence[Answered], settings: Settings) -> list[Answered]:
-    from persyn_hf.backends.verifier import Verifier
-
-    workers = max(1, min(8, (os.cpu_count() or 1), len(answered) // 100))
-    with Verifier(workers=workers, timeout_s=float(settings.timeout_s)) as verifier:
-        verdicts = verifier.grade([(item.reference or "", item.prediction) for item in answered])
+def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
+    verdicts = verifier.grade([(item.reference or "", item.prediction) for item in answered])
     return [
         replace(item, score=None if verdict is None else float(verdict))
         for item, verdict in zip(answered, verdicts, strict=True)

@@ -20,6 +20,7 @@ from persyn_hf.backends import models
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.student import recorded
+from persyn_hf.backends.verifier import Verifier
 from persyn_hf.errors import InputError
 from persyn_hf.stage import Silent
 from persyn_hf.stages import evaluate
@@ -77,7 +78,8 @@ def score(
     (task,) = settings.tasks
     loaded = evaluate.load(task, settings)
     student = recorded(answer(loaded), tokenizer, Silent())
-    ((name, found),) = evaluate.score(task, loaded, student, settings).items()
+    with Verifier() as verifier:
+        ((name, found),) = evaluate.score(task, loaded, student, settings, verifier).items()
     assert name == task.name
     return found
 

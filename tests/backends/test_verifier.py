@@ -186,7 +186,7 @@ def test_a_hanging_reference_is_given_up_once(verifier: Verifier) -> None:
     assert verifier.grade([(reference, f"It is {number}.") for number in range(30)]) == [None] * 30
     assert verifier.parses([reference, "72", reference]) == [None, True, None]
     assert verifier.grade([(reference, "5"), ("5", "5")]) == [None, True]
-    # Its rows come together: were each of them tried, 16 would take 16 s of processor time, however fast the machine is.
+    # Its rows come together: were each of them tried, 16 would take 16 s of processor time on any machine.
     assert time.monotonic() - started < 15
 
 
