@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from persyn_hf.core.cost import Cost
 from persyn_hf.core.statistics import Interval
 from persyn_hf.report.results import router_metrics, strategy_cost
-from persyn_hf.report.tables import Table
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown
 from persyn_hf.report.trials import Outcomes, Part, Trial
 from persyn_hf.store.cost_tables import known_columns
 
@@ -24,12 +24,12 @@ def result_tables(found: Sequence[Outcomes]) -> list[Table]:
     return [table for table in (_results(found), _leads(found)) if table.rows]
 
 
-def percent(interval: Interval | None, sign: str = "") -> str:
+def percent(interval: Interval | None, sign: str = "") -> Shown:
     """In percent, with its bounds; nothing where nothing was measured."""
     if interval is None or interval.value != interval.value:
-        return ""
+        return Shown("", None)
     value, low, high = (f"{100 * number:{sign}.1f}" for number in interval)
-    return f"{value} [{low}, {high}]"
+    return Shown(f"{value} [{low}, {high}]", *interval)
 
 
 def _results(found: Sequence[Outcomes]) -> Table:
@@ -107,7 +107,7 @@ def _router(trial: Trial) -> list[str]:
         return ["", "", ""]
     found = by_name[keys[0]]["router"]
     gap = found["gap_closed"]["value"]
-    numbers = ["-" if value is None else f"{value:.2f}" for value in (found["hit_at_3"]["value"], gap)]
+    numbers = [shown("{:.2f}", value) for value in (found["hit_at_3"]["value"], gap)]
     return [str(manifests[keys[0]].settings["kind"]), *numbers]
 
 
@@ -143,9 +143,10 @@ def _footing(found: Sequence[Outcomes]) -> Table:
             manifests = {key: item.manifest for key, item in trial.part.stored.items()}
             cost = strategy_cost(trial.part.recipe, manifests, trial.student, trial.strategy)
             if cost is not None:
-                examples = [f"{trained.counts['trained']:,}", f"{trained.metrics['trained_tokens']:,}"]
-                score = [percent(outcomes.score(row)), percent(outcomes.lead(row), "+")]
-                lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, examples + score))
+                sft = trained.counts["trained"], trained.metrics["trained_tokens"]
+                scores = percent(outcomes.score(row)), percent(outcomes.lead(row), "+")
+                more: list[str] = [*(shown("{:,}", number) for number in sft), *scores]
+                lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, more))
     known = known_columns(cost for _, cost, _ in lines) if lines else []
     columns = [column for column in known if column.field in SPENT]
     return Table(
@@ -156,7 +157,7 @@ def _footing(found: Sequence[Outcomes]) -> Table:
             *(column.title for column in columns),
             *("SFT examples", "trained tokens", "accuracy", "reference ahead by"),
         ],
-        rows=[[*names, *(column.cell(cost) for column in columns), *more] for names, cost, more in lines],
+        rows=[[*names, *cost_cells(columns, cost), *more] for names, cost, more in lines],
         note="answers to calibration and pool prompts; dev prompts judge the router and train no student; trained "
         "tokens: those with a loss, of one epoch; the reference is what stands first in the differences",
     )

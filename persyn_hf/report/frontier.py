@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.recipe import Recipe, Student
-from persyn_hf.report.tables import Table
+from persyn_hf.report.tables import Shown, Table, shown
 from persyn_hf.store.manifest import Manifest
 
 
@@ -37,7 +37,7 @@ def frontier_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: S
 
 
 def _cells(cost: float, unit: str, reward: float, price: float) -> list[str]:
-    return [f"{cost:.4g} {unit}", f"{reward:.3f}", f"{price:.3g}"]
+    return [Shown(f"{cost:.4g} {unit}", cost), shown("{:.3f}", reward), shown("{:.3g}", price)]
 
 
 def _chosen(manifest: Manifest) -> tuple[float, dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
 from persyn_hf.report.results import router_metrics, split_costs
-from persyn_hf.report.tables import Table
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown
 from persyn_hf.store.cost_tables import UNKNOWN, known_columns
 from persyn_hf.store.manifest import Manifest
 
@@ -23,11 +23,11 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
     rows = [
         [
             label,
-            f"{line['prompts']:,}",
-            f"{sum(line['cells'].values()):,}",
-            f"{line['share']:.0%}",
-            *(column.cell(costs[label]) for column in columns),
-            _gap_closed(recipe, manifests, student) if label == PAID else UNKNOWN,
+            shown("{:,}", line["prompts"]),
+            shown("{:,}", sum(line["cells"].values())),
+            shown("{:.0%}", line["share"]),
+            *cost_cells(columns, costs[label]),
+            _gap_closed(recipe, manifests, student) if label == PAID else Shown(UNKNOWN, None),
         ]
         for label, line in chosen.items()
     ]
@@ -62,11 +62,10 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str,
     return sum((cost * (cells[name] / max(1, paid[name])) for name, cost in costs.items()), Cost())
 
 
-def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> str:
+def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Shown:
     """Of the first router, with its interval."""
     for metrics in router_metrics(recipe, manifests, student).values():
         cell = metrics["router"]["gap_closed"]
         if cell["value"] is not None:
-            interval = "" if cell["low"] is None else f" [{cell['low']:.0%}, {cell['high']:.0%}]"
-            return f"{cell['value']:.0%}{interval}"
-    return UNKNOWN
+            return shown("{:.0%}", cell["value"], cell["low"], cell["high"])
+    return Shown(UNKNOWN, None)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persyn_hf.core.preferences import BINS
-from persyn_hf.report.tables import Table
+from persyn_hf.report.tables import NOT_KNOWN, Shown, Table, shown
 from persyn_hf.store.manifest import Manifest
 
 
@@ -18,7 +18,13 @@ COLUMNS = {
     "pair_accuracy": "pairs",
     "allocation_js": "JS",
 }
+MEANING = (
+    "Hit@k: a best teacher is among the first k; regret: reward lost to the oracle; NDCG@3: rewards of the first 3, "
+    "the first counting most, against those of the best 3; tau, pairs: order of the teachers; JS: allocation against "
+    "the oracle's"
+)
 INTERVALS = {"gap_closed": "{:.2f}", "gain_over_global_best": "{:+.4f}", "gain_over_best": "{:+.4f}"}
+BOUNDED = ("value", "low", "high")
 BARS = ("global_best", "random", "oracle")  # what every router is measured against
 
 
@@ -44,10 +50,10 @@ def _metrics(name: str, found: Mapping[str, Any], manifest: Manifest, order: lis
         rows.append(
             [
                 one.replace("_", " "),
-                *(_cell(mean[metric]) for metric in COLUMNS),
-                *map(_cell, errors),
-                "-" if seconds is None else f"{seconds:,.2f}",
-                "-" if speed is None else f"{speed:,.0f}",
+                *(shown("{:.3f}", mean[metric]) for metric in COLUMNS),
+                *(shown("{:.3f}", error) for error in errors),
+                shown("{:,.2f}", seconds),
+                shown("{:,.0f}", speed),
             ]
         )
     return Table(
@@ -56,16 +62,18 @@ def _metrics(name: str, found: Mapping[str, Any], manifest: Manifest, order: lis
         "trainings each",
         header=["router", *COLUMNS.values(), "ECE", "at T", "train s", "prompts/s"],
         rows=rows,
-        note="regret: reward lost to the oracle; tau, pairs: order of the teachers; JS: allocation against the "
-        "oracle's; ECE: calibration error of the scores, at T: at a temperature fitted on the validation prompts; "
-        "seconds and rate: from the text on, on this machine",
+        note=f"{MEANING}; ECE: calibration error of the scores, at T: at a temperature fitted on the validation "
+        "prompts; seconds and rate: from the text on, on this machine",
     )
 
 
 def _differences(name: str, found: Mapping[str, Any], order: list[str]) -> Table:
     """What decides: paired differences with their intervals."""
     rows = [
-        [one.replace("_", " "), *(_interval(found[word][one], form) for word, form in INTERVALS.items())]
+        [
+            one.replace("_", " "),
+            *(shown(form, *map(found[word][one].get, BOUNDED)) for word, form in INTERVALS.items()),
+        ]
         for one in order
     ]
     return Table(
@@ -78,12 +86,6 @@ def _differences(name: str, found: Mapping[str, Any], order: list[str]) -> Table
     )
 
 
-def _interval(cell: Mapping[str, Any], form: str) -> str:
-    if cell["value"] is None:
-        return "-"
-    return f"{form} [{form}, {form}]".format(cell["value"], cell["low"], cell["high"])
-
-
 def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Table:
     known = [one for one in order if one in curve["mean"]]
     sizes = sorted({int(size) for one in known for size in curve["mean"][one]})
@@ -94,7 +96,9 @@ def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Ta
     ]
     steps = curve.get("steps", {})
     rows += [
-        [f"steps of {one}", *(f"{steps[one][str(size)]:,.0f}" for size in sizes)] for one in known if one in steps
+        [f"steps of {one}", *(shown("{:,.0f}", steps[one][str(size)]) for size in sizes)]
+        for one in known
+        if one in steps
     ]
     return Table(
         name=f"learning-curve-{name}",
@@ -106,10 +110,10 @@ def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Ta
     )
 
 
-def _range(mean: float | None, low: float | None, high: float | None) -> str:
+def _range(mean: float | None, low: float | None, high: float | None) -> Shown:
     if mean is None or low is None or high is None:
-        return "-"
-    return f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+        return Shown(NOT_KNOWN, None)
+    return Shown(f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})", mean, low, high)
 
 
 def _reliability(name: str, found: Mapping[str, Any]) -> Table:
@@ -122,10 +126,11 @@ def _reliability(name: str, found: Mapping[str, Any]) -> Table:
     for number, both in sorted(bins.items()):
         cells = [f"{number / BINS:.2f} to {(number + 1) / BINS:.2f}"]
         for word in ("before", "after"):
-            row = both.get(word)
-            cells += (
-                ["-", "-", "0"] if row is None else [_cell(row["predicted"]), _cell(row["share"]), f"{row['pairs']:,}"]
-            )
+            row = both.get(word, {})
+            cells += [
+                *(shown("{:.3f}", row.get(key)) for key in ("predicted", "share")),
+                shown("{:,}", row.get("pairs", 0)),
+            ]
         rows.append(cells)
     at = "no T" if found["temperature"] is None else f"T = {found['temperature']:.3g}"
     return Table(
@@ -135,7 +140,3 @@ def _reliability(name: str, found: Mapping[str, Any]) -> Table:
         rows=rows,
         note="both orientations of every pair; without a temperature only where differences of scores are log-odds",
     )
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

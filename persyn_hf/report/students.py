@@ -8,7 +8,7 @@ import numpy as np
 from persyn_hf.core.agreement import Agreement, agreement, reward_agreement
 from persyn_hf.core.rewards import FloatArray, reward_matrix
 from persyn_hf.recipe import Recipe, Student
-from persyn_hf.report.tables import Table
+from persyn_hf.report.tables import Table, shown
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -73,6 +73,6 @@ def _choice(store: Store, item: Stored) -> Choice:
 
 
 def _cells(by: str, found: Agreement, tau: float) -> list[str]:
-    numbers = [f"{found.same:.1%}", f"{found.chance:.1%}", f"{found.kappa:.2f}", f"{tau:.2f}"]
-    texts = [*numbers, f"{found.total_variation:.1%}"]
-    return [by, f"{found.prompts:,}", *("-" if text.startswith("nan") else text for text in texts)]
+    shares = [shown("{:.1%}", share) for share in (found.same, found.chance, found.total_variation)]
+    numbers = [shown("{:.2f}", number) for number in (found.kappa, tau)]
+    return [by, shown("{:,}", found.prompts), *shares[:2], *numbers, shares[2]]

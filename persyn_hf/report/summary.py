@@ -21,8 +21,8 @@ from persyn_hf.report.results import (
     same_teacher,
     strategy_cost,
 )
-from persyn_hf.report.routers import comparison_tables
-from persyn_hf.report.tables import Table
+from persyn_hf.report.routers import MEANING, comparison_tables
+from persyn_hf.report.tables import Table, cost_cells, shown
 from persyn_hf.store.cost_tables import known_columns
 from persyn_hf.store.manifest import Manifest
 
@@ -63,14 +63,15 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
         return Table(name=f"alpha-{student.name}", title="", header=[], rows=[])
     measures, measure = sweep["measures"], measure_of(sweep)
     rows = [
-        [t.name, *(f"{share.get(t.name, 0.0):.0%}" for share in sweep["allocation"].values())] for t in recipe.teachers
+        [t.name, *(shown("{:.0%}", share.get(t.name, 0.0)) for share in sweep["allocation"].values())]
+        for t in recipe.teachers
     ]
     for title, name, form in (
         ("quality", "quality_raw", "{:.3f}"),
         (LEARNABILITY[measure], measure, "{:.3f}"),
         ("teachers", "effective_teachers", "{:.1f}"),
     ):
-        rows.append([title, *(form.format(values[name]) for values in measures.values())])
+        rows.append([title, *(shown(form, values[name]) for values in measures.values())])
     used = manifests[f"rewards-{student.name}"].settings.get("alpha")
     return Table(
         name=f"alpha-{student.name}",
@@ -86,7 +87,7 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
 
 def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     shares = allocations(recipe, manifests, student)
-    rows = [[t.name, *(f"{share.get(t.name, 0.0):.1%}" for share in shares.values())] for t in recipe.teachers]
+    rows = [[t.name, *(shown("{:.1%}", share.get(t.name, 0.0)) for share in shares.values())] for t in recipe.teachers]
     return Table(
         name=f"allocation-{student.name}",
         title=f"Allocation: share of the pool's prompts that each teacher gets for {student.name}",
@@ -115,15 +116,17 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
         title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw",
         header=["router", *ROUTER_COLUMNS.values(), "gap closed"],
         rows=rows,
-        note="regret: reward lost to the oracle; gap closed: from global best (0) to oracle (1), 95 % bootstrap "
-        "interval; tau, pairs: order of the teachers; ECE: calibration error; JS: allocation against the oracle's",
+        note=f"{MEANING}; gap closed: from global best (0) to oracle (1), 95 % bootstrap interval; ECE: calibration "
+        "error",
     )
 
 
 def _router_cells(metrics: Mapping[str, Any]) -> list[str]:
-    cells = ["-" if metrics[m]["value"] is None else f"{metrics[m]['value']:.3f}" for m in ROUTER_COLUMNS]
     gap = metrics["gap_closed"]
-    return [*cells, "-" if gap["value"] is None else f"{gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]"]
+    return [
+        *(shown("{:.3f}", metrics[measure]["value"]) for measure in ROUTER_COLUMNS),
+        shown("{:.2f}", gap["value"], gap["low"], gap["high"]),
+    ]
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
@@ -133,8 +136,8 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
         numbers = [cost.calibration, cost.pool, cost.calibration + cost.pool]
         if everything is not None:
             numbers.append(everything.calibration + everything.pool)
-        ratio = f"{numbers[-1].requests / max(1, numbers[-2].requests):.1f}x"
-        rows.append([name, *(f"{number.requests:,.0f}" for number in numbers), ratio])
+        ratio = shown("{:.1f}x", numbers[-1].requests / max(1, numbers[-2].requests))
+        rows.append([name, *(shown("{:,.0f}", number.requests) for number in numbers), ratio])
     return Table(
         name=f"cost-{student.name}",
         title=f"Responses sampled per strategy, were it run alone, for {student.name}",
@@ -147,9 +150,11 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
 def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     """What the responses of `_cost` took, against the two ways to choose that the paper compares with."""
     costs = {name: cost.calibration + cost.pool for name, cost in _strategy_costs(recipe, manifests, student).items()}
+    notes = ["measured; what was not generated is taken at each teacher's mean on the calibration prompts"]
     others = {"generate-then-select": generate_then_select(recipe, manifests)}
     if not any(strategy.kind == "car" for strategy in recipe.strategies):
         others["CAR, any teacher"] = car(recipe, manifests)
+        notes.append("CAR, any teacher: all answer the calibration prompts, one the pool; the mean over who that is")
     if costs:
         costs |= {name: cost.calibration + cost.pool for name, cost in others.items() if cost is not None}
     columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
@@ -157,8 +162,8 @@ def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Studen
         name=f"spending-{student.name}",
         title=f"What these responses take, were the strategy run alone, for {student.name}",
         header=["strategy", *(column.title for column in columns)],
-        rows=[[name, *(column.cell(cost) for column in columns)] for name, cost in costs.items() if columns],
-        note="measured; what was not generated is taken at each teacher's mean on the calibration prompts",
+        rows=[[name, *cost_cells(columns, cost)] for name, cost in costs.items() if columns],
+        note="; ".join(notes),
     )
 
 
@@ -173,10 +178,10 @@ def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[st
     columns = known_columns(line.cost for line in lines.values())
     rows = []
     for name, line in lines.items():
-        shares = [f"{share:.1%}" for share in (line.truncated, line.errors)]
-        rows.append([name, *(column.cell(line.cost) for column in columns), *shares])
+        shares = [shown("{:.1%}", share) for share in (line.truncated, line.errors)]
+        rows.append([name, *cost_cells(columns, line.cost), *shares])
     if rows:
-        rows.append(["total", *(column.cell(total) for column in columns), "", ""])
+        rows.append(["total", *cost_cells(columns, total), "", ""])
     return Table(
         name="ledger",
         title=f"Answers that {recipe.name} has paid for, all steps together",

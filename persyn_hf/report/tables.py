@@ -2,13 +2,53 @@
 
 import csv
 import io
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from persyn_hf.core.cost import Cost
+from persyn_hf.store.cost_tables import Column
+
+
+NOT_KNOWN = "-"
+BOUNDS = ("", " low", " high")  # ends of the names of the columns that an interval takes in CSV
+
+
+class Shown(str):
+    """A cell as people read it, with the number behind it, or the number and its bounds; null: not known.
+
+    Numbers are unrounded and without a unit's prefix: shares and accuracies from 0 to 1, seconds, FLOPs.
+    """
+
+    numbers: tuple[float | None, ...]
+
+    def __new__(cls, text: str, *numbers: float | None) -> "Shown":
+        cell = super().__new__(cls, text)
+        cell.numbers = numbers
+        return cell
+
+
+def shown(form: str, value: float | None, low: float | None = None, high: float | None = None) -> Shown:
+    """`form` is that of `str.format`; bounds follow in brackets where there are any."""
+    if value is None or value != value:
+        return Shown(NOT_KNOWN, None)
+    if low is None or high is None:
+        return Shown(form.format(value), value)
+    return Shown(f"{form} [{form}, {form}]".format(value, low, high), value, low, high)
+
+
+def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
+    """A cell per column of costs."""
+    return [Shown(column.cell(cost), getattr(cost, column.field)) for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`name` is the file name; `header` and `rows` hold what is shown, `note` one line about how to read it."""
+    """`name` is the file name; `header` and `rows` hold what is shown, `note` one line about how to read it.
+
+    In CSV, cells that are `Shown` stand as their numbers, and a column of them that has bounds anywhere becomes three.
+    """
 
     name: str
     title: str
@@ -22,8 +62,15 @@ class Table:
         return "\n\n".join(part for part in (f"## {self.title}", body, self.note) if part)
 
     def csv(self) -> str:
+        rows = [list(map(_fields, row)) for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)] or [1] * len(self.header)
+        columns = list(zip(self.header, widths, strict=True))
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(f"{name}{end}" for name, width in columns for end in BOUNDS[:width])
+        for row in rows:
+            padded = (fields + [None] * (width - len(fields)) for fields, width in zip(row, widths, strict=True))
+            writer.writerow(itertools.chain.from_iterable(padded))
         return text.getvalue()
 
     def rich(self) -> Any:
@@ -39,3 +86,11 @@ class Table:
             table.add_row(*(Text(cell) for cell in row))
         note = [Text(f"  {self.note}\n", style="dim")] if self.note else []
         return Group(Text(self.title, style="bold"), table, *note)
+
+
+def _fields(cell: str) -> list[Any]:
+    """What stands for a cell in CSV: nothing for a number that is not known."""
+    if not isinstance(cell, Shown):
+        return [cell]
+    known = (None if number is None or number != number else number for number in cell.numbers)
+    return [int(number) if number is not None and number == int(number) else number for number in known]

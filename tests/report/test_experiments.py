@@ -144,16 +144,14 @@ def test_the_results_are_the_means_of_the_items(report: Path, store: Store) -> N
             for task in ("short", "long")
         ]
         means[name].append(np.mean(means[name]))
-        shown = [results[name][column] for column in ("short", "long", "mean")]
-        assert [cell.split(" ")[0] for cell in shown] == [f"{100 * mean:.1f}" for mean in means[name]]
-        for cell in shown:
-            value, low, high = (float(part.strip("[],")) for part in cell.split(" "))
-            assert low <= value <= high
+        for column, mean in zip(("short", "long", "mean"), means[name], strict=True):
+            value, low, high = (float(results[name][column + end]) for end in ("", " low", " high"))
+            assert low <= value <= high and value == pytest.approx(mean)
     assert len({tuple(mean) for mean in means.values()}) >= 3, "else this shows little"
-    ahead = float(differences["car"]["mean"].split(" ")[0])
-    assert ahead == pytest.approx(100 * (means["persyn"][2] - means["car"][2]), abs=0.06)
+    assert float(differences["car"]["mean"]) == pytest.approx(means["persyn"][2] - means["car"][2])
     base = scores(store, f"seeded-evaluation-{STUDENT}-base", "long").mean()
-    assert results["before SFT"]["long"].startswith(f"{100 * base:.1f} [")
+    assert float(results["before SFT"]["long"]) == pytest.approx(base)
+    assert f"| {100 * base:.1f} [" in (report / "report.md").read_text()
 
 
 def test_alpha_0_is_the_strategy_without_learnability(report: Path, store: Store) -> None:

@@ -1,0 +1,56 @@
+"""Tables: what people read, and the plain numbers that CSV holds."""
+
+import csv
+import io
+
+import pytest
+
+from persyn_hf.core.cost import Cost
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown
+from persyn_hf.store.cost_tables import known_columns
+
+
+def table(*rows: list[str]) -> Table:
+    return Table(name="t", title="T", header=["who", "score", "n"], rows=list(rows))
+
+
+def test_intervals_take_three_columns_and_text_stays() -> None:
+    rows = [
+        ["a|b", Shown("58.6 [54.0, 63.2]", 0.5861, 0.54, 0.632), shown("{:,}", 1680)],
+        ["c, d", shown("{:.1f}", None), "total"],
+        ["e", shown("{:+.2f}", 1 / 3), shown("{:.0%}", 1.0)],
+    ]
+    assert table(*rows).csv().splitlines() == [
+        "who,score,score low,score high,n",
+        "a|b,0.5861,0.54,0.632,1680",
+        '"c, d",,,,total',
+        "e,0.3333333333333333,,,1",
+    ]
+    assert (
+        "| a\\|b | 58.6 [54.0, 63.2] | 1,680 |\n| c, d | - | total |\n| e | +0.33 | 100% |" in table(*rows).markdown()
+    )
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_is_not_known_is_empty(value: float | None) -> None:
+    assert shown("{:.3f}", value, value, value) == "-"
+    assert table(["a", shown("{:.3f}", value), Shown("nothing", value)]).csv() == "who,score,n\na,,\n"
+
+
+def test_large_and_small_numbers_are_whole() -> None:
+    numbers = (1.5e21, 2**53, 1e-9, 0.1 + 0.2)
+    text = table(*([str(place), shown("{:.1e}", number), ""] for place, number in enumerate(numbers))).csv()
+    assert tuple(float(row["score"]) for row in csv.DictReader(io.StringIO(text))) == numbers
+
+
+def test_costs_are_in_plain_units() -> None:
+    cost = Cost(requests=1200, prompt_tokens=None, completion_tokens=None, seconds=7200, flops=3.5e15, money=None)
+    columns = known_columns([cost])
+    cells = cost_cells(columns, cost)
+    found = Table(name="t", title="T", header=[column.title for column in columns], rows=[cells])
+    assert cells == ["1,200", "2.00 h", "3.50 PFLOPs"]
+    assert found.csv() == "answers,time,compute\n1200,7200,3500000000000000\n"
+
+
+def test_a_table_without_rows_has_its_header() -> None:
+    assert table().csv() == "who,score,n\n"
