@@ -17,6 +17,7 @@ from persyn_hf.strict import read_section
 
 # Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
 PATH_KEYS = ("path", "fewshot_path", "chat_template", "accelerate")
+OWN = frozenset({"name", "teachers", "students"})  # a file with none of these is what recipes extend
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -25,6 +26,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     values = _read(path, seen=())
     for override in overrides:
         _override(values, override)
+    if not OWN & values.keys():
+        raise RecipeError(
+            f"{path} is no recipe by itself: it has none of {', '.join(f'`{key}`' for key in sorted(OWN))}; "
+            "name a recipe that extends it"
+        )
     return read_section(Recipe, values, path.name)
 
 

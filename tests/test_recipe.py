@@ -119,6 +119,16 @@ def test_a_fault_in_a_stage_section_is_one_sentence(tmp_path: Path, override: st
     assert message in str(caught.value)
 
 
+def test_what_recipes_extend_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("score: {alpha: 0.3}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "part.yaml")
+    assert str(caught.value) == (
+        f"{tmp_path / 'part.yaml'} is no recipe by itself: it has none of `name`, `students`, `teachers`; name a "
+        "recipe that extends it"
+    )
+
+
 def test_missing_broken_and_circular_files(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"the recipe .*none\.yaml does not exist"):
         load_recipe(tmp_path / "none.yaml")
