@@ -1,5 +1,7 @@
 """Run a recipe: every step that is not stored yet is resolved, run, checked, described by a card and stored."""
 
+import contextlib
+import functools
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator
@@ -265,7 +267,7 @@ def _manifest_fields(
         "counts": {**_row_counts(step.output, result), **result.counts},
         "metrics": result.metrics,
         "cost": result.cost,
-        "packages": {"persyn-hf": __version__, **dict(_versions())},
+        "packages": {"persyn-hf": __version__, **_versions()},
         "code_version": code_version(step),
         "recipe": recipe.name,
         "licences": licences(step, recipe, inputs),
@@ -286,9 +288,10 @@ def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
     return {"rows": len(result.data), **splits}
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+@functools.cache  # a tenth of a second, and the same for every step
+def _versions() -> dict[str, str]:
+    found = {}
     for package in PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
