@@ -8,6 +8,7 @@ A worker (verifier_worker.py) is a plain child process with line-wise pipes, so 
 starts it. A process that judges has 1 GiB of address space, all of them together at most half of the machine's memory.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -33,12 +34,16 @@ WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
 START_S = 120  # a worker imports sympy: half a second, more on a busy machine
 WALL = 4  # a row may take so many times its processor time
 WORKER = "persyn_hf.backends.verifier_worker"
+SPARES = 2  # workers that are kept for the next pool: every step of a recipe has one
+
+_spares: list["_Worker"] = []
+os.register_at_fork(after_in_child=_spares.clear)  # two programs at one pipe would mix their rows
 
 Task = tuple[int, str, str | None]  # row, reference, answer (None: does the reference parse?)
 
 
 class Verifier:
-    """A pool of graders. Keep it for as long as there are rows: starting it takes half a second.
+    """A pool of graders. The first one of a program takes half a second to start.
 
     Rows of one reference go to the same worker, which keeps it parsed; a worker that has nothing to do takes rows from
     others. A reference that hangs is given up once, and so are all its rows.
@@ -59,9 +64,11 @@ class Verifier:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, but for a few that wait for the next pool without their memory."""
         for worker in self._workers:
-            self._stop(worker)
+            if worker.process is not None:
+                self._selector.unregister(worker.output)
+                worker.retire()
         self._selector.close()
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
@@ -115,10 +122,10 @@ class Verifier:
 
     def _occupy(self, worker: "_Worker", workers: list["_Worker"], share: int) -> None:
         """Start a worker, or give it rows: its own, else the last ones of the worker that has most."""
-        if not worker.tasks and worker.is_ready and worker.process is not None and worker.process.poll() is not None:
+        if worker.is_ready and not worker.tasks and not worker.is_idle:
             self._stop(worker)  # killed while it had nothing to do
         if worker.process is None:
-            worker.start(self._timeout_s)
+            worker.start()
             self._selector.register(worker.output, selectors.EVENT_READ, worker)
         if worker.is_starting:
             return
@@ -199,9 +206,16 @@ class _Worker:
         assert self.process is not None and self.process.stdout is not None
         return self.process.stdout
 
-    def start(self, timeout_s: float) -> None:
+    def start(self) -> None:
+        """Take over the process of a spare worker, or start one."""
+        while _spares:
+            spare = _spares.pop()
+            if spare.is_idle:
+                self.process, self.judged, self.is_ready = spare.process, spare.judged, True
+                return
+            spare.stop()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", WORKER, str(timeout_s)],
+            [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -209,13 +223,26 @@ class _Worker:
         )
         self.deadline = time.monotonic() + START_S
 
+    def retire(self) -> None:
+        """Give the process to whoever needs one next, or end it."""
+        if not self.is_idle or len(_spares) >= SPARES:
+            self.stop()
+            return
+        self.send([], 0)
+        _spares.append(_Worker(process=self.process, judged=self.judged, is_ready=True))
+        self.process, self.is_ready, self.judged = None, False, 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and not self.tasks and self.process is not None and self.process.poll() is None
+
     def send(self, tasks: list[Task], timeout_s: float) -> None:
         assert self.process is not None and self.process.stdin is not None
         if not self.tasks:
             self.deadline = time.monotonic() + WALL * timeout_s
         self.tasks.extend(tasks)
         with contextlib.suppress(BrokenPipeError):  # it has died: reading its output will say so
-            self.process.stdin.write(json.dumps([task[1:] for task in tasks]).encode() + b"\n")
+            self.process.stdin.write(json.dumps([timeout_s, [task[1:] for task in tasks]]).encode() + b"\n")
             self.process.stdin.flush()
 
     def stop(self) -> None:
@@ -227,6 +254,12 @@ class _Worker:
             self.process.stdin.close()
         self.process.wait()
         self.process, self.tasks, self.pending, self.is_ready, self.judged = None, deque(), b"", False, 0
+
+
+@atexit.register
+def _stop_spares() -> None:
+    while _spares:
+        _spares.pop().stop()
 
 
 def _length(task: Task) -> int:

@@ -1,7 +1,8 @@
 """A worker of verifier.py: it imports math-verify once and forks the process that judges.
 
 Whoever judges dies of a row that hangs or eats memory; another one costs milliseconds, an import half a second. A line
-of tasks comes in, a line comes out per task: its number since the start, and its verdict.
+comes in with a time limit and tasks, a line comes out per task: its number since the start, and its verdict. A line
+without tasks ends what the last ones have left in memory.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from persyn_hf.backends.verdicts import judge
 MEMORY = 1 << 30  # bytes of address space of a process that judges, of which a fresh one has 0.07
 
 
-def work(timeout_s: float) -> None:
+def work() -> None:
     """Judge until the input ends."""
     logging.disable(logging.WARNING)
     import math_verify  # noqa: F401  # the slow part of the start
@@ -29,14 +30,22 @@ def work(timeout_s: float) -> None:
     _limit_memory()
     _say("ready")
     begun = mmap.mmap(-1, 1)  # tasks of the present list that the child has begun; shared with it
-    child, done = None, 0
+    child: Connection | None = None
+    done = 0
     hopeless: set[str] = set()  # references that have ended a child; the next one inherits them
     for line in sys.stdin:
-        tasks = json.loads(line)
+        timeout_s, tasks = json.loads(line)
+        if not tasks:
+            child = child and _reap(child)
+            hopeless.clear()
         while tasks:
-            child = child or _fork(timeout_s, begun, hopeless)
+            child = child or _fork(begun, hopeless)
             begun[0] = 0
-            child.send((done, tasks))
+            try:
+                child.send((timeout_s, done, tasks))
+            except BrokenPipeError:  # killed while it had nothing to do: no row is to blame
+                child = _reap(child)
+                continue
             try:
                 is_spent = child.recv()
             except (EOFError, ConnectionResetError):  # it has been ended, by the kernel most likely
@@ -48,12 +57,17 @@ def work(timeout_s: float) -> None:
                 _say(f"{done + begun[0]} null")  # where it has just said another verdict, that one counts
             done, tasks = done + begun[0], tasks[begun[0] :]
             if is_spent:
-                child.close()
-                os.wait()
-                child = None
+                child = _reap(child)
 
 
-def _fork(timeout_s: float, begun: mmap.mmap, hopeless: set[str]) -> Connection:
+def _reap(child: Connection) -> Connection | None:
+    """Have a child end, if it has not, and wait until it is gone; there is none then."""
+    child.close()
+    os.wait()
+    return None
+
+
+def _fork(begun: mmap.mmap, hopeless: set[str]) -> Connection:
     """The other end of a new process that judges one list of tasks after another, until its input ends.
 
     The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. After a list,
@@ -68,7 +82,7 @@ def _fork(timeout_s: float, begun: mmap.mmap, hopeless: set[str]) -> Connection:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             is_spent = False
-            done, tasks = theirs.recv()
+            timeout_s, done, tasks = theirs.recv()
             for number, (reference, answer) in enumerate(tasks, start=1):
                 signal.setitimer(signal.ITIMER_PROF, timeout_s)
                 begun[0] = number
@@ -105,4 +119,4 @@ def _address_space() -> int:
 
 
 if __name__ == "__main__":
-    work(float(sys.argv[1]))
+    work()

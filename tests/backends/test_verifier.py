@@ -282,6 +282,7 @@ def test_a_worker_that_stands_still_is_given_up() -> None:
 
 
 def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_spares", [])  # else one of another test does it
     (tmp_path / "math_verify.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Verifier(workers=2) as pool, pytest.raises(EngineError) as error:
@@ -289,6 +290,53 @@ def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert str(error.value) == (
         f"a grader process ended or hung before it was ready; see what `{sys.executable} -c 'import math_verify'` says"
     )
+
+
+def test_the_next_pool_takes_over_workers_without_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    spares: list[module._Worker] = []
+    monkeypatch.setattr(module, "_spares", spares)
+    pairs = [(str(number), str(number)) for number in range(400)]
+    hanging = HANGING[len("so it is ") :]
+    with Verifier(workers=3, timeout_s=0.5) as pool:
+        assert pool.grade([*pairs, (hanging, "1")]) == [True] * 400 + [None]
+        first = [worker.process for worker in pool._workers]
+    assert len(spares) == module.SPARES < len(first)
+    for spare in spares:
+        assert spare.process in first and spare.process is not None
+        children = Path(f"/proc/{spare.process.pid}/task/{spare.process.pid}/children")
+        deadline = time.monotonic() + 30
+        while children.read_text():
+            assert time.monotonic() < deadline, "the process that has judged, and its memory, are still there"
+            time.sleep(0.02)
+    with Verifier(workers=1, timeout_s=1) as pool:
+        assert pool.parses([hanging]) == [None]  # tried anew, with the new limit
+        assert pool.grade(pairs) == [True] * 400
+        assert pool._workers[0].process in first and len(spares) == 1
+    for spare in spares:
+        assert spare.process is not None
+        spare.process.kill()
+        os.waitid(os.P_PID, spare.process.pid, os.WEXITED | os.WNOWAIT)
+    with Verifier(workers=1) as pool:
+        assert pool.grade(pairs) == [True] * 400
+        assert pool._workers[0].process not in first
+    module._stop_spares()
+
+
+def test_a_program_that_has_forked_shares_no_worker() -> None:
+    code = (
+        "import os\n"
+        "from persyn_hf.backends import verifier\n"
+        "with verifier.Verifier(1, 2) as pool:\n"
+        "    pool.grade([('1', '1')])\n"
+        "if not os.fork():\n"
+        "    os._exit(len(verifier._spares))\n"
+        "status = os.waitstatus_to_exitcode(os.wait()[1])\n"
+        "print(status, len(verifier._spares), verifier._spares[0].process.pid)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    in_child, in_parent, pid = map(int, said.stdout.split())
+    assert (in_child, in_parent, said.stderr) == (0, 1, "")
+    assert not Path(f"/proc/{pid}").exists()  # it ends with the program
 
 
 def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
