@@ -219,9 +219,11 @@ def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[st
             break
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGSTOP)  # else it may be done before the second run is told
     message = run(capsys, recipe)
     assert str(process.pid) in message, "the second run is told who holds the store"
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in errors

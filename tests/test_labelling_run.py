@@ -74,8 +74,8 @@ def test_the_report_says_what_the_labels_cost(store: Store, tmp_path: Path) -> N
     table = {line[0]: dict(zip(header, line, strict=False)) for line in lines}
     assert list(table) == ["round 1", "paid for", "every cell"]
     assert [line["cells"] for line in table.values()][::2] == ["30", "120"]
-    assert (table["round 1"]["share"], table["every cell"]["share"]) == ("25%", "100%")
-    assert table["paid for"]["gap closed"] != "–" and table["every cell"]["gap closed"] == "–"
+    assert (table["round 1"]["share"], table["every cell"]["share"]) == ("0.25", "1")
+    assert table["paid for"]["gap closed"] != "" and table["every cell"]["gap closed"] == ""
 
 
 def test_a_new_teacher_costs_its_anchors_and_dev_and_leaves_the_router_as_it_was(

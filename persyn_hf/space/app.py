@@ -23,7 +23,22 @@ element.addEventListener('click', event => {
   trigger('click', {...link.dataset});
 })
 """
-SCROLL = "() => setTimeout(() => document.getElementById('opened')?.scrollIntoView({block: 'start'}), 100)"
+# The prompt may be drawn late, and what is drawn after it moves it: follow it for 3 s, unless the visitor moves.
+SCROLL = """
+() => {
+  let left = 300, moved = false;
+  for (const event of ['wheel', 'touchstart', 'pointerdown', 'keydown'])
+    addEventListener(event, () => { moved = true }, {once: true, passive: true});
+  const follow = () => {
+    const opened = document.getElementById('opened');
+    if (opened && left > 30) left = 30;
+    if (moved || left-- <= 0) return;
+    opened?.scrollIntoView({block: 'start'});
+    setTimeout(follow, 100);
+  };
+  follow();
+}
+"""
 SAVE = """
 (text) => {
   const [name, url] = JSON.parse(text), link = document.createElement('a');
