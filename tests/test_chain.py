@@ -120,9 +120,16 @@ def test_report_says_what_the_artifacts_hold(
     persyn = Store(store).read_dataset(Store(store).get("tiny/smoke-assignments-qwen-student-persyn@v1"), split="pool")
     share = sum(teacher == "qwen-gen" for teacher in persyn["teacher"]) / len(persyn)
     assert float(rows["allocation"]["qwen-gen"].split(",")[1]) == pytest.approx(share)
+    text = (tmp_path / "report.md").read_text()
+    assert f"| qwen-gen | {share:.1%} |" in text and f"| {everything} | {everything} | 1.0x |" in text
     items = Store(store).read_dataset(Store(store).get("tiny/smoke-evaluation-qwen-student-persyn@v1"))
     (accuracy,) = (float(cells[3]) for cells in results if cells[1] == "persyn")
     assert accuracy == pytest.approx(sum(items["is_correct"]) / len(items))
+    assert any(
+        line.split(" | ")[1] == "persyn" and line.split(" | ")[3].startswith(f"{100 * accuracy:.1f} [")
+        for line in text.splitlines()
+        if line.count(" | ") >= 3
+    )
     for figure in ("allocation-qwen-student.png", "strategies-qwen-student.svg", "report.md"):
         assert (tmp_path / figure).stat().st_size > 500
     assert main([*arguments, "--set", "strategies=[persyn, strong]"]) == 0

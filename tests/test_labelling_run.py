@@ -75,6 +75,8 @@ def test_the_report_says_what_the_labels_cost(store: Store, tmp_path: Path) -> N
     assert list(table) == ["round 1", "paid for", "every cell"]
     assert [line["cells"] for line in table.values()][::2] == ["30", "120"]
     assert (table["round 1"]["share"], table["every cell"]["share"]) == ("0.25", "1")
+    text = (tmp_path / "report.md").read_text()
+    assert "| 30 | 25% |" in text and "| 120 | 100% |" in text and text.count("| – |") >= 1
     assert table["paid for"]["gap closed"] != "" and table["every cell"]["gap closed"] == ""
 
 

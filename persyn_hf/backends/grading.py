@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import queue
 import threading
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ class Grader:
 
     def __init__(self, journal: Journal, timeout_s: float) -> None:
         self._journal = journal
-        self._verifier = Verifier(min(8, os.cpu_count() or 1), timeout_s)
+        self._verifier = Verifier(timeout_s=timeout_s)
         self._name = f"math-verify {importlib.metadata.version('math-verify')}, rules {RULES}, {timeout_s} s"
         self._waiting: queue.Queue[dict[str, Pair] | None] = queue.Queue()
         self._graded: queue.SimpleQueue[dict[str, bool | None] | BaseException] = queue.SimpleQueue()

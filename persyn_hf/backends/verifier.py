@@ -34,6 +34,7 @@ WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
 START_S = 120  # a worker imports sympy: half a second, more on a busy machine
 WALL = 4  # a row may take so many times its processor time
 WORKER = "persyn_hf.backends.verifier_worker"
+MOST = min(8, os.cpu_count() or 1)  # workers of a pool
 SPARES = 2  # workers that are kept for the next pool: every step of a recipe has one
 
 _spares: list["_Worker"] = []
@@ -49,7 +50,7 @@ class Verifier:
     others. A reference that hangs is given up once, and so are all its rows.
     """
 
-    def __init__(self, workers: int = 1, timeout_s: float = 5.0) -> None:
+    def __init__(self, workers: int = MOST, timeout_s: float = 5.0) -> None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._timeout_s = timeout_s
         self._workers = [_Worker() for _ in range(max(1, min(workers, memory // (2 * MEMORY))))]

@@ -36,15 +36,18 @@ def work() -> None:
     for line in sys.stdin:
         timeout_s, tasks = json.loads(line)
         if not tasks:
-            child = child and _reap(child)
             hopeless.clear()
+            if child is not None:
+                _reap(child)
+                child = None
         while tasks:
             child = child or _fork(begun, hopeless)
             begun[0] = 0
             try:
                 child.send((timeout_s, done, tasks))
             except BrokenPipeError:  # killed while it had nothing to do: no row is to blame
-                child = _reap(child)
+                _reap(child)
+                child = None
                 continue
             try:
                 is_spent = child.recv()
@@ -57,14 +60,14 @@ def work() -> None:
                 _say(f"{done + begun[0]} null")  # where it has just said another verdict, that one counts
             done, tasks = done + begun[0], tasks[begun[0] :]
             if is_spent:
-                child = _reap(child)
+                _reap(child)
+                child = None
 
 
-def _reap(child: Connection) -> Connection | None:
-    """Have a child end, if it has not, and wait until it is gone; there is none then."""
+def _reap(child: Connection) -> None:
+    """Have a child end, if it has not, and wait until it is gone."""
     child.close()
     os.wait()
-    return None
 
 
 def _fork(begun: mmap.mmap, hopeless: set[str]) -> Connection:

@@ -6,7 +6,7 @@ from typing import Any
 from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
 from persyn_hf.report.results import router_metrics, split_costs
-from persyn_hf.report.tables import Shown, Table, cost_cells, shown
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown, shown_metric
 from persyn_hf.store.cost_tables import UNKNOWN, known_columns
 from persyn_hf.store.manifest import Manifest
 
@@ -67,5 +67,5 @@ def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stud
     for metrics in router_metrics(recipe, manifests, student).values():
         cell = metrics["router"]["gap_closed"]
         if cell["value"] is not None:
-            return shown("{:.0%}", cell["value"], cell["low"], cell["high"])
+            return shown_metric("{:.0%}", cell)
     return Shown(UNKNOWN, None)

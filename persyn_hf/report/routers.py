@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persyn_hf.core.preferences import BINS
-from persyn_hf.report.tables import NOT_KNOWN, Shown, Table, shown
+from persyn_hf.report.tables import NOT_KNOWN, Shown, Table, shown, shown_metric
 from persyn_hf.store.manifest import Manifest
 
 
@@ -24,7 +24,6 @@ MEANING = (
     "the oracle's"
 )
 INTERVALS = {"gap_closed": "{:.2f}", "gain_over_global_best": "{:+.4f}", "gain_over_best": "{:+.4f}"}
-BOUNDED = ("value", "low", "high")
 BARS = ("global_best", "random", "oracle")  # what every router is measured against
 
 
@@ -72,7 +71,7 @@ def _differences(name: str, found: Mapping[str, Any], order: list[str]) -> Table
     rows = [
         [
             one.replace("_", " "),
-            *(shown(form, *map(found[word][one].get, BOUNDED)) for word, form in INTERVALS.items()),
+            *(shown_metric(form, found[word][one]) for word, form in INTERVALS.items()),
         ]
         for one in order
     ]

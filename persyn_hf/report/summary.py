@@ -22,7 +22,7 @@ from persyn_hf.report.results import (
     strategy_cost,
 )
 from persyn_hf.report.routers import MEANING, comparison_tables
-from persyn_hf.report.tables import Table, cost_cells, shown
+from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric
 from persyn_hf.store.cost_tables import known_columns
 from persyn_hf.store.manifest import Manifest
 
@@ -122,11 +122,8 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
 
 
 def _router_cells(metrics: Mapping[str, Any]) -> list[str]:
-    gap = metrics["gap_closed"]
-    return [
-        *(shown("{:.3f}", metrics[measure]["value"]) for measure in ROUTER_COLUMNS),
-        shown("{:.2f}", gap["value"], gap["low"], gap["high"]),
-    ]
+    cells = [shown("{:.3f}", metrics[measure]["value"]) for measure in ROUTER_COLUMNS]
+    return [*cells, shown_metric("{:.2f}", metrics["gap_closed"])]
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:

@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ def shown(form: str, value: float | None, low: float | None = None, high: float 
     if low is None or high is None:
         return Shown(form.format(value), value)
     return Shown(f"{form} [{form}, {form}]".format(value, low, high), value, low, high)
+
+
+def shown_metric(form: str, metric: Mapping[str, Any]) -> Shown:
+    """Of `value`, `low` and `high`, as the metrics of manifests have them."""
+    return shown(form, metric["value"], metric["low"], metric["high"])
 
 
 def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
@@ -93,4 +98,4 @@ def _fields(cell: str) -> list[Any]:
     if not isinstance(cell, Shown):
         return [cell]
     known = (None if number is None or number != number else number for number in cell.numbers)
-    return [int(number) if number is not None and number == int(number) else number for number in known]
+    return [int(number) if number is not None and float(number).is_integer() else number for number in known]

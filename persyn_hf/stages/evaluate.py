@@ -1,7 +1,6 @@
 """Stage `evaluate`: how well a student answers, item by item (lm-evaluation-harness, math graded by math-verify;
 LiveBench by its own scripts)."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -159,7 +158,7 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
         rows += _rows(LIVEBENCH, items)
     if settings.tasks:
-        verifier = Verifier(workers=min(8, os.cpu_count() or 1), timeout_s=float(settings.timeout_s))
+        verifier = Verifier(timeout_s=float(settings.timeout_s))
         with _open(settings, context, student) as model, verifier:
             for task in settings.tasks:
                 for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():

@@ -65,6 +65,7 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     quality, logprobs = ([m[key] for m in sweep["measures"].values()] for key in ("quality_raw", "mean_logprob"))
     assert quality[0] == max(quality) and logprobs[-1] == max(logprobs), "each end is best at what it chooses by"
     text = report(*scored, tmp_path)
+    assert f"| quality | {quality[0]:.3f} |" in text and f"| {logprobs[-1]:.3f} |" in text
     table = (tmp_path / "alpha-s.csv").read_text().splitlines()
     assert table[0] == "alpha,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
     assert [line.split(",")[0] for line in table[1:]] == [*TEACHERS, "quality", "log-prob per token", "teachers"]

@@ -44,11 +44,15 @@ def test_the_table_has_every_candidate_beside_its_bars(ran: tuple[Path, Path]) -
     ]
     assert bench["oracle"]["regret"] == "0" and bench["oracle"]["train s"] == ""
     assert bench["knn over tfidf"]["ECE"] == "" and bench["knn over tfidf"]["at T"] != ""
+    text = (out / "report.md").read_text()
+    assert any(line.startswith("| oracle | ") and "| 0.000 |" in line for line in text.splitlines())
+    assert any(line.startswith("| knn over tfidf | ") and "| - |" in line for line in text.splitlines())
     assert float(bench["logistic over tfidf"]["ECE"]) < 0.6
     assert float(bench["knn over tfidf"]["prompts/s"]) > 10
     manifest = Store(store).get("real/model-results-router-any@v1").manifest
     means = manifest.metrics["comparison"]["means"]
     assert float(bench["knn over tfidf"]["regret"]) == means["knn over tfidf"]["regret"]
+    assert f"| {means['knn over tfidf']['regret']:.3f} |" in text
     regrets = [float(row["regret"]) for row in bench.values()]
     assert regrets[0] <= regrets[1]
 
@@ -69,6 +73,7 @@ def test_differences_are_paired_with_global_best_and_with_the_best(ran: tuple[Pa
 def test_curve_and_reliability_as_tables_and_figures(ran: tuple[Path, Path]) -> None:
     _, out = ran
     curve = rows(out / "learning-curve-any.csv")
+    assert "| 0 (0 to 0) |" in (out / "report.md").read_text()
     columns = [f"{size}{end}" for size in ("10", "25", "50") for end in ("", " low", " high")]
     assert list(curve["global best"]) == ["router", *columns] and set(curve) == {*LEARNED, "global best"}
     assert [curve["global best"][column] for column in columns[-3:]] == ["0", "0", "0"]

@@ -38,7 +38,7 @@ def test_what_is_not_known_is_empty(value: float | None) -> None:
 
 
 def test_large_and_small_numbers_are_whole() -> None:
-    numbers = (1.5e21, 2**53, 1e-9, 0.1 + 0.2)
+    numbers = (1.5e21, 2**53, 1e-9, 0.1 + 0.2, float("inf"))
     text = table(*([str(place), shown("{:.1e}", number), ""] for place, number in enumerate(numbers))).csv()
     assert tuple(float(row["score"]) for row in csv.DictReader(io.StringIO(text))) == numbers
 
