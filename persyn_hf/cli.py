@@ -205,6 +205,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.trials import Part
     from persyn_hf.report.written import write_report
     from persyn_hf.runner.run import look_up, stored_of
+    from persyn_hf.store.disk import out_faults
 
     store = _store(arguments)
     recipes = [_recipe(arguments, path) for path in arguments.recipes]
@@ -217,7 +218,8 @@ def _report(arguments: argparse.Namespace) -> int:
             more = f"; what the store has of it ({others} artifacts) was made by other settings: repeat their --set"
             raise PersynError(f"nothing of {path} is stored yet: persyn run {path}{more if others else ''}")
         absent += [item.step.key for item in done if item.stored is None]
-    written = write_report(parts, store, arguments.out)
+    with out_faults(arguments.out):
+        written = write_report(parts, store, arguments.out)
     if absent:
         some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         print(f"not in the report, for these steps have not run with these settings: {some}")

@@ -76,3 +76,14 @@ def disk_faults(root: Path) -> Iterator[None]:
         raise StoreError(
             f"the store {root} cannot be written ({reason}); nothing was stored of this artifact: {advice}"
         ) from None
+
+
+@contextmanager
+def out_faults(folder: Path) -> Iterator[None]:
+    """The same of a folder that the user has named with --out."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the folder {folder} cannot be written ({error.strerror or error}); make room or name another with --out"
+        ) from None

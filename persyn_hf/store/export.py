@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.errors import StoreError
+from persyn_hf.store.disk import out_faults
 from persyn_hf.store.local import Store
 
 
@@ -51,7 +52,7 @@ def export(store: Store, ref: str, to: str, out: Path) -> list[Path]:
     stored = store.get(ref, kind="sft")
     name = f"{stored.repo.rpartition('/')[2]}-{stored.tag}"
     path = out / f"{name}.jsonl"
-    try:
+    with out_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         info = _read_info(out / INFO) if to == "llama-factory" else {}
         part = path.with_suffix(".part")
@@ -67,10 +68,6 @@ def export(store: Store, ref: str, to: str, out: Path) -> list[Path]:
         entry = {"file_name": path.name, **SHAREGPT}
         part.write_text(json.dumps(info | {name: entry}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(part, out / INFO)
-    except OSError as error:
-        raise StoreError(
-            f"the folder {out} cannot be written ({error.strerror or error}); make room or name another with --out"
-        ) from None
     return [path, out / INFO]
 
 

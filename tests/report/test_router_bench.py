@@ -87,6 +87,18 @@ def test_curve_and_reliability_as_tables_and_figures(ran: tuple[Path, Path]) -> 
         assert (out / f"{name}-any.svg").stat().st_size > 3000
 
 
+def test_a_folder_that_cannot_be_written(
+    ran: tuple[Path, Path], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "report"
+    recipe = str(root / "recipes/real/model-results.yaml")
+    assert main(["report", recipe, "--store", str(ran[0]), "--out", str(out), *SETS]) == 2
+    assert capsys.readouterr().err == (
+        f"error: the folder {out} cannot be written (Not a directory); make room or name another with --out\n"
+    )
+
+
 def test_steps_stand_below_the_curve() -> None:
     gap = {"llm": {"10": 0.25, "50": 0.5}, "knn over tfidf": {"10": 0.0, "50": None}}
     curve = {**dict.fromkeys(("mean", "lowest", "highest"), gap), "steps": {"llm": {"10": 4.0, "50": 1234.5}}}
