@@ -1,6 +1,7 @@
 """Grading: verdicts on every form of answer met so far, and graders that no answer can hang, starve or mislead."""
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -198,21 +199,33 @@ def test_references_that_cannot_be_used(verifier: Verifier) -> None:
 
 def test_a_reference_is_parsed_by_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """As teachers answer the same prompts one after the other; but for rows that an idle worker takes over."""
-    sent: list[tuple[int, str]] = []
-    send = module._Worker.send
+    homes: list[list[set[str]]] = []  # of each call: the references whose rows wait for each worker
+    sent: list[tuple[int, int, str]] = []  # call, worker, reference
+    loop, send = Verifier._loop, module._Worker.send
+
+    def watch(pool: Verifier, workers: list[module._Worker], verdicts: list[bool | None]) -> None:
+        homes.append([{reference for _, reference, _ in worker.waiting} for worker in workers])
+        loop(pool, workers, verdicts)
 
     def spy(worker: module._Worker, tasks: list[module.Task], timeout_s: float) -> None:
-        sent.extend((id(worker), reference) for _, reference, answer in tasks if answer is not None)
+        index = pool._workers.index(worker)
+        sent.extend((len(homes) - 1, index, reference) for _, reference, answer in tasks if answer is not None)
         send(worker, tasks, timeout_s)
 
+    monkeypatch.setattr(Verifier, "_loop", watch)
     monkeypatch.setattr(module._Worker, "send", spy)
     with Verifier(workers=2, timeout_s=5) as pool:
-        pool.grade([(str(number), "1") for number in range(300)])  # both run now
-        sent.clear()
         for teacher in range(6):
             pool.grade([(str(number), f"It is {number + teacher}.") for number in range(300)])
+    first, second = homes[0]
+    assert first | second == {str(number) for number in range(300)}
+    assert first and second and not first & second
+    assert homes == [[first, second]] * 6  # each teacher's answers wait for the worker that knows the reference
     assert len(sent) == 6 * 300
-    assert len(set(sent)) < 1.5 * 300  # 600 without a rule
+    for teacher, index in itertools.product(range(6), range(2)):
+        judged = [reference for call, worker, reference in sent if (call, worker) == (teacher, index)]
+        of_others = [reference not in homes[0][index] for reference in judged]
+        assert of_others == sorted(of_others)  # it takes over rows when none of its own are left, not before
 
 
 def test_answers_cannot_take_the_memory() -> None:
