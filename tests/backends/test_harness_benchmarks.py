@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from persyn_hf.backends import models
-from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness import Answered, stock
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.student import recorded
 from persyn_hf.backends.verifier import Verifier
@@ -208,6 +208,21 @@ def test_likelihoods_too_small_for_mc2_are_unjudged(root: Path, tokenizer: Any) 
     answered, line = score(tokenizer, settings_of(TRUTHFULQA, path), lambda _: said)
     assert [index for index, item in enumerate(answered) if item.score is None] == [3]
     assert (line["accuracy"], line["unjudged"], line["harness"]) == (pytest.approx(0.25), 1, {})
+
+
+def test_a_task_is_found_without_reading_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str | None] = []
+    monkeypatch.setattr(stock, "_index", lambda folder, index=stock._index: read.append(folder) or index(folder))
+    few = {name: stock._manager(name) for name in ("ifeval", "truthfulqa_mc2", "gsm8k")}
+    assert read == ["ifeval", "truthfulqa", "gsm8k"]
+    whole = stock._manager("leaderboard")  # a group, with parts in other folders
+    assert read[3:] == ["leaderboard", None]
+    for name, manager in few.items():
+        assert manager.task_index[name].yaml_path == whole.task_index[name].yaml_path
+
+    settings = read_section(evaluate.Settings, {"tasks": [{"name": "gsm8kk"}]}, "evaluate")
+    with pytest.raises(InputError, match=r"has no task `gsm8kk`, did you mean `gsm8k\w*`\?; a task of your own needs"):
+        evaluate.load(settings.tasks[0], settings)
 
 
 def test_unfit_items_are_refused(root: Path, tokenizer: Any, tmp_path: Path) -> None:

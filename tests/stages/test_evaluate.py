@@ -282,8 +282,3 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as error:
         read_section(evaluate.Settings, settings, "evaluate")
     assert message in str(error.value)
-
-
-def test_unknown_stock_task(base_student: Path) -> None:
-    with pytest.raises(InputError, match=r"has no task `gsm8kk`, did you mean `gsm8k\w*`\?; a task of your own needs"):
-        run(base_student, tasks=[{"name": "gsm8kk"}])
