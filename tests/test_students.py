@@ -103,7 +103,7 @@ def test_the_report_says_how_far_they_agree(recipe: Path, store: Store, tmp_path
         assert table[strategy]["tau"] == ""
     assert (table["mix"]["same teacher"], table["mix"]["kappa"], table["mix"]["TV"]) == ("1", "1", "0")
     shown = (tmp_path / "report.md").read_text()
-    assert f"| mix | {POOL} | 100.0% |" in shown and "| 1.00 | - | 0.0% |" in shown
+    assert f"| mix | {POOL} | 100.0% |" in shown and "| 1.00 | – | 0.0% |" in shown
     best = [first_places(columns(store, f"rewards-{student}")) for student in STUDENTS]
     prompts = best[0].keys() & best[1].keys()
     certain = sum(best[0][prompt] == best[1][prompt] and len(best[0][prompt]) == 1 for prompt in prompts)

@@ -8,6 +8,7 @@ from persyn_hf.recipe import Teacher
 from persyn_hf.report.figures import teacher_colours
 from persyn_hf.store.headlines import HITS
 from persyn_hf.store.manifest import FIGURES
+from persyn_hf.store.tables import UNKNOWN
 
 
 BLUE, RED, GREY = "#3b6fb6", "#c2572b", "#9a9a9a"
@@ -74,7 +75,7 @@ def _bars(
             value = of.get(teacher.name)
             hatch = "///" if teacher.long_cot else None
             axes.barh(row, value or 0.0, color=colours[teacher.name], hatch=hatch, edgecolor="white")
-            label = "–" if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
+            label = UNKNOWN if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
             at = (max(value or 0.0, 0.0), row)
             axes.annotate(label, at, (3, 0), textcoords="offset points", va="center", fontsize=9)
         values = [value or 0.0 for value in of.values()]

@@ -8,7 +8,8 @@ from persyn_hf.report.forecast_students import students_table
 from persyn_hf.report.outlook import ANSWER_TOKENS, GENERATING, Outlook, allocation, known_allocation, num_calibration
 from persyn_hf.report.results import CHOOSE_BLINDLY, same_teacher
 from persyn_hf.report.tables import Table
-from persyn_hf.store.cost_tables import UNKNOWN, Column, known_columns
+from persyn_hf.store.cost_tables import Column, known_columns
+from persyn_hf.store.tables import UNKNOWN
 
 
 TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured

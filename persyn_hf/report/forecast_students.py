@@ -8,7 +8,8 @@ from persyn_hf.core.cost import generation_flops
 from persyn_hf.recipe import Student, Teacher
 from persyn_hf.report.outlook import A100_FLOPS, ANSWER_TOKENS, Outlook, allocation, known_allocation, num_calibration
 from persyn_hf.report.tables import Table
-from persyn_hf.store.cost_tables import UNKNOWN, amount, duration, flops
+from persyn_hf.store.cost_tables import amount, duration, flops
+from persyn_hf.store.tables import UNKNOWN
 
 
 TRAINING = 0.3  # share of an A100's peak, of forward passes too; docs/paper.md has the grounds

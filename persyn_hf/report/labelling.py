@@ -7,8 +7,9 @@ from persyn_hf.core.cost import Cost
 from persyn_hf.recipe import Recipe, Student
 from persyn_hf.report.results import router_metrics, split_costs
 from persyn_hf.report.tables import Shown, Table, cost_cells, shown, shown_metric
-from persyn_hf.store.cost_tables import UNKNOWN, known_columns
+from persyn_hf.store.cost_tables import known_columns
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.store.tables import UNKNOWN
 
 
 FIRST = "assignments-all-round"

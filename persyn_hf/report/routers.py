@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persyn_hf.core.preferences import BINS
-from persyn_hf.report.tables import NOT_KNOWN, Shown, Table, shown, shown_metric
+from persyn_hf.report.tables import Shown, Table, shown, shown_metric
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.store.tables import UNKNOWN
 
 
 COLUMNS = {
@@ -111,7 +112,7 @@ def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Ta
 
 def _range(mean: float | None, low: float | None, high: float | None) -> Shown:
     if mean is None or low is None or high is None:
-        return Shown(NOT_KNOWN, None)
+        return Shown(UNKNOWN, None)
     return Shown(f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})", mean, low, high)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.store.cost_tables import Column
+from persyn_hf.store.tables import UNKNOWN
 
 
-NOT_KNOWN = "-"
 BOUNDS = ("", " low", " high")  # ends of the names of the columns that an interval takes in CSV
 
 
@@ -32,7 +32,7 @@ class Shown(str):
 def shown(form: str, value: float | None, low: float | None = None, high: float | None = None) -> Shown:
     """`form` is that of `str.format`; bounds follow in brackets where there are any."""
     if value is None or value != value:
-        return Shown(NOT_KNOWN, None)
+        return Shown(UNKNOWN, None)
     if low is None or high is None:
         return Shown(form.format(value), value)
     return Shown(f"{form} [{form}, {form}]".format(value, low, high), value, low, high)

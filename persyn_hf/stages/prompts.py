@@ -177,7 +177,7 @@ def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter
 
     context.progress.start("checking references", total=len(rows))
     kept: list[dict[str, Any]] = []
-    with Verifier(workers=1, timeout_s=5) as verifier:
+    with Verifier(timeout_s=5) as verifier:
         for start in range(0, len(rows), 256):
             chunk = rows[start : start + 256]
             for row, parses in zip(chunk, verifier.parses([row["reference"] for row in chunk]), strict=True):

@@ -14,9 +14,9 @@ from persyn_hf.schemas import SCHEMAS, Schema
 from persyn_hf.store.manifest import Manifest, is_card
 from persyn_hf.store.row_hashes import column_hashes, row_keys, shared, sums_by, value_counts
 from persyn_hf.store.stored import Stored
+from persyn_hf.store.tables import UNKNOWN
 
 
-UNSET = "–"
 MANY = 40  # lines of one table
 WIDTH = 48  # characters of one cell
 SHORT = 12  # digits of a digest that are shown
@@ -111,7 +111,7 @@ def _changes(title: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sect
     before, after = dict(_dotted(old)), dict(_dotted(new))
     keys = list(dict.fromkeys([*after, *before]))
     rows = [
-        (key, *_texts(before.get(key, UNSET), after.get(key, UNSET)))
+        (key, *_texts(before.get(key, UNKNOWN), after.get(key, UNKNOWN)))
         for key in keys
         if key not in before or key not in after or before[key] != after[key]
     ]
@@ -193,4 +193,4 @@ def _allocation(old: Stored, new: Stored) -> Section:
 
 
 def _share(shares: Mapping[str, float], teacher: str) -> str:
-    return f"{shares[teacher]:.1%}" if teacher in shares else UNSET
+    return f"{shares[teacher]:.1%}" if teacher in shares else UNKNOWN

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from persyn_hf.core.cost import FIELDS, Cost, from_line
 from persyn_hf.store import tables
+from persyn_hf.store.tables import UNKNOWN
 
 
-UNKNOWN = "–"
 SHOWN = ("teachers", "total", "counterfactual")  # keys of a manifest's cost that are shown by the tables below
 
 

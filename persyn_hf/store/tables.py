@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 
+UNKNOWN = "–"
 LONGEST = 40  # values of one cell; a training's losses are thousands
 HUB = "https://huggingface.co/"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -17,7 +18,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 def cell(value: Any) -> str:
     """One table cell; text from data cannot break out of it."""
     if value is None:
-        return "–"
+        return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -27,7 +28,7 @@ def cell(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) > LONGEST:
         return f"{len(value):,} values, the last: {cell(value[-1])}"
     if isinstance(value, list | tuple):
-        return ", ".join(cell(item) for item in value) if value else "–"
+        return ", ".join(cell(item) for item in value) if value else UNKNOWN
     if isinstance(value, Mapping):
         value = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text(value)
@@ -35,7 +36,7 @@ def cell(value: Any) -> str:
 
 def share(value: Any) -> str:
     """A number from 0 to 1 as a percentage."""
-    return f"{value:.1%}" if isinstance(value, int | float) else "–"
+    return f"{value:.1%}" if isinstance(value, int | float) else UNKNOWN
 
 
 def text(value: Any) -> str:

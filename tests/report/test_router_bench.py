@@ -46,7 +46,7 @@ def test_the_table_has_every_candidate_beside_its_bars(ran: tuple[Path, Path]) -
     assert bench["knn over tfidf"]["ECE"] == "" and bench["knn over tfidf"]["at T"] != ""
     text = (out / "report.md").read_text()
     assert any(line.startswith("| oracle | ") and "| 0.000 |" in line for line in text.splitlines())
-    assert any(line.startswith("| knn over tfidf | ") and "| - |" in line for line in text.splitlines())
+    assert any(line.startswith("| knn over tfidf | ") and "| – |" in line for line in text.splitlines())
     assert float(bench["logistic over tfidf"]["ECE"]) < 0.6
     assert float(bench["knn over tfidf"]["prompts/s"]) > 10
     manifest = Store(store).get("real/model-results-router-any@v1").manifest
@@ -104,7 +104,7 @@ def test_steps_stand_below_the_curve() -> None:
     curve = {**dict.fromkeys(("mean", "lowest", "highest"), gap), "steps": {"llm": {"10": 4.0, "50": 1234.5}}}
     table = _learning_curve("s", curve, ["knn over tfidf", "llm", "global_best"])
     assert table.rows == [
-        ["knn over tfidf", "0 (0 to 0)", "-"],
+        ["knn over tfidf", "0 (0 to 0)", "–"],
         ["llm", "25 (25 to 25)", "50 (50 to 50)"],
         ["steps of llm", "4", "1,234"],
     ]

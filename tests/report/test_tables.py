@@ -33,7 +33,7 @@ def test_intervals_take_three_columns_and_text_stays() -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_is_not_known_is_empty(value: float | None) -> None:
-    assert shown("{:.3f}", value, value, value) == "-"
+    assert shown("{:.3f}", value, value, value) == "–"
     assert table(["a", shown("{:.3f}", value), Shown("nothing", value)]).csv() == "who,score,n\na,,\n"
 
 
