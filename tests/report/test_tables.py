@@ -27,7 +27,7 @@ def test_intervals_take_three_columns_and_text_stays() -> None:
         "e,0.3333333333333333,,,1",
     ]
     assert (
-        "| a\\|b | 58.6 [54.0, 63.2] | 1,680 |\n| c, d | - | total |\n| e | +0.33 | 100% |" in table(*rows).markdown()
+        "| a\\|b | 58.6 [54.0, 63.2] | 1,680 |\n| c, d | – | total |\n| e | +0.33 | 100% |" in table(*rows).markdown()
     )
 
 
