@@ -159,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> int:
     done = run_recipe(recipe, store, console, limits, publisher)
     part = Part(recipe, stored_of(recipe, store, done))
     for table in (*part_tables(part, store), *result_tables(outcomes([part], store))):
-        console.print(table.rich())
+        console.print(table.rich(console.width))
     last = done[-1].stored
     new = sum(not item.reused for item in done)
     took = f"{time.monotonic() - begun:.0f} s"
@@ -195,7 +195,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     console = new_console()
     recipe, store = _recipe(arguments), _store(arguments)
     for table in forecast(look_ahead(recipe, look_up(recipe, store), store)):
-        console.print(table.rich())
+        console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         print(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
     return 0
@@ -247,7 +247,7 @@ def _status(arguments: argparse.Namespace) -> int:
     for line in found.lines:
         console.print(line, markup=False, soft_wrap=True)
     for table in found.tables:
-        console.print(table.rich())
+        console.print(table.rich(console.width))
     return 0
 
 

@@ -89,7 +89,8 @@ def _diff(arguments: argparse.Namespace) -> int:
         console.print(f"{item.ref} {item.kind} {item.digest}", soft_wrap=True)
     for part in parts:
         rows, header = [list(row) for row in part.rows], ["", "old", "new"]
-        console.print(Table(name=part.title, title=part.title, header=header, rows=rows, note=part.note).rich())
+        table = Table(name=part.title, title=part.title, header=header, rows=rows, note=part.note)
+        console.print(table.rich(console.width))
     same = old.digest == new.digest
     print("same content" if same else "the content differs")
     return 0 if same else 1

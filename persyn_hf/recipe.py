@@ -195,6 +195,17 @@ def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> 
         raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
 
 
+def _check_sizes(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
+    """Before anything is paid for: the largest teacher is found once the calibration answers are there."""
+    unsized = [teacher.name for teacher in teachers if teacher.params_b is None]
+    for strategy in strategies:
+        if strategy.kind in ("strong", "family_strong") and strategy.teacher is None and unsized:
+            raise ValueError(
+                f"strategy `{strategy.name}` finds the strongest teacher by size and `{unsized[0]}` has no "
+                "`params_b`; set it for every teacher, or name the strategy's `teacher`"
+            )
+
+
 def _check_family(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
     """Family-Strong leaves out Strong, which it takes to be the largest teacher; a recipe may name another one."""
     sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
@@ -273,5 +284,6 @@ class Recipe(Strict):
                 raise ValueError(f"`calibration.anchors` names the teacher `{teacher}`{nearest(teacher, pool)}")
         for place, strategy in enumerate(self.strategies):
             _check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
+        _check_sizes(self.strategies, self.teachers)
         _check_family(self.strategies, self.teachers)
         return self

@@ -46,9 +46,9 @@ def test_a_path_needs_no_dot_and_that_of_set_counts_from_the_working_directory(
 
 
 def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, MINIMAL), ["score.alpha=0.3", "strategies=[mix, strong]", "seed=7"])
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["score.alpha=0.3", "strategies=[mix, car]", "seed=7"])
     assert recipe.score == {"alpha": 0.3}
-    assert [strategy.kind for strategy in recipe.strategies] == ["mix", "strong"]
+    assert [strategy.kind for strategy in recipe.strategies] == ["mix", "car"]
     assert recipe.seed == 7
 
 
@@ -70,6 +70,11 @@ def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
         ("teachers: [{name: a, modell: x}, {name: b}]", "unknown key `modell`, did you mean `model`?"),
         ("students: []", "r.yaml: `students` must name at least one"),
         ("strategies: [persin]", "input should be 'persyn', 'oracle',"),
+        (
+            "strategies: [mix, strong]",
+            "r.yaml: strategy `strong` finds the strongest teacher by size and `a` has no `params_b`; set it for "
+            "every teacher, or name the strategy's `teacher`",
+        ),
         (
             "strategies: [{kind: strong, teacher: bb}]",
             "r.yaml: strategy `strong` names the teacher `bb`, did you mean `b`? (known: a, b)",

@@ -3,9 +3,9 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.store.cost_tables import Column
@@ -78,19 +78,40 @@ class Table:
             writer.writerow(itertools.chain.from_iterable(padded))
         return text.getvalue()
 
-    def rich(self) -> Any:
+    def rich(self, width: int) -> Any:
+        """For a terminal of `width` characters: columns that find no room follow below, beside the first one again."""
         from rich import box
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=box.SIMPLE_HEAD)
-        for number, name in enumerate(self.header):
-            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))
+        parts = []
+        for columns in self._fitting(width):
+            part = RichTable(box=box.SIMPLE_HEAD)
+            for number in columns:
+                justify: Literal["left", "right"] = "right" if number else "left"
+                part.add_column(self.header[number], justify=justify, no_wrap=number > 0, overflow="fold")
+            for row in self.rows:
+                part.add_row(*(Text(row[number]) for number in columns))
+            parts.append(part)
         note = [Text(f"  {self.note}\n", style="dim")] if self.note else []
-        return Group(Text(self.title, style="bold"), table, *note)
+        return Group(Text(self.title, style="bold"), *parts, *note)
+
+    def _fitting(self, width: int) -> Iterator[list[int]]:
+        """Columns by their places: the first one, which may fold to a third of the width, and what fits beside it."""
+        from rich.cells import cell_len
+
+        texts = zip(self.header, *self.rows, strict=True)
+        first, *others = (max(map(cell_len, column)) + 3 for column in texts)  # with its padding and a line
+        room = width - 1 - min(first, width // 3)
+        columns, left = [0], room
+        for number, needed in enumerate(others, start=1):
+            if needed > left and len(columns) > 1:
+                yield columns
+                columns, left = [0], room
+            columns.append(number)
+            left -= needed
+        yield columns
 
 
 def _fields(cell: str) -> list[Any]:

@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from rich.console import Console
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.report.tables import Shown, Table, cost_cells, shown
@@ -54,3 +55,17 @@ def test_costs_are_in_plain_units() -> None:
 
 def test_a_table_without_rows_has_its_header() -> None:
     assert table().csv() == "who,score,n\n"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_on_a_narrow_terminal_columns_follow_below_and_none_is_cut(width: int) -> None:
+    names = ["who", *(f"strategy-{number}" for number in range(14))]
+    rows = [[f"teacher-{row}", *(f"{row + number / 10:.1f}%" for number in range(14))] for row in range(3)]
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(Table(name="t", title="T", header=names, rows=rows, note="note").rich(width))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    tops = [place for place, words in enumerate(lines) if words[:1] == ["who"]]
+    assert (len(tops) == 1) == (width == 200)
+    for row, down in ((names, 0), (rows[0], 2), (rows[1], 3), (rows[2], 4)):  # a rule stands below the header
+        assert [words for top in tops for words in lines[top + down][1:]] == row[1:]
+        assert {lines[top + down][0] for top in tops} == {row[0]}
