@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `persyn`.
 
     Returns the exit code: 0 done, 1 nothing is running (status) or artifacts differ (diff), 2 to be mended, 3 a limit
-    is reached.
+    is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
     arguments = _parser().parse_args(argv)
     for switch, value in QUIET.items():
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         again = " ".join(["persyn", *(argv if argv is not None else sys.argv[1:])])
         print(f"interrupted: what was answered and finished is kept; go on with: {again}", file=sys.stderr)
+        return 128 + signal.SIGINT  # as shells have it
     except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2

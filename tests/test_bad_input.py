@@ -225,7 +225,7 @@ def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[st
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")
     assert main(["run", str(recipe), "--store", str(store), *longer]) == 0, "and it does go on"

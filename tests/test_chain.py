@@ -132,9 +132,9 @@ def test_report_says_what_the_artifacts_hold(
     )
     for figure in ("allocation-qwen-student.png", "strategies-qwen-student.svg", "report.md"):
         assert (tmp_path / figure).stat().st_size > 500
-    assert main([*arguments, "--set", "strategies=[persyn, strong]"]) == 0
+    assert main([*arguments, "--set", "strategies=[persyn, mix]"]) == 0
     said = capsys.readouterr().out
-    assert "not in the report, for these steps have not run with these settings: assignments-qwen-student-str" in said
+    assert "not in the report, for these steps have not run with these settings: assignments-qwen-student-mix" in said
     assert main([*arguments, "--set", "seed=1"]) == 2
     assert (
         "nothing of" in (said := capsys.readouterr().err) and "was made by other settings: repeat their --set" in said

@@ -290,7 +290,7 @@ def test_a_slurm_job_whose_time_runs_out_queues_itself_again_and_goes_on(root: P
         time.sleep(0.05)
     first.send_signal(signal.SIGTERM)
     _, said = first.communicate(timeout=120)
-    assert first.returncode == 2 and said.startswith("interrupted: what was answered and finished is kept")
+    assert first.returncode == 130 and said.startswith("interrupted: what was answered and finished is kept")
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     second = start()
     shown, said = second.communicate(timeout=300)

@@ -243,7 +243,9 @@ def test_status_tells_of_a_run_from_elsewhere_and_after_a_kill(
     assert answered > 0 and paid[2:4] == [str(7 * answered), str(3 * answered)]
     server.bodies.clear()
     assert main(["run", str(recipe), "--store", str(store)]) == 0
-    assert len(server.bodies) == 120 - answered - 2, "what was journalled is not asked again"
+    # Some twice, where a busy machine takes more than the second after which the recipe has the client try again.
+    asked = {(body["model"], body["messages"][-1]["content"], body["seed"]) for body in server.bodies}
+    assert len(asked) == 120 - answered - 2, "what was journalled is not asked again"
 
 
 def test_a_run_warns_of_answers_that_cannot_be_trained_on(
@@ -274,5 +276,5 @@ def test_sigterm_ends_like_ctrl_c(recipe: Path, server: OpenAIServer) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")

@@ -143,7 +143,9 @@ def _basis(outlook: Outlook) -> str:
         parts.append(f"tokens and time: means over {artifacts}")
     if outlook.bounded:
         whom = "" if outlook.bounded == set(outlook.cells) else f" of {', '.join(sorted(outlook.bounded))}"
-        parts.append(f"≤: no answer{whom} is stored, so `generate.max_tokens` bounds it, prompt tokens not counted")
+        parts.append(
+            f"≤: no finished step has an answer{whom}, so `generate.max_tokens` bounds it, prompt tokens not counted"
+        )
     if outlook.assumed:
         short, long = ANSWER_TOKENS.values()
         parts.append(

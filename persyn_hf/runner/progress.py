@@ -1,4 +1,4 @@
-"""Progress of a run: bars in a terminal, lines elsewhere, and a heartbeat file that `persyn status` reads."""
+"""Progress of a run: bars in a terminal, a line a minute elsewhere; a heartbeat file that `persyn status` reads."""
 
 import json
 import os
@@ -19,6 +19,10 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 
 from persyn_hf.errors import BudgetReached
+from persyn_hf.store.cost_tables import duration
+
+
+LOG_S = 60  # between two lines about what goes on, where there are no bars
 
 
 class RunProgress:
@@ -49,6 +53,7 @@ class RunProgress:
         }
         self._step_number, self._begun, self._written, self._before = 0, 0.0, 0.0, 0
         self._label = ""
+        self._said = time.monotonic()
 
     def __enter__(self) -> "RunProgress":
         self._bars.start()
@@ -70,7 +75,8 @@ class RunProgress:
         self.start(stage, 0)
 
     def note(self, text: str) -> None:
-        """One line about a finished step, above the bars."""
+        """One line about the step, above the bars."""
+        self._said = time.monotonic()
         self._console.print(f"{self._label}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def start(self, what: str, total: int, done: int = 0) -> None:
@@ -89,6 +95,11 @@ class RunProgress:
         left = max(0, self._state["total"] - self._state["done"])
         self._state |= {"per_second": round(rate, 2), "eta_s": round(left / rate) if rate else None}
         self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s")
+        if not self._console.is_terminal and time.monotonic() - self._said >= LOG_S:
+            eta_s = self._state["eta_s"]
+            ends = "" if eta_s is None else f", {duration(eta_s)} left"
+            done, total = self._state["done"], self._state["total"]
+            self.note(f"{self._state['what']}: {done:,} of {total:,}, {rate:.1f}/s{ends}")
         self._beat()
 
     def tally(self, teacher: str, **numbers: Any) -> None:

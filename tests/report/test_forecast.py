@@ -70,7 +70,9 @@ def test_what_each_teacher_is_asked(tmp_path: Path, store: Path) -> None:
     ]
     assert [row["money"] for row in found.values()] == ["≤ 0.04", "≤ 0.04", "≤ 0.09", "≤ 0.17"]
     assert [row["still to do"] for row in found.values()] == ["180", "90", "90", "360"]
-    assert table.note == "≤: no answer is stored, so `generate.max_tokens` bounds it, prompt tokens not counted"
+    assert table.note == (
+        "≤: no finished step has an answer, so `generate.max_tokens` bounds it, prompt tokens not counted"
+    )
     assert "tokens in" not in table.header and "time" not in table.header, "nothing is known of them"
 
 
@@ -224,7 +226,7 @@ def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: 
     assert (long["tokens in"], long["tokens out"], long["GPU time"]) == ("–", "≤ 9.00K", "–")
     assert rows(table)["total"]["tokens out"] == "≤ 28.8K"
     assert table.note.startswith(
-        "tokens and time: means over 20 answers in me/earlier; ≤: no answer of large, long is"
+        "tokens and time: means over 20 answers in me/earlier; ≤: no finished step has an answer of large, long"
     )
 
 

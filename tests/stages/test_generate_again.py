@@ -249,6 +249,9 @@ def test_a_limit_on_generations_stops_in_time_and_a_higher_one_goes_on(
     reached = len(take(calls))
     assert 10 < reached <= 15
     assert str(stop.value).startswith(f"--max-generations 15: this recipe has asked for {reached}, the next batch of")
+    assert str(stop.value).endswith(
+        f" and {24 - reached} answers of it are left in this step; raise it to 24 to get these"
+    )
     with pytest.raises(BudgetReached):
         run(tmp_path, teachers, asked, limits=Limits(max_generations=15), batch_tokens=600)
     assert take(calls) == [], "the limit counts all runs of the recipe"

@@ -51,12 +51,13 @@ class Budget:
         if limit is not None and self._generations + len(batch) > limit:
             return BudgetReached(
                 f"--max-generations {limit}: this recipe has asked for {self._generations}, the "
-                f"next batch of `{teacher}` holds {len(batch)} and {left} are left of this step; raise it to go on"
+                f"next batch of `{teacher}` holds {len(batch)} and {left} answers of it are left in this step; raise "
+                f"it to {self._generations + left} to get these"
             )
         most = sum(self._most(teacher, request) for request in batch)
         return BudgetReached(
             f"--max-cost {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}, the next batch of "
-            f"`{teacher}` may cost up to {most:.4g} and {left} requests are left of this step; raise it to go on"
+            f"`{teacher}` may cost up to {most:.4g} and {left} answers of it are left in this step; raise it to go on"
         )
 
     def _most(self, teacher: str, request: Request) -> float:
