@@ -1,5 +1,6 @@
 """Progress of a run: bars in a terminal, a line a minute elsewhere; a heartbeat file that `persyn status` reads."""
 
+import contextlib
 import json
 import os
 import time
@@ -113,5 +114,6 @@ class RunProgress:
             return
         self._written = now
         temporary = self._heartbeat.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**self._state, "updated": now}))
-        temporary.replace(self._heartbeat)
+        with contextlib.suppress(OSError):  # on a full disk the run has something of its own to say
+            temporary.write_text(json.dumps({**self._state, "updated": now}))
+            temporary.replace(self._heartbeat)

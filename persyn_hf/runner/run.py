@@ -23,6 +23,7 @@ from persyn_hf.runner.publishing import Publisher
 from persyn_hf.runner.sources import languages, licences
 from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
+from persyn_hf.store.disk import FULL, disk_faults
 from persyn_hf.store.hub.access import hub_api
 from persyn_hf.store.hub.pull import pull
 from persyn_hf.store.hub.read import download_manifest, not_here
@@ -210,7 +211,8 @@ def _run_step(
     limits: Limits,
 ) -> Stored:
     work_dir = _work_dir(store, print_of)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    with disk_faults(store.root):
+        work_dir.mkdir(parents=True, exist_ok=True)
     context = Context(
         seed=step.seed,
         work_dir=work_dir,
@@ -221,7 +223,8 @@ def _run_step(
         student=step.student,
         progress=progress,
     )
-    result: Result = step.module.run(step.settings, context, **dict(_load(step, store, inputs)))
+    with disk_faults(store.root, only=FULL):
+        result: Result = step.module.run(step.settings, context, **dict(_load(step, store, inputs)))
     if isinstance(step.output, Schema):
         step.output.check(result.data, f"the result of `{step.stage}`")
     artifact = store.put(

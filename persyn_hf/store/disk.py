@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ _ADVICE = {
     errno.ENOTDIR: "a file stands where a folder is needed; move it away, or name another store with --store",
     errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), then run again",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = "make that folder writable, or name another store with --store or PERSYN_STORE"
 
 
@@ -66,11 +67,16 @@ def replace_atomically(target: Path, text: str, staging: Path) -> None:
 
 
 @contextmanager
-def disk_faults(root: Path) -> Iterator[None]:
-    """Turn an `OSError` within into a `StoreError` that says what is wrong with the disk and what to do."""
+def disk_faults(root: Path, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn an `OSError` within into a `StoreError` that says what is wrong with the disk and what to do.
+
+    `only`: of these `errno`; others may come of something else than the store.
+    """
     try:
         yield
     except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
         reason = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
         advice = _ADVICE.get(error.errno or 0, _NOT_WRITABLE)
         raise StoreError(

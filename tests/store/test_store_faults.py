@@ -15,6 +15,7 @@ from datasets import Dataset
 from huggingface_hub import scan_cache_dir
 from store_samples import dataset_of, fields, rows_of
 
+from persyn_hf.cli import main
 from persyn_hf.errors import StoreError
 from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.store.lineage import verify
@@ -227,6 +228,23 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
         assert put(store, rows=6).tag == "v2"
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_a_stage_fills_is_one_sentence(tmp_path, root, capsys):
+    """Neither the stage's own files nor the heartbeat of the run may end in a traceback."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
+    try:
+        assert main(["run", str(root / "recipes" / "tiny" / "smoke.yaml"), "--store", str(folder / "store")]) == 2
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("[1/85] prompts: stored ") and "[3/85]" not in shown.out
+    assert shown.err == (
+        f"error: the store {folder / 'store'} cannot be written (No space left on device); nothing was stored of this "
+        "artifact: free some space there, or name another store with --store or PERSYN_STORE, then run again\n"
+    )
 
 
 def test_a_limit_on_file_sizes(store):
