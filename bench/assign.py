@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
-from persyn_hf.core import budget
-from persyn_hf.recipe import Teacher
+from persyn_hf.core import budget_solver as budget
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign

@@ -22,9 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.engines import Engine, Request, Sampling
-from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.answers import Request, Sampling
+from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.journal import Journal
 
 

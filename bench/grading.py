@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from persyn_hf.backends.verifier import Verifier
+from persyn_hf.backends.grading.pool import Verifier
 
 
 SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "gsm8k_two_models_sample.parquet"

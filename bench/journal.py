@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Request, Sampling
 from persyn_hf.backends.journal import Journal, read_spent
 
 

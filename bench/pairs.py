@@ -24,7 +24,7 @@ from datasets import Dataset, disable_progress_bars
 
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.pairs import TIE
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import pair

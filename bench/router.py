@@ -26,10 +26,10 @@ import numpy as np
 import torch
 import transformers
 
-from persyn_hf.backends.models import suitable_threads
+from persyn_hf.backends.loading import suitable_threads
 from persyn_hf.backends.routers import Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import Llm, new
 from persyn_hf.backends.routers.llm_data import Prompts, prompt_losses, targets
+from persyn_hf.backends.routers.llm_model import Llm, new
 from persyn_hf.backends.routers.llm_training import RouterTrainer, _arguments
 from persyn_hf.core.metrics import hit_at_k
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, Schema
-from persyn_hf.space.shelf import Shelf
+from persyn_hf.space.collection import Shelf
 from persyn_hf.store.manifest import Input, Manifest
 from persyn_hf.store.stored import Stored
 
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def measure(folder: Path, size: int) -> None:
-    from persyn_hf.space.desk import Desk
+    from persyn_hf.space.events import Desk
 
     shelf = open_made(folder, size)
     times: dict[str, float] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from persyn_hf.recipe import Student, Teacher
+from persyn_hf.recipe.roles import Student, Teacher
 
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 
 
 QUESTIONS = [{"question": f"What is {a} + {a % 7 + 2}?", "answer": str(a + a % 7 + 2)} for a in range(10, 40)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from smoke_run import TEACHERS, command
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.store.local import Store
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from persyn_hf.recipe import STAGES, Price
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import STAGES
+from persyn_hf.recipe.roles import Price
 from persyn_hf.runner.fingerprint import NOT_COVERED, fingerprint, path_digest
 from persyn_hf.runner.plan import Step, make_plan
 

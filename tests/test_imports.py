@@ -13,8 +13,8 @@ HEAVY = ("torch", "transformers", "vllm", "gradio", "trl", "ray", "lm_eval", "da
     "statement",
     [
         "import persyn_hf",
-        "import persyn_hf.cli; persyn_hf.cli._parser().format_help()",
-        "import persyn_hf.recipe, persyn_hf.schemas, persyn_hf.runner.plan, persyn_hf.store.local",
+        "import persyn_hf.cli.main; persyn_hf.cli.main._parser().format_help()",
+        "import persyn_hf.recipe.recipe, persyn_hf.schemas, persyn_hf.runner.plan, persyn_hf.store.local",
     ],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:

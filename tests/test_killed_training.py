@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -29,7 +29,7 @@ def clear(checkpoints, known=training.clear):
     return last, done
 
 training.clear = clear
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 

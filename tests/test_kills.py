@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "backends"))  # wide_heads.py
 
 from wide_heads import widen  # noqa: E402
 
-from persyn_hf.cli import main  # noqa: E402
+from persyn_hf.cli.main import main  # noqa: E402
 from persyn_hf.schemas import RESPONSES  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 
@@ -38,7 +38,7 @@ class Logged(journalled._Affordable):
             yield batch
 
 journalled._Affordable = Logged
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 

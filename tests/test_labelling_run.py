@@ -8,9 +8,9 @@ import yaml
 
 from persyn_hf.backends.journal import read_spent
 from persyn_hf.backends.routers import load
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.store.local import Store
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from persyn_hf.cli import _parser
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.cli.main import _parser
+from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.plan import make_plan
 
 

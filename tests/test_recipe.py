@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.plan import make_plan
 
 

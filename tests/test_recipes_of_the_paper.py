@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.core.cost import Cost, ledger
-from persyn_hf.recipe import Recipe
-from persyn_hf.recipe_file import load_recipe
-from persyn_hf.report.forecast import forecast
+from persyn_hf.forecast.generation import forecast
+from persyn_hf.forecast.outlook import look_ahead
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.fingerprint import described
-from persyn_hf.runner.outlook import look_ahead
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.runner.run import look_up
 from persyn_hf.schemas import RESPONSES
@@ -95,7 +96,7 @@ def test_all_are_valid_and_planned_without_network_or_models(root: Path, tmp_pat
         "import socket, sys\n"
         "def refuse(*args): raise AssertionError('a connection was opened')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from persyn_hf.cli import main\n"
+        "from persyn_hf.cli.main import main\n"
         f"files = {files!r}\n"
         "assert main(['validate', *files]) == 0\n"
         f"for file in files: assert main(['plan', file, '--store', {str(tmp_path)!r}]) == 0\n"

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "backends"))  # openai_server.py
 
 from openai_server import OpenAIServer, Response, completion  # noqa: E402
 
-from persyn_hf.cli import main  # noqa: E402
+from persyn_hf.cli.main import main  # noqa: E402
 from persyn_hf.schemas import prompt_id  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 

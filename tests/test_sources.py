@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.recipe import Recipe
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.plan import Step, make_plan
-from persyn_hf.runner.sources import languages, licences
 from persyn_hf.store.local import Stored
 from persyn_hf.store.manifest import Manifest
 
@@ -130,7 +130,7 @@ class OneModel(BaseHTTPRequestHandler):
 
 def test_the_hub_is_asked_about_a_model_that_is_not_in_its_cache(tmp_path: Path) -> None:
     code = (
-        "from persyn_hf.store.licences import read_source\n"
+        "from persyn_hf.store.cards.licences import read_source\n"
         "print(*(read_source(f'org/{name}').licence for name in ('told', 'unheard')))"
     )
     with ThreadingHTTPServer(("127.0.0.1", 0), OneModel) as server:

@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Recipe
-from persyn_hf.strict import Strict, nearest, read_section
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.strict import Strict, nearest, read_section
 
 
 class Part(Strict):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from persyn_hf.backends.journal import read_spent
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.store.local import Store
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from persyn_hf.backends.verifier import Verifier
+from persyn_hf.backends.grading.pool import Verifier
 
 
 DESCRIPTION = """\

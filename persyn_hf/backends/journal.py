@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from persyn_hf.backends import journal_file as file
-from persyn_hf.backends.engines import Answer, Batch, Request, well_formed
+from persyn_hf.backends.answers import Answer, Batch, Entry, Request, well_formed
 from persyn_hf.errors import StoreError
 
 
@@ -33,20 +33,6 @@ FINISHED_SHORTER = """
 SELECT key FROM answers WHERE family = ? AND max_tokens < ? AND finish_reason = 'stop' AND NOT failed
 ORDER BY max_tokens DESC LIMIT 1
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One journalled answer. Where `error` is set there is no text."""
-
-    text: str
-    finish_reason: str
-    num_prompt_tokens: int
-    num_tokens: int
-    seconds: float
-    error: str | None
-    attempt: int
-    reasoning: str | None = None  # where the server keeps it apart from the text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf import errors
-from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.engines.vllm_server import telling_lines
 from persyn_hf.errors import EngineError, InputError, reason, require
 

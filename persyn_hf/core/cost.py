@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Price(Protocol):
-    """A teacher's price, as `persyn_hf.recipe.Price`."""
+    """A teacher's price, as `persyn_hf.recipe.recipe.Price`."""
 
     @property
     def prompt(self) -> float:

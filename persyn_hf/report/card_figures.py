@@ -4,11 +4,11 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from persyn_hf.recipe import Teacher
+from persyn_hf.formats import UNKNOWN
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.figures import teacher_colours
-from persyn_hf.store.headlines import HITS
+from persyn_hf.store.cards.headlines import HITS
 from persyn_hf.store.manifest import FIGURES
-from persyn_hf.store.tables import UNKNOWN
 
 
 BLUE, RED, GREY = "#3b6fb6", "#c2572b", "#9a9a9a"
@@ -18,7 +18,7 @@ SYSTEMS = {"random": ("random", GREY), "global_best": ("global best", "#8fb3dd")
 def card_figures(kind: str, metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, bytes]:
     """`figures/NAME.png` -> its bytes, for `Store.put`; empty where there is nothing to show.
 
-    `persyn_hf.store.cards` says in words what each shows.
+    `persyn_hf.store.cards.card` says in words what each shows.
     """
     makers: dict[str, tuple[str, Callable[[Mapping[str, Any], Sequence[Teacher]], Any]]] = {
         "assignments": ("allocation", _allocation),

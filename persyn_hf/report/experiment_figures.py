@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from persyn_hf.report.trials import Outcomes, Trial
+from persyn_hf.report.outcomes import Outcomes, Trial
 
 
 COLOURS = ("#3b6fb6", "#c2572b", "#3f8f5f", "#8a5aa8", "#b08d2c", "#4aa3a8", "#a8475f", "#6b6b6b")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.recipe import Recipe, Teacher
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.frontier import draw_frontier, frontiers
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics
 from persyn_hf.report.router_figures import router_figures

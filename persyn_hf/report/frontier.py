@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from persyn_hf.recipe import Recipe, Student
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student
 from persyn_hf.report.tables import Shown, Table, shown
 from persyn_hf.store.manifest import Manifest
 

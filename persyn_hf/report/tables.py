@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from persyn_hf.core.cost import Cost
-from persyn_hf.store.cost_tables import Column
-from persyn_hf.store.tables import UNKNOWN
+from persyn_hf.formats import UNKNOWN, Column
 
 
 BOUNDS = ("", " low", " high")  # ends of the names of the columns that an interval takes in CSV

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from persyn_hf.backends.engines.settings import ServerSettings, VllmSettings
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Student
+from persyn_hf.recipe.roles import Student
 from persyn_hf.runner.plan import Step
 
 

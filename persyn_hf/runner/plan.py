@@ -11,9 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import ROUTED_KINDS, Recipe, Strategy, Student, Teacher
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.strategies import ROUTED_KINDS, Strategy
+from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.schemas import ModelSchema, Schema
-from persyn_hf.strict import Strict, nearest, read_section
 
 
 # The order in which steps run, those of one phase as planned. `assign`, `generate` and, where several teachers

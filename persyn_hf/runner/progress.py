@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 
 from persyn_hf.errors import BudgetReached
-from persyn_hf.store.cost_tables import duration
+from persyn_hf.formats import duration
 
 
 LOG_S = 60  # between two lines about what goes on, where there are no bars

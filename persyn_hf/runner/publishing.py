@@ -2,7 +2,7 @@
 
 from persyn_hf.errors import StoreError
 from persyn_hf.runner.progress import RunProgress
-from persyn_hf.store.hub.access import check_rights, hub_api
+from persyn_hf.store.hub.login import check_rights, hub_api
 from persyn_hf.store.hub.push import Pushed, TagTaken, push
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored

@@ -11,24 +11,25 @@ from typing import Any
 
 from rich.console import Console
 
-from persyn_hf import __version__
 from persyn_hf.errors import RecipeError, StoreError
-from persyn_hf.recipe import Recipe, Student, Teacher
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.fingerprint import check_paths, code_version, covered_settings, described, fingerprint
-from persyn_hf.runner.notes import hints, one_line
+from persyn_hf.runner.licences import languages, licences
+from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
-from persyn_hf.runner.sources import languages, licences
 from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.disk import FULL, disk_faults
-from persyn_hf.store.hub.access import hub_api
+from persyn_hf.store.hub.login import hub_api
 from persyn_hf.store.hub.pull import pull
 from persyn_hf.store.hub.read import download_manifest, not_here
 from persyn_hf.store.local import Store, Stored
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.version import __version__
 
 
 PACKAGES = (

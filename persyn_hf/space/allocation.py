@@ -10,9 +10,9 @@ import numpy as np
 
 from persyn_hf.core.metrics import effective_teachers, total_variation
 from persyn_hf.errors import check
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database
-from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
 
 

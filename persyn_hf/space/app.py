@@ -5,11 +5,12 @@ import sys
 from typing import Any
 
 from persyn_hf.errors import PersynError, require
-from persyn_hf.space import address, controls, pages
-from persyn_hf.space.address import DEFAULTS, VIEWS
+from persyn_hf.space import controls, pages
+from persyn_hf.space import url_state as address
+from persyn_hf.space.collection import Shelf
 from persyn_hf.space.controls import any_of
-from persyn_hf.space.desk import Desk
-from persyn_hf.space.shelf import Shelf
+from persyn_hf.space.events import Desk
+from persyn_hf.space.url_state import DEFAULTS, VIEWS
 
 
 HIDDEN = ("view", "prompt")  # controls that nobody sees; the page sets them

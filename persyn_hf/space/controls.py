@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
-from persyn_hf.space.desk import ALL, Desk
+from persyn_hf.space.events import ALL, Desk
 from persyn_hf.space.views import labels
 
 

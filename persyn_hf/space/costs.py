@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from persyn_hf.core.cost import Cost, from_line, generate_then_select, one_teacher_each
 from persyn_hf.errors import InputError
+from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database
-from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.errors import PersynError, StoreError, reason, require
 from persyn_hf.schemas import SCHEMAS, ModelSchema
-from persyn_hf.space.shelf import Shelf
+from persyn_hf.space.collection import Shelf
 from persyn_hf.store.parquet import shards
 from persyn_hf.store.stored import Stored
 

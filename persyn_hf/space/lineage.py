@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from persyn_hf.report.chain import Branch, drawing
+from persyn_hf.report.show import Branch, drawing
 from persyn_hf.schemas import SCHEMAS, ModelSchema
-from persyn_hf.space.shelf import Shelf
+from persyn_hf.space.collection import Shelf
+from persyn_hf.store.cards.markdown import HUB
 from persyn_hf.store.lineage import Node
 from persyn_hf.store.manifest import CARD
 from persyn_hf.store.stored import Stored
-from persyn_hf.store.tables import HUB
 
 
 LONGEST = 40_000  # characters of a card

@@ -4,7 +4,7 @@ import functools
 from importlib import resources
 from typing import Any
 
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.figures import teacher_colours
 from persyn_hf.space.maths import with_maths
 

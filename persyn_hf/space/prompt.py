@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import measured
-from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
 
 

@@ -8,18 +8,18 @@ from persyn_hf.core.cost import Cost
 from persyn_hf.core.metrics import total_variation
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError
-from persyn_hf.report.chain import describe
+from persyn_hf.formats import amount, flops, known_columns
 from persyn_hf.report.results import LEARNABILITY
+from persyn_hf.report.show import describe
 from persyn_hf.space import pages, whatif
 from persyn_hf.space.allocation import Allocation, By, allocate, summary
+from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.costs import costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.explorer import Filter, Page, find
 from persyn_hf.space.lineage import hub_address, origin
 from persyn_hf.space.prompt import LONGEST, Opened, open_prompt
-from persyn_hf.space.quality import router_quality
-from persyn_hf.space.shelf import teachers_of
-from persyn_hf.store.cost_tables import amount, flops, known_columns
+from persyn_hf.space.router_quality import router_quality
 from persyn_hf.store.stored import Stored
 
 

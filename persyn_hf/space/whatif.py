@@ -11,9 +11,9 @@ from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.metrics import effective_teachers
 from persyn_hf.core.rewards import FloatArray, How, Measure, combine, fill, learnability, normalise
 from persyn_hf.errors import InputError, check
+from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.costs import cell_costs
 from persyn_hf.space.database import Database
-from persyn_hf.space.shelf import teachers_of
 from persyn_hf.store.stored import Stored
 
 

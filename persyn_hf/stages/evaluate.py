@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.livebench import ask_livebench
 from persyn_hf.backends.harness.livebench_scripts import LiveBench, LiveBenchSettings
@@ -18,12 +19,11 @@ from persyn_hf.backends.harness.questions import MathTask, Source, final_answer,
 from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
 from persyn_hf.backends.harness.summary import summarise
-from persyn_hf.backends.models import Dtype
-from persyn_hf.backends.verifier import Verifier
+from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError, check
+from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import EVALUATION, STUDENT
 from persyn_hf.stage import Context, Result
-from persyn_hf.strict import Strict
 
 
 INPUTS: dict[str, Any] = {}

@@ -8,9 +8,9 @@ import numpy as np
 
 from persyn_hf.core.mixing import chosen_responses, sft_rows
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, SFT
 from persyn_hf.stage import Context, Result
-from persyn_hf.strict import Strict
 
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from persyn_hf.core.conversations import user_text
 from persyn_hf.core.pairs import TIE, Comparisons, compare_teachers
 from persyn_hf.core.rewards import IntArray, reward_matrix
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS
 from persyn_hf.stage import Context, Result
-from persyn_hf.strict import Strict
 
 
 if TYPE_CHECKING:

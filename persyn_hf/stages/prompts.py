@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.harness.questions import final_answer
-from persyn_hf.backends.tables import as_prompt, as_turns, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import as_prompt, as_turns, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
-from persyn_hf.strict import Strict, nearest
 
 
 INPUTS: dict[str, Any] = {}
@@ -173,7 +173,7 @@ def _text(value: Any) -> str | None:
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:
-    from persyn_hf.backends.verifier import Verifier
+    from persyn_hf.backends.grading.pool import Verifier
 
     context.progress.start("checking references", total=len(rows))
     kept: list[dict[str, Any]] = []

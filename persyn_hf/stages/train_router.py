@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
-from persyn_hf.backends.routers.trials import Draw
+from persyn_hf.backends.routers.trainings import Draw
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.pairs import preferences, win_shares
 from persyn_hf.core.rewards import FloatArray, reward_matrix, to_matrix

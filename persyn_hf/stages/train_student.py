@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.backends import sft as backend
 from persyn_hf.backends.sft import IGNORED
 from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import ASSIGNMENTS, SFT, STUDENT
 from persyn_hf.stage import Context, Result
-from persyn_hf.strict import Strict
 
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.recipe import NAME
+from persyn_hf.recipe.roles import NAME
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
-from persyn_hf.store import parquet, publish
-from persyn_hf.store.cards import render_card
+from persyn_hf.store import install as publish
+from persyn_hf.store import parquet
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced
 from persyn_hf.store.lock import StoreLock
 from persyn_hf.store.manifest import CARD, Manifest, read_manifest
@@ -36,7 +37,7 @@ from persyn_hf.store.stored import (
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
 
 def default_root() -> Path:
@@ -254,37 +255,3 @@ class Store:
 def _check_tag(tag: str | None) -> None:
     if tag is not None and (not NAME.match(tag) or tag == "main" or COMMIT.fullmatch(tag)):
         raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")
-
-
-def load_artifact(
-    ref: str, config: str | None = None, split: str | None = None, store: Store | str | Path | None = None
-) -> "Dataset | DatasetDict | str":
-    """Load "NAMESPACE/NAME@TAG" from the store or, where it is not there, from the Hub.
-
-    Args:
-        config: one config (a teacher, a task); null: all of them together.
-        split: one split; null: all of them, as a `DatasetDict`.
-        store: a store or its root; null: `PERSYN_STORE`, else `./artifacts`.
-
-    Returns:
-        A `Dataset` where `split` is given, else a `DatasetDict`; for a model the path of its folder.
-
-    Raises:
-        StoreError: neither holds it, or it has no such config or split.
-        DamagedArtifact: a file does not match its digest.
-    """
-    from datasets import DatasetDict
-
-    from persyn_hf.store.hub.read import download
-
-    store = store if isinstance(store, Store) else Store(store)
-    here = store.has(ref)
-    stored = store.get(ref) if here else download(ref, store)
-    stored.check(as_written=here)
-    if isinstance(SCHEMAS[stored.kind], ModelSchema):
-        return str(stored.path)
-    rows = stored.manifest.rows
-    if split is not None or config not in (None, *rows):
-        return store.read_dataset(stored, config, split)
-    splits = sorted({name for key, parts in rows.items() if config in (None, key) for name in parts})
-    return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.strict import nearest
+from persyn_hf.recipe.strict import nearest
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from persyn_hf.errors import PersynError
 from persyn_hf.space.app import launch
-from persyn_hf.space.shelf import open_folder, open_shelf
+from persyn_hf.space.collection import open_folder, open_shelf
 from persyn_hf.store.local import Store
 
 

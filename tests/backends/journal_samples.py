@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Request, Sampling
 
 
 SAMPLING = Sampling(temperature=0.6, top_p=1.0, top_k=0, max_tokens=16, seed=1)

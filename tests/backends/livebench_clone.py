@@ -15,8 +15,8 @@ from openai_server import OpenAIServer, Response, completion
 
 from persyn_hf.backends.harness.livebench import summarise
 from persyn_hf.backends.harness.livebench_scripts import LiveBench, LiveBenchSettings
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Silent
-from persyn_hf.strict import read_section
 
 
 COMMON = """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Request, Sampling
 from persyn_hf.backends.engines.client import Client
 
 

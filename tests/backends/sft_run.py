@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from persyn_hf.recipe import Student
+from persyn_hf.recipe.roles import Student
 from persyn_hf.schemas import SFT
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import train_student

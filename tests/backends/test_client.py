@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from openai_server import OpenAIServer, Response, ask, ask_once, completion, connect, make_request, on
 
-from persyn_hf.backends.engines import Answer, Request
+from persyn_hf.backends.answers import Answer, Request
 from persyn_hf.backends.engines.endpoint import _addresses
 from persyn_hf.errors import EngineError, RecipeError
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer, Response, ask, ask_once, completion, connect, make_request, on
 
-from persyn_hf.backends.engines import concurrency
-from persyn_hf.backends.engines.concurrency import Limit
+from persyn_hf.backends.engines import lanes as concurrency
 from persyn_hf.backends.engines.endpoint import _pause
+from persyn_hf.backends.engines.lanes import Limit
 from persyn_hf.errors import EngineError
 
 

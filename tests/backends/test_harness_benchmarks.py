@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends import models
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.harness import Answered, stock
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.student import recorded
-from persyn_hf.backends.verifier import Verifier
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Silent
 from persyn_hf.stages import evaluate
-from persyn_hf.strict import read_section
 
 
 GSM8K = {"name": "gsm8k", "reference_after": "####"}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from persyn_hf.errors import EngineError, RecipeError
-from persyn_hf.recipe import Student
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Context, Result, Silent
 from persyn_hf.stages import evaluate
-from persyn_hf.strict import read_section
 
 
 TEXT = "evaluating tiny"

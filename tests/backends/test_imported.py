@@ -11,9 +11,9 @@ import pytest
 
 from persyn_hf.backends.engines.imported import Columns, Imported, ImportSettings, read_responses, to_samples
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import prompt_id
-from persyn_hf.strict import read_section
 
 
 SMALL, BIG = Teacher(name="small", model="org/small-1b"), Teacher(name="big", model="org/big-9b")

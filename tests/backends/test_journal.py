@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_samples import answer, request
 
-from persyn_hf.backends.engines import Prepared
-from persyn_hf.backends.journal import Entry, Journal, Spent, read_spent
+from persyn_hf.backends.answers import Entry, Prepared
+from persyn_hf.backends.journal import Journal, Spent, read_spent
 from persyn_hf.errors import StoreError
 
 

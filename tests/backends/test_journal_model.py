@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from journal_samples import answer, request
 
-from persyn_hf.backends.engines import Answer, Request
+from persyn_hf.backends.answers import Answer, Request
 from persyn_hf.backends.journal import Journal, Spent, read_spent
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.engines.supervised import Kept
 
 
 # A server with a worker, and a worker of that in a session of its own; each writes its process id. `deaf`: no SIGTERM.
@@ -31,7 +31,7 @@ time.sleep(300)
 NAMES = ("server", "worker", "stray")
 USER = """
 import os, pathlib, signal, sys, time
-from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.engines.supervised import Kept
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored
 folder = pathlib.Path(sys.argv[1])
 kept = Kept([sys.executable, "-c", sys.argv[2], str(folder), "plain"], environment=os.environ, log=folder / "log")

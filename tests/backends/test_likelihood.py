@@ -10,7 +10,8 @@ from tiny_models import build_model, build_tokenizer, save_model
 
 from persyn_hf import errors
 from persyn_hf.backends import chat, scoring
-from persyn_hf.backends.scoring import Values, likelihood, plan_batches, score_rows
+from persyn_hf.backends.batches import plan_batches
+from persyn_hf.backends.scoring import Values, likelihood, score_rows
 from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
 
 

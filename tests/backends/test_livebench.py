@@ -16,17 +16,18 @@ import pytest
 from livebench_clone import SAID, Watch, make_bench, make_clone, make_question, run, student
 from openai_server import OpenAIServer, Response, completion
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.harness.livebench import as_trained
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Student
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.runner.fingerprint import path_digest
 from persyn_hf.schemas import EVALUATION
 from persyn_hf.stage import Context
 from persyn_hf.stages import evaluate
-from persyn_hf.strict import read_section
 
 
 RIGHT = {"math/AMPS_Hard/1": 1.0, "math/AMPS_Hard/2": 0.5, "math/AMPS_Hard/3": 0.0, "math/AMPS_Hard/5": 0.0}

@@ -15,17 +15,8 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends.engines import (
-    Answer,
-    Batch,
-    Engine,
-    Messages,
-    Prepared,
-    Request,
-    Sampling,
-    ray_actors,
-    ray_cluster,
-)
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, Sampling
+from persyn_hf.backends.engines import Engine, ray_actors, ray_cluster
 from persyn_hf.backends.engines.ray_actors import RayEngine
 from persyn_hf.backends.engines.settings import RaySettings
 from persyn_hf.backends.engines.transformers import TransformersEngine

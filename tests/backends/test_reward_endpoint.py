@@ -13,13 +13,13 @@ from tiny_rewards import ENDING, ROWS, conversation, save_reward_model
 
 from persyn_hf.backends.engines.vllm_server import VllmServer
 from persyn_hf.backends.scoring import score_rows
-from persyn_hf.backends.scoring.journalled import measure
+from persyn_hf.backends.scoring.measure import measure
 from persyn_hf.backends.scoring.reward_endpoint import judge
 from persyn_hf.backends.scoring.reward_model import RewardScorer
 from persyn_hf.errors import EngineError, RecipeError
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Silent
 from persyn_hf.stages.score.settings import RewardServer
-from persyn_hf.strict import read_section
 
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")

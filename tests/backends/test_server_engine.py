@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer, Response, completion
 
-from persyn_hf.backends.engines import Engine, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Prepared, Request, Sampling
+from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import EngineError, PersynError, RecipeError

@@ -11,7 +11,7 @@ from trl import SFTTrainer
 
 from persyn_hf.backends import chat
 from persyn_hf.backends.sft import IGNORED, Schedule, Training
-from persyn_hf.backends.sft.models import align
+from persyn_hf.backends.sft.student_model import align
 from persyn_hf.backends.sft.training import _arguments, lay_out
 from persyn_hf.stages.train_student import tokenise
 

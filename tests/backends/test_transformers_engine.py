@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_models import END, build_tokenizer, save_model
 
-from persyn_hf.backends import chat, models
-from persyn_hf.backends.engines import Request, Sampling
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.answers import Request, Sampling
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.errors import EngineError, InputError
 
@@ -148,7 +149,7 @@ def test_a_hub_model_is_named_by_its_commit(tmp_path: Path, tiny_models: dict[st
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     (repo / "refs" / "v1").write_text(commit)
-    code = "from persyn_hf.backends.models import identify; print(identify('org/x'), identify('org/x', 'v1'))"
+    code = "from persyn_hf.backends.loading import identify; print(identify('org/x'), identify('org/x', 'v1'))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},

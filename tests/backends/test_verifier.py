@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from persyn_hf.backends import verifier as module
-from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.grading import pool as module
+from persyn_hf.backends.grading.journalled import Grader
+from persyn_hf.backends.grading.judge import judge, parse_reference
+from persyn_hf.backends.grading.pool import MEMORY, Verifier
 from persyn_hf.backends.journal import Journal
-from persyn_hf.backends.verdicts import judge, parse_reference
-from persyn_hf.backends.verifier import MEMORY, Verifier
 from persyn_hf.errors import EngineError
 
 
@@ -354,7 +354,7 @@ def test_a_program_that_has_forked_shares_no_worker() -> None:
 
 def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
     code = (
-        "from persyn_hf.backends.verifier import Verifier\n"
+        "from persyn_hf.backends.grading.pool import Verifier\n"
         "v = Verifier(1, 2)\n"
         "v.grade([('1', '1')])\n"
         "print(v._workers[0].process.pid, flush=True)\n"

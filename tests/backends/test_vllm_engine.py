@@ -16,8 +16,10 @@ import pytest
 import torch
 from wide_heads import widen
 
-from persyn_hf.backends import chat, models
-from persyn_hf.backends.engines import Answer, Engine, Request, Sampling
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.answers import Answer, Request, Sampling
+from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.engines.vllm import VllmEngine

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persyn_hf.core import budget as core
-from persyn_hf.core.programmes import Bounds
+from persyn_hf.core import budget_solver as core
+from persyn_hf.core.linear_programs import Bounds
 from persyn_hf.errors import RecipeError
 
 

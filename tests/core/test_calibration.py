@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from persyn_hf.core import calibration as core
+from persyn_hf.core import confidence as core
 
 
 NAN = np.nan

@@ -20,7 +20,7 @@ from persyn_hf.core.cost import (
     route_then_generate,
     unmeasured,
 )
-from persyn_hf.recipe import Price
+from persyn_hf.recipe.roles import Price
 
 
 NUMBERS = st.integers(min_value=0, max_value=10**9)

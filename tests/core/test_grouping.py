@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from persyn_hf.core.grouping import group_weights
+from persyn_hf.core.item_weights import group_weights
 
 
 def test_the_mean_is_that_of_categories_of_tasks() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from persyn_hf.core.joining import join
+from persyn_hf.core.new_teacher import join
 
 
 NAN = np.nan

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persyn_hf.core import labelling
+from persyn_hf.core import partial_calibration as labelling
 from persyn_hf.core.rewards import fill, recombine
 
 

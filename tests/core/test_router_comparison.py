@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from persyn_hf.core.metrics import expected_calibration_error
-from persyn_hf.core.preferences import fit_temperature, preference_bins, preference_pairs
+from persyn_hf.core.pair_calibration import fit_temperature, preference_bins, preference_pairs
 from persyn_hf.core.router_comparison import Scored, comparison, learning_curve
 from persyn_hf.core.router_table import compare
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.core.sweep import ALPHAS, alpha_sweep
+from persyn_hf.core.alpha_sweep import ALPHAS, alpha_sweep
 
 
 POOL = ["a", "b", "c"]

@@ -37,7 +37,7 @@ BESIDE = (
 OF_ALPHA = ("rewards-qwen-student", "pairs-qwen-student", "router-qwen-student", "assignments-qwen-student-persyn")
 COMMANDS = """
 import json, sys
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 for command in json.load(sys.stdin):
     if code := main(command):
         sys.exit(code)

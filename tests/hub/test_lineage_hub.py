@@ -8,7 +8,7 @@ from hub_samples import chain, put
 from hub_server import HubServer
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.store.hub.push import push
 from persyn_hf.store.lineage import open_artifact, tree, verify

@@ -134,8 +134,8 @@ import json, sys
 from pathlib import Path
 from persyn_hf.backends.engines.imported import ImportSettings, read_responses
 from persyn_hf.errors import PersynError
-from persyn_hf.recipe import Teacher
-from persyn_hf.strict import read_section
+from persyn_hf.recipe.recipe import Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Context
 from persyn_hf.stages import prompts
 

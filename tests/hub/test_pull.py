@@ -15,7 +15,8 @@ from persyn_hf.store.hub.pull import pull
 from persyn_hf.store.hub.push import push
 from persyn_hf.store.hub.read import download_manifest
 from persyn_hf.store.lineage import verify
-from persyn_hf.store.local import Store, load_artifact
+from persyn_hf.store.load import load_artifact
+from persyn_hf.store.local import Store
 
 
 @pytest.fixture

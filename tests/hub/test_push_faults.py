@@ -15,7 +15,8 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
 from persyn_hf.errors import StoreError
-from persyn_hf.store.hub import access, faults
+from persyn_hf.store.hub import faults
+from persyn_hf.store.hub import login as access
 from persyn_hf.store.hub.push import Pushed, push
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import Manifest

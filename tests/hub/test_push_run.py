@@ -10,7 +10,7 @@ import yaml
 from hub_server import Fault, HubServer
 from huggingface_hub import constants
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.store.local import Store
 
 

@@ -11,7 +11,7 @@ from hub_samples import put
 from hub_server import HubServer
 from huggingface_hub import HfApi, constants
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import StoreError
 from persyn_hf.store.hub import faults
 from persyn_hf.store.hub.push import push

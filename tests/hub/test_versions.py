@@ -8,7 +8,7 @@ from hub_server import Fault, HubServer
 from huggingface_hub import HfApi
 from test_push_run import recipe  # noqa: F401  # a fixture
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.runner.publishing import one_line
 from persyn_hf.store.hub import faults
 from persyn_hf.store.hub.pull import pull

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.core.assignment import route
 from persyn_hf.core.rewards import recombine, to_matrix
-from persyn_hf.store.local import Store, load_artifact
+from persyn_hf.store.load import load_artifact
+from persyn_hf.store.local import Store
 
 
 TEACHERS = ("qwen-gen", "gemma-terse", "llama-long")

@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from persyn_hf.backends.journal import Spent, read_spent
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.core.cost import Cost, ledger
-from persyn_hf.recipe import Recipe
-from persyn_hf.recipe_file import load_recipe
-from persyn_hf.report.forecast import forecast
-from persyn_hf.report.results import paid
-from persyn_hf.report.summary import summary
+from persyn_hf.forecast.generation import forecast
+from persyn_hf.forecast.outlook import look_ahead
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.report.run_tables import summary
+from persyn_hf.report.strategy_costs import paid
 from persyn_hf.report.tables import Table
-from persyn_hf.runner.outlook import look_ahead
 from persyn_hf.runner.run import look_up
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import Manifest

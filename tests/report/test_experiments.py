@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from persyn_hf.cli import main
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.cli.main import main
+from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.fingerprint import fingerprint
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.store.local import Store

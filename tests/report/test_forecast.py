@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.core.cost import Cost, ledger
-from persyn_hf.recipe import Recipe
-from persyn_hf.recipe_file import load_recipe
-from persyn_hf.report.forecast import forecast
+from persyn_hf.forecast.generation import forecast
+from persyn_hf.forecast.outlook import look_ahead
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.tables import Table
 from persyn_hf.runner.fingerprint import described
-from persyn_hf.runner.outlook import look_ahead
 from persyn_hf.runner.run import look_up
 from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.store.local import Store
@@ -293,7 +293,7 @@ def test_pinned_prompts_and_responses_count_as_theirs(tmp_path: Path, store: Pat
 def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, store: Path) -> None:
     """In a process of its own: what is imported stays imported."""
     code = (
-        "import sys; from persyn_hf.cli import main\n"
+        "import sys; from persyn_hf.cli.main import main\n"
         f"assert main(['plan', {str(root / 'recipes/real/gsm8k.yaml')!r}, '--store', {str(store)!r}]) == 0\n"
         "print(sorted({'torch', 'transformers', 'vllm', 'ray', 'datasets'} & set(sys.modules)))"
     )

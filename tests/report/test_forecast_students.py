@@ -6,14 +6,14 @@ from typing import Any
 import yaml
 
 from persyn_hf.core.cost import Cost, ledger
-from persyn_hf.recipe import Recipe
-from persyn_hf.recipe_file import load_recipe
-from persyn_hf.report.forecast import forecast
+from persyn_hf.forecast.generation import forecast
+from persyn_hf.forecast.outlook import look_ahead
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.results import same_teacher
-from persyn_hf.report.summary import summary
+from persyn_hf.report.run_tables import summary
 from persyn_hf.report.tables import Table
 from persyn_hf.runner.fingerprint import described, fingerprint
-from persyn_hf.runner.outlook import look_ahead
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.runner.run import look_up
 from persyn_hf.schemas import RESPONSES

@@ -1,11 +1,11 @@
 """The frontier of a budget, from the recipe's plan to table, figure and card."""
 
-from persyn_hf.recipe import Recipe
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.figures import write_figures
 from persyn_hf.report.frontier import frontier_table
-from persyn_hf.report.summary import summary
+from persyn_hf.report.run_tables import summary
 from persyn_hf.runner.plan import make_plan
-from persyn_hf.store.cards import render_card
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
 
 

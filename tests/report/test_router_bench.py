@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from persyn_hf.cli import main
-from persyn_hf.report.routers import _learning_curve
+from persyn_hf.cli.main import main
+from persyn_hf.report.router_comparison import _learning_curve
 from persyn_hf.store.local import Store
 
 

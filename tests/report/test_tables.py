@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from persyn_hf.core.cost import Cost
+from persyn_hf.formats import known_columns
 from persyn_hf.report.tables import Shown, Table, cost_cells, shown
-from persyn_hf.store.cost_tables import known_columns
 
 
 def table(*rows: list[str]) -> Table:

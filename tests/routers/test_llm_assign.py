@@ -10,11 +10,11 @@ from datasets import Dataset
 from tiny_llm import tiny, train
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign
-from persyn_hf.strict import read_section
 
 
 POOL = tuple(Teacher(name=name) for name in TEACHERS)

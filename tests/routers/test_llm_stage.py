@@ -10,14 +10,15 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Recipe, Teacher
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.schemas import PROMPTS, REWARDS
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import pair, train_router
-from persyn_hf.store.cards import render_card
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
-from persyn_hf.strict import read_section
 
 
 CALIBRATION, DEV, ALPHA = 60, 20, 0.3

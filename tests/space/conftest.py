@@ -11,8 +11,8 @@ pytest.importorskip("gradio", reason="the Space is an extra: pip install 'persyn
 from space_samples import fill  # noqa: E402
 
 from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
+from persyn_hf.space.collection import open_shelf  # noqa: E402
 from persyn_hf.space.database import Database  # noqa: E402
-from persyn_hf.space.shelf import open_shelf  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
 from persyn_hf.store.stored import Stored  # noqa: E402
 

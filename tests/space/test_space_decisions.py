@@ -6,9 +6,9 @@ from typing import Any
 from space_samples import POOL, STUDENT, TEACHERS, assignments, prompts, rewards
 
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.explorer import Filter, find
-from persyn_hf.space.shelf import open_shelf
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 

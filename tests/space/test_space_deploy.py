@@ -23,9 +23,9 @@ from huggingface_hub.utils import disable_progress_bars  # noqa: E402
 
 import persyn_hf  # noqa: E402
 from persyn_hf.errors import DamagedArtifact, StoreError  # noqa: E402
+from persyn_hf.space.collection import open_folder, open_shelf  # noqa: E402
 from persyn_hf.space.database import Database  # noqa: E402
-from persyn_hf.space.desk import Desk  # noqa: E402
-from persyn_hf.space.shelf import open_folder, open_shelf  # noqa: E402
+from persyn_hf.space.events import Desk  # noqa: E402
 from persyn_hf.space.views import lineage_view  # noqa: E402
 from persyn_hf.store.hub import faults  # noqa: E402
 from persyn_hf.store.hub.push import push  # noqa: E402

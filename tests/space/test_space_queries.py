@@ -17,13 +17,13 @@ from persyn_hf.core.rewards import recombine, to_matrix
 from persyn_hf.errors import InputError, PersynError, RecipeError, StoreError
 from persyn_hf.space import whatif
 from persyn_hf.space.allocation import allocate, as_csv, summary
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.costs import costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.explorer import Filter, find, topics
 from persyn_hf.space.lineage import origin
 from persyn_hf.space.prompt import LONGEST, open_prompt
-from persyn_hf.space.quality import router_quality
-from persyn_hf.space.shelf import open_shelf
+from persyn_hf.space.router_quality import router_quality
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 

@@ -8,8 +8,8 @@ import pytest
 from space_samples import blob
 
 from persyn_hf.errors import DamagedArtifact
+from persyn_hf.space.collection import open_folder, open_shelf
 from persyn_hf.space.database import Database
-from persyn_hf.space.shelf import open_folder, open_shelf
 from persyn_hf.space.views import lineage_view
 from persyn_hf.store.local import Store
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from persyn_hf import cli
+from persyn_hf.cli import main as cli
 from persyn_hf.errors import PersynError
-from persyn_hf.recipe import Student, Teacher
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, RESPONSES, prompt_id
 from persyn_hf.stage import Context
 from persyn_hf.stages import score
-from persyn_hf.strict import read_section
 
 
 STUDENT = str(Path(__file__).parent.parent.parent / "recipes" / "tiny" / "zoo" / "qwen-student")

@@ -8,11 +8,12 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import STRATEGY_KINDS, Student, Teacher
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.strategies import STRATEGY_KINDS
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign
-from persyn_hf.strict import read_section
 
 
 TEACHERS = (

@@ -6,12 +6,13 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Price, Strategy, Teacher
+from persyn_hf.recipe.roles import Price, Teacher
+from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign
 from persyn_hf.stages.assign import routing, rows
-from persyn_hf.strict import read_section
 
 
 TEACHERS = (

@@ -6,7 +6,8 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Calibration, Teacher
+from persyn_hf.recipe.recipe import Calibration
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import PROMPTS, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign, train_router

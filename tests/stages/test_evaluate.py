@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness import student as answering
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.stock import stock_item
 from persyn_hf.backends.harness.student import Student as Answering
 from persyn_hf.backends.harness.summary import summarise, wilson
-from persyn_hf.backends.sft.models import align
+from persyn_hf.backends.sft.student_model import align
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Student
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import EVALUATION
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import evaluate
-from persyn_hf.strict import read_section
 
 
 ITEMS = [("What is 1 and 2?", "3"), ("And 2 and 2, said at much greater length than before?", "4"), ("é€?", "1/2")]

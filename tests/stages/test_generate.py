@@ -20,15 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_model
 
 from tiny_models import save_model  # noqa: E402
 
+from persyn_hf.backends.answers import Entry  # noqa: E402
 from persyn_hf.backends.engines.samples import Sample, select  # noqa: E402
 from persyn_hf.backends.engines.transformers import TransformersEngine  # noqa: E402
-from persyn_hf.backends.journal import Entry  # noqa: E402
 from persyn_hf.errors import EngineError, InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe import Teacher  # noqa: E402
+from persyn_hf.recipe.roles import Teacher  # noqa: E402
+from persyn_hf.recipe.strict import read_section  # noqa: E402
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id  # noqa: E402
 from persyn_hf.stage import Context, Result  # noqa: E402
 from persyn_hf.stages import generate  # noqa: E402
-from persyn_hf.strict import read_section  # noqa: E402
 
 
 QUESTIONS = [f"What is {a} and {b}?" for a, b in ((1, 2), (30, 4), (5, 5), (77, 1), (6, 600), (12, 12))]

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from persyn_hf.backends.engines import Request
+from persyn_hf.backends.answers import Request
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.mixing import chosen_responses
 from persyn_hf.errors import BudgetReached, RecipeError
-from persyn_hf.recipe import Price, Teacher
-from persyn_hf.recipe_file import load_recipe
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.roles import Price, Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
 from persyn_hf.stages import generate, prompts
-from persyn_hf.strict import read_section
 
 
 SETTINGS: dict[str, Any] = {"samples": 2, "max_tokens": 100, "batch_tokens": 4096, "dtype": "float32"}

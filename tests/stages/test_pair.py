@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import pair

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import prompts
-from persyn_hf.strict import read_section
 
 
 def write(path: Path, rows: list[Any]) -> str:

@@ -13,14 +13,14 @@ from tiny_models import TEMPLATE, save_model  # noqa: E402
 
 from persyn_hf.backends.chat import Row  # noqa: E402
 from persyn_hf.backends.scoring import Measured  # noqa: E402
-from persyn_hf.backends.scoring.journalled import measure  # noqa: E402
 from persyn_hf.backends.scoring.likelihood import LikelihoodScorer  # noqa: E402
+from persyn_hf.backends.scoring.measure import measure  # noqa: E402
 from persyn_hf.errors import InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe import Student, Teacher  # noqa: E402
+from persyn_hf.recipe.roles import Student, Teacher  # noqa: E402
+from persyn_hf.recipe.strict import read_section  # noqa: E402
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
 from persyn_hf.stage import Context, Result, Silent  # noqa: E402
 from persyn_hf.stages import score  # noqa: E402
-from persyn_hf.strict import read_section  # noqa: E402
 
 
 POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))

@@ -20,7 +20,7 @@ from scoring_run import rewards
 
 from persyn_hf.backends.scoring import likelihood
 from persyn_hf.backends.scoring.launched import read_left
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import InputError
 from persyn_hf.store.local import Store
 

@@ -17,14 +17,14 @@ from scoring_run import answers  # noqa: E402
 from tiny_rewards import save_reward_model  # noqa: E402
 
 from persyn_hf.backends.scoring import likelihood, reward_model  # noqa: E402
-from persyn_hf.cli import main  # noqa: E402
+from persyn_hf.cli.main import main  # noqa: E402
 from persyn_hf.errors import RecipeError  # noqa: E402
-from persyn_hf.recipe import Teacher  # noqa: E402
-from persyn_hf.recipe_file import load_recipe  # noqa: E402
+from persyn_hf.recipe.file import load_recipe  # noqa: E402
+from persyn_hf.recipe.roles import Teacher  # noqa: E402
+from persyn_hf.recipe.strict import read_section  # noqa: E402
 from persyn_hf.stage import Context, Result  # noqa: E402
 from persyn_hf.stages import score  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
-from persyn_hf.strict import read_section  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from datasets import Dataset
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, REWARDS
 from persyn_hf.stage import Context, Silent
 from persyn_hf.stages import train_router
-from persyn_hf.store.tables import sections
-from persyn_hf.strict import read_section
+from persyn_hf.store.cards.markdown import sections
 
 
 POOL = ("adds", "rhymes")

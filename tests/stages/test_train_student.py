@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.errors import EngineError, InputError, PersynError, RecipeError
-from persyn_hf.recipe import Student
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import SFT
 from persyn_hf.stage import Context
 from persyn_hf.stages import train_student
 from persyn_hf.stages.train_student import Settings
-from persyn_hf.strict import read_section
 
 
 PAIRS = [("What is 1 and 2?", "The answer is 3."), ("Say hi", "hi there"), ("And é €5?", "1/2 of €5")]

@@ -10,10 +10,10 @@ from test_train_student import PAIRS, context, rows
 
 from persyn_hf.backends import sft as backend
 from persyn_hf.errors import InputError, PersynError
+from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import ASSIGNMENTS
 from persyn_hf.stages import train_student
 from persyn_hf.stages.train_student import Settings
-from persyn_hf.strict import read_section
 
 
 SMALL = Settings(epochs=1, batch_size=3, per_device_batch_size=3)

@@ -2,7 +2,7 @@
 
 from store_samples import DATASETS, fields
 
-from persyn_hf.store.cards import render_card
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
 
 

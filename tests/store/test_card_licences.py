@@ -4,7 +4,7 @@ import pytest
 from card_samples import card
 from huggingface_hub import DatasetCard
 
-from persyn_hf.store import licences
+from persyn_hf.store.cards import licences
 
 
 @pytest.mark.parametrize(

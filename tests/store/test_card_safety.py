@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from store_samples import fields
 
 from persyn_hf.schemas import SCHEMAS
-from persyn_hf.store.cards import render_card
+from persyn_hf.store.cards.card import render_card
 
 
 HOSTILE = (

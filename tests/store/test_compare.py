@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from store_samples import DATASETS, MODELS, dataset_of, fields, link, model_folder, rows_of
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS, Schema
-from persyn_hf.store.compare import KEYS, Section, compare
+from persyn_hf.store.diff import KEYS, Section, compare
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -229,7 +229,7 @@ def test_the_command(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
 PEAK = """
 import re, sys, time
 from pathlib import Path
-from persyn_hf.store.compare import compare
+from persyn_hf.store.diff import compare
 from persyn_hf.store.local import Store
 store = Store(sys.argv[1])
 print(len(compare(store.get("me/x@v1"), store.get("me/x@v2"))))

@@ -4,9 +4,9 @@ import pytest
 from store_samples import fields
 
 from persyn_hf.core.cost import answers_cost, counterfactual, ledger, unmeasured
-from persyn_hf.recipe import Price
-from persyn_hf.store.cards import render_card
-from persyn_hf.store.cost_tables import amount, duration, flops, known_columns, money
+from persyn_hf.formats import amount, duration, flops, known_columns, money
+from persyn_hf.recipe.roles import Price
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
 
 

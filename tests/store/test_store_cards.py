@@ -7,11 +7,11 @@ from card_samples import EVALUATED, card, evaluation
 from huggingface_hub import DatasetCard, ModelCard
 from store_samples import MODELS, dataset_of, fields, link, model_folder, rows_of
 
-from persyn_hf.recipe import Student, Teacher
+from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.schemas import PROMPTS, RESPONSES, SCHEMAS
-from persyn_hf.store import tables
-from persyn_hf.store.cards import render_card
+from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
 
 
@@ -179,7 +179,7 @@ def test_the_card_changes_with_an_evaluation():
 def test_a_field_that_is_not_filled_is_an_error(monkeypatch):
     import jinja2
 
-    from persyn_hf.store import cards
+    from persyn_hf.store.cards import card as cards
 
     monkeypatch.setattr(cards, "_template", lambda name: "{{ manifest.repo }} {{ nobody_gave_this }}")
     with pytest.raises(jinja2.UndefinedError, match="nobody_gave_this"):

@@ -12,7 +12,8 @@ from store_samples import MODELS, dataset_of, fields, link, model_folder, rows_o
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.store.lineage import tree, verify
-from persyn_hf.store.local import Store, load_artifact
+from persyn_hf.store.load import load_artifact
+from persyn_hf.store.local import Store
 
 
 def chain(store, model, rows=5, seed=0):

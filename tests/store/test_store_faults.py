@@ -15,7 +15,7 @@ from datasets import Dataset
 from huggingface_hub import scan_cache_dir
 from store_samples import dataset_of, fields, rows_of
 
-from persyn_hf.cli import main
+from persyn_hf.cli.main import main
 from persyn_hf.errors import StoreError
 from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.store.lineage import verify

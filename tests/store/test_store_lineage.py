@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from store_samples import dataset_of, fields, link, rows_of
 
-from persyn_hf.cli import main
-from persyn_hf.report.chain import describe, drawing, summary
+from persyn_hf.cli.main import main
+from persyn_hf.report.show import describe, drawing, summary
 from persyn_hf.schemas import PROMPTS, RESPONSES, SFT
 from persyn_hf.store.lineage import tree, verify
 from persyn_hf.store.local import Store

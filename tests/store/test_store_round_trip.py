@@ -13,7 +13,8 @@ from store_samples import DATASETS, MODELS, dataset_of, fields, model_folder, ro
 
 from persyn_hf.errors import StoreError
 from persyn_hf.schemas import PAIRS, PROMPTS, RESPONSES, SFT
-from persyn_hf.store.local import Store, default_root, load_artifact
+from persyn_hf.store.load import load_artifact
+from persyn_hf.store.local import Store, default_root
 
 
 by_kind = pytest.mark.parametrize("schema", DATASETS, ids=lambda schema: schema.kind)

@@ -1,80 +1,10 @@
-"""Engines run a teacher. This module is what they share with the journal: `Request`, `Answer` and the interface."""
+"""Engines run a teacher. This module is their interface; what they are asked and say is in `backends.answers`."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-
-Messages = Sequence[Mapping[str, str]]
-Batch = list["Request"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    max_tokens: int
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A prompt as one teacher gets it; `refusal` says why it cannot be asked at all."""
-
-    text: str  # all that the teacher is shown: the rendered chat template, or the conversation as JSON for a server
-    num_tokens: int  # teacher's tokenizer; 0 where the engine cannot know
-    refusal: str | None = None
-    messages: tuple[Mapping[str, str], ...] = ()  # what a server is sent, the system prompt included
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One sample asked of one teacher."""
-
-    prompt_id: str
-    model: str  # what answers: MODEL@COMMIT, or the digest of a local folder; never the teacher's name in a recipe
-    engine: str  # engine kind and dtype, as far as they may change the answer
-    sample_index: int
-    prompt: Prepared
-    sampling: Sampling
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of the full resolved request: everything that may change the answer but the model."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling)}
-        return _sha256(json.dumps(fields, sort_keys=True))
-
-    @cached_property
-    def family(self) -> str:
-        """What requests have in common that differ in nothing but `max_tokens`, as one sha256."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling), "max_tokens": None}
-        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
-
-    @cached_property
-    def key(self) -> str:
-        """Name of the answer in the journal: (prompt_id, model, sample_index, digest) as one sha256."""
-        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the teacher said, as it came: nothing has parsed it yet."""
-
-    request: Request
-    text: str
-    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
-    num_tokens: int  # generated, reasoning and end token included
-    seconds: float  # this answer's share of the engine's wall time: the shares of a run add up to its busy time
-    error: str | None = None
-    reasoning: str | None = None  # where the server keeps it apart from the text
-    num_prompt_tokens: int | None = None  # as the server counts them; None: as `request.prompt` says
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
 
 
 class Engine(Protocol):
@@ -108,37 +38,3 @@ class Engine(Protocol):
 
     def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
-
-
-EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")
-
-
-def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[str, str]]:
-    """What the teacher is shown, its system prompt in front unless there is one; nothing where nothing is asked."""
-    turns = list(messages)
-    if not turns or not turns[-1]["content"].strip():
-        return []
-    if system_prompt is not None and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": system_prompt})
-    return turns
-
-
-def well_formed(text: str) -> str:
-    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def seed_from(*parts: object) -> int:
-    """A 63-bit seed that depends on all parts (plain JSON values)."""
-    return int(_sha256(json.dumps(parts))[:16], 16) >> 1
-
-
-def refuse(request: Request) -> Answer:
-    """Turn a request that cannot be asked into its answer: an error with its reason, no tokens spent."""
-    return Answer(
-        request=request, text="", finish_reason="error", num_tokens=0, seconds=0.0, error=request.prompt.refusal
-    )
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends.engines import Answer, Request, refuse
-from persyn_hf.backends.engines.concurrency import Lane, Lanes, Limit, back_off
-from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint, Failed, Rejected, Reply
+from persyn_hf.backends.answers import Answer, Reply, Request, refuse
+from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint, Failed, Rejected
+from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
 from persyn_hf.errors import EngineError
 
 

@@ -7,7 +7,6 @@ HF_HUB_OFFLINE (a server next door needs no Hub) and trip over error bodies of o
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,7 +16,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import InferenceTimeoutError
 
-from persyn_hf.backends.engines import Request, well_formed
+from persyn_hf.backends.answers import Reply, Request, well_formed
 from persyn_hf.errors import EngineError, RecipeError
 
 
@@ -53,17 +52,6 @@ class Failed(Exception):
 
 class Rejected(Exception):
     """The server will not take this request, however often it is sent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What a server said."""
-
-    text: str
-    reasoning: str | None
-    finish_reason: str
-    num_tokens: int
-    num_prompt_tokens: int | None
 
 
 class Endpoint:

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 from pydantic import model_validator
 
+from persyn_hf.backends.answers import Entry
 from persyn_hf.backends.chat import split_reasoning
 from persyn_hf.backends.engines.imported_cells import NOWHERE, Fields, Imported, excerpt, id_of_prompt, read_cell
 from persyn_hf.backends.engines.samples import Sample
-from persyn_hf.backends.journal import Entry
-from persyn_hf.backends.tables import Choose, configs_of_dataset, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import Choose, configs_of_dataset, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.recipe import Teacher
-from persyn_hf.strict import MANY, Strict, nearest
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import MANY, Strict, nearest
 
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persyn_hf.backends.tables import as_prompt, as_turns
+from persyn_hf.backends.source_rows import as_prompt, as_turns
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import prompt_id
-from persyn_hf.strict import nearest
 
 
 NOWHERE = object()  # a judgement that must stand beside the text, in a field of its struct

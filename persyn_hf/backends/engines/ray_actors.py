@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from typing import Any
 
-from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, ray_cluster
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
+from persyn_hf.backends.engines import Engine, ray_cluster
 from persyn_hf.backends.engines.settings import RaySettings
 from persyn_hf.errors import EngineError, PersynError, reason
 

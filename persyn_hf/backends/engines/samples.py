@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from persyn_hf.backends.answers import Answer, Entry, Request, seed_from
 from persyn_hf.backends.chat import split_reasoning
-from persyn_hf.backends.engines import Answer, Request, seed_from
-from persyn_hf.backends.journal import Entry
 from persyn_hf.core.mixing import CUT_OFF
 
 

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from persyn_hf.backends.engines import EMPTY, Answer, Batch, Engine, Messages, Prepared, Request, conversation
+from persyn_hf.backends.answers import EMPTY, Answer, Batch, Messages, Prepared, Request, conversation
+from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import RecipeError

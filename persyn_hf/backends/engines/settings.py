@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.strict import Strict
+from persyn_hf.recipe.strict import Strict
 
 
 class Connection(Strict):

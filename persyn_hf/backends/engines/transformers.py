@@ -11,8 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends import chat, models
-from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered, seed_from
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.errors import EngineError
 
 

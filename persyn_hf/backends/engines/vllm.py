@@ -12,8 +12,11 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from persyn_hf.backends import chat, models
-from persyn_hf.backends.engines import Answer, Batch, Engine, Messages, Prepared, Request, refuse, rendered
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from persyn_hf.backends.engines.keeper import Kept
 from persyn_hf.backends.engines.settings import value_of
+from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.errors import EngineError, RecipeError
 
 

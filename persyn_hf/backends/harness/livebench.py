@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.livebench_scripts import LiveBench
 from persyn_hf.backends.harness.served import serve
 from persyn_hf.backends.harness.summary import interval
-from persyn_hf.core.grouping import group_weights
+from persyn_hf.core.item_weights import group_weights
 from persyn_hf.errors import InputError
 
 

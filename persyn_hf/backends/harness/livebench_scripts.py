@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from persyn_hf.backends.engines.keeper import Kept
+from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.engines.vllm_server import HEALTH_S, telling_lines
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.served import SERVED
 from persyn_hf.errors import EngineError, InputError
+from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.stage import Progress
-from persyn_hf.strict import Strict, nearest
 
 
 DATA = Path("data", "live_bench")

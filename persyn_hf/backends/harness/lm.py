@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from persyn_hf.backends.chat import DATE
-from persyn_hf.backends.models import suitable_threads
+from persyn_hf.backends.loading import suitable_threads
 from persyn_hf.stage import Progress
 
 

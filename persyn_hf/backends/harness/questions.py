@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.tables import rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.strict import nearest
+from persyn_hf.recipe.strict import nearest
 
 
 THOUSANDS = re.compile(r"(?<![\d,.(\[{])\d{1,3}(?:,\d{3})+(?![\d,)\]}])")

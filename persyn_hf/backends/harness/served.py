@@ -6,9 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends import models
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.chat import DATE, end_of_turn
-from persyn_hf.backends.engines import rendered
+from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 from persyn_hf.backends.harness.lm import make_hook, quiet

@@ -11,7 +11,7 @@ from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.lm import quiet
 from persyn_hf.backends.harness.questions import Source
 from persyn_hf.errors import InputError, reason
-from persyn_hf.strict import nearest
+from persyn_hf.recipe.strict import nearest
 
 
 OWN_NAMES = {"truthfulqa_mc1": "mc1", "truthfulqa_mc2": "mc2"}  # where the harness calls a task's only metric `acc`

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import chat, models
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.lm import make_lm, quiet
@@ -19,7 +20,7 @@ from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.recorded import make_recorded
 from persyn_hf.backends.harness.served import serve
 from persyn_hf.backends.harness.stock import metric_name, stock_item
-from persyn_hf.backends.sft.models import align
+from persyn_hf.backends.sft.student_model import align
 from persyn_hf.errors import InputError, require
 from persyn_hf.stage import Progress
 

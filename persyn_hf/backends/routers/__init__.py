@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from persyn_hf.core.assignment import column_means
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
-from persyn_hf.strict import Strict, nearest
+from persyn_hf.recipe.strict import Strict, nearest
 
 
 Conversation = Sequence[Mapping[str, str]]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from persyn_hf.backends.routers import FEATURED, Advance, Labelled, RouterSettings, Trained, teacher_means
-from persyn_hf.backends.routers.trials import Draw, Prompts, Trial, try_head, try_kind
+from persyn_hf.backends.routers.trainings import Draw, Prompts, Trial, try_head, try_kind
 from persyn_hf.core.router_comparison import Scored, comparison, learning_curve, mean_regret
-from persyn_hf.strict import read_section
+from persyn_hf.recipe.strict import read_section
 
 
 class Best(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from persyn_hf.backends import models
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.batches import pad, plan_batches
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.routers import Advance, RouterSettings, arrays
-from persyn_hf.backends.scoring import pad, plan_batches
 from persyn_hf.errors import EngineError, InputError, require
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from persyn_hf.backends.routers import Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import HEADS
+from persyn_hf.backends.routers.llm_model import HEADS
 from persyn_hf.core.bradley_terry import compared, preference_losses, preferences
 
 

@@ -14,12 +14,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 
-from persyn_hf.backends import models
-from persyn_hf.backends.models import no_logs
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.batches import plan_batches
+from persyn_hf.backends.loading import no_logs
 from persyn_hf.backends.routers import Conversation, Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import Llm, new
 from persyn_hf.backends.routers.llm_data import mean_loss, targets
-from persyn_hf.backends.scoring import plan_batches
+from persyn_hf.backends.routers.llm_model import Llm, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError

@@ -16,10 +16,10 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from persyn_hf.backends.models import no_logs, suitable_threads
+from persyn_hf.backends.loading import no_logs, suitable_threads
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
-from persyn_hf.backends.routers.llm import Llm, new
 from persyn_hf.backends.routers.llm_data import Prompts, mean_loss, prompt_losses, targets
+from persyn_hf.backends.routers.llm_model import Llm, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError, require
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, Scale, teacher_means
-from persyn_hf.backends.routers.featured import Split, choose
+from persyn_hf.backends.routers.heads import Split, choose
 from persyn_hf.core.rewards import FloatArray
 
 

@@ -9,8 +9,10 @@ length x length.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends import chat, models
-from persyn_hf.backends.scoring import Values, pad
+from persyn_hf.backends import chat
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.batches import pad
+from persyn_hf.backends.scoring import Values
 from persyn_hf.errors import EngineError
 
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.engines import Answer, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Reply, Request, Sampling
 from persyn_hf.backends.engines.client import Client
-from persyn_hf.backends.engines.endpoint import Endpoint, Reply
+from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.scoring import Measured
 from persyn_hf.errors import EngineError

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.models import suitable_batch
+from persyn_hf.backends.loading import suitable_batch
 from persyn_hf.backends.routers import load
-from persyn_hf.backends.routers.llm import Llm
+from persyn_hf.backends.routers.llm_model import Llm
 from persyn_hf.backends.scoring import Values
 
 

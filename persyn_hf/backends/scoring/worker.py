@@ -10,7 +10,7 @@ from pathlib import Path
 
 from persyn_hf.backends import launch
 from persyn_hf.backends.scoring import launched, score_rows
-from persyn_hf.backends.scoring.opening import open_scorer
+from persyn_hf.backends.scoring.open_scorer import open_scorer
 
 
 def main(folder: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends.models import Dtype
+from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import InputError, RecipeError, reason, require
 from persyn_hf.stage import Progress
 
@@ -96,7 +96,7 @@ def train(
         require("peft", extra="train", feature="LoRA training")
     from persyn_hf.backends.sft import launched
     from persyn_hf.backends.sft import training as here
-    from persyn_hf.backends.sft.models import merge
+    from persyn_hf.backends.sft.student_model import merge
 
     config = None if accelerate is None else launched.read_config(accelerate)
     processes = config.processes if config else 1

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.models import Dtype, no_logs, suitable_threads
+from persyn_hf.backends.loading import Dtype, no_logs, suitable_threads
 from persyn_hf.backends.sft import IGNORED, Schedule, Training
-from persyn_hf.backends.sft.models import load, save
+from persyn_hf.backends.sft.student_model import load, save
 from persyn_hf.errors import EngineError, RecipeError, reason
 
 

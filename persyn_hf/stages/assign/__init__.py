@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import ROUTED_KINDS
+from persyn_hf.recipe.strategies import ROUTED_KINDS
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.assign import rules
-from persyn_hf.stages.assign.labelling import in_part
+from persyn_hf.stages.assign.budget_routing import cell_costs, replay, scores_of, spend
 from persyn_hf.stages.assign.measured import Measured
+from persyn_hf.stages.assign.partial_calibration import in_part
 from persyn_hf.stages.assign.routing import learn_from_dev, routed, score_launched_with, score_with
 from persyn_hf.stages.assign.rows import CELL, CHUNK, Decision, chunks, write
 from persyn_hf.stages.assign.settings import Settings
-from persyn_hf.stages.assign.spending import cell_costs, replay, scores_of, spend
 
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _routed(
     report: dict[str, Any],
 ) -> Iterator[Decision]:
     from persyn_hf.backends.routers import load
-    from persyn_hf.backends.routers.llm import Llm
+    from persyn_hf.backends.routers.llm_model import Llm
 
     alpha, splits = _alpha(settings), settings.chosen_splits
     measured = Measured([rewards], splits, pool, alpha)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from persyn_hf.core import assignment as core
-from persyn_hf.core import calibration
+from persyn_hf.core import confidence as calibration
 from persyn_hf.core.rewards import FloatArray, IntArray
 from persyn_hf.errors import InputError
 from persyn_hf.stages.assign.measured import Measured

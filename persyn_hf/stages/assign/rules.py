@@ -9,11 +9,11 @@ import numpy as np
 from persyn_hf.core import assignment as core
 from persyn_hf.core.rewards import FloatArray, reward_matrix, to_matrix
 from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.strict import nearest
 from persyn_hf.stage import Context
 from persyn_hf.stages.assign.measured import COLUMNS, Measured, of_splits
 from persyn_hf.stages.assign.rows import CELL, ORACLE, RULE, SOURCES, Decision, by_rule, chunks
 from persyn_hf.stages.assign.settings import Settings
-from persyn_hf.strict import nearest
 
 
 if TYPE_CHECKING:

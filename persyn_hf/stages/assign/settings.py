@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from persyn_hf.recipe import STRATEGY_KINDS, Budget, Calibration
-from persyn_hf.strict import Strict
+from persyn_hf.recipe.recipe import Calibration
+from persyn_hf.recipe.strategies import STRATEGY_KINDS, Budget
+from persyn_hf.recipe.strict import Strict
 
 
 class Settings(Strict):

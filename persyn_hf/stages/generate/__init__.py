@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.engines import journalled
+from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.imported import read_responses, to_samples
 from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
-from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.assignment import best_first
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.generate.asking import Asking, Prompt, grade

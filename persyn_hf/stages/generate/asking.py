@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from persyn_hf.backends.engines import Answer, Engine, Request, Sampling, journalled, seed_from
-from persyn_hf.backends.engines.budget import Budget
-from persyn_hf.backends.engines.opening import open_engine, open_local
+from persyn_hf.backends.answers import Answer, Request, Sampling, seed_from
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines import ask as journalled
+from persyn_hf.backends.engines.limits import Budget
+from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, split_response, to_sample
-from persyn_hf.backends.grading import Grader
+from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.cost import money
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_gpus, num_samples
 

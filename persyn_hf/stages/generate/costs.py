@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines.samples import Totals
 from persyn_hf.core.cost import Cost, answers_cost, counterfactual, ledger, unmeasured
-from persyn_hf.recipe import Teacher
+from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stages.generate.asking import Asked
 from persyn_hf.stages.generate.settings import Settings, num_gpus, num_samples
 

@@ -6,10 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends.engines.imported import ImportSettings
 from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
-from persyn_hf.backends.models import Dtype
+from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe import Teacher
-from persyn_hf.strict import read_section
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
 
 
 FEW_SAMPLES = 2  # appendix A.1: teachers of 72B and over and Long-CoT teachers are sampled twice

@@ -11,9 +11,9 @@ import numpy as np
 
 from persyn_hf.backends.scoring import Values
 from persyn_hf.backends.scoring.likelihood import MEASURES
+from persyn_hf.core.alpha_sweep import alpha_sweep
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import numbers, recombine
-from persyn_hf.core.sweep import alpha_sweep
 from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends import models
+from persyn_hf.backends import loading as models
 from persyn_hf.backends.chat import Row
 from persyn_hf.backends.scoring import Measured, Values, score_rows
-from persyn_hf.backends.scoring.journalled import measure
 from persyn_hf.backends.scoring.launched import read_left, score_launched
-from persyn_hf.backends.scoring.opening import open_scorer
+from persyn_hf.backends.scoring.measure import measure
+from persyn_hf.backends.scoring.open_scorer import open_scorer
 from persyn_hf.errors import RecipeError
 from persyn_hf.stage import Context
 from persyn_hf.stages.score.settings import Settings

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
-from persyn_hf.backends.models import Dtype
-from persyn_hf.strict import Strict
+from persyn_hf.backends.loading import Dtype
+from persyn_hf.recipe.strict import Strict
 
 
 class RewardServer(Connection):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.store.hub.access import check_reachable
 from persyn_hf.store.hub.faults import patiently, telling
+from persyn_hf.store.hub.login import check_reachable
 from persyn_hf.store.hub.remote import Remote, find
+from persyn_hf.store.install import PICKLES
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import CARD, Manifest
-from persyn_hf.store.publish import PICKLES
 from persyn_hf.store.stored import Stored, repo_folder, split_ref
 
 

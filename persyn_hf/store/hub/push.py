@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from persyn_hf.errors import StoreError
-from persyn_hf.store.hub.access import check_rights
-from persyn_hf.store.hub.cards import merge_card
+from persyn_hf.store.hub.as_published import PublicArtifact, public_artifact
 from persyn_hf.store.hub.faults import HubFault, patiently, telling
-from persyn_hf.store.hub.public import PublicArtifact, public_artifact
+from persyn_hf.store.hub.login import check_rights
+from persyn_hf.store.hub.merge_card import merge_card
 from persyn_hf.store.hub.remote import Remote, look
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, is_card

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.store.hub.access import check_reachable
 from persyn_hf.store.hub.faults import patiently, telling
+from persyn_hf.store.hub.login import check_reachable
 from persyn_hf.store.hub.remote import REPO_TYPES, no_artifact, no_such_tag
 from persyn_hf.store.manifest import MANIFEST, read_manifest
 from persyn_hf.store.stored import Stored, meant, split_ref

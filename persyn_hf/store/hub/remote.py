@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.hub.faults import not_found
 from persyn_hf.store.manifest import MANIFEST, Manifest
 from persyn_hf.store.stored import split_ref, tag_order
-from persyn_hf.strict import nearest
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,148 @@
+"""Ask an engine through the journal: what it has is not asked again, what is new is written before anything else."""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from persyn_hf.backends.answers import Answer, Batch, Request
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.limits import Budget
+from persyn_hf.backends.journal import Journal
+from persyn_hf.errors import EngineError
+from persyn_hf.stage import Progress
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How far one teacher is in one step, for `persyn status`."""
+
+    teacher: str
+    progress: Progress
+    total: int
+    done: int = 0
+    errors: Counter[str] = field(default_factory=Counter)  # reason -> number, of this run
+
+    def begin(self, done: int) -> None:
+        """The teacher's turn has come; `done` it had before."""
+        self.done += done
+        now = {"begun": time.time(), "before": self.done}
+        self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors), **now)
+
+    def add(self, done: int, errors: Sequence[str] = ()) -> None:
+        self.done += done
+        self.errors.update(errors)
+        self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors))
+
+
+class _Affordable:
+    """The batches up to the first that the budget does not allow; `taken` says how many that were."""
+
+    def __init__(self, batches: Sequence[Batch], teacher: str, budget: Budget) -> None:
+        self._batches, self._teacher, self._budget = batches, teacher, budget
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            if not self._budget.reserve(self._teacher, batch):
+                return
+            self.taken += 1
+            yield batch
+
+
+def answer(
+    requests: Sequence[Request],
+    engine: Engine,
+    journal: Journal,
+    budget: Budget,
+    tally: Tally,
+    *,
+    batch_tokens: int,
+    max_error_rate: float,
+    rerun_errors: bool,
+    arrived: Callable[[Sequence[Answer]], None],
+) -> int:
+    """Have every request answered in the journal; returns how many this run has asked.
+
+    `arrived` is told of answers once they are journalled.
+
+    Raises:
+        BudgetReached: a limit allows no further batch; what was in flight is journalled.
+        EngineError: the engine has failed, or too many requests have.
+    """
+    teacher, progress = tally.teacher, tally.progress
+    step = _step(requests, batch_tokens, rerun_errors) if engine.fixed_batches else None
+    todo = _todo(requests, engine, journal, step, rerun_errors)
+    left = sum(len(batch) for batch in todo)
+    progress.start(f"generate {teacher}", len(requests), len(requests) - left)
+    tally.begin(len(requests) - left)
+    errors: Counter[str] = Counter()
+    new = 0
+    while todo:
+        affordable = _Affordable(todo, teacher, budget)
+        for raw in engine.generate(affordable):
+            answers = [_refuse_silence(found) for found in raw]
+            try:
+                new += journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+            except KeyboardInterrupt:  # a write that was cut is undone as a whole, and these answers are paid for
+                journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
+                raise
+            budget.settle(teacher, answers)
+            arrived(answers)
+            left -= len(answers)
+            reasons = [found.error for found in answers if found.error is not None]
+            tally.add(len(answers), reasons)
+            progress.advance(len(answers))
+            errors.update(reasons)
+            check_errors(errors, len(requests), teacher, max_error_rate)
+        if not affordable.taken:
+            raise budget.stop(teacher, todo[0], left)
+        todo = todo[affordable.taken :]
+    if left:
+        raise EngineError(f"teacher `{teacher}`: its engine ended with {left} requests unanswered; run again")
+    if step is not None:
+        journal.drop_plan(step)
+    return new
+
+
+def check_errors(errors: Mapping[str, int], total: int, teacher: str, max_error_rate: float) -> None:
+    """Stop as soon as it is certain that too large a share of a teacher's requests fails."""
+    found = Counter(errors)
+    if found.total() > max_error_rate * total:
+        reason, times = found.most_common(1)[0]
+        raise EngineError(
+            f"teacher `{teacher}`: {found.total()} of {total} responses failed, the bound `generate.max_error_rate` "
+            f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with --rerun errors, "
+            "or raise the bound"
+        )
+
+
+def _step(requests: Sequence[Request], batch_tokens: int, rerun_errors: bool) -> str:
+    keys = sorted(request.key for request in requests)
+    return hashlib.sha256(json.dumps([keys, batch_tokens, rerun_errors]).encode()).hexdigest()
+
+
+def _todo(
+    requests: Sequence[Request], engine: Engine, journal: Journal, step: str | None, rerun_errors: bool
+) -> list[Batch]:
+    """Batches of what the journal has no answer to.
+
+    Where answers depend on their batch (`step`), the batches are fixed once, at the first start of the step: a resumed
+    run keeps to that plan, skips the batches that are done and does a cut one again whole.
+    """
+    by_key = {request.key: request for request in requests}
+    answered = journal.answered(by_key, errors=not rerun_errors)
+    missing = [request for key, request in by_key.items() if key not in answered]
+    if step is None:
+        return engine.plan(missing)
+    plan = journal.plan(step, lambda: engine.plan(missing))
+    return [[by_key[key] for key in batch] for batch in plan if not answered.issuperset(batch)]
+
+
+def _refuse_silence(answer: Answer) -> Answer:
+    """An empty answer is an error: there is nothing to grade, score or train on, and a rerun may ask again."""
+    if answer.error is not None or answer.finish_reason != "stop" or answer.text.strip() or answer.reasoning:
+        return answer
+    return replace(answer, text="", finish_reason="error", error="the answer is empty")

@@ -1,0 +1,66 @@
+"""`--max-generations` and `--max-cost`: what a recipe may still ask for."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from persyn_hf.backends.answers import Answer, Batch, Request
+from persyn_hf.errors import BudgetReached
+from persyn_hf.stage import Limits
+
+
+Money = Callable[[str, float, float, float], float]  # teacher, prompt tokens, completion tokens, engine seconds
+
+
+class Budget:
+    """Counts what is in flight at the most it can cost, so that a limit is never passed.
+
+    Limits are of the recipe, all its runs together: a loop that starts a killed run again spends no more.
+    """
+
+    def __init__(self, limits: Limits, *, generations: int, cost: float, money: Money) -> None:
+        self._limits, self._money = limits, money
+        self._generations, self._cost = generations, cost
+        self._reserved: dict[str, float] = {}  # request key -> the most it can cost
+        self._lock = threading.Lock()  # engines pull batches from threads of their own
+
+    def reserve(self, teacher: str, batch: Batch) -> bool:
+        """Take a batch in if it fits even at its dearest; batches are never cut."""
+        most = {request.key: self._most(teacher, request) for request in batch if not request.prompt.refusal}
+        with self._lock:
+            generations, cost = self._limits.max_generations, self._limits.max_cost
+            if generations is not None and self._generations + len(self._reserved) + len(most) > generations:
+                return False
+            total = self._cost + sum(self._reserved.values()) + sum(most.values())
+            if cost is not None and total > cost:
+                return False
+            self._reserved |= most
+        return True
+
+    def settle(self, teacher: str, answers: Sequence[Answer]) -> None:
+        """Put what answers did cost in the place of what they might have."""
+        with self._lock:
+            for answer in answers:
+                if self._reserved.pop(answer.request.key, None) is not None:
+                    prompt_tokens = answer.num_prompt_tokens or answer.request.prompt.num_tokens
+                    self._generations += 1
+                    self._cost += self._money(teacher, prompt_tokens, answer.num_tokens, answer.seconds)
+
+    def stop(self, teacher: str, batch: Batch, left: int) -> BudgetReached:
+        """The sentence for a run that has to end before `batch`."""
+        limit = self._limits.max_generations
+        if limit is not None and self._generations + len(batch) > limit:
+            return BudgetReached(
+                f"--max-generations {limit}: this recipe has asked for {self._generations}, the "
+                f"next batch of `{teacher}` holds {len(batch)} and {left} answers of it are left in this step; raise "
+                f"it to {self._generations + left} to get these"
+            )
+        most = sum(self._most(teacher, request) for request in batch)
+        return BudgetReached(
+            f"--max-cost {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}, the next batch of "
+            f"`{teacher}` may cost up to {most:.4g} and {left} answers of it are left in this step; raise it to go on"
+        )
+
+    def _most(self, teacher: str, request: Request) -> float:
+        """A token has at least one byte, so the bytes of the prompt bound its tokens where the engine knows none."""
+        prompt_tokens = request.prompt.num_tokens or len(request.prompt.text.encode("utf-8", "surrogatepass"))
+        return self._money(teacher, prompt_tokens, request.sampling.max_tokens, 0.0)

@@ -1,0 +1,60 @@
+"""What engines that render the chat template themselves have in common: prompts as text, context, size."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persyn_hf.backends import chat
+from persyn_hf.backends.answers import EMPTY, Messages, Prepared, Request, conversation
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def prepare(
+    tokenizer: "PreTrainedTokenizerBase", messages: Messages, system_prompt: str | None, context_length: int
+) -> Prepared:
+    """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
+    turns = conversation(messages, system_prompt)
+    if not turns:
+        return EMPTY
+    try:
+        text = chat.render(tokenizer, turns)
+        num_tokens = len(chat.encode(tokenizer, text))
+    except Exception as error:  # noqa: BLE001  # templates refuse by raising; the row is kept as an error
+        return Prepared(text=repr(turns), num_tokens=0, refusal=f"the chat template refuses the prompt: {error}")
+    refusal = None
+    if num_tokens >= context_length:
+        refusal = f"the prompt has {num_tokens} tokens, the model's context is {context_length}"
+    return Prepared(text=text, num_tokens=num_tokens, refusal=refusal, messages=tuple(turns))
+
+
+def new_tokens(request: Request, context_length: int) -> int:
+    """What is left of the context after the prompt, `max_tokens` at most."""
+    return min(request.sampling.max_tokens, context_length - request.prompt.num_tokens)
+
+
+def context_length(model: str, revision: str | None) -> int:
+    """Positions that the model knows (prompt and answer together)."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def params_b(model: str) -> float | None:
+    """Billions of parameters, from the headers of its safetensors files; null for a Hub model, which may not be here.
+
+    A file begins with the length of its header in 8 bytes; the header is JSON.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return total / 1e9

@@ -1,0 +1,48 @@
+"""From a recipe's words to an engine. Plain arguments, so that an actor on another machine can do the same."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.loading import Dtype
+
+
+def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
+    """The engine of one teacher, in this process or, with an executor, as actors of a Ray cluster."""
+    local = open_local(**options)
+    if executor is None:
+        return local
+    from persyn_hf.backends.engines.ray_actors import RayEngine
+
+    return RayEngine(local, partial(open_local, **options), executor)
+
+
+def open_local(
+    *,
+    kind: str,
+    model: str,
+    revision: str | None,
+    system_prompt: str | None,
+    batch_tokens: int,
+    dtype: Dtype,
+    device: str,
+    server: ServerSettings,
+    vllm: VllmSettings,
+    log_dir: Path,
+) -> Engine:
+    """An engine in this process; loads no weights and starts no server yet."""
+    if kind == "server":
+        from persyn_hf.backends.engines.server import ServerEngine
+
+        return ServerEngine(model, server, revision=revision, system_prompt=system_prompt)
+    if kind == "vllm":
+        from persyn_hf.backends.engines.vllm import VllmEngine
+
+        return VllmEngine(model, revision, settings=vllm, dtype=dtype, system_prompt=system_prompt, log_dir=log_dir)
+    from persyn_hf.backends.engines.transformers import TransformersEngine
+
+    return TransformersEngine(
+        model, revision, batch_tokens=batch_tokens, dtype=dtype, device=device, system_prompt=system_prompt
+    )

@@ -1,0 +1,159 @@
+"""`persyn artifacts ...`: what is stored, and what is on the Hub."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.cli.options import add_command, open_store
+from persyn_hf.console import new_console
+from persyn_hf.errors import StoreError
+
+
+def add(commands: Any) -> None:
+    """Add `artifacts` with its commands to the subparsers `commands`."""
+    text = "list, show, verify, compare, push and pull artifacts"
+    parts = commands.add_parser("artifacts", help=text).add_subparsers(required=True, metavar="COMMAND")
+    add_command(parts, "ls", _ls, "list the artifacts of the store")
+    for name, command, text in (
+        ("show", _show, "show an artifact and what it was made from"),
+        ("verify", _verify, "check every digest from an artifact back to its prompts"),
+    ):
+        add_command(parts, name, command, text).add_argument("ref", help="NAMESPACE/NAME@TAG")
+    text = "show what differs between two artifacts; exit code 1: something does"
+    diff = add_command(parts, "diff", _diff, text)
+    diff.add_argument("old", help="NAMESPACE/NAME@TAG")
+    diff.add_argument("new", help="NAMESPACE/NAME@TAG")
+    push = add_command(parts, "push", _push, "publish artifacts on the Hugging Face Hub")
+    push.add_argument("--namespace", metavar="NAME", help="user or organisation (default: as the artifact is named)")
+    push.add_argument("--private", action="store_true", default=None, help="make new repositories private")
+    push.add_argument("--dry-run", action="store_true", help="list what would change on the Hub, change nothing")
+    pull = add_command(parts, "pull", _pull, "bring artifacts from the Hugging Face Hub into the store")
+    for transfer in (push, pull):
+        transfer.add_argument("refs", nargs="+", metavar="REF", help="NAMESPACE/NAME@TAG")
+        transfer.add_argument("--lineage", action="store_true", help="everything they were made from, too")
+    export = add_command(parts, "export", _export, "write training data for another trainer")
+    export.add_argument("ref", help="an sft artifact, NAMESPACE/NAME@TAG")
+    export.add_argument("--to", choices=("jsonl", "llama-factory"), default="jsonl", help="format (default: jsonl)")
+    export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    store = open_store(arguments)
+    table = Table("artifact", "kind", "rows", "digest", "made")
+    for item in store.list():
+        rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
+        table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
+    new_console().print(table)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.show import drawing, rich, summary
+    from persyn_hf.store.lineage import tree
+
+    root = drawing(tree(open_store(arguments), arguments.ref))
+    console = new_console(piped_width=2000)  # what is piped stays one line per artifact
+    console.print(rich(root))
+    for line in summary(root):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.lineage import verify
+
+    checked = verify(open_store(arguments), arguments.ref)
+    for item in checked:
+        print(f"ok {item.ref} {item.kind} {item.digest[:12]}{' on the Hub' if item.on_hub else ''}")
+    print(f"verified {len(checked)} artifacts, every file of each" if checked[1:] else "verified, every file of it")
+    return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from persyn_hf.report.tables import Table
+    from persyn_hf.store.diff import compare
+    from persyn_hf.store.lineage import open_artifact
+
+    store = open_store(arguments)
+    refs = (arguments.old, arguments.new)
+    old, new = (open_artifact(store, ref, whole=False) for ref in refs)
+    if old.kind == new.kind and old.digest != new.digest:
+        old, new = (open_artifact(store, ref) for ref in refs)  # now with their rows, for what is on the Hub
+    parts, console = compare(old, new), new_console()
+    for item in (old, new):
+        console.print(f"{item.ref} {item.kind} {item.digest}", soft_wrap=True)
+    for part in parts:
+        rows, header = [list(row) for row in part.rows], ["", "old", "new"]
+        table = Table(name=part.title, title=part.title, header=header, rows=rows, note=part.note)
+        console.print(table.rich(console.width))
+    same = old.digest == new.digest
+    print("same content" if same else "the content differs")
+    return 0 if same else 1
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from persyn_hf.runner.publishing import one_line
+    from persyn_hf.store.hub.login import check_rights, hub_api
+    from persyn_hf.store.hub.push import push
+
+    store, api = open_store(arguments), hub_api()
+    chosen: dict[str, Any] = {}
+    for ref in arguments.refs:
+        stored = store.get(ref)
+        if arguments.lineage:
+            _add_ancestors(store, stored, chosen)
+        chosen[stored.ref] = stored
+    for namespace in {arguments.namespace or ref.partition("/")[0] for ref in chosen} if not arguments.dry_run else ():
+        check_rights(api, namespace)
+    for stored in chosen.values():
+        options = {"namespace": arguments.namespace, "private": arguments.private, "dry_run": arguments.dry_run}
+        with new_console().status(f"pushing {stored.ref}"):
+            pushed = push(store, stored, **options, api=api)
+        print(one_line(pushed, "would push" if arguments.dry_run else "pushed"))
+        if arguments.dry_run:
+            for name in pushed.added:
+                print(f"  + {name}")
+            for name in pushed.deleted:
+                print(f"  - {name}")
+    return 0
+
+
+def _say(console: Any, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
+    """Each after its own ancestors. Those of other namespaces are left out: they are other people's."""
+    from persyn_hf.store.hub.as_published import input_ref
+
+    for ref in (input_ref(store, stored, item) for item in stored.manifest.inputs.values()):
+        if ref not in chosen and ref.partition("/")[0] == stored.repo.partition("/")[0]:
+            if not store.has(ref):
+                raise StoreError(
+                    f"{stored.ref} was made from {ref}, which is not in the store {store.root}; bring it there with "
+                    f"`persyn artifacts pull {ref}`, or push without --lineage"
+                )
+            found = store.get(ref)
+            _add_ancestors(store, found, chosen)
+            chosen[found.ref] = found
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.hub.login import hub_api
+    from persyn_hf.store.hub.pull import pull
+
+    store, api = open_store(arguments), hub_api()
+    for ref in arguments.refs:
+        with (console := new_console()).status(f"pulling {ref}"):
+            pull(store, ref, lineage=arguments.lineage, api=api, note=lambda text: _say(console, text))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from persyn_hf.store.export import export
+
+    for path in export(open_store(arguments), arguments.ref, arguments.to, arguments.out):
+        print(path)
+    return 0

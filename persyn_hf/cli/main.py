@@ -1,0 +1,63 @@
+"""The command line. Faults that the user can mend are printed as one sentence, exit code 2, without a traceback."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from persyn_hf.cli import artifacts, plan, report, run
+from persyn_hf.errors import BudgetReached, PersynError
+from persyn_hf.version import __version__
+
+
+# Libraries read these when they are imported: progress has its own bars here, and faults are raised, not logged.
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `persyn`.
+
+    Returns the exit code: 0 done, 1 nothing is running (status) or artifacts differ (diff), 2 to be mended, 3 a limit
+    is reached, 130 interrupted (Ctrl-C, SIGTERM).
+    """
+    arguments = _parser().parse_args(argv)
+    for switch, value in QUIET.items():
+        os.environ.setdefault(switch, value)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it takes the node: end as after Ctrl-C
+    try:
+        return command(arguments)
+    except BudgetReached as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return 3
+    except PersynError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        again = " ".join(["persyn", *(argv if argv is not None else sys.argv[1:])])
+        print(f"interrupted: what was answered and finished is kept; go on with: {again}", file=sys.stderr)
+        return 128 + signal.SIGINT  # as shells have it
+    except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="persyn", description="Personalised data synthesis: route every prompt to its best teacher."
+    )
+    parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (run, plan, report, artifacts):
+        group.add(commands)
+    return parser

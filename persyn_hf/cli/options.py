@@ -1,0 +1,64 @@
+"""What commands have in common: their options, and how a recipe and a store are opened by them."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+Command = Callable[[argparse.Namespace], int]  # returns the exit code
+
+
+def add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    """Add a command with its help text and the option `--store` to the subparsers `commands`."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    parser.add_argument("--store", type=Path, help="artifact store (default: $PERSYN_STORE, else ./artifacts)")
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the recipe (`several`: one or more), `--set` and `--rerun`, which `open_recipe` reads."""
+    if several:
+        parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help="recipe, a YAML file")
+    else:
+        parser.add_argument("recipe", type=Path, help="recipe, a YAML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
+    )
+    parser.add_argument(
+        "--rerun",
+        action="append",
+        default=[],
+        choices=("truncated", "errors"),
+        help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
+    )
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """Make a type for argparse: a finite number of `kind` above 0."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    number.__name__ = f"number above 0 ({kind.__name__})"  # argparse's sentence names it
+    return number
+
+
+def open_store(arguments: argparse.Namespace) -> Any:
+    """Open the store of `--store`, else the default one."""
+    from persyn_hf.store.local import Store
+
+    return Store(arguments.store)
+
+
+def open_recipe(arguments: argparse.Namespace, path: Path | None = None) -> Any:
+    """Read the recipe (or the one at `path`) with the overrides of `--set` and `--rerun`."""
+    from persyn_hf.recipe.file import load_recipe
+
+    rerun = [f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}"] if arguments.rerun else []
+    return load_recipe(path or arguments.recipe, [*arguments.set, *rerun])

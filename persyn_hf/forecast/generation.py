@@ -1,0 +1,165 @@
+"""What a recipe will do and cost, before it runs."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, one_teacher_each
+from persyn_hf.forecast.outlook import (
+    ANSWER_TOKENS,
+    GENERATING,
+    Outlook,
+    allocation,
+    known_allocation,
+    num_calibration,
+)
+from persyn_hf.forecast.students import students_table
+from persyn_hf.formats import UNKNOWN, Column, known_columns
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.report.results import same_teacher
+from persyn_hf.report.strategy_costs import CHOOSE_BLINDLY
+from persyn_hf.report.tables import Table
+
+
+TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured
+
+
+def forecast(outlook: Outlook) -> list[Table]:
+    """The steps with their state, what each teacher is asked, what each strategy would cost, and each student."""
+    note = ""
+    if not outlook.cells:
+        note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
+    elif outlook.sizes is None:
+        sizes = "`prompts.calibration`, `dev` and `pool` are set"
+        note = f"what will be generated is known once `prompts` has run (--set until=prompts), or once {sizes}"
+    steps = Table(
+        name="steps",
+        title=f"Steps of {outlook.recipe.name}",
+        header=["step", "stage", "state"],
+        rows=[list(step) for step in outlook.steps],
+        note=note,
+    )
+    if outlook.sizes is None:
+        return [steps]
+    asked = (_teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes)) if outlook.cells else ()
+    return [table for table in (steps, *asked, students_table(outlook, outlook.sizes)) if table.rows]
+
+
+def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
+    """All steps of the recipe together: a cell that several steps want is asked once."""
+    keys = {key for key, _, _ in outlook.steps}
+    ahead = {key for key, _, state in outlook.steps if state != "done"}
+    costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
+    left = {n: cell.requests * _num_prompts(outlook, sizes, ahead, n) for n, cell in outlook.cells.items()}
+    columns = known_columns(costs.values())
+    strategies = [] if "responses-pool" in keys else [strategy for _, strategy in _generating(outlook, keys)]
+    at_most = any(strategy.escalate for strategy in strategies)
+    rows = []
+    for name, cost in costs.items():
+        samples, texts = outlook.cells[name].requests, _cells(outlook, columns, cost, [name], at_most)
+        rows.append([name, f"{samples:.0f}", *texts, f"{left[name]:,.0f}"])
+    total = sum(costs.values(), Cost())
+    rows.append(["total", "", *_cells(outlook, columns, total, costs, at_most), f"{sum(left.values()):,.0f}"])
+    prompts = ", ".join(f"{number:,} {split}" for split, number in sizes.items() if number)
+    shared = "cells that strategies share are asked once, so it may be less" if len(strategies) > 1 else ""
+    return Table(
+        name="teachers",
+        title=f"Expected of each teacher, all steps together ({prompts} prompts)",
+        header=["teacher", "samples", *(column.title for column in columns), "still to do"],
+        rows=rows if total.requests else [],
+        note="; ".join(part for part in (_basis(outlook), shared) if part),
+    )
+
+
+def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
+    """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
+    labelled = num_calibration(outlook, sizes, teacher) + sizes["dev"] if "responses" in keys else 0
+    if "responses-pool" in keys:
+        return labelled + sizes["pool"]
+    if "responses-pool" in {key for key, _, _ in outlook.steps}:
+        return labelled  # the oracle had the whole pool answered
+    wanted = 0.0
+    for student, strategy in _generating(outlook, keys):
+        assigned = strategy.per_prompt * allocation(outlook, student, strategy).get(teacher, 0.0)
+        wanted += sizes["pool"] * (assigned + strategy.escalate / len(outlook.cells))
+    return labelled + min(wanted, sizes["pool"])
+
+
+def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
+    """Without dev prompts: they measure the router and train nothing."""
+    keys = {key for key, _, _ in outlook.steps}
+    everything = generate_then_select(sizes["calibration"] + sizes["pool"], outlook.cells)
+    several = len(outlook.recipe.students) > 1
+    lines: dict[str, tuple[Cost, Iterable[str], bool]] = {}  # cost, teachers in it, whether it may be less
+    known: dict[str, dict[str, Mapping[str, float]]] = {}  # student -> strategy -> share of each teacher
+    for student, strategy in _generating(outlook, keys):
+        name = f"{strategy.name} ({student.name})" if several else strategy.name
+        known.setdefault(student.name, {})[name] = known_allocation(outlook, student, strategy)
+        shares = allocation(outlook, student, strategy)
+        looked_at = [t for t in shares if shares[t]] if strategy.kind in CHOOSE_BLINDLY else list(outlook.cells)
+        lines[name] = (_alone(outlook, sizes, strategy, shares), looked_at, strategy.escalate > 0)
+    lines["generate-then-select"] = (everything, outlook.cells, False)
+    columns = known_columns(cost for cost, _, _ in lines.values())
+    rows = [
+        [name, *_cells(outlook, columns, cost, asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
+        for name, (cost, asked, less) in lines.items()
+    ]
+    assumed = [s.name for student, s in _generating(outlook, keys) if not known_allocation(outlook, student, s)]
+    notes = [f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}"] if assumed else []
+    notes += filter(None, map(same_teacher, known.values()))
+    return Table(
+        name="strategies",
+        title=f"Expected per strategy, were it run alone, without dev ({len(outlook.cells)} teachers)",
+        header=["strategy", *(column.title for column in columns), "fewer"],
+        rows=rows if len(rows) > 1 else [],
+        note="; ".join(notes),
+    )
+
+
+def _generating(outlook: Outlook, keys: Set[str]) -> list[tuple[Student, Strategy]]:
+    pairs = [(student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies]
+    return [(student, strategy) for student, strategy in pairs if f"responses-{student.name}-{strategy.name}" in keys]
+
+
+def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, shares: Mapping[str, float]) -> Cost:
+    cells = outlook.cells
+    if strategy.kind == "oracle":
+        return generate_then_select(sizes["calibration"] + sizes["pool"], cells)
+    if strategy.kind in CHOOSE_BLINDLY:
+        return one_teacher_each(sizes["calibration"] + sizes["pool"], cells, shares)
+    pool = one_teacher_each(sizes["pool"] * strategy.per_prompt, cells, shares)
+    escalated = one_teacher_each(sizes["pool"] * strategy.escalate, cells)
+    labels = (cell * num_calibration(outlook, sizes, name) for name, cell in cells.items())
+    return sum(labels, Cost()) + pool + escalated
+
+
+def _cells(
+    outlook: Outlook, columns: Sequence[Column], cost: Cost, teachers: Iterable[str], at_most: bool = False
+) -> list[str]:
+    bounds = TOKEN_BOUND if outlook.bounded & set(teachers) else frozenset()
+    signs = dict.fromkeys(bounds if not (at_most or outlook.at_most) else FIELDS, "≤ ")
+    if outlook.assumed & set(teachers):
+        signs["gpu_seconds"] = "~ "
+    texts = [(signs.get(column.field, ""), column.cell(cost)) for column in columns]
+    return [text if text == UNKNOWN else sign + text for sign, text in texts]
+
+
+def _basis(outlook: Outlook) -> str:
+    """What the numbers per answer rest on."""
+    parts = []
+    if outlook.measured:
+        artifacts = ", ".join(f"{number:,} answers in {repo}" for repo, number in outlook.measured.items())
+        parts.append(f"tokens and time: means over {artifacts}")
+    if outlook.bounded:
+        whom = "" if outlook.bounded == set(outlook.cells) else f" of {', '.join(sorted(outlook.bounded))}"
+        parts.append(
+            f"≤: no finished step has an answer{whom}, so `generate.max_tokens` bounds it, prompt tokens not counted"
+        )
+    if outlook.assumed:
+        short, long = ANSWER_TOKENS.values()
+        parts.append(
+            f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT, "
+            "at most `generate.max_tokens`"
+        )
+    if any(stage == "generate" and state == "partly done" for _, stage, state in outlook.steps):
+        parts.append("steps that are partly done count whole")
+    return "; ".join(parts)

@@ -1,0 +1,169 @@
+"""What the students of a recipe will take: forward passes for their rewards, and fine-tuning."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from persyn_hf.backends.sft import LORA_ABOVE
+from persyn_hf.core.cost import generation_flops
+from persyn_hf.forecast.outlook import (
+    A100_FLOPS,
+    ANSWER_TOKENS,
+    Outlook,
+    allocation,
+    known_allocation,
+    num_calibration,
+)
+from persyn_hf.formats import UNKNOWN, amount, duration, flops
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.report.tables import Table
+
+
+TRAINING = 0.3  # share of an A100's peak, of forward passes too; docs/paper.md has the grounds
+PROMPT_TOKENS = 100  # of a row that nothing is known of
+FULL, LORA = 3, 2  # forward passes that a training step takes as long as; frozen weights need no gradient of their own
+
+
+class Line(NamedTuple):
+    """One kind of work for one student."""
+
+    student: Student
+    step: str
+    tokens: float
+    passes: int  # what it takes, in forward passes: 2 FLOPs per parameter and token
+
+    @property
+    def flops(self) -> float | None:
+        """Null where the student's size is not known."""
+        return self.student.params_b and self.passes * generation_flops(self.student.params_b, self.tokens)
+
+
+def students_table(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
+    """A row per student for its scoring and one per strategy, all seeds together; none where there is no such work."""
+    lines = [line for student in outlook.recipe.students for line in _lines(outlook, sizes, student)]
+    known = all(_measured(outlook, teacher) for teacher in outlook.recipe.teachers) and not _even(outlook, lines)
+    sign = "" if known else "~ "
+    numbers = [line.flops for line in lines]
+    total = None if None in numbers else sum(number or 0 for number in numbers)
+    rows = [[line.student.name, line.step, *_cells(sign, line.tokens, line.flops)] for line in lines]
+    rows.append(["total", "", *_cells(sign, sum(line.tokens for line in lines), total)])
+    return Table(
+        name="students",
+        title="Expected of the students: scoring and fine-tuning",
+        header=["student", "step", "tokens", "compute", "GPU time"],
+        rows=rows if lines else [],
+        note=_basis(outlook, lines),
+    )
+
+
+def _cells(sign: str, tokens: float, number: float | None) -> list[str]:
+    """Tokens, FLOPs, and the time of one A100 for them, whose speed is assumed."""
+    if number is None:
+        return [sign + amount(tokens), UNKNOWN, UNKNOWN]
+    return [sign + amount(tokens), sign + flops(number), f"~ {duration(number / (A100_FLOPS * TRAINING))}"]
+
+
+def _lines(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> Iterator[Line]:
+    scored = _scored(outlook, sizes, student)
+    if scored:
+        yield Line(student, "score", scored, 1)
+    keys, settings = {key for key, _, _ in outlook.steps}, outlook.settings.get("train_student")
+    for strategy in outlook.recipe.strategies:
+        names = (f"student-{student.name}-{strategy.name}{suffix}" for suffix in outlook.recipe.sft_seeds)
+        trainings = sum(name in keys for name in names)
+        if settings is not None and trainings:
+            rows = _mean_tokens(outlook, allocation(outlook, student, strategy))
+            tokens = (sizes["calibration"] + sizes["pool"]) * rows * settings.epochs * trainings
+            passes = LORA if _is_lora(settings.method, student) else FULL
+            yield Line(student, f"SFT {strategy.name}", tokens, passes)
+
+
+def _is_lora(method: str, student: Student) -> bool:
+    """As `train_student` decides it, by the size that the recipe says."""
+    return method == "lora" or (method == "auto" and (student.params_b or 0) * 1e9 > LORA_ABOVE)
+
+
+def _scored(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> float:
+    """Tokens of the answers whose likelihood is measured: one per prompt and teacher that answers it."""
+    settings, keys = outlook.settings.get("score"), {key for key, _, _ in outlook.steps}
+    if settings is None or settings.learnability == "none" or student.model is None:
+        return 0.0
+    tokens = 0.0
+    for teacher in outlook.recipe.teachers:
+        prompts = num_calibration(outlook, sizes, teacher.name) + sizes["dev"]
+        prompts = prompts if f"rewards-{student.name}" in keys else 0
+        prompts += sizes["pool"] if f"rewards-{student.name}-pool" in keys else 0
+        tokens += prompts * _row_tokens(outlook, teacher)
+    for strategy in outlook.recipe.strategies:
+        if f"rewards-{student.name}-{strategy.name}" in keys:
+            mean = _mean_tokens(outlook, allocation(outlook, student, strategy))
+            tokens += sizes["pool"] * strategy.per_prompt * mean
+    return tokens
+
+
+def _mean_tokens(outlook: Outlook, shares: Mapping[str, float]) -> float:
+    """Of a row whose teacher is drawn by these shares; they need not sum to 1."""
+    tokens = {teacher.name: _row_tokens(outlook, teacher) for teacher in outlook.recipe.teachers}
+    return sum(tokens[name] * share for name, share in shares.items()) / sum(shares.values())
+
+
+def _row_tokens(outlook: Outlook, teacher: Teacher) -> float:
+    """Prompt and answer: as measured, else as assumed; no longer than answers that are generated may be."""
+    answer = ANSWER_TOKENS[teacher.long_cot]
+    answer = min(outlook.settings["generate"].max_tokens, answer) if outlook.cells else answer
+    return _measured(outlook, teacher) or PROMPT_TOKENS + answer
+
+
+def _measured(outlook: Outlook, teacher: Teacher) -> float | None:
+    """Mean of the answers that `persyn plan` knows; of imported ones, the prompt is assumed."""
+    cell = outlook.cells.get(teacher.name)
+    if cell is not None and cell.prompt_tokens is not None and cell.completion_tokens is not None:
+        return (cell.prompt_tokens + cell.completion_tokens) / cell.requests
+    stored = outlook.manifests["responses"].metrics if "responses" in outlook.manifests else {}
+    mean = stored.get("teachers", {}).get(teacher.name, {}).get("mean_tokens")
+    return None if mean is None else PROMPT_TOKENS + float(mean)
+
+
+def _basis(outlook: Outlook, lines: Sequence[Line]) -> str:
+    """What the numbers rest on, and what is not in them."""
+    short, long = ANSWER_TOKENS.values()
+    capped = ", at most `generate.max_tokens`" if outlook.cells else ""
+    lora = ", 4 with LoRA" if any(line.passes == LORA for line in lines) else ""
+    parts = [
+        f"2 FLOPs per parameter and token to score, 6 to fine-tune{lora}",
+        f"~: assumed, an A100 at {TRAINING:.0%} of its peak and, where no answer is stored, {PROMPT_TOKENS} tokens of "
+        f"prompt with {short} of answer, {long:,} of Long-CoT{capped}",
+    ]
+    if even := _even(outlook, lines):
+        parts.append(f"an even split over the teachers for {', '.join(even)}")
+    unsized = list(dict.fromkeys(line.student.name for line in lines if line.flops is None))
+    if unsized:
+        parts.append(f"–: set the `params_b` of {', '.join(unsized)} in `students`")
+    return "; ".join([*parts, *_left_out(outlook)])
+
+
+def _even(outlook: Outlook, lines: Sequence[Line]) -> list[str]:
+    """Strategies whose rows are assumed to be split evenly over the teachers."""
+    trained = {(line.student.name, line.step) for line in lines}
+    pairs = ((student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies)
+    return list(
+        dict.fromkeys(
+            strategy.name
+            for student, strategy in pairs
+            if (student.name, f"SFT {strategy.name}") in trained
+            and f"assignments-{student.name}-{strategy.name}" not in outlook.manifests
+            and (strategy.kind == "oracle" or not known_allocation(outlook, student, strategy))
+        )
+    )
+
+
+def _left_out(outlook: Outlook) -> list[str]:
+    """Work on models whose size no recipe says."""
+    settings, strategies = outlook.settings, outlook.recipe.strategies
+    found = {
+        "the llm router's training": "train_router" in settings
+        and "llm" in {strategy.router or settings["train_router"].kind for strategy in strategies},
+        "the reward model": "score" in settings and settings["score"].quality == "reward_model",
+        "evaluation": "evaluate" in settings,
+    }
+    named = [name for name, there in found.items() if there]
+    return [f"not in it: {', '.join(named)}"] if named else []

@@ -1,0 +1,71 @@
+"""A report as files: markdown, CSV, and figures as PNG and SVG. What recipes share comes first, then each alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from persyn_hf.backends.journal import read_spent
+from persyn_hf.report.experiment_figures import experiment_figures
+from persyn_hf.report.figures import save_figure, write_figures
+from persyn_hf.report.outcomes import Part, outcomes
+from persyn_hf.report.result_tables import experiment_tables
+from persyn_hf.report.run_tables import summary
+from persyn_hf.report.student_agreement import students
+from persyn_hf.report.tables import Table
+from persyn_hf.store.local import Store
+
+
+class Written(NamedTuple):
+    """What was written."""
+
+    path: Path
+    tables: int
+    figures: int
+
+
+def part_tables(part: Part, store: Store) -> list[Table]:
+    """What concerns one recipe alone."""
+    recipe, stored = part
+    manifests = {key: item.manifest for key, item in stored.items()}
+    tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
+    compared = students(recipe, store, stored)
+    return [*tables, compared] if compared.rows else tables
+
+
+def write_report(parts: Sequence[Part], store: Store, folder: Path) -> Written:
+    """Write `report.md` and its files; of several recipes each gets a folder of its own for what is not shared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = outcomes(parts, store)
+    tables, figures = experiment_tables(parts, found), []
+    for name, figure in experiment_figures(found).items():
+        figures += save_figure(figure, folder / name)
+    names = list(dict.fromkeys(part.recipe.name for part in parts))
+    text = [f"# {', '.join(names)}", *_written(tables, figures, folder)]
+    num_tables, num_figures = len(tables), len(figures)
+    for number, part in enumerate(parts, 1):
+        own = folder if len(parts) == 1 else folder / f"{number}-{part.recipe.name}"
+        own.mkdir(exist_ok=True)
+        tables = part_tables(part, store)
+        figures = write_figures(part.recipe, {key: item.manifest for key, item in part.stored.items()}, own)
+        below = _written(tables, figures, own)
+        if len(parts) == 1:
+            text += below
+        else:
+            whom = ", ".join(student.name for student in part.recipe.students)
+            text.append(f"[{part.recipe.name}: {whom}]({own.name}/report.md)")
+            _write(own / "report.md", [f"# {part.recipe.name}", *below])
+        num_tables, num_figures = num_tables + len(tables), num_figures + len(figures)
+    _write(folder / "report.md", text)
+    return Written(folder / "report.md", num_tables, num_figures)
+
+
+def _written(tables: Sequence[Table], figures: Sequence[Path], folder: Path) -> list[str]:
+    """Write the tables as CSV; tables and figures as markdown."""
+    for table in tables:
+        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    shown = [f"![{figure.stem}]({figure.name})" for figure in figures if figure.suffix == ".png"]
+    return [*(table.markdown() for table in tables), *shown]
+
+
+def _write(path: Path, parts: Sequence[str]) -> None:
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,0 +1,171 @@
+"""What was trained and evaluated, of one recipe or of several, and its items as arrays.
+
+A trial is one student under one strategy, with all its SFT seeds; before training it has none.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from persyn_hf.core.comparison import Comparison, TaskScores, compare
+from persyn_hf.core.item_weights import group_weights
+from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.statistics import Interval
+from persyn_hf.errors import InputError
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.store.local import Store
+from persyn_hf.store.stored import Stored
+
+
+BEFORE = "before SFT"
+MEAN = "mean"  # of several tasks: the paper's Avg
+
+
+class Part(NamedTuple):
+    """A recipe and what is stored of it, by the key of its step."""
+
+    recipe: Recipe
+    stored: Mapping[str, Stored]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One row of the results."""
+
+    label: str
+    part: Part
+    student: Student
+    strategy: Strategy | None  # null: before SFT
+    evaluations: Mapping[int | None, Stored]  # by seed; null: before SFT
+
+    @property
+    def kind(self) -> str | None:
+        """Of its strategy."""
+        return self.strategy.kind if self.strategy else None
+
+    def of(self, kind: str) -> Stored | None:
+        """Its artifact of a kind, of those that all seeds share or of the first seed that is there."""
+        if self.strategy is None:
+            return None
+        key = f"{kind}-{self.student.name}-{self.strategy.name}"
+        found = (self.part.stored.get(f"{key}{suffix}") for suffix in ("", *self.part.recipe.sft_seeds))
+        return next((stored for stored in found if stored is not None), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """The trials of one student, compared."""
+
+    student: Student
+    trials: Sequence[Trial]
+    reference: int | None  # the trial that the others are compared with; null: nothing is trained yet
+    columns: Sequence[str]  # the tasks, then MEAN where there are several
+    compared: Comparison
+
+    def score(self, trial: int, column: int = -1) -> Interval:
+        return self.compared.interval(trial, column)
+
+    def lead(self, trial: int, column: int = -1) -> Interval | None:
+        """How far the reference is ahead of a trial; None: of itself."""
+        if self.reference is None or trial == self.reference:
+            return None
+        return self.compared.difference(self.reference, trial, column)
+
+
+def outcomes(parts: Sequence[Part], store: Store) -> list[Outcomes]:
+    """Per student, everything that the recipes say of it, in one comparison."""
+    trials = _labelled([trial for part in parts for trial in _trials(part)])
+    students = {trial.student.name: trial.student for trial in trials}
+    return [_compare(s, [trial for trial in trials if trial.student.name == s.name], store) for s in students.values()]
+
+
+def _trials(part: Part) -> Iterator[Trial]:
+    recipe, stored = part
+    for student in recipe.students:
+        before = f"evaluation-{student.name}-base"
+        if before in stored:
+            yield Trial(label=BEFORE, part=part, student=student, strategy=None, evaluations={None: stored[before]})
+        for strategy in recipe.strategies:
+            name = f"evaluation-{student.name}-{strategy.name}"
+            keys = {seed: f"{name}{suffix}" for suffix, seed in recipe.sft_seeds.items()}
+            found: dict[int | None, Stored] = {seed: stored[key] for seed, key in keys.items() if key in stored}
+            if found:
+                yield Trial(label=strategy.name, part=part, student=student, strategy=strategy, evaluations=found)
+
+
+def _labelled(trials: Sequence[Trial]) -> list[Trial]:
+    """Each once; where two recipes mean different things by one name, the recipe is named."""
+    digests = [{seed: stored.digest for seed, stored in trial.evaluations.items()} for trial in trials]
+    kept: list[Trial] = []
+    for place, trial in enumerate(trials):
+        same = [i for i, other in enumerate(trials) if _address(other) == _address(trial)]
+        if any(digests[i] == digests[place] for i in same if i < place):
+            continue
+        several = len({str(digests[i]) for i in same}) > 1
+        kept.append(replace(trial, label=f"{trial.label} ({trial.part.recipe.name})") if several else trial)
+    return kept
+
+
+def _address(trial: Trial) -> tuple[str, str]:
+    return trial.student.name, trial.label
+
+
+def _compare(student: Student, trials: Sequence[Trial], store: Store) -> Outcomes:
+    trained: list[int | None] = [seed for trial in trials if trial.strategy for seed in trial.evaluations]
+    seeds = list(dict.fromkeys(trained)) or [None]
+    items = {stored.digest: _items(store, stored) for trial in trials for stored in trial.evaluations.values()}
+    tasks = list(dict.fromkeys(task for found in items.values() for task in found))
+    scores = []
+    for task in tasks:
+        known = [found[task] for found in items.values() if task in found]
+        if len({(one.digest, len(one.scores)) for one in known}) > 1:
+            raise InputError(
+                f"the evaluations of {student.name} hold different items of the task {task}, the same are needed to "
+                "compare them; evaluate both with the same `evaluate.tasks`, or report each recipe alone"
+            )
+        table = np.full((len(trials), len(seeds), len(known[0].scores)), np.nan)
+        for row, trial in enumerate(trials):
+            for column, seed in enumerate(seeds):
+                stored = trial.evaluations.get(seed, trial.evaluations.get(None))  # before SFT there is no seed
+                if stored is not None and task in items[stored.digest]:
+                    table[row, column] = items[stored.digest][task].scores
+        # an item that could not be judged may have lost its parts
+        scores.append(TaskScores(table, np.max([one.weights for one in known], axis=0)))
+    rows = [row for row, trial in enumerate(trials) if trial.strategy is not None]
+    routed = [row for row in rows if trials[row].kind == "persyn"]
+    return Outcomes(
+        student=student,
+        trials=trials,
+        reference=next(iter(routed + rows), None),
+        columns=[*tasks, *([MEAN] if len(tasks) > 1 else [])],
+        compared=compare(scores, np.random.default_rng(0)),
+    )
+
+
+class _Items(NamedTuple):
+    digest: str  # of the questions
+    scores: FloatArray
+    weights: FloatArray
+
+
+def _items(store: Store, stored: Stored) -> dict[str, _Items]:
+    """By task, the items in their order."""
+    dataset = store.read_dataset(stored).select_columns(["task", "item", "prompt", "score", "parts"])
+    rows = dataset.with_format("arrow")[:]
+    tasks = np.array(rows["task"].to_pylist())
+    scores = rows["score"].to_numpy().astype(np.float64)
+    parts = np.maximum(1, pc.list_value_length(rows["parts"]).to_numpy())
+    names = np.array(rows["item"].to_pylist())
+    asked = [" ".join(both) for both in zip(*(rows[name].to_pylist() for name in ("item", "prompt")), strict=True)]
+    found = {}
+    for task in dict.fromkeys(tasks.tolist()):
+        of = np.flatnonzero(tasks == task)
+        digest = hashlib.sha256("\0".join(asked[i] for i in of).encode()).hexdigest()
+        found[task] = _Items(digest, scores[of], parts[of] * group_weights(names[of].tolist()))
+    return found

@@ -1,0 +1,73 @@
+"""What the labels of a calibration in part have cost, beside those of every cell, and what the router made of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from persyn_hf.core.cost import Cost
+from persyn_hf.formats import UNKNOWN, known_columns
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student
+from persyn_hf.report.results import router_metrics
+from persyn_hf.report.strategy_costs import split_costs
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown, shown_metric
+from persyn_hf.store.manifest import Manifest
+
+
+FIRST = "assignments-all-round"
+PAID = "paid for"
+
+
+def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """A row per round and one for every cell: cells, their cost, and the gap that the router closes on dev."""
+    chosen = _rounds(manifests)
+    costs = {label: _cost(recipe, manifests, line["cells"]) for label, line in chosen.items()}
+    columns = known_columns(costs.values())
+    rows = [
+        [
+            label,
+            shown("{:,}", line["prompts"]),
+            shown("{:,}", sum(line["cells"].values())),
+            shown("{:.0%}", line["share"]),
+            *cost_cells(columns, costs[label]),
+            _gap_closed(recipe, manifests, student) if label == PAID else Shown(UNKNOWN, None),
+        ]
+        for label, line in chosen.items()
+    ]
+    return Table(
+        name=f"labelling-{student.name}",
+        title=f"Labels of the calibration prompts ({recipe.calibration.strategy}) and the router for {student.name}",
+        header=["", "prompts", "cells", "share", *(column.title for column in columns), "gap closed"],
+        rows=rows,
+        note="costs: cells at each teacher's mean; the gap is closed on dev prompts, which every teacher answers, and "
+        "what every cell would have closed is known after a run with `calibration.strategy: full`",
+    )
+
+
+def _rounds(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Label -> what `assign` said of the cells so far, and the same for every cell; empty where all are paid for."""
+    matrix, prompts = manifests.get("assignments-all"), manifests.get("prompts")
+    if matrix is None or prompts is None or "responses" not in manifests or "labelling" not in matrix.metrics:
+        return {}
+    rounds = sorted((int(key.removeprefix(FIRST)), key) for key in manifests if key.startswith(FIRST))
+    last, number = matrix.metrics["labelling"], prompts.counts["rows_calibration"]
+    return {
+        **{f"round {round}": manifests[key].metrics["labelling"] for round, key in rounds},
+        PAID: last,
+        "every cell": {"cells": dict.fromkeys(last["cells"], number), "prompts": number, "share": 1.0},
+    }
+
+
+def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str, int]) -> Cost:
+    """Cells at their teacher's mean cost over the calibration cells that were paid for."""
+    paid = manifests["assignments-all"].metrics["labelling"]["cells"]
+    costs = split_costs(recipe, manifests["responses"], "calibration")
+    return sum((cost * (cells[name] / max(1, paid[name])) for name, cost in costs.items()), Cost())
+
+
+def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Shown:
+    """Of the first router, with its interval."""
+    for metrics in router_metrics(recipe, manifests, student).values():
+        cell = metrics["router"]["gap_closed"]
+        if cell["value"] is not None:
+            return shown_metric("{:.0%}", cell)
+    return Shown(UNKNOWN, None)

@@ -1,0 +1,168 @@
+"""The tables of the paper: strategies x benchmarks, router against oracle, chosen teachers, accuracy at its cost."""
+
+from collections.abc import Sequence
+
+from persyn_hf.core.cost import Cost
+from persyn_hf.core.statistics import Interval
+from persyn_hf.formats import known_columns
+from persyn_hf.report.outcomes import Outcomes, Part, Trial
+from persyn_hf.report.results import router_metrics
+from persyn_hf.report.strategy_costs import strategy_cost
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown
+
+
+SPENT = ("requests", "flops", "money")  # what a strategy is compared by
+
+
+def experiment_tables(parts: Sequence[Part], found: Sequence[Outcomes]) -> list[Table]:
+    """What the evaluations of one recipe, or of several, say together; as far as they are stored."""
+    more = (_oracle(found), _chosen(parts), _footing(found))
+    return [*result_tables(found), *(table for table in more if table.rows)]
+
+
+def result_tables(found: Sequence[Outcomes]) -> list[Table]:
+    """The accuracies, and how far they are apart."""
+    return [table for table in (_results(found), _leads(found)) if table.rows]
+
+
+def percent(interval: Interval | None, sign: str = "") -> Shown:
+    """In percent, with its bounds; nothing where nothing was measured."""
+    if interval is None or interval.value != interval.value:
+        return Shown("", None)
+    value, low, high = (f"{100 * number:{sign}.1f}" for number in interval)
+    return Shown(f"{value} [{low}, {high}]", *interval)
+
+
+def _results(found: Sequence[Outcomes]) -> Table:
+    """A row per student and strategy."""
+    columns = _columns(found)
+    rows = []
+    for outcomes in found:
+        for row, trial in enumerate(outcomes.trials):
+            scores = {name: percent(outcomes.score(row, place)) for place, name in enumerate(outcomes.columns)}
+            seeds = str(len(trial.evaluations)) if trial.strategy else ""
+            cells = (scores.get(name, "") for name in columns)
+            rows.append([outcomes.student.name, trial.label, seeds, *cells])
+    return Table(
+        name="results",
+        title="Accuracy of the students, in percent",
+        header=["student", "strategy", "seeds", *columns],
+        rows=rows,
+        note="mean over the SFT seeds, with its 95 % interval by bootstrap over items and seeds; of one seed, over "
+        "items alone",
+    )
+
+
+def _leads(found: Sequence[Outcomes]) -> Table:
+    """How far the reference strategy is ahead of each other one, in points."""
+    columns = _columns(found)
+    rows = []
+    for outcomes in found:
+        if outcomes.reference is None:
+            continue
+        for row, trial in enumerate(outcomes.trials):
+            leads = {name: percent(outcomes.lead(row, place), "+") for place, name in enumerate(outcomes.columns)}
+            if any(leads.values()):
+                cells = (leads.get(name, "") for name in columns)
+                rows.append([outcomes.student.name, outcomes.trials[outcomes.reference].label, trial.label, *cells])
+    return Table(
+        name="differences",
+        title="How many points a strategy is ahead of the others",
+        header=["student", "strategy", "ahead of", *columns],
+        rows=rows,
+        note="paired: on the same items, with the same seeds; an interval that holds 0 leaves open which is better",
+    )
+
+
+def _oracle(found: Sequence[Outcomes]) -> Table:
+    """Each router of PerSyn beside the oracle of the same recipe."""
+    rows = []
+    for outcomes in found:
+        for row, trial in enumerate(outcomes.trials):
+            best = [place for place, other in enumerate(outcomes.trials) if _is_oracle_of(other, trial)]
+            if trial.kind == "persyn" and best:
+                lead = percent(outcomes.compared.difference(row, best[0], -1), "+")
+                scores = [percent(outcomes.score(place)) for place in (row, best[0])]
+                rows.append([outcomes.student.name, trial.label, *scores, lead, *_router(trial)])
+    return Table(
+        name="oracle",
+        title="Routed against the measured best teacher of every prompt",
+        header=["student", "strategy", "accuracy", "oracle's", "points ahead", "router", "Hit@3", "gap closed"],
+        rows=rows,
+        note="Hit@3, gap closed (from global best, 0, to oracle, 1): of the router, in reward, on dev prompts",
+    )
+
+
+def _is_oracle_of(other: Trial, trial: Trial) -> bool:
+    return other.kind == "oracle" and other.part.recipe.full_name == trial.part.recipe.full_name
+
+
+def _router(trial: Trial) -> list[str]:
+    recipe, stored = trial.part
+    manifests = {key: item.manifest for key, item in stored.items()}
+    by_name = router_metrics(recipe, manifests, trial.student)
+    used = trial.of("assignments")
+    source = used.manifest.inputs.get("router") if used else None
+    keys = [key for key in by_name if source is not None and source.digest == stored[key].digest]
+    if not keys:
+        return ["", "", ""]
+    found = by_name[keys[0]]["router"]
+    gap = found["gap_closed"]["value"]
+    numbers = [shown("{:.2f}", value) for value in (found["hit_at_3"]["value"], gap)]
+    return [str(manifests[keys[0]].settings["kind"]), *numbers]
+
+
+def _chosen(parts: Sequence[Part]) -> Table:
+    """Of each strategy that takes one teacher for all prompts, whom it takes for which student."""
+    students = list(dict.fromkeys(student.name for recipe, _ in parts for student in recipe.students))
+    chosen: dict[str, dict[str, str]] = {}
+    several = len({recipe.name for recipe, _ in parts}) > 1
+    for recipe, stored in parts:
+        for strategy in recipe.strategies:
+            for student in recipe.students:
+                item = stored.get(f"assignments-{student.name}-{strategy.name}")
+                if item is not None and "chosen" in item.manifest.metrics:
+                    named = f"{strategy.name} ({recipe.name})" if several else strategy.name
+                    chosen.setdefault(named, {})[student.name] = item.manifest.metrics["chosen"]
+    return Table(
+        name="teachers",
+        title="The teacher of each strategy that has but one",
+        header=["strategy", *students],
+        rows=[[name, *(of.get(student, "") for student in students)] for name, of in chosen.items()],
+    )
+
+
+def _footing(found: Sequence[Outcomes]) -> Table:
+    """What was spent for each student, beside what it came to."""
+    lines: list[tuple[list[str], Cost, list[str]]] = []
+    for outcomes in found:
+        for row, trial in enumerate(outcomes.trials):
+            student = trial.of("student")
+            if trial.strategy is None or student is None:
+                continue
+            trained = student.manifest
+            manifests = {key: item.manifest for key, item in trial.part.stored.items()}
+            cost = strategy_cost(trial.part.recipe, manifests, trial.student, trial.strategy)
+            if cost is not None:
+                sft = trained.counts["trained"], trained.metrics["trained_tokens"]
+                scores = percent(outcomes.score(row)), percent(outcomes.lead(row), "+")
+                more: list[str] = [*(shown("{:,}", number) for number in sft), *scores]
+                lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, more))
+    known = known_columns(cost for _, cost, _ in lines) if lines else []
+    columns = [column for column in known if column.field in SPENT]
+    return Table(
+        name="footing",
+        title="What each strategy takes, were it run alone, and what it comes to",
+        header=[
+            *("student", "strategy"),
+            *(column.title for column in columns),
+            *("SFT examples", "trained tokens", "accuracy", "reference ahead by"),
+        ],
+        rows=[[*names, *cost_cells(columns, cost), *more] for names, cost, more in lines],
+        note="answers to calibration and pool prompts; dev prompts judge the router and train no student; trained "
+        "tokens: those with a loss, of one epoch; the reference is what stands first in the differences",
+    )
+
+
+def _columns(found: Sequence[Outcomes]) -> list[str]:
+    return list(dict.fromkeys(name for outcomes in found for name in outcomes.columns))

@@ -1,0 +1,178 @@
+"""The tables that a run ends with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from persyn_hf.backends.journal import Spent
+from persyn_hf.core.cost import Cost
+from persyn_hf.formats import known_columns
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student
+from persyn_hf.report.frontier import frontier_table
+from persyn_hf.report.partial_calibration import labelling_table
+from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
+from persyn_hf.report.router_comparison import MEANING, comparison_tables
+from persyn_hf.report.strategy_costs import StrategyCost, car, generate_then_select, paid, strategy_cost
+from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric
+from persyn_hf.store.manifest import Manifest
+
+
+ROUTER_COLUMNS = {
+    "hit_at_1": "Hit@1",
+    "hit_at_3": "Hit@3",
+    "hit_at_5": "Hit@5",
+    "regret": "regret",
+    "ndcg_at_3": "NDCG@3",
+    "kendall_tau": "tau",
+    "pair_accuracy": "pairs",
+    "calibration_error": "ECE",
+    "allocation_js": "JS",
+}
+
+
+def summary(
+    recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
+) -> list[Table]:
+    """Alpha, allocation, routers and cost per student, then the ledger; as far as it is stored.
+
+    `spent`: what the journal says that the recipe has paid for (`read_spent`), by teacher.
+    """
+    tables: list[Table] = []
+    for student in recipe.students:
+        make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _cost, _spending)
+        tables += [make(recipe, manifests, student) for make in make_each]
+        for key in router_metrics(recipe, manifests, student):
+            tables += comparison_tables(key.removeprefix("router-"), manifests[key])
+    return [table for table in (*tables, _ledger(recipe, manifests, spent or {})) if table.rows]
+
+
+def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """One column per alpha: each teacher's share of the measured prompts, then what is chosen."""
+    sweep = alpha_sweep(manifests, student)
+    if not sweep:
+        return Table(name=f"alpha-{student.name}", title="", header=[], rows=[])
+    measures, measure = sweep["measures"], measure_of(sweep)
+    rows = [
+        [t.name, *(shown("{:.0%}", share.get(t.name, 0.0)) for share in sweep["allocation"].values())]
+        for t in recipe.teachers
+    ]
+    for title, name, form in (
+        ("quality", "quality_raw", "{:.3f}"),
+        (LEARNABILITY[measure], measure, "{:.3f}"),
+        ("teachers", "effective_teachers", "{:.1f}"),
+    ):
+        rows.append([title, *(shown(form, values[name]) for values in measures.values())])
+    used = manifests[f"rewards-{student.name}"].settings.get("alpha")
+    return Table(
+        name=f"alpha-{student.name}",
+        title=f"Weight of learnability: the best teachers for {student.name} on {sweep['prompts']:,} measured "
+        f"prompts (alpha here: {used})",
+        header=["alpha", *measures],
+        rows=rows,
+        note=f"quality, {LEARNABILITY[measure]}: means of the chosen answers, before normalisation; teachers: how "
+        "many an even allocation of the same entropy would use; of teachers with equal rewards, frequent at alpha 0 "
+        "where quality alone counts, the one with the higher mean at that alpha is chosen",
+    )
+
+
+def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    shares = allocations(recipe, manifests, student)
+    rows = [[t.name, *(shown("{:.1%}", share.get(t.name, 0.0)) for share in shares.values())] for t in recipe.teachers]
+    return Table(
+        name=f"allocation-{student.name}",
+        title=f"Allocation: share of the pool's prompts that each teacher gets for {student.name}",
+        header=["teacher", *shares],
+        rows=rows if shares else [],
+        note=same_teacher(shares),
+    )
+
+
+def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """The trained routers, then what needs no training, on the same dev prompts."""
+    found = router_metrics(recipe, manifests, student)
+    rows = []
+    for key, metrics in found.items():
+        settings = manifests[key].settings
+        chosen = f": {metrics['training']['chosen']}" if settings["kind"] == "auto" else ""
+        kind = "extended" if settings.get("extend") else settings["kind"]
+        label = kind + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
+        rows.append([label, *_router_cells(metrics["router"])])
+    for name in ("random", "global_best", "oracle") if found else ():
+        plain = next((m for key, m in found.items() if key == f"router-{student.name}"), next(iter(found.values())))
+        rows.append([name.replace("_", " "), *_router_cells(plain[name])])
+    prompts = manifests[next(iter(found))].counts["dev_prompts"] if found else 0
+    return Table(
+        name=f"routers-{student.name}",
+        title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw",
+        header=["router", *ROUTER_COLUMNS.values(), "gap closed"],
+        rows=rows,
+        note=f"{MEANING}; gap closed: from global best (0) to oracle (1), 95 % bootstrap interval; ECE: calibration "
+        "error",
+    )
+
+
+def _router_cells(metrics: Mapping[str, Any]) -> list[str]:
+    cells = [shown("{:.3f}", metrics[measure]["value"]) for measure in ROUTER_COLUMNS]
+    return [*cells, shown_metric("{:.2f}", metrics["gap_closed"])]
+
+
+def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    rows = []
+    everything = generate_then_select(recipe, manifests)
+    for name, cost in _strategy_costs(recipe, manifests, student).items():
+        numbers = [cost.calibration, cost.pool, cost.calibration + cost.pool]
+        if everything is not None:
+            numbers.append(everything.calibration + everything.pool)
+        ratio = shown("{:.1f}x", numbers[-1].requests / max(1, numbers[-2].requests))
+        rows.append([name, *(shown("{:,.0f}", number.requests) for number in numbers), ratio])
+    return Table(
+        name=f"cost-{student.name}",
+        title=f"Responses sampled per strategy, were it run alone, for {student.name}",
+        header=["strategy", "calibration", "pool", "total", "generate-then-select", "fewer"],
+        rows=rows,
+        note="generate-then-select: every teacher answers every calibration and pool prompt",
+    )
+
+
+def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """What the responses of `_cost` took, against the two ways to choose that the paper compares with."""
+    costs = {name: cost.calibration + cost.pool for name, cost in _strategy_costs(recipe, manifests, student).items()}
+    notes = ["measured; what was not generated is taken at each teacher's mean on the calibration prompts"]
+    others = {"generate-then-select": generate_then_select(recipe, manifests)}
+    if not any(strategy.kind == "car" for strategy in recipe.strategies):
+        others["CAR, any teacher"] = car(recipe, manifests)
+        notes.append("CAR, any teacher: all answer the calibration prompts, one the pool; the mean over who that is")
+    if costs:
+        costs |= {name: cost.calibration + cost.pool for name, cost in others.items() if cost is not None}
+    columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
+    return Table(
+        name=f"spending-{student.name}",
+        title=f"What these responses take, were the strategy run alone, for {student.name}",
+        header=["strategy", *(column.title for column in columns)],
+        rows=[[name, *cost_cells(columns, cost)] for name, cost in costs.items() if columns],
+        note="; ".join(notes),
+    )
+
+
+def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, StrategyCost]:
+    found = {s.name: strategy_cost(recipe, manifests, student, s) for s in recipe.strategies}
+    return {name: cost for name, cost in found.items() if cost is not None}
+
+
+def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
+    lines = paid(recipe, manifests, spent)
+    total = sum((line.cost for line in lines.values()), Cost())
+    columns = known_columns(line.cost for line in lines.values())
+    rows = []
+    for name, line in lines.items():
+        shares = [shown("{:.1%}", share) for share in (line.truncated, line.errors)]
+        rows.append([name, *cost_cells(columns, line.cost), *shares])
+    if rows:
+        rows.append(["total", *cost_cells(columns, total), "", ""])
+    return Table(
+        name="ledger",
+        title=f"Answers that {recipe.name} has paid for, all steps together",
+        header=["teacher", *(column.title for column in columns), "truncated", "errors"],
+        rows=rows,
+        note="an answer that several steps use, or that the store's journal held before, is not paid for again",
+    )

@@ -1,0 +1,188 @@
+"""What the Space shows: artifacts opened by reference, and which of them belong together."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import nearest, read_section
+from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.store.disk import file_digest
+from persyn_hf.store.lineage import open_artifact
+from persyn_hf.store.local import Store
+from persyn_hf.store.manifest import MANIFEST, is_card, read_manifest
+from persyn_hf.store.stored import Stored, tag_order
+
+
+RELATED = ("prompts", "rewards", "responses", "router")  # kinds that tell more of an assignment
+READ = ("assignments", "prompts", "rewards", "responses")  # kinds of which rows are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Artifacts by reference. `missing`: inputs that are neither here nor to be had, with the reason."""
+
+    items: Mapping[str, Stored]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def assignments(self) -> list[Stored]:
+        """Those that choose: `all` sends every prompt to every teacher."""
+        found = [item for item in self.items.values() if item.kind == "assignments"]
+        return [item for item in found if item.manifest.settings.get("kind") != "all"]
+
+    def get(self, ref: str) -> Stored:
+        if ref not in self.items:
+            known = [item.ref for item in self.assignments]
+            raise StoreError(f"`{ref}` is not shown here{nearest(ref, known)}; choose one of the list")
+        return self.items[ref]
+
+    def input(self, stored: Stored, keyword: str) -> Stored | None:
+        """What the artifact was made from, where it is here with the content that was read."""
+        named = stored.manifest.inputs.get(keyword)
+        found = self.items.get(named.ref) if named else None
+        return found if found and named and found.digest == named.digest else None
+
+    def rewards(self, assignment: Stored) -> list[Stored]:
+        """Rewards for its student under one setting, those that it was decided by first."""
+        own = [item for word in ("rewards", "pool_rewards") if (item := self.input(assignment, word))]
+        others = [item for item in self._beside(assignment, "rewards") if _student(item) == _student(assignment)]
+        found = list({item.ref: item for item in [*own, *others]}.values())
+        return [item for item in found if item.manifest.settings == found[0].manifest.settings]
+
+    def responses(self, assignment: Stored) -> list[Stored]:
+        """Answers to its prompts, those that it was made for first."""
+        found = list(self._beside(assignment, "responses"))
+        return sorted(found, key=lambda item: not self.answers(item, assignment))
+
+    def answers(self, responses: Stored, assignment: Stored) -> bool:
+        """Whether the responses were generated for this assignment."""
+        named = responses.manifest.inputs.get("assignments")
+        return named is not None and named.digest == assignment.digest
+
+    def _beside(self, assignment: Stored, kind: str) -> Iterator[Stored]:
+        """Artifacts of a kind about the same prompts, newest first."""
+        prompts = assignment.manifest.inputs.get("prompts")
+        of_kind = [item for item in self.items.values() if item.kind == kind]
+        for item in sorted(of_kind, key=lambda item: item.manifest.created_at, reverse=True):
+            named = item.manifest.inputs.get("prompts")
+            if prompts is not None and named is not None and named.digest == prompts.digest:
+                yield item
+
+
+def teachers_of(stored: Stored) -> list[Teacher]:
+    """The pool in the order of every list of scores."""
+    known = Teacher.model_fields.keys()
+    found = ({key: value for key, value in line.items() if key in known} for line in stored.manifest.teachers)
+    return [read_section(Teacher, line, f"{stored.ref}: teachers") for line in found]
+
+
+def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
+    """Artifacts by reference with all that they were made from, of the store or, pinned by a tag, of the Hub.
+
+    Without references: everything that the store holds, of each the newest version first. What the store knows
+    besides of the same prompts is shown, too: answers and rewards are made after an assignment.
+
+    Every file of which rows are shown is read against its digest here, once; of other artifacts, such as models, the
+    manifest alone.
+
+    Raises:
+        StoreError: an artifact is nowhere, or no assignment is among them.
+        DamagedArtifact: a file is not what its manifest says.
+    """
+    items: dict[str, Stored] = {}
+    missing: dict[str, str] = {}
+    here = sorted(store.list(), key=lambda item: tag_order(item.tag), reverse=True)
+    here.sort(key=lambda item: item.repo)
+    waiting = list(refs) or [item.ref for item in here]
+    asked = set(waiting)
+    while waiting:
+        ref = waiting.pop(0)
+        if ref in items or ref in missing:
+            continue
+        try:
+            stored = _open(store, ref)
+        except StoreError as error:
+            if ref in asked:
+                raise
+            missing[ref] = str(error)
+            continue
+        items[stored.ref] = stored
+        waiting += [item.ref for item in stored.manifest.inputs.values()]
+    prompts = {item.digest for item in items.values() if item.kind == "prompts"}
+    for item in here if refs else ():
+        named = item.manifest.inputs.get("prompts")
+        if item.kind in RELATED and named is not None and named.digest in prompts:
+            items.setdefault(item.ref, item)
+    _check_files(items.values(), store)
+    return _checked(Shelf(items=items, missing=missing), f"the store {store.root}" if not refs else ", ".join(refs))
+
+
+def open_folder(folder: Path) -> Shelf:
+    """Artifacts that lie as plain files in `folder/NAME/TAG`, each with its manifest: the bundled example.
+
+    Raises:
+        StoreError: no assignment is among them.
+        DamagedArtifact: a file is not what its manifest says.
+    """
+    found = []
+    for path in sorted(folder.rglob(MANIFEST)):
+        manifest = read_manifest(path.parent, str(path.parent))
+        kind, digest, tag = manifest.kind, manifest.digest, path.parent.name
+        wrong = [path] if digest != manifest.content_digest() else []
+        rows = [(path.parent / name, needed) for name, needed in manifest.files.items() if not is_card(name)]
+        wrong += [file for file, needed in rows if kind in READ and not _is(file, needed)]
+        if wrong:
+            raise DamagedArtifact(f"{wrong[0]} is missing or was changed since it was made; copy {folder} anew")
+        found.append(
+            Stored(repo=manifest.repo, kind=kind, tag=tag, digest=digest, path=path.parent, manifest=manifest)
+        )
+    return _checked(Shelf(items={item.ref: item for item in found}), str(folder))
+
+
+def _open(store: Store, ref: str) -> Stored:
+    """Models are never loaded: of those on the Hub the manifest is enough."""
+    if store.has(ref):
+        return store.get(ref)
+    if "@" not in ref:
+        raise StoreError(
+            f"{ref} is not in the store {store.root}, and what the Hub holds changes; name a tag: {ref}@v1"
+        )
+    stored = open_artifact(store, ref, whole=False)
+    return stored if isinstance(SCHEMAS[stored.kind], ModelSchema) else open_artifact(store, ref)
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and file_digest(file) == digest
+
+
+def _check_files(items: Iterable[Stored], store: Store) -> None:
+    """Several at a time: the scores of a million prompts alone are half a gigabyte."""
+
+    def check(stored: Stored) -> None:
+        needed = stored.manifest.content_digest()
+        if stored.kind in READ:
+            stored.check(as_written=stored.path.is_relative_to(store.root))
+        elif stored.digest != needed:
+            raise DamagedArtifact(
+                f"{stored.ref}: its {MANIFEST} gives digest {stored.digest}, needed is {needed} by what else it says; "
+                f"see what is wrong with persyn artifacts verify {stored.ref}"
+            )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(check, items))
+
+
+def _checked(shelf: Shelf, where: str) -> Shelf:
+    if not shelf.assignments:
+        raise StoreError(
+            f"{where} holds no assignments, at least one is needed; make some with `persyn run RECIPE`, or name one "
+            "of the Hub: NAMESPACE/NAME@TAG"
+        )
+    return shelf
+
+
+def _student(stored: Stored) -> object:
+    return (stored.manifest.student or {}).get("name")

@@ -1,0 +1,116 @@
+"""How good the router's choices are, on prompts whose rewards were measured besides."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from persyn_hf.core.pair_calibration import fit_temperature, preference_bins, preference_pairs
+from persyn_hf.core.router_table import BASELINE, Table, router_table
+from persyn_hf.errors import InputError
+from persyn_hf.recipe.strategies import ROUTED_KINDS
+from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.database import Database
+from persyn_hf.space.decisions import decisions, measured
+from persyn_hf.store.stored import Stored
+
+
+SAMPLE = 3_000  # prompts of the table with intervals; of more, as many are drawn by their ids, which are hashes
+RESAMPLES = 500
+MANY = 30  # topics that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Metrics of the router's decisions. `confusion` (n, n): prompts by chosen and best teacher."""
+
+    pool: list[str]
+    prompts: int
+    sampled: int
+    table: Table
+    reliability: list[dict[str, float]]
+    error: float  # calibration error
+    temperature: float | None  # None: scores are compared as log-odds, as they are
+    confusion: Any
+    topics: list[tuple[str, int, float, float]]  # topic, prompts, mean regret, share as good as the best
+
+
+def router_quality(database: Database, assignment: Stored) -> Quality:
+    """Compare scores with measured rewards on the prompts that the router decided.
+
+    Raises:
+        InputError: no such prompt was measured.
+    """
+    kind = assignment.manifest.settings.get("kind")
+    if kind not in ROUTED_KINDS:
+        raise InputError(
+            f"{assignment.ref} was made by the strategy `{kind}`, without a router; "
+            f"choose one of {', '.join(ROUTED_KINDS)}"
+        )
+    pool = [teacher.name for teacher in teachers_of(assignment)]
+    table, with_topics = (decisions(database, assignment, of) for of in (["rewards"], ["rewards", "prompts"]))
+    judged = "source = 'router' AND regret IS NOT NULL"
+    prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
+    if not prompts:
+        raise InputError(
+            f"none of the prompts that the router decided in {assignment.ref} has measured rewards; the strategy "
+            "`oracle` of a recipe measures the pool; what dev says of the router is below where the router is here"
+        )
+    scores, rewards = _matrices(database, assignment, table, judged, pool)
+    means = _means(database, assignment, pool)
+    pairs = preference_pairs(scores, rewards)
+    log_odds = _is_log_odds(database, assignment)
+    temperature = None if log_odds else fit_temperature(pairs)
+    error, bins = preference_bins(pairs, temperature or 1.0)
+    confusion = np.zeros((len(pool), len(pool)), dtype=np.int64)
+    count = f"SELECT teacher, oracle, count(*) FROM {table} WHERE {judged} GROUP BY ALL"
+    for teacher, oracle, number in database.rows(count):
+        confusion[pool.index(teacher), pool.index(oracle)] += number
+    topics = database.rows(
+        f"SELECT coalesce(topic, 'none'), count(*), avg(regret), avg((regret = 0)::INT) FROM {with_topics} "
+        f"WHERE {judged} GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT {MANY}"
+    )
+    rng = np.random.default_rng(0)
+    return Quality(
+        pool=pool,
+        prompts=prompts,
+        sampled=len(scores),
+        table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=RESAMPLES),
+        reliability=bins,
+        error=error,
+        temperature=temperature,
+        confusion=confusion,
+        topics=[(name, number, regret, best) for name, number, regret, best in topics],
+    )
+
+
+def _matrices(database: Database, assignment: Stored, table: str, judged: str, pool: list[str]) -> tuple[Any, Any]:
+    """Scores and measured rewards, both (N, n), of a sample."""
+    drawn = f"SELECT DISTINCT prompt_id FROM {table} WHERE {judged} ORDER BY prompt_id LIMIT {SAMPLE}"
+    ids = [row[0] for row in database.rows(drawn)]
+    place = {prompt_id: number for number, prompt_id in enumerate(ids)}
+    scores, rewards = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
+    view = database.view(assignment)
+    for prompt_id, of in database.rows(
+        f"SELECT prompt_id, scores FROM {view} WHERE prompt_id IN (SELECT unnest($1))", [ids]
+    ):
+        scores[place[prompt_id]] = of
+    cells = f"SELECT prompt_id, teacher, reward FROM ({measured(database, assignment)}) WHERE reward IS NOT NULL"
+    for prompt_id, teacher, reward in database.rows(f"{cells} AND prompt_id IN (SELECT unnest($1))", [ids]):
+        rewards[place[prompt_id], pool.index(teacher)] = reward
+    return scores, rewards
+
+
+def _means(database: Database, assignment: Stored, pool: list[str]) -> Any:
+    """Mean reward of each teacher on the calibration prompts, by which one would choose a single one."""
+    where = "split = 'calibration'"
+    cells = f"SELECT teacher, avg(reward) FROM ({measured(database, assignment)}) WHERE {where} GROUP BY teacher"
+    found = dict(database.rows(cells))
+    return np.array([found.get(name) or 0.0 for name in pool], dtype=np.float64)
+
+
+def _is_log_odds(database: Database, assignment: Stored) -> bool:
+    """Whether differences of scores are log-odds: only then a router has a calibration error of its own."""
+    router = database.shelf.input(assignment, "router")
+    known = ((router.manifest.metrics.get("router") or {}).get("calibration_error") or {}) if router else {}
+    return known.get("value") is not None

@@ -1,0 +1,155 @@
+"""Routing within a budget: all scores are needed before the first prompt is given away, so they go to a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from persyn_hf.core import assignment as core
+from persyn_hf.core import budget_solver as solver
+from persyn_hf.core.confidence import Worth
+from persyn_hf.core.cost import answers_cost
+from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strategies import Budget
+from persyn_hf.stages.assign.measured import Measured
+from persyn_hf.stages.assign.routing import Score, unmeasured
+from persyn_hf.stages.assign.rows import CHUNK
+from persyn_hf.stages.assign.rules import index_of
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+def scores_of(
+    prompts: "Dataset", splits: tuple[str, ...], measured: Measured, score: Score, path: Path, at_a_time: int = CHUNK
+) -> FloatArray:
+    """Scores of the prompts that the router decides on, in order (num_prompts, num_teachers), kept in a file."""
+    width = measured.matrix.shape[1]
+    path.unlink(missing_ok=True)
+    with open(path, "wb") as stream:
+        for chunk in unmeasured(prompts, splits, measured, at_a_time):
+            stream.write(np.ascontiguousarray(score(chunk), dtype=np.float64).tobytes())
+    if not path.stat().st_size:
+        return np.zeros((0, width))
+    return np.memmap(path, dtype=np.float64, mode="r").reshape(-1, width)
+
+
+def replay(scores: FloatArray) -> Score:
+    """Hands out the scores that are known already, in order."""
+    done = 0
+
+    def score(prompts: "pa.Table") -> FloatArray:
+        nonlocal done
+        done += len(prompts)
+        return np.array(scores[done - len(prompts) : done])
+
+    return score
+
+
+def spend(
+    budget: Budget,
+    teachers: Sequence[Teacher],
+    scores: FloatArray,
+    measured: Measured,
+    worth: Worth | None,
+    cost: FloatArray,
+) -> tuple[IntArray, dict[str, Any]]:
+    """Teachers of the prompts in order; what the budget came to, and the frontier of reward against cost.
+
+    Scores become rewards by what they are worth on dev; where that is not known they are taken as they are.
+    """
+    pool = [teacher.name for teacher in teachers]
+    low = [_share(budget.min, name, 0.0, pool) for name in pool]
+    high = [_share(budget.max, name, 1.0, pool) for name in pool]
+    number = len(scores)
+    bounds = solver.bounds_of(number, low, high, cost, budget.total)
+    level, scale = worth or Worth(0.0, 1.0)
+    rewards = np.empty((number, len(pool)))
+    first = np.empty(number, dtype=np.int64)
+    for start in range(0, number, solver.BLOCK):
+        block = slice(start, start + solver.BLOCK)
+        centred = scores[block] - scores[block].mean(axis=1, keepdims=True)
+        rewards[block] = level + scale * centred
+        first[block] = core.route(rewards[block] - budget.lambda_ * cost, measured.means).teacher
+    if budget.lambda_:
+        rewards -= budget.lambda_ * cost
+    solution = solver.allocate(rewards, bounds, first)
+    if budget.lambda_:
+        rewards += budget.lambda_ * cost
+    report: dict[str, Any] = {"budget": _report(rewards, solution, bounds, worth, bool(budget.cost))}
+    if budget.cost and number:
+        points = solver.frontier(rewards, bounds._replace(total=np.inf))
+        report["frontier"] = {f"{point.cost:.4g}": point._asdict() for point in points}
+    return solution.teacher, report
+
+
+def _report(
+    rewards: FloatArray, solution: solver.Solution, bounds: solver.Bounds, worth: Worth | None, priced: bool
+) -> dict[str, Any]:
+    number = max(len(rewards), 1)
+    mean = float(rewards[np.arange(len(rewards)), solution.teacher].sum()) / number
+    free = rewards.max(axis=1)
+    found: dict[str, Any] = {
+        "prompts": len(rewards),
+        "predicted_reward": mean,
+        "without_budget": float(free.sum()) / number,
+        "gap": solution.gap / number,  # by which the best assignment may be better at most, per prompt
+        "reward_per_score": None if worth is None else worth.scale,  # null: dev does not tell, scores count as rewards
+    }
+    if priced:
+        found |= {"cost": float(bounds.cost[solution.teacher].sum()), "price": solution.price}
+    return found
+
+
+def _share(shares: dict[str, float | int], name: str, default: float, pool: list[str]) -> float:
+    for known in shares:
+        index_of(pool, known, "budget")
+    return float(shares.get(name, default))
+
+
+def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Dataset | None") -> FloatArray:
+    """What one prompt costs with each teacher: its mean over the calibration prompts, all samples together."""
+    if budget.cost is None:
+        return np.zeros(len(teachers))
+    if calibration is None:
+        raise RecipeError(
+            f"a budget in {budget.cost} needs the input `calibration`, the teachers' answers to the calibration "
+            f"prompts, got none; add it to `inputs`"
+        )
+    totals = _totals(calibration)
+    found = []
+    for teacher in teachers:
+        if teacher.name not in totals:
+            raise InputError(
+                f"the calibration responses hold none of `{teacher.name}`, some are needed to say what its answers "
+                f"cost; generate them, or leave it out of `teachers`"
+            )
+        prompts, requests, prompt_tokens, tokens = totals[teacher.name]
+        cost = answers_cost(
+            requests, prompt_tokens, tokens, 0.0, gpus=None, params_b=teacher.params_b, price=teacher.price
+        )
+        value = {"generations": cost.requests, "flops": cost.flops, "money": cost.money}[budget.cost]
+        if value is None:
+            needed = "`params_b`" if budget.cost == "flops" else "a `price` per token"
+            raise RecipeError(f"a budget in {budget.cost} needs {needed} of every teacher, `{teacher.name}` has none")
+        found.append(value / prompts)
+    return np.array(found, dtype=np.float64)
+
+
+def _totals(responses: "Dataset") -> dict[str, tuple[int, int, int, int]]:
+    """Per teacher, over the calibration prompts: prompts, answers, prompt tokens, generated tokens."""
+    import pyarrow.compute as pc
+
+    columns = ["prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens"]
+    table = responses.select_columns(columns).with_format("arrow")[:]
+    table = table.filter(pc.equal(table["split"], "calibration"))
+    sums = table.group_by("teacher").aggregate(
+        [("prompt_id", "count_distinct"), ("prompt_id", "count"), ("num_prompt_tokens", "sum"), ("num_tokens", "sum")]
+    )
+    names = ("prompt_id_count_distinct", "prompt_id_count", "num_prompt_tokens_sum", "num_tokens_sum")
+    return {row["teacher"]: tuple(row[name] for name in names) for row in sums.to_pylist()}

@@ -1,0 +1,121 @@
+"""Cards: the README.md of an artifact, filled from its manifest. A field that is not filled is an error.
+
+The templates are `dataset_cards/<kind>.md`; each extends `_base.md` and adds the words of its kind.
+"""
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from urllib.parse import quote
+
+from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
+from persyn_hf.store.cards import costs as cost_tables
+from persyn_hf.store.cards import headlines, licences
+from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards.front_matter import front_matter
+from persyn_hf.store.manifest import Manifest
+
+
+# What a picture shows, for those who do not see it.
+ALT = {
+    "allocation": "One bar per teacher: the share of the prompts that it gets",
+    "responses": "Bars per teacher: the share of its answers that are right, and that were cut off",
+    "rewards": "Bars per teacher: mean quality, learnability and reward of its answers",
+    "hits": "Hit@1, Hit@3 and Hit@5 of the router beside random choice and the best single teacher",
+    "accuracy": "One bar per task: the accuracy with its 95 % interval",
+    "loss": "The training loss over the optimiser steps",
+    "reliability": "Predicted preference of one teacher over another, against the share that was preferred",
+    "learning-curve": "Share of the gap to the oracle closed, against the number of calibration prompts",
+}
+
+
+def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = ()) -> str:
+    """The card of an artifact: YAML front matter for the Hub, then what it is and how it was made.
+
+    Args:
+        manifest: as it will be stored; nothing else is known of the artifact, so any store can write its card anew.
+        tag: shown where the card says how to load.
+        evaluations: of a student, to be shown on its card.
+
+    Raises:
+        jinja2.UndefinedError: a template names a field that is not given.
+    """
+    import jinja2
+
+    manifest, *evaluations = (Manifest.model_validate_json(one.to_json()) for one in (manifest, *evaluations))
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML: the filters below escape for it
+    )
+    environment.filters |= {name: getattr(tables, name) for name in ("cell", "code", "text", "literal")}
+    environment.filters["python"] = repr  # on one line whatever it holds, so it ends no code block
+    schema = SCHEMAS[manifest.kind]
+    card = environment.get_template(f"{schema.kind}.md").render(
+        front_matter=front_matter(manifest, evaluations),
+        manifest=manifest,
+        schema=schema,
+        is_model=isinstance(schema, ModelSchema),
+        ref=f"{manifest.repo}@{tag}",
+        tag=tag,
+        headline=headlines.headline(manifest),
+        pictures=_pictures(manifest),
+        configs=list(manifest.rows),
+        split=next((split for splits in manifest.rows.values() for split in splits), "train"),
+        columns=_columns(schema),
+        rows=tables.grid(manifest.rows),
+        settings=tables.flat(manifest.settings, "setting"),
+        models=headlines.models(manifest),
+        counts=tables.flat(manifest.counts, "count", "number"),
+        metrics=tables.sections(manifest.metrics),
+        evaluated=headlines.evaluations(evaluations),
+        evaluations=evaluations,
+        ledger=cost_tables.ledger(manifest.cost),
+        counterfactual=cost_tables.counterfactual(manifest.cost),
+        cost=tables.sections({key: item for key, item in manifest.cost.items() if key not in cost_tables.SHOWN}),
+        packages=tables.text(", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items()))),
+        inputs=_inputs(manifest),
+        licences=licences.section(manifest.licences),
+        languages=", ".join(map(tables.code, manifest.languages)) or "not known",
+    )
+    return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
+
+
+def _template(name: str) -> str | None:
+    path = resources.files("persyn_hf.dataset_cards") / name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _pictures(manifest: Manifest) -> list[str]:
+    """Every picture that the artifact holds, as Markdown."""
+    stems = {name: name.rpartition("/")[2].removesuffix(".png") for name in manifest.files if name.endswith(".png")}
+    return [f"![{ALT.get(stem, tables.text(stem))}]({quote(name)})" for name, stem in stems.items()]
+
+
+def _columns(schema: Schema | ModelSchema) -> str:
+    if isinstance(schema, ModelSchema):
+        return "none"
+    rows = [
+        (
+            tables.code(column.name),
+            tables.code(column.dtype),
+            "yes" if column.nullable else "no",
+            column.meaning.replace("|", "\\|"),
+        )
+        for column in schema.columns
+    ]
+    return tables.table(("column", "dtype", "may be null", "meaning"), rows)
+
+
+def _inputs(manifest: Manifest) -> str:
+    """What it was made from, with links to the Hub."""
+    rows = []
+    for keyword, item in manifest.inputs.items():
+        repo, _, tag = item.ref.partition("@")
+        is_model = isinstance(SCHEMAS.get(keyword), ModelSchema) or (manifest.kind, keyword) == ("router", "base")
+        link = tables.hub_link(repo, tag, dataset=not is_model)
+        rows.append((tables.code(keyword), link, tables.code(tag), tables.code(item.digest[:16])))
+    return tables.table(("input", "artifact", "tag", "content digest"), rows) if rows else ""

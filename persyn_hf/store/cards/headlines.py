@@ -1,0 +1,189 @@
+"""The numbers of an artifact that matter most, as one readable table per kind, and the table of its models."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from persyn_hf.store.cards.markdown import cell, code, hub_link, share, table, text
+from persyn_hf.store.manifest import Manifest
+
+
+SHARES = ("accuracy", "truncated", "errors")
+BOUNDS = ("value", "low", "high")
+HITS = {"hit_at_1": "Hit@1", "hit_at_3": "Hit@3", "hit_at_5": "Hit@5"}
+LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  # counts of `prompts`
+
+
+def headline(manifest: Manifest) -> str:
+    """Empty where the manifest holds none of these numbers."""
+    makers = {
+        "prompts": _prompts,
+        "assignments": _allocation,
+        "responses": _responses,
+        "rewards": _rewards,
+        "pairs": _pairs,
+        "sft": _sft,
+        "evaluation": evaluation,
+        "router": _router,
+        "student": _student,
+    }
+    return makers[manifest.kind](manifest)
+
+
+def evaluation(manifest: Manifest) -> str:
+    """A row per task with its 95 % interval."""
+    return evaluations([manifest], named=False)
+
+
+def evaluations(manifests: Sequence[Manifest], named: bool = True) -> str:
+    """The tasks of several evaluations of one model; `named`: with a link to the answers."""
+    rows = []
+    for manifest in manifests:
+        tasks = ((task, line) for task, line in manifest.metrics.items() if isinstance(line, Mapping))
+        for task, line in tasks:
+            interval = f"{share(line.get('low'))} to {share(line.get('high'))}"
+            numbers = [cell(line.get(name)) for name in ("num_items", "unjudged")]
+            answers = [hub_link(manifest.repo, dataset=True)] if named else []
+            rows.append([text(task), text(metric_of(line)), share(line.get("accuracy")), interval, *numbers, *answers])
+    header = ("task", "metric", "score", "95 % interval", "items", "unjudged", *(["answers"] if named else []))
+    return _table(header, rows)
+
+
+def metric_of(line: Mapping[str, Any]) -> str:
+    """What a task of an evaluation is scored by: the harness's metric, or the share that math-verify found right."""
+    return str(line.get("metric") or "accuracy")
+
+
+def _prompts(manifest: Manifest) -> str:
+    splits = dict.fromkeys(split for of in manifest.rows.values() for split in of)
+    rows = [(text(split), cell(sum(of.get(split, 0) for of in manifest.rows.values()))) for split in splits]
+    counts = manifest.counts.items()
+    dropped = [f"{text(key.replace('_', ' '))} {cell(n)}" for key, n in counts if n and key.startswith(LEFT_OUT)]
+    read = f"{cell(manifest.counts['read'])} rows were read. " if "read" in manifest.counts else ""
+    note = f"{read}Left out: {', '.join(dropped)}." if dropped else read
+    return _join(_table(("split", "prompts"), rows), note.strip())
+
+
+def _allocation(manifest: Manifest) -> str:
+    rows = [(_teacher(manifest, name), share(of)) for name, of in _of_teachers(manifest, "allocation")]
+    counts = manifest.counts
+    by = [f"{who} {cell(counts[who])}" for who in ("router", "oracle", "rule") if who in counts]
+    effective = manifest.metrics.get("effective_teachers")
+    notes = [f"Rows decided by: {', '.join(by)}." if by else ""]
+    if effective is not None:
+        notes.append(f"As even as {cell(effective)} teachers with equal shares.")
+    return _join(_table(("teacher", "share of the prompts"), rows), " ".join(filter(None, notes)))
+
+
+def _responses(manifest: Manifest) -> str:
+    rows = [
+        (_teacher(manifest, name), cell(line.get("rows")), *(share(line.get(key)) for key in SHARES), _tokens(line))
+        for name, line in _of_teachers(manifest, "teachers")
+    ]
+    header = ("teacher", "samples", "right", "truncated", "failed", "mean tokens")
+    return _join(_table(header, rows), "right: share of the judged among the selected samples." if rows else "")
+
+
+def _tokens(line: Mapping[str, Any]) -> str:
+    number = line.get("mean_tokens")
+    return cell(round(number) if isinstance(number, int | float) else number)
+
+
+def _rewards(manifest: Manifest) -> str:
+    rows = [
+        (
+            _teacher(manifest, name),
+            *(cell(line.get(key)) for key in ("quality", "mean_logprob", "reward")),
+            share(line.get("best")),
+        )
+        for name, line in _of_teachers(manifest, "teachers")
+    ]
+    header = ("teacher", "quality", "log-prob per token (nats)", "reward", "is the best teacher")
+    return _table(header, rows)
+
+
+def _pairs(manifest: Manifest) -> str:
+    counts = manifest.counts
+    named = {"prompts": "prompts", "pairs": "comparisons", "ties": "ties", "pairs_skipped": "pairs without a label"}
+    rows = [(name, cell(counts[key])) for key, name in named.items() if key in counts]
+    return _table(("", "number"), rows)
+
+
+def _sft(manifest: Manifest) -> str:
+    tokens = _mapping(manifest.metrics.get("mean_tokens"))
+    shares = _of_teachers(manifest, "allocation")
+    rows = [(_teacher(manifest, name), share(of), _tokens({"mean_tokens": tokens.get(name)})) for name, of in shares]
+    right = manifest.metrics.get("correct_share")
+    note = "" if right is None else f"{share(right)} of the judged completions are right."
+    return _join(_table(("teacher", "share of the rows", "mean tokens"), rows), note)
+
+
+def _router(manifest: Manifest) -> str:
+    rows = []
+    for name in ("router", "random", "global_best", "oracle"):
+        line = _mapping(manifest.metrics.get(name))
+        if line:
+            cells = [_value(line, metric) for metric in (*HITS, "regret", "pair_accuracy")]
+            rows.append([name.replace("_", " "), *cells, _value(line, "gap_closed", interval=True)])
+    note = (
+        "On dev prompts that it was not trained on. Regret: reward lost to the oracle; pairs: order of two teachers; "
+        "gap closed: from global best (0), the teacher with the highest mean reward, to the oracle (1), with its 95 % "
+        "interval."
+    )
+    header = ("", *HITS.values(), "regret", "pairs", "gap closed")
+    return _join(_table(header, rows), note if rows else "")
+
+
+def _value(line: Mapping[str, Any], metric: str, interval: bool = False) -> str:
+    found = _mapping(line.get(metric))
+    value, low, high = (f"{n:.3f}" if isinstance(n, int | float) else cell(n) for n in map(found.get, BOUNDS))
+    return f"{value} [{low}, {high}]" if interval and found.get("low") is not None else value
+
+
+def _student(manifest: Manifest) -> str:
+    metrics = manifest.metrics
+    named = {"rows": "examples", "trained_tokens": "tokens with loss, per epoch", "steps": "optimiser steps"}
+    named |= {"final_loss": "final loss (nats per token)", "parameters": "parameters", "method": "fine-tuning"}
+    return _table(("training", ""), [(name, cell(metrics[key])) for key, name in named.items() if key in metrics])
+
+
+def models(manifest: Manifest) -> str:
+    """The teachers in the order of every list of scores, and the student, with all that is set of them."""
+    found = [("teacher", teacher) for teacher in manifest.teachers]
+    found += [("student", manifest.student)] if manifest.student else []
+    rows = []
+    for role, model in found:
+        known = {**model}
+        name, source, revision = (known.pop(key, None) for key in ("name", "model", "revision"))
+        link = hub_link(str(source), str(revision) if revision else None) if source else "none given"
+        size, long_cot = known.pop("params_b", None), known.pop("long_cot", None)
+        family = known.pop("family", None)
+        more = ", ".join(f"{code(key)} {cell(item)}" for key, item in known.items() if item not in (None, {}, [], ""))
+        rows.append((role, text(name), link, *map(cell, (revision, family, size, long_cot)), more))
+    header = ("role", "name", "model", "revision", "family", "billion parameters", "Long-CoT", "more")
+    return _table(header, rows)
+
+
+def _teacher(manifest: Manifest, name: str) -> str:
+    """A teacher's name; Long-CoT is marked."""
+    is_long = any(teacher.get("name") == name and teacher.get("long_cot") for teacher in manifest.teachers)
+    return text(name) + (" (Long-CoT)" if is_long else "")
+
+
+def _of_teachers(manifest: Manifest, key: str) -> list[tuple[str, Any]]:
+    """The entries of a metric in the order of the pool; `teachers` holds a mapping for each."""
+    found, pool = _mapping(manifest.metrics.get(key)), manifest.teacher_names
+    ordered = sorted(found.items(), key=lambda item: pool.index(item[0]) if item[0] in pool else len(pool))
+    return [(name, _mapping(of) if key == "teachers" else of) for name, of in ordered]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Empty for anything else: another version's manifest may hold another thing under this name."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table(header, rows) if rows else ""
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,45 @@
+"""Loading an artifact by its reference, from the store or from the Hub."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.store.local import Store
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+def load_artifact(
+    ref: str, config: str | None = None, split: str | None = None, store: Store | str | Path | None = None
+) -> "Dataset | DatasetDict | str":
+    """Load "NAMESPACE/NAME@TAG" from the store or, where it is not there, from the Hub.
+
+    Args:
+        config: one config (a teacher, a task); null: all of them together.
+        split: one split; null: all of them, as a `DatasetDict`.
+        store: a store or its root; null: `PERSYN_STORE`, else `./artifacts`.
+
+    Returns:
+        A `Dataset` where `split` is given, else a `DatasetDict`; for a model the path of its folder.
+
+    Raises:
+        StoreError: neither holds it, or it has no such config or split.
+        DamagedArtifact: a file does not match its digest.
+    """
+    from datasets import DatasetDict
+
+    from persyn_hf.store.hub.read import download
+
+    store = store if isinstance(store, Store) else Store(store)
+    here = store.has(ref)
+    stored = store.get(ref) if here else download(ref, store)
+    stored.check(as_written=here)
+    if isinstance(SCHEMAS[stored.kind], ModelSchema):
+        return str(stored.path)
+    rows = stored.manifest.rows
+    if split is not None or config not in (None, *rows):
+        return store.read_dataset(stored, config, split)
+    splits = sorted({name for key, parts in rows.items() if config in (None, key) for name in parts})
+    return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})
