@@ -13,10 +13,10 @@ from persyn_hf.forecast.outlook import (
 )
 from persyn_hf.forecast.students import students_table
 from persyn_hf.formats import UNKNOWN, Column, known_columns
+from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student
-from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strategies import Strategy, answers_seen
 from persyn_hf.report.results import same_teacher
-from persyn_hf.report.strategy_costs import CHOOSE_BLINDLY
 from persyn_hf.report.tables import Table
 
 
@@ -51,7 +51,9 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
     left = {n: cell.requests * _num_prompts(outlook, sizes, ahead, n) for n, cell in outlook.cells.items()}
     columns = known_columns(costs.values())
-    strategies = [] if "responses-pool" in keys else [strategy for _, strategy in _generating(outlook, keys)]
+    strategies = (
+        [] if names.matrix_responses(names.POOL) in keys else [strategy for _, strategy in _generating(outlook, keys)]
+    )
     at_most = any(strategy.escalate for strategy in strategies)
     rows = []
     for name, cost in costs.items():
@@ -72,10 +74,10 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
     """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
-    labelled = num_calibration(outlook, sizes, teacher) + sizes["dev"] if "responses" in keys else 0
-    if "responses-pool" in keys:
+    labelled = num_calibration(outlook, sizes, teacher) + sizes["dev"] if names.matrix_responses() in keys else 0
+    if names.matrix_responses(names.POOL) in keys:
         return labelled + sizes["pool"]
-    if "responses-pool" in {key for key, _, _ in outlook.steps}:
+    if names.matrix_responses(names.POOL) in {key for key, _, _ in outlook.steps}:
         return labelled  # the oracle had the whole pool answered
     wanted = 0.0
     for student, strategy in _generating(outlook, keys):
@@ -95,7 +97,8 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
         name = f"{strategy.name} ({student.name})" if several else strategy.name
         known.setdefault(student.name, {})[name] = known_allocation(outlook, student, strategy)
         shares = allocation(outlook, student, strategy)
-        looked_at = [t for t in shares if shares[t]] if strategy.kind in CHOOSE_BLINDLY else list(outlook.cells)
+        blind = answers_seen(strategy, outlook.recipe.strategies) == "nothing"
+        looked_at = [t for t in shares if shares[t]] if blind else list(outlook.cells)
         lines[name] = (_alone(outlook, sizes, strategy, shares), looked_at, strategy.escalate > 0)
     lines["generate-then-select"] = (everything, outlook.cells, False)
     columns = known_columns(cost for cost, _, _ in lines.values())
@@ -103,7 +106,12 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
         [name, *_cells(outlook, columns, cost, asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
         for name, (cost, asked, less) in lines.items()
     ]
-    assumed = [s.name for student, s in _generating(outlook, keys) if not known_allocation(outlook, student, s)]
+    assumed = [
+        strategy.name
+        for student, strategy in _generating(outlook, keys)
+        if not known_allocation(outlook, student, strategy)
+        and answers_seen(strategy, outlook.recipe.strategies) != "pool"
+    ]
     notes = [f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}"] if assumed else []
     notes += filter(None, map(same_teacher, known.values()))
     return Table(
@@ -117,14 +125,15 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 def _generating(outlook: Outlook, keys: Set[str]) -> list[tuple[Student, Strategy]]:
     pairs = [(student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies]
-    return [(student, strategy) for student, strategy in pairs if f"responses-{student.name}-{strategy.name}" in keys]
+    return [(student, strategy) for student, strategy in pairs if names.responses(student, strategy) in keys]
 
 
 def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, shares: Mapping[str, float]) -> Cost:
     cells = outlook.cells
-    if strategy.kind == "oracle":
+    seen = answers_seen(strategy, outlook.recipe.strategies)
+    if seen == "pool":
         return generate_then_select(sizes["calibration"] + sizes["pool"], cells)
-    if strategy.kind in CHOOSE_BLINDLY:
+    if seen == "nothing":
         return one_teacher_each(sizes["calibration"] + sizes["pool"], cells, shares)
     pool = one_teacher_each(sizes["pool"] * strategy.per_prompt, cells, shares)
     escalated = one_teacher_each(sizes["pool"] * strategy.escalate, cells)

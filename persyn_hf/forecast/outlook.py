@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strategies import Strategy, known_shares
 from persyn_hf.report.strategy_costs import teacher_costs
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done, manifests_of
@@ -50,7 +51,7 @@ def assumed_gpu_seconds(params_b: float, long_cot: bool, samples: int, max_token
 def num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) -> float:
     """Calibration prompts that a teacher answers; in part, as assigned, else its even part of the share."""
     calibration, whole = outlook.recipe.calibration, sizes["calibration"]
-    assigned = outlook.manifests.get("assignments-all")
+    assigned = outlook.manifests.get(names.matrix_assignments())
     if assigned is not None and "labelling" in assigned.metrics:
         return float(assigned.metrics["labelling"]["cells"].get(teacher, 0))
     if calibration.strategy != "full":
@@ -66,23 +67,11 @@ def allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mappin
 
 
 def known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
-    """As assigned, else as the strategy names it; empty where it is not known yet. An oracle asks all teachers."""
-    pool = [teacher.name for teacher in outlook.recipe.teachers]
-    stored = outlook.manifests.get(f"assignments-{student.name}-{strategy.name}")
+    """Share of the pool per teacher: as assigned, else as the recipe alone decides; empty where neither tells."""
+    stored = outlook.manifests.get(names.assignments(student, strategy))
     if stored is not None:
         return dict(stored.metrics["allocation"])
-    if strategy.kind == "oracle":
-        return dict.fromkeys(pool, 1.0)
-    if strategy.kind in ("strong", "family_strong") and strategy.teacher is not None:
-        return {strategy.teacher: 1.0}
-    if strategy.kind == "strong":
-        sizes = {teacher.name: teacher.params_b or 0 for teacher in outlook.recipe.teachers}
-        largest = [name for name, size in sizes.items() if size == max(sizes.values())]
-        return {largest[0]: 1.0} if len(largest) == 1 else {}
-    if strategy.kind == "mix":
-        weights = strategy.weights or dict.fromkeys(pool, 1.0)
-        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
-    return {}
+    return known_shares(strategy, outlook.recipe.strategies, outlook.recipe.teachers)
 
 
 def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
@@ -100,7 +89,7 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
         return Outlook(**known, cells={})
     stored = [item.manifest for item in store.list() if item.kind == generate.OUTPUT.kind]
-    means = _means(recipe.teachers, settings.max_tokens, manifests.get("responses"), stored)
+    means = _means(recipe.teachers, settings.max_tokens, manifests.get(names.matrix_responses()), stored)
     measured: Counter[str] = Counter()
     for repo, answers in means.values():
         measured[repo] += round(answers.requests)
@@ -118,8 +107,8 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
 
 def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done]) -> dict[str, int] | None:
     """Prompts per split: as stored, else as the recipe asks for; the source may hold fewer."""
-    if "prompts" in manifests:
-        return {split: manifests["prompts"].counts.get(f"rows_{split}", 0) for split in prompts.SPLITS}
+    if names.PROMPTS in manifests:
+        return {split: manifests[names.PROMPTS].counts.get(f"rows_{split}", 0) for split in prompts.SPLITS}
     settings = next((item.step.settings for item in done if item.step.stage == "prompts"), None)
     if not isinstance(settings, prompts.Settings):
         return None

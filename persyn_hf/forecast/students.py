@@ -14,6 +14,7 @@ from persyn_hf.forecast.outlook import (
     num_calibration,
 )
 from persyn_hf.formats import UNKNOWN, amount, duration, flops
+from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.report.tables import Table
 
@@ -68,8 +69,8 @@ def _lines(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> Iter
         yield Line(student, "score", scored, 1)
     keys, settings = {key for key, _, _ in outlook.steps}, outlook.settings.get("train_student")
     for strategy in outlook.recipe.strategies:
-        names = (f"student-{student.name}-{strategy.name}{suffix}" for suffix in outlook.recipe.sft_seeds)
-        trainings = sum(name in keys for name in names)
+        seeds = outlook.recipe.sft_seeds
+        trainings = sum(names.trained_student(student, strategy, suffix) in keys for suffix in seeds)
         if settings is not None and trainings:
             rows = _mean_tokens(outlook, allocation(outlook, student, strategy))
             tokens = (sizes["calibration"] + sizes["pool"]) * rows * settings.epochs * trainings
@@ -90,11 +91,11 @@ def _scored(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> flo
     tokens = 0.0
     for teacher in outlook.recipe.teachers:
         prompts = num_calibration(outlook, sizes, teacher.name) + sizes["dev"]
-        prompts = prompts if f"rewards-{student.name}" in keys else 0
-        prompts += sizes["pool"] if f"rewards-{student.name}-pool" in keys else 0
+        prompts = prompts if names.matrix_rewards(student) in keys else 0
+        prompts += sizes["pool"] if names.matrix_rewards(student, names.POOL) in keys else 0
         tokens += prompts * _row_tokens(outlook, teacher)
     for strategy in outlook.recipe.strategies:
-        if f"rewards-{student.name}-{strategy.name}" in keys:
+        if names.chosen_rewards(student, strategy) in keys:
             mean = _mean_tokens(outlook, allocation(outlook, student, strategy))
             tokens += sizes["pool"] * strategy.per_prompt * mean
     return tokens
@@ -118,8 +119,8 @@ def _measured(outlook: Outlook, teacher: Teacher) -> float | None:
     cell = outlook.cells.get(teacher.name)
     if cell is not None and cell.prompt_tokens is not None and cell.completion_tokens is not None:
         return (cell.prompt_tokens + cell.completion_tokens) / cell.requests
-    stored = outlook.manifests["responses"].metrics if "responses" in outlook.manifests else {}
-    mean = stored.get("teachers", {}).get(teacher.name, {}).get("mean_tokens")
+    responses = outlook.manifests.get(names.matrix_responses())
+    mean = (responses.metrics if responses else {}).get("teachers", {}).get(teacher.name, {}).get("mean_tokens")
     return None if mean is None else PROMPT_TOKENS + float(mean)
 
 
@@ -149,9 +150,7 @@ def _even(outlook: Outlook, lines: Sequence[Line]) -> list[str]:
         dict.fromkeys(
             strategy.name
             for student, strategy in pairs
-            if (student.name, f"SFT {strategy.name}") in trained
-            and f"assignments-{student.name}-{strategy.name}" not in outlook.manifests
-            and (strategy.kind == "oracle" or not known_allocation(outlook, student, strategy))
+            if (student.name, f"SFT {strategy.name}") in trained and not known_allocation(outlook, student, strategy)
         )
     )
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from persyn_hf.recipe.roles import Student, Teacher, _check_name
-from persyn_hf.recipe.strategies import Strategy, _check_family, _check_sizes, _check_strategy
+from persyn_hf.recipe.roles import Student, Teacher, check_name
+from persyn_hf.recipe.strategies import Strategy, check_family, check_sizes, check_strategy
 from persyn_hf.recipe.strict import Strict, nearest
 
 
@@ -61,7 +61,7 @@ class Recipe(Strict):
     train_student: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
 
-    _name = field_validator("name", "namespace")(_check_name)
+    _name = field_validator("name", "namespace")(check_name)
 
     @property
     def full_name(self) -> str:
@@ -98,7 +98,7 @@ class Recipe(Strict):
             if teacher not in pool:
                 raise ValueError(f"`calibration.anchors` names the teacher `{teacher}`{nearest(teacher, pool)}")
         for place, strategy in enumerate(self.strategies):
-            _check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
-        _check_sizes(self.strategies, self.teachers)
-        _check_family(self.strategies, self.teachers)
+            check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
+        check_sizes(self.strategies, self.teachers)
+        check_family(self.strategies, self.teachers)
         return self

@@ -11,7 +11,7 @@ from persyn_hf.recipe.strict import Strict
 NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")
 
 
-def _check_name(value: str) -> str:
+def check_name(value: str) -> str:
     if not NAME.match(value):
         raise ValueError("must be letters, digits, `.`, `_` or `-`, at most 64 characters")
     return value
@@ -42,7 +42,7 @@ class Teacher(Strict):
     price: Price | None = None
     license: str | None = None  # of its answers, as the Hub writes it
 
-    _name = field_validator("name")(_check_name)
+    _name = field_validator("name")(check_name)
 
 
 class Student(Strict):
@@ -56,4 +56,4 @@ class Student(Strict):
     chat_template: str | None = None  # Jinja file, for a base student that has none
     license: str | None = None  # of its weights, as the Hub writes it
 
-    _name = field_validator("name")(_check_name)
+    _name = field_validator("name")(check_name)

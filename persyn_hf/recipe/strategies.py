@@ -1,28 +1,100 @@
 """What a strategy may say, and what each kind of strategy is."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from persyn_hf.recipe.roles import Teacher, _check_name
+from persyn_hf.recipe.roles import Teacher, check_name
 from persyn_hf.recipe.strict import Strict, nearest
 
 
-STRATEGY_KINDS = (
-    "persyn",
-    "oracle",
-    "strong",
-    "family_strong",
-    "mix",
-    "car",
-    "best_mean_reward",
-    "no_learnability",
-    "no_quality",
-    "reassign",
-)
+Shares = dict[str, float]  # teacher -> share of the pool's prompts
+
+BY_ROUTER = frozenset({"router", "per_prompt", "confidence", "budget", "escalate"})  # what goes by a router's scores
 
 
-ROUTED_KINDS = ("persyn", "no_learnability", "no_quality")  # those that go by a trained router
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """All that the rest of persyn must know of one kind of strategy.
+
+    To add a kind, add its record to `KINDS`; a way to choose that is new gets its function in `stages.assign`.
+    """
+
+    # How it chooses. router: by a trained router's scores. measured: the best measured reward of each prompt.
+    # draw: at random by `weights`. one_teacher: one for all prompts, by the rule of this kind's name. change: another
+    # strategy's choices, changed.
+    chooses: Literal["router", "measured", "draw", "one_teacher", "change"]
+    # The answers that it must see before it can choose: none; those of every teacher to the calibration prompts; those
+    # of every teacher to the pool, too; as its `base`. This decides what it costs when it is run alone.
+    sees: Literal["nothing", "calibration", "pool", "base"]
+    needs: Literal["router", "pool_rewards", "rewards", "base"] | None = None  # input of `assign`; null: none
+    takes: frozenset[str] = frozenset()  # options of `Strategy`, beside kind and name
+    requires: tuple[str, ...] = ()  # those of them that must be set
+    alpha: float | None = None  # weight of learnability that it fixes; null: the strategy's own, else the recipe's
+    ablates: str = ""  # the part of the reward that it leaves out, for the figure of the ablation
+    by_size: bool = False  # it compares teachers by `params_b` where the strategy names no `teacher`
+    # The share of the pool that each teacher gets, as far as the recipe alone tells; empty where it does not.
+    shares: "Callable[[Strategy, Sequence[Strategy], Sequence[Teacher]], Shares]" = lambda *_: {}
+
+
+def _of_one_teacher(strategy: "Strategy", _: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    return {} if strategy.teacher is None else {strategy.teacher: 1.0}
+
+
+def _of_strong(strategy: "Strategy", others: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    """The largest teacher, unless several are of that size: then measured quality decides."""
+    sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
+    largest = [name for name, size in sizes.items() if size == max(sizes.values())]
+    return _of_one_teacher(strategy, others, teachers) or ({largest[0]: 1.0} if len(largest) == 1 else {})
+
+
+def _of_mix(strategy: "Strategy", _: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    weights = strategy.weights or {teacher.name: 1.0 for teacher in teachers}
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def _of_reassign(strategy: "Strategy", others: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    """The shares of its base, those of the teachers that leave added to the one that takes over."""
+    shares = known_shares(_base(strategy, others), others, teachers)
+    leaving = strategy.from_teachers or tuple(teacher.name for teacher in teachers if teacher.long_cot)
+    moved: Shares = {}
+    for name, share in shares.items():
+        goes_to = str(strategy.to_teacher) if name in leaving else name
+        moved[goes_to] = moved.get(goes_to, 0.0) + share
+    return moved
+
+
+KINDS: dict[str, Kind] = {
+    "persyn": Kind(chooses="router", sees="calibration", needs="router", takes=BY_ROUTER | {"alpha"}),
+    "oracle": Kind(chooses="measured", sees="pool", needs="pool_rewards"),
+    "strong": Kind(
+        chooses="one_teacher", sees="nothing", takes=frozenset({"teacher"}), by_size=True, shares=_of_strong
+    ),
+    "family_strong": Kind(
+        chooses="one_teacher", sees="nothing", takes=frozenset({"teacher"}), by_size=True, shares=_of_one_teacher
+    ),
+    "mix": Kind(chooses="draw", sees="nothing", takes=frozenset({"weights"}), shares=_of_mix),
+    "car": Kind(chooses="one_teacher", sees="calibration", needs="rewards"),
+    "best_mean_reward": Kind(chooses="one_teacher", sees="calibration", needs="rewards"),
+    "no_learnability": Kind(
+        chooses="router", sees="calibration", needs="router", takes=BY_ROUTER, alpha=0.0, ablates="learnability"
+    ),
+    "no_quality": Kind(
+        chooses="router", sees="calibration", needs="router", takes=BY_ROUTER, alpha=1.0, ablates="quality"
+    ),
+    "reassign": Kind(
+        chooses="change",
+        sees="base",
+        needs="base",
+        takes=frozenset({"base", "from_teachers", "to_teacher"}),
+        requires=("base", "to_teacher"),
+        shares=_of_reassign,
+    ),
+}
+
+ROUTED_KINDS = tuple(name for name, kind in KINDS.items() if kind.chooses == "router")
 
 
 # In the name of a strategy that has none of its own.
@@ -59,7 +131,7 @@ class Budget(Strict):
 class Strategy(Strict):
     """How prompts of the pool are given to teachers. `persyn` alone may be written for `{kind: persyn}`."""
 
-    kind: Literal[STRATEGY_KINDS]  # type: ignore[valid-type]  # the tuple is also used at run time
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is also used at run time
     name: str = ""
     router: str | None = None  # router kind; null: that of `train_router.kind`
     alpha: float | int | None = Field(default=None, ge=0, le=1)  # persyn: weight of learnability; null: `score.alpha`
@@ -85,25 +157,40 @@ class Strategy(Strict):
             value = {"name": "".join([str(value["kind"]), *more]), **value}
         return value
 
-    _name = field_validator("name")(_check_name)
+    _name = field_validator("name")(check_name)
 
 
-def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> None:
+def alpha_of(strategy: Strategy) -> float | None:
+    """The weight of learnability that a strategy is to choose by; null: the recipe's `score.alpha`."""
+    fixed = KINDS[strategy.kind].alpha
+    return strategy.alpha if fixed is None else fixed
+
+
+def answers_seen(strategy: Strategy, strategies: Sequence[Strategy]) -> Literal["nothing", "calibration", "pool"]:
+    """The answers that a strategy must see before it can choose, as `Kind.sees`; one that changes another's choices
+    sees what that one does. `strategies` are those of its recipe."""
+    sees = KINDS[strategy.kind].sees
+    return answers_seen(_base(strategy, strategies), strategies) if sees == "base" else sees
+
+
+def known_shares(strategy: Strategy, strategies: Sequence[Strategy], teachers: Sequence[Teacher]) -> Shares:
+    """The share of the pool per teacher that the recipe alone decides; empty where answers decide."""
+    return KINDS[strategy.kind].shares(strategy, strategies, teachers)
+
+
+def _base(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy:
+    """The strategy that this one changes; the recipe has checked that there is one."""
+    return next(other for other in strategies if other.name == strategy.base)
+
+
+def check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> None:
     named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
     if strategy.budget is not None:
         named += [*strategy.budget.min, *strategy.budget.max]
     for name in named:
         if name is not None and name not in pool:
             raise ValueError(f"strategy `{strategy.name}` names the teacher `{name}`{nearest(name, pool)}")
-    if strategy.kind not in ROUTED_KINDS and (strategy.per_prompt > 1 or strategy.escalate or strategy.budget):
-        raise ValueError(
-            f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and `per_prompt`, `escalate` "
-            f"and `budget` go by router scores; leave them out, or use {', '.join(ROUTED_KINDS)}"
-        )
-    if strategy.alpha is not None and strategy.kind != "persyn":
-        raise ValueError(
-            f"strategy `{strategy.name}` of kind {strategy.kind} sets `alpha`, which is for persyn; leave it out"
-        )
+    _check_options(strategy)
     if strategy.confidence is not None and strategy.per_prompt == 1 and not strategy.escalate:
         raise ValueError(
             f"strategy `{strategy.name}` sets `confidence`, below which a prompt may get more teachers, and "
@@ -117,24 +204,47 @@ def _check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> 
             f"strategy `{strategy.name}` asks for {most} teachers per prompt, the pool holds {len(pool)}; "
             "lower `per_prompt` or `escalate`"
         )
-    if strategy.kind == "reassign" and (strategy.base is None or strategy.to_teacher is None):
-        raise ValueError(f"strategy `{strategy.name}` of kind reassign needs `base` and `to_teacher`")
+    missing = [key for key in KINDS[strategy.kind].requires if getattr(strategy, key) is None]
+    if missing:
+        needed = " and ".join(f"`{key}`" for key in KINDS[strategy.kind].requires)
+        raise ValueError(f"strategy `{strategy.name}` of kind {strategy.kind} needs {needed}")
+    if strategy.weights is not None and not sum(strategy.weights.values()) > 0:
+        raise ValueError(f"strategy `{strategy.name}`: its `weights` must sum to more than 0, got {strategy.weights}")
     if strategy.base is not None and strategy.base not in earlier:
         raise ValueError(f"strategy `{strategy.name}`: its base `{strategy.base}` must stand before it")
 
 
-def _check_sizes(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
+def _check_options(strategy: Strategy) -> None:
+    """Refuse an option that the strategy's kind does not read: it would be left out in silence."""
+    options = {key: field for key, field in Strategy.model_fields.items() if key not in ("kind", "name")}
+    given = {key for key, field in options.items() if getattr(strategy, key) != field.default}
+    unused = sorted(given - KINDS[strategy.kind].takes)
+    if unused and unused[0] in BY_ROUTER:
+        words = "`per_prompt`, `escalate`, `confidence`, `budget` and `router`"
+        raise ValueError(
+            f"strategy `{strategy.name}` of kind {strategy.kind} has no router, and {words} go by router scores; "
+            f"leave `{unused[0]}` out, or use {', '.join(ROUTED_KINDS)}"
+        )
+    if unused:
+        readers = ", ".join(name for name, kind in KINDS.items() if unused[0] in kind.takes)
+        raise ValueError(
+            f"strategy `{strategy.name}` of kind {strategy.kind} sets `{unused[0]}`, which is for {readers}; "
+            "leave it out"
+        )
+
+
+def check_sizes(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
     """Before anything is paid for: the largest teacher is found once the calibration answers are there."""
     unsized = [teacher.name for teacher in teachers if teacher.params_b is None]
     for strategy in strategies:
-        if strategy.kind in ("strong", "family_strong") and strategy.teacher is None and unsized:
+        if KINDS[strategy.kind].by_size and strategy.teacher is None and unsized:
             raise ValueError(
                 f"strategy `{strategy.name}` finds the strongest teacher by size and `{unsized[0]}` has no "
                 "`params_b`; set it for every teacher, or name the strategy's `teacher`"
             )
 
 
-def _check_family(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
+def check_family(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
     """Family-Strong leaves out Strong, which it takes to be the largest teacher; a recipe may name another one."""
     sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
     named = [s.teacher for s in strategies if s.kind == "strong" and s.teacher is not None]

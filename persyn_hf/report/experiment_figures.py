@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from persyn_hf.recipe import names
+from persyn_hf.recipe.strategies import KINDS, alpha_of
 from persyn_hf.report.outcomes import Outcomes, Trial
 
 
 COLOURS = ("#3b6fb6", "#c2572b", "#3f8f5f", "#8a5aa8", "#b08d2c", "#4aa3a8", "#a8475f", "#6b6b6b")
-ABLATION = {"persyn": "PerSyn", "no_learnability": "without learnability", "no_quality": "without quality"}
+# Kinds of the ablation and their labels: the whole method, then what is left of it without a part of the reward.
+ABLATION = {"persyn": "PerSyn"} | {kind: f"without {KINDS[kind].ablates}" for kind in KINDS if KINDS[kind].ablates}
 
 
 def experiment_figures(found: Sequence[Outcomes]) -> dict[str, Any]:
@@ -82,10 +85,9 @@ def _alpha_of(trial: Trial) -> float | None:
     strategy = trial.strategy
     if strategy is None or strategy.router or strategy.per_prompt > 1 or strategy.escalate or strategy.budget:
         return None
-    fixed = {"no_learnability": 0.0, "no_quality": 1.0}.get(strategy.kind)
-    if fixed is not None or strategy.kind != "persyn" or strategy.alpha is not None:
-        return fixed if fixed is not None else strategy.alpha
-    rewards = trial.part.stored.get(f"rewards-{trial.student.name}")
+    if KINDS[strategy.kind].chooses != "router" or alpha_of(strategy) is not None:
+        return alpha_of(strategy)
+    rewards = trial.part.stored.get(names.matrix_rewards(trial.student))
     return None if rewards is None else rewards.manifest.settings.get("alpha")
 
 

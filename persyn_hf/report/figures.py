@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.frontier import draw_frontier, frontiers
@@ -23,7 +24,7 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
     for student in recipe.students:
         sweep = alpha_sweep(manifests, student)
         if sweep:
-            used = manifests[f"rewards-{student.name}"].settings.get("alpha")
+            used = manifests[names.matrix_rewards(student)].settings.get("alpha")
             written += save_figure(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
@@ -33,7 +34,7 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
         for key, metrics in router_metrics(recipe, manifests, student).items():
             compared = router_figures(metrics["comparison"]) if "comparison" in metrics else {}
             for name, figure in compared.items():
-                written += save_figure(figure, folder / f"{name}-{key.removeprefix('router-')}")
+                written += save_figure(figure, folder / f"{name}-{names.without_kind(key)}")
     return written
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.report.tables import Shown, Table, shown
@@ -14,7 +15,7 @@ UNITS = {"generations": "answers", "flops": "FLOPs", "money": "money"}
 
 def frontiers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, Manifest]:
     """Strategy -> its assignments, of those with a budget that counts a cost."""
-    keys = {strategy.name: f"assignments-{student.name}-{strategy.name}" for strategy in recipe.strategies}
+    keys = {strategy.name: names.assignments(student, strategy) for strategy in recipe.strategies}
     found = {name: manifests[key] for name, key in keys.items() if key in manifests}
     return {name: manifest for name, manifest in found.items() if "frontier" in manifest.metrics}
 

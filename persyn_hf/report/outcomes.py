@@ -16,6 +16,7 @@ from persyn_hf.core.item_weights import group_weights
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.core.statistics import Interval
 from persyn_hf.errors import InputError
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import Strategy
@@ -46,16 +47,23 @@ class Trial:
 
     @property
     def kind(self) -> str | None:
-        """Of its strategy."""
+        """The kind of its strategy; None before SFT."""
         return self.strategy.kind if self.strategy else None
 
-    def of(self, kind: str) -> Stored | None:
-        """Its artifact of a kind, of those that all seeds share or of the first seed that is there."""
+    @property
+    def assignments(self) -> Stored | None:
+        """What its strategy assigned, which all seeds share; None before SFT, or where it is not stored."""
         if self.strategy is None:
             return None
-        key = f"{kind}-{self.student.name}-{self.strategy.name}"
-        found = (self.part.stored.get(f"{key}{suffix}") for suffix in ("", *self.part.recipe.sft_seeds))
-        return next((stored for stored in found if stored is not None), None)
+        return self.part.stored.get(names.assignments(self.student, self.strategy))
+
+    @property
+    def trained(self) -> Stored | None:
+        """The trained student of the first seed that is stored; None before SFT, or where there is none."""
+        if self.strategy is None:
+            return None
+        keys = [names.trained_student(self.student, self.strategy, suffix) for suffix in self.part.recipe.sft_seeds]
+        return next((self.part.stored[key] for key in keys if key in self.part.stored), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +96,11 @@ def outcomes(parts: Sequence[Part], store: Store) -> list[Outcomes]:
 def _trials(part: Part) -> Iterator[Trial]:
     recipe, stored = part
     for student in recipe.students:
-        before = f"evaluation-{student.name}-base"
+        before = names.evaluation(student)
         if before in stored:
             yield Trial(label=BEFORE, part=part, student=student, strategy=None, evaluations={None: stored[before]})
         for strategy in recipe.strategies:
-            name = f"evaluation-{student.name}-{strategy.name}"
-            keys = {seed: f"{name}{suffix}" for suffix, seed in recipe.sft_seeds.items()}
+            keys = {seed: names.evaluation(student, strategy, suffix) for suffix, seed in recipe.sft_seeds.items()}
             found: dict[int | None, Stored] = {seed: stored[key] for seed, key in keys.items() if key in stored}
             if found:
                 yield Trial(label=strategy.name, part=part, student=student, strategy=strategy, evaluations=found)

@@ -5,6 +5,7 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.formats import UNKNOWN, known_columns
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.report.results import router_metrics
@@ -13,13 +14,12 @@ from persyn_hf.report.tables import Shown, Table, cost_cells, shown, shown_metri
 from persyn_hf.store.manifest import Manifest
 
 
-FIRST = "assignments-all-round"
 PAID = "paid for"
 
 
 def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     """A row per round and one for every cell: cells, their cost, and the gap that the router closes on dev."""
-    chosen = _rounds(manifests)
+    chosen = _rounds(recipe, manifests)
     costs = {label: _cost(recipe, manifests, line["cells"]) for label, line in chosen.items()}
     columns = known_columns(costs.values())
     rows = [
@@ -43,15 +43,17 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
     )
 
 
-def _rounds(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+def _rounds(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     """Label -> what `assign` said of the cells so far, and the same for every cell; empty where all are paid for."""
-    matrix, prompts = manifests.get("assignments-all"), manifests.get("prompts")
-    if matrix is None or prompts is None or "responses" not in manifests or "labelling" not in matrix.metrics:
+    matrix, prompts = manifests.get(names.matrix_assignments()), manifests.get(names.PROMPTS)
+    answered = names.matrix_responses() in manifests
+    if matrix is None or prompts is None or not answered or "labelling" not in matrix.metrics:
         return {}
-    rounds = sorted((int(key.removeprefix(FIRST)), key) for key in manifests if key.startswith(FIRST))
+    numbers = range(1, recipe.calibration.rounds)
+    rounds = [(number, names.matrix_assignments(names.round_suffix(number))) for number in numbers]
     last, number = matrix.metrics["labelling"], prompts.counts["rows_calibration"]
     return {
-        **{f"round {round}": manifests[key].metrics["labelling"] for round, key in rounds},
+        **{f"round {round}": manifests[key].metrics["labelling"] for round, key in rounds if key in manifests},
         PAID: last,
         "every cell": {"cells": dict.fromkeys(last["cells"], number), "prompts": number, "share": 1.0},
     }
@@ -59,8 +61,8 @@ def _rounds(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str, int]) -> Cost:
     """Cells at their teacher's mean cost over the calibration cells that were paid for."""
-    paid = manifests["assignments-all"].metrics["labelling"]["cells"]
-    costs = split_costs(recipe, manifests["responses"], "calibration")
+    paid = manifests[names.matrix_assignments()].metrics["labelling"]["cells"]
+    costs = split_costs(recipe, manifests[names.matrix_responses()], "calibration")
     return sum((cost * (cells[name] / max(1, paid[name])) for name, cost in costs.items()), Cost())
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from persyn_hf.core.cost import Cost
 from persyn_hf.core.statistics import Interval
 from persyn_hf.formats import known_columns
+from persyn_hf.recipe import names
+from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.report.outcomes import Outcomes, Part, Trial
 from persyn_hf.report.results import router_metrics
 from persyn_hf.report.strategy_costs import strategy_cost
@@ -94,14 +96,18 @@ def _oracle(found: Sequence[Outcomes]) -> Table:
 
 
 def _is_oracle_of(other: Trial, trial: Trial) -> bool:
-    return other.kind == "oracle" and other.part.recipe.full_name == trial.part.recipe.full_name
+    return (
+        other.kind is not None
+        and KINDS[other.kind].sees == "pool"
+        and other.part.recipe.full_name == trial.part.recipe.full_name
+    )
 
 
 def _router(trial: Trial) -> list[str]:
     recipe, stored = trial.part
     manifests = {key: item.manifest for key, item in stored.items()}
     by_name = router_metrics(recipe, manifests, trial.student)
-    used = trial.of("assignments")
+    used = trial.assignments
     source = used.manifest.inputs.get("router") if used else None
     keys = [key for key in by_name if source is not None and source.digest == stored[key].digest]
     if not keys:
@@ -120,7 +126,7 @@ def _chosen(parts: Sequence[Part]) -> Table:
     for recipe, stored in parts:
         for strategy in recipe.strategies:
             for student in recipe.students:
-                item = stored.get(f"assignments-{student.name}-{strategy.name}")
+                item = stored.get(names.assignments(student, strategy))
                 if item is not None and "chosen" in item.manifest.metrics:
                     named = f"{strategy.name} ({recipe.name})" if several else strategy.name
                     chosen.setdefault(named, {})[student.name] = item.manifest.metrics["chosen"]
@@ -137,7 +143,7 @@ def _footing(found: Sequence[Outcomes]) -> Table:
     lines: list[tuple[list[str], Cost, list[str]]] = []
     for outcomes in found:
         for row, trial in enumerate(outcomes.trials):
-            student = trial.of("student")
+            student = trial.trained
             if trial.strategy is None or student is None:
                 continue
             trained = student.manifest

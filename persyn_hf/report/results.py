@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.store.manifest import Manifest
 
 
@@ -14,27 +16,27 @@ LEARNABILITY = {"mean_logprob": "log-prob per token", "rank_surprisal": "negativ
 
 def allocations(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, dict[str, float]]:
     """Strategy -> teacher -> share of the pool's prompts."""
-    keys = {strategy.name: f"assignments-{student.name}-{strategy.name}" for strategy in recipe.strategies}
+    keys = {strategy.name: names.assignments(student, strategy) for strategy in recipe.strategies}
     return {name: manifests[key].metrics["allocation"] for name, key in keys.items() if key in manifests}
 
 
 def same_teacher(shares: Mapping[str, Mapping[str, float]]) -> str:
     """Which strategies of one student give every prompt to the same teacher, in words; empty where none do."""
     by_teacher: dict[str, list[str]] = {}
-    for strategy, of in shares.items():
-        chosen = [teacher for teacher, share in of.items() if share]
+    for strategy, allocation in shares.items():
+        chosen = [teacher for teacher, share in allocation.items() if share]
         if len(chosen) == 1:
             by_teacher.setdefault(chosen[0], []).append(strategy)
     return "; ".join(
-        f"{', '.join(names[:-1])} and {names[-1]} come to the same teacher, {teacher}: one experiment"
-        for teacher, names in by_teacher.items()
-        if len(names) > 1
+        f"{', '.join(strategies[:-1])} and {strategies[-1]} come to the same teacher, {teacher}: one experiment"
+        for teacher, strategies in by_teacher.items()
+        if len(strategies) > 1
     )
 
 
 def alpha_sweep(manifests: Mapping[str, Manifest], student: Student) -> dict[str, Any]:
     """What each alpha would have chosen on the measured prompts; empty where it is not known."""
-    manifest = manifests.get(f"rewards-{student.name}")
+    manifest = manifests.get(names.matrix_rewards(student))
     return dict(manifest.metrics.get("alpha", {})) if manifest else {}
 
 
@@ -45,5 +47,5 @@ def measure_of(sweep: Mapping[str, Any]) -> str:
 
 def router_metrics(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, dict[str, Any]]:
     """Router key -> its metrics on the dev prompts beside random, global best and oracle."""
-    prefix = f"router-{student.name}"
-    return {key: m.metrics for key, m in manifests.items() if key == prefix or key.startswith(f"{prefix}-")}
+    keys = dict.fromkeys(names.router(student, s) for s in recipe.strategies if KINDS[s.kind].needs == "router")
+    return {key: manifests[key].metrics for key in keys if key in manifests}

@@ -6,8 +6,10 @@ from typing import Any
 from persyn_hf.backends.journal import Spent
 from persyn_hf.core.cost import Cost
 from persyn_hf.formats import known_columns
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
+from persyn_hf.recipe.strategies import alpha_of
 from persyn_hf.report.frontier import frontier_table
 from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
@@ -42,7 +44,7 @@ def summary(
         make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
-            tables += comparison_tables(key.removeprefix("router-"), manifests[key])
+            tables += comparison_tables(names.without_kind(key), manifests[key])
     return [table for table in (*tables, _ledger(recipe, manifests, spent or {})) if table.rows]
 
 
@@ -62,7 +64,7 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
         ("teachers", "effective_teachers", "{:.1f}"),
     ):
         rows.append([title, *(shown(form, values[name]) for values in measures.values())])
-    used = manifests[f"rewards-{student.name}"].settings.get("alpha")
+    used = manifests[names.matrix_rewards(student)].settings.get("alpha")
     return Table(
         name=f"alpha-{student.name}",
         title=f"Weight of learnability: the best teachers for {student.name} on {sweep['prompts']:,} measured "
@@ -97,8 +99,10 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
         kind = "extended" if settings.get("extend") else settings["kind"]
         label = kind + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
         rows.append([label, *_router_cells(metrics["router"])])
+    # Yardsticks depend on alpha: those at the recipe's own, where there is a router for it.
+    own = [names.router(student, strategy) for strategy in recipe.strategies if alpha_of(strategy) is None]
+    plain = next((found[key] for key in [*own, *found] if key in found), {})
     for name in ("random", "global_best", "oracle") if found else ():
-        plain = next((m for key, m in found.items() if key == f"router-{student.name}"), next(iter(found.values())))
         rows.append([name.replace("_", " "), *_router_cells(plain[name])])
     prompts = manifests[next(iter(found))].counts["dev_prompts"] if found else 0
     return Table(

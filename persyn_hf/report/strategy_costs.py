@@ -7,13 +7,11 @@ from typing import NamedTuple
 from persyn_hf.backends.journal import Spent
 from persyn_hf.core import cost as core
 from persyn_hf.core.cost import Cost
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strategies import Strategy, answers_seen
 from persyn_hf.store.manifest import Manifest
-
-
-CHOOSE_BLINDLY = ("strong", "family_strong", "mix")  # these choose without looking at any answer
 
 
 class StrategyCost(NamedTuple):
@@ -57,13 +55,14 @@ def strategy_cost(
     recipe: Recipe, manifests: Mapping[str, Manifest], student: Student, strategy: Strategy
 ) -> StrategyCost | None:
     """What the strategy costs when it is run alone; None while its responses are not stored."""
-    own, matrix = manifests.get(f"responses-{student.name}-{strategy.name}"), manifests.get("responses")
+    own, matrix = manifests.get(names.responses(student, strategy)), manifests.get(names.matrix_responses())
     everything = generate_then_select(recipe, manifests)
     if own is None or matrix is None or everything is None:
         return None
-    if strategy.kind == "oracle":
+    seen = answers_seen(strategy, recipe.strategies)
+    if seen == "pool":
         return StrategyCost(_total(split_costs(recipe, matrix, "calibration")), everything.pool)
-    looked_at = own if strategy.kind in CHOOSE_BLINDLY else matrix
+    looked_at = own if seen == "nothing" else matrix
     return StrategyCost(
         _total(split_costs(recipe, looked_at, "calibration")), _total(split_costs(recipe, own, "pool"))
     )
@@ -72,17 +71,18 @@ def strategy_cost(
 def generate_then_select(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | None:
     """Every teacher answers every calibration and pool prompt: the pool as it was answered, where an oracle had it
     answered, else at each teacher's mean cost of a calibration prompt. None while calibration is not stored."""
-    matrix, prompts = manifests.get("responses"), manifests.get("prompts")
+    matrix, prompts = manifests.get(names.matrix_responses()), manifests.get(names.PROMPTS)
     if matrix is None or prompts is None:
         return None
     paid = split_costs(recipe, matrix, "calibration")
     number = prompts.counts.get("rows_calibration", 0)
-    assigned = manifests.get("assignments-all")
+    assigned = manifests.get(names.matrix_assignments())
     in_part = assigned.metrics.get("labelling", {}).get("cells", {}) if assigned else {}
     cells = {name: cost * (1 / max(1, in_part.get(name, number))) for name, cost in paid.items()}
     calibration = core.generate_then_select(number, cells) if in_part else _total(paid)
-    if "responses-pool" in manifests:
-        return StrategyCost(calibration, _total(split_costs(recipe, manifests["responses-pool"], "pool")))
+    whole_pool = manifests.get(names.matrix_responses(names.POOL))
+    if whole_pool is not None:
+        return StrategyCost(calibration, _total(split_costs(recipe, whole_pool, "pool")))
     return StrategyCost(calibration, core.generate_then_select(prompts.counts.get("rows_pool", 0), cells))
 
 
@@ -91,7 +91,7 @@ def car(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | Non
     everything = generate_then_select(recipe, manifests)
     if everything is None:
         return None
-    paid = _total(split_costs(recipe, manifests["responses"], "calibration"))
+    paid = _total(split_costs(recipe, manifests[names.matrix_responses()], "calibration"))
     return StrategyCost(paid, everything.pool * (1 / len(recipe.teachers)))
 
 

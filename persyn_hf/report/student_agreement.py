@@ -7,6 +7,7 @@ import numpy as np
 
 from persyn_hf.core.agreement import Agreement, agreement, reward_agreement
 from persyn_hf.core.rewards import FloatArray, reward_matrix
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.report.tables import Table, shown
@@ -22,8 +23,8 @@ def students(recipe: Recipe, store: Store, stored: Mapping[str, Stored]) -> Tabl
     pool = [teacher.name for teacher in recipe.teachers]
     rows = []
     for pair in combinations(recipe.students, 2):
-        names = " / ".join(student.name for student in pair)
-        rows += [[names, *cells] for cells in _compared(recipe, pool, pair, store, stored)]
+        both = " / ".join(student.name for student in pair)
+        rows += [[both, *cells] for cells in _compared(recipe, pool, pair, store, stored)]
     return Table(
         name="students",
         title="How far the students agree on their teachers",
@@ -38,12 +39,12 @@ def students(recipe: Recipe, store: Store, stored: Mapping[str, Stored]) -> Tabl
 def _compared(
     recipe: Recipe, pool: list[str], pair: tuple[Student, Student], store: Store, stored: Mapping[str, Stored]
 ) -> Iterator[list[str]]:
-    one, other = (stored.get(f"rewards-{student.name}") for student in pair)
+    one, other = (stored.get(names.matrix_rewards(student)) for student in pair)
     if one is not None and other is not None:
         matrices = _aligned(_rewards(store, one, pool), _rewards(store, other, pool), len(pool))
         yield _cells("measured reward", *reward_agreement(*matrices))
     for strategy in recipe.strategies:
-        one, other = (stored.get(f"assignments-{student.name}-{strategy.name}") for student in pair)
+        one, other = (stored.get(names.assignments(student, strategy)) for student in pair)
         if one is not None and other is not None:
             first, second = _choice(store, one), _choice(store, other)
             shared = [prompt for prompt in first if prompt in second]

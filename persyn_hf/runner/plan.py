@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.recipe.strategies import ROUTED_KINDS, Strategy
+from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.schemas import ModelSchema, Schema
 
@@ -35,9 +36,6 @@ PHASES = (
     "train_student",
     "evaluate",
 )
-
-# Strategies that route by a trained router, and the alpha that replaces the recipe's where an ablation asks for it.
-ROUTED: dict[str, float | None] = dict(zip(ROUTED_KINDS, (None, 0.0, 1.0), strict=True))
 
 # Settings that the plan takes from the strategies, and from `calibration`.
 BY_STRATEGY = {
@@ -99,15 +97,15 @@ class _Planner:
 
     def add_all(self) -> None:
         strategies = self.recipe.strategies
-        self._add("prompts", "prompts")
-        self._add_matrix("", ("calibration", "dev"), **self._add_rounds())
-        if any(strategy.kind == "oracle" for strategy in strategies):
+        self._add(names.PROMPTS, "prompts")
+        self._add_matrix(names.CALIBRATION, ("calibration", "dev"), **self._add_rounds())
+        if any(KINDS[strategy.kind].needs == "pool_rewards" for strategy in strategies):
             whole = self.recipe.calibration.strategy == "full"  # else some calibration prompts have no rewards
-            self._add_matrix("-pool", ("pool",) if whole else ("calibration", "pool"))
+            self._add_matrix(names.POOL, ("pool",) if whole else ("calibration", "pool"))
         for student in self.recipe.students:
-            inputs = {"prompts": "prompts", "rewards": f"rewards-{student.name}"}
-            self._add(f"pairs-{student.name}", "pair", inputs=inputs, teachers=True)
-            self._add(f"evaluation-{student.name}-base", "evaluate", student=student)
+            inputs = {"prompts": names.PROMPTS, "rewards": names.matrix_rewards(student)}
+            self._add(names.pairs(student), "pair", inputs=inputs, teachers=True)
+            self._add(names.evaluation(student), "evaluate", student=student)
             for strategy in strategies:
                 self._add_router(student, strategy)
                 self._add_strategy(student, strategy)
@@ -130,21 +128,27 @@ class _Planner:
         seed: null: the recipe's.
         """
         phase = phase or stage
-        if PHASES.index(phase) > self._last or any(step.key == key for step in self.steps):
+        if PHASES.index(phase) > self._last:
             return
-        self.steps.append(
-            Step(
-                key=key,
-                phase=phase,
-                stage=stage,
-                settings=_settings(self.recipe, stage, **fixed),
-                inputs=inputs or {},
-                teachers=self.recipe.teachers if teachers else (),
-                student=student,
-                strategy=strategy.name if strategy else None,
-                seed=self.recipe.seed if seed is None else seed,
-            )
+        step = Step(
+            key=key,
+            phase=phase,
+            stage=stage,
+            settings=_settings(self.recipe, stage, **fixed),
+            inputs=inputs or {},
+            teachers=self.recipe.teachers if teachers else (),
+            student=student,
+            strategy=strategy.name if strategy else None,
+            seed=self.recipe.seed if seed is None else seed,
         )
+        same = next((other for other in self.steps if other.key == key), None)
+        if same is None:
+            self.steps.append(step)
+        elif same != step:
+            raise RecipeError(
+                f"two different steps of the recipe would be named `{key}`, from the names of its students, "
+                "strategies and seeds; give one of them another name"
+            )
 
     def _add_rounds(self) -> dict[str, Any]:
         """The rounds of a calibration in part but for the last one, which is the matrix itself: what makes it so.
@@ -156,9 +160,9 @@ class _Planner:
         fixed: dict[str, Any] = {"labelling": calibration} if calibration.in_part else {}
         inputs: dict[str, str] = {}
         for round in range(1, last):
-            suffix = f"-round{round}"
+            suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
-            inputs = {"base": f"assignments-all{suffix}", "rewards": f"rewards-{student.name}{suffix}"}
+            inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
         return {"more": inputs, "round": last, **fixed} if fixed else {}
 
     def _add_matrix(
@@ -171,46 +175,49 @@ class _Planner:
         **fixed: Any,
     ) -> None:
         """Every teacher, or the cells that `fixed` leaves, on every prompt of some splits, scored for each student."""
-        assignments, responses = f"assignments-all{suffix}", f"responses{suffix}"
-        inputs = {"prompts": "prompts", **(more or {})}
+        assignments, responses = names.matrix_assignments(suffix), names.matrix_responses(suffix)
+        inputs = {"prompts": names.PROMPTS, **(more or {})}
         asked: dict[str, Any] = {"kind": "all", "splits": splits, **fixed}
         self._add(assignments, "assign", phase=phase or "assign_all", inputs=inputs, teachers=True, **asked)
-        inputs = {"prompts": "prompts", "assignments": assignments}
+        inputs = {"prompts": names.PROMPTS, "assignments": assignments}
         self._add(responses, "generate", phase=phase or "generate_all", inputs=inputs, teachers=True)
         scored: dict[str, Any] = {"in_part": True} if "labelling" in fixed else {}
         for student in students or self.recipe.students:
-            inputs, key = {"prompts": "prompts", "responses": responses}, f"rewards-{student.name}{suffix}"
+            inputs, key = {"prompts": names.PROMPTS, "responses": responses}, names.matrix_rewards(student, suffix)
             self._add(key, "score", phase=phase, inputs=inputs, teachers=True, student=student, **scored)
 
     def _add_router(self, student: Student, strategy: Strategy) -> None:
-        if strategy.kind not in ROUTED:
+        if KINDS[strategy.kind].needs != "router":
             return
         fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
-        if _alpha(strategy) is not None:
-            fixed["alpha"] = _alpha(strategy)
+        if alpha_of(strategy) is not None:
+            fixed["alpha"] = alpha_of(strategy)
         extended = self.recipe.train_router.get("extend")
         if extended and (fixed or len(self.recipe.students) > 1):
             more = (
                 f"the strategy `{strategy.name}` needs one of its own" if fixed else "the recipe has several students"
             )
             raise RecipeError(f"train_router: `extend` extends one router, and {more}; leave either out")
-        pairs = f"pairs-{student.name}"
+        pairs, rewards = names.pairs(student), names.matrix_rewards(student)
         given = {"pairs", pairs} & set(self.recipe.inputs)  # other people's
-        inputs = {"prompts": "prompts", **({"pairs": pairs} if given else {"rewards": f"rewards-{student.name}"})}
+        inputs = {"prompts": names.PROMPTS, **({"pairs": pairs} if given else {"rewards": rewards})}
         if extended:
             inputs["base"] = str(extended)
-        self._add(_router_key(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
+        self._add(names.router(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:
-        name, prompts = f"{student.name}-{strategy.name}", {"prompts": "prompts"}
-        rewards, assignments = {"rewards": f"rewards-{student.name}"}, {"assignments": f"assignments-{name}"}
+        """One strategy for one student: who answers the pool, the answers, the training data, the students."""
+        kind, prompts = KINDS[strategy.kind], {"prompts": names.PROMPTS}
+        rewards = {"rewards": names.matrix_rewards(student)}
+        assignments = {"assignments": names.assignments(student, strategy)}
         inputs = prompts | rewards
-        if strategy.kind in ROUTED:
-            inputs["router"] = _router_key(student, strategy)
-        if strategy.kind == "oracle":
-            inputs["pool_rewards"] = f"rewards-{student.name}-pool"
+        if kind.needs == "router":
+            inputs["router"] = names.router(student, strategy)
+        if kind.needs == "pool_rewards":
+            inputs["pool_rewards"] = names.matrix_rewards(student, names.POOL)
         if strategy.base is not None:
-            inputs["base"] = f"assignments-{student.name}-{strategy.base}"
+            base = next(other for other in self.recipe.strategies if other.name == strategy.base)
+            inputs["base"] = names.assignments(student, base)
         own = ("alpha", "teacher", "weights", "from_teachers", "to_teacher", "confidence")
         given = {key: getattr(strategy, key) for key in own}
         fixed = {key: value for key, value in given.items() if value is not None}
@@ -220,40 +227,30 @@ class _Planner:
             fixed["per_prompt"] = strategy.per_prompt
         budget = _settings(self.recipe, "assign", kind=strategy.kind, **fixed).budget  # type: ignore[attr-defined]
         if budget is not None and budget.cost is not None:
-            inputs["calibration"] = "responses"
+            inputs["calibration"] = names.matrix_responses()
         both: dict[str, Any] = {"teachers": True, "strategy": strategy}
-        self._add(f"assignments-{name}", "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
-        asked = prompts | assignments | {"calibration": "responses"}
-        more: dict[str, Any] = {"escalate": strategy.escalate} if strategy.escalate else {}
+        key = names.assignments(student, strategy)
+        self._add(key, "assign", inputs=inputs, student=student, kind=strategy.kind, **both, **fixed)
+        asked = prompts | assignments | {"calibration": names.matrix_responses()}
+        escalation: dict[str, Any] = {"escalate": strategy.escalate} if strategy.escalate else {}
         if strategy.escalate and strategy.confidence is not None:
-            more["escalate_below"] = strategy.confidence
-        self._add(f"responses-{name}", "generate", inputs=asked, **both, **more)
-        answered = {"responses": f"responses-{name}"}
+            escalation["escalate_below"] = strategy.confidence
+        self._add(names.responses(student, strategy), "generate", inputs=asked, **both, **escalation)
+        answered = {"responses": names.responses(student, strategy)}
         if strategy.per_prompt > 1:
-            alpha = _alpha(strategy)
+            alpha = alpha_of(strategy)
             decided = {} if alpha is None else {"alpha": alpha}
             kept: dict[str, Any] = {"student": student, "phase": "score_chosen", **both, **decided}
-            self._add(f"rewards-{name}", "score", inputs=prompts | answered, **kept)
-            rewards |= {"pool_rewards": f"rewards-{name}"}
-        self._add(f"sft-{name}", "mix", inputs=prompts | assignments | answered | rewards, **both)
-        rows = assignments | {"sft": f"sft-{name}"}
+            self._add(names.chosen_rewards(student, strategy), "score", inputs=prompts | answered, **kept)
+            rewards |= {"pool_rewards": names.chosen_rewards(student, strategy)}
+        self._add(names.sft(student, strategy), "mix", inputs=prompts | assignments | answered | rewards, **both)
+        rows = assignments | {"sft": names.sft(student, strategy)}
         for suffix, seed in self.recipe.sft_seeds.items():
+            trained = names.trained_student(student, strategy, suffix)
             own_seed: dict[str, Any] = {"student": student, "strategy": strategy, "seed": seed}
-            self._add(f"student-{name}{suffix}", "train_student", inputs=rows, **own_seed)
-            trained = {"student": f"student-{name}{suffix}"}
-            self._add(f"evaluation-{name}{suffix}", "evaluate", inputs=trained, **own_seed)
-
-
-def _alpha(strategy: Strategy) -> float | None:
-    """Of a routed strategy; null: the recipe's."""
-    return strategy.alpha if ROUTED[strategy.kind] is None else ROUTED[strategy.kind]
-
-
-def _router_key(student: Student, strategy: Strategy) -> str:
-    suffix = f"-{strategy.router}" if strategy.router else ""
-    suffix += f"-{strategy.kind}" if ROUTED[strategy.kind] is not None else ""
-    suffix += f"-alpha{strategy.alpha:g}" if strategy.alpha is not None else ""
-    return f"router-{student.name}{suffix}"
+            self._add(trained, "train_student", inputs=rows, **own_seed)
+            evaluation = names.evaluation(student, strategy, suffix)
+            self._add(evaluation, "evaluate", inputs={"student": trained}, **own_seed)
 
 
 def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
@@ -264,7 +261,8 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
         decided = sorted(keys.get(stage, set()) & set(section))
         if decided:
             raise RecipeError(f"{stage}: `{decided[0]}` is decided by {who}; set it there, not here")
-    if stage == "assign" and fixed.get("kind") not in ROUTED:
+    kind = KINDS.get(fixed.get("kind", ""))
+    if stage == "assign" and not (kind and kind.chooses == "router"):
         section = {key: value for key, value in section.items() if key != "budget"}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
     return settings

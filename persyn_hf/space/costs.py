@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from persyn_hf.core.cost import Cost, from_line, generate_then_select, one_teacher_each
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.store.stored import Stored
-
-
-WITHOUT_LABELS = ("strong", "family_strong", "mix")  # strategies that need no answers to choose by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +36,11 @@ def costs(database: Database, assignment: Stored) -> Costs:
             f"no responses to the prompts of {assignment.ref} say what every teacher's answers cost; open the "
             "responses to its calibration prompts beside it"
         )
-    kind = assignment.manifest.settings.get("kind")
+    seen = _answers_seen(database, assignment)
     rows = database.rows(f"SELECT split, teacher, count(*) FROM {database.view(assignment)} GROUP BY ALL")
     labelled = sum(number for split, _, number in rows if split == "calibration")
     prompts = sum(number for *_, number in rows)
-    counted = {"calibration"} if kind not in WITHOUT_LABELS else set()
+    counted = set() if seen == "nothing" else {"calibration"}
     given = dict.fromkeys(pool, 0)
     for split, teacher, number in rows:
         given[teacher] += 0 if split in counted else number
@@ -54,11 +52,21 @@ def costs(database: Database, assignment: Stored) -> Costs:
     return Costs(
         prompts=prompts,
         labelled=labelled if counted else 0,
-        ways={"this assignment": everything if kind == "oracle" else own, "generate-then-select": everything},
+        ways={"this assignment": everything if seen == "pool" else own, "generate-then-select": everything},
         cells=cells,
         measured=_ledger(measured[0].manifest.cost) if measured else {},
         source=source,
     )
+
+
+def _answers_seen(database: Database, assignment: Stored) -> str:
+    """The answers that its strategy had to see, as `Kind.sees`; those to the calibration prompts where it changes the
+    choices of an assignment that is not shown here."""
+    kind = KINDS.get(assignment.manifest.settings.get("kind", ""))
+    if kind is None or kind.sees != "base":
+        return kind.sees if kind else "calibration"
+    base = database.shelf.input(assignment, "base")
+    return "calibration" if base is None else _answers_seen(database, base)
 
 
 def cell_costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[dict[str, Cost], str]:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.recipe.strategies import STRATEGY_KINDS
+from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS
 from persyn_hf.stage import Context
@@ -218,5 +218,5 @@ def test_rules_that_lack_what_they_need(tmp_path):
 
 
 def test_every_strategy_of_the_recipe_is_known_here():
-    for kind in STRATEGY_KINDS:
+    for kind in KINDS:
         assert assign.Settings(kind=kind).kind == kind

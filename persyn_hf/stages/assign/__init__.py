@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe.strategies import ROUTED_KINDS
+from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.assign import rules
@@ -41,14 +41,6 @@ OUTPUT = ASSIGNMENTS
 VERSION = 2  # 2: equal scores go by the measured rewards, not by the scores of all prompts
 
 LAUNCHED = 1 << 18  # prompts of one `accelerate launch`, which loads the router anew
-ALPHAS = {"no_learnability": 0.0, "no_quality": 1.0}
-NEEDS = {
-    **dict.fromkeys(ROUTED_KINDS, "router"),
-    "oracle": "pool_rewards",
-    "car": "rewards",
-    "best_mean_reward": "rewards",
-    "reassign": "base",
-}
 
 
 def run(
@@ -64,7 +56,8 @@ def run(
 ) -> Result:
     """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher."""
     inputs = {"rewards": rewards, "pool_rewards": pool_rewards, "router": router, "base": base}
-    needed = NEEDS.get(settings.kind)
+    kind = KINDS.get(settings.kind)  # null: `all`
+    needed = kind.needs if kind else None
     if needed is not None and inputs[needed] is None:
         raise RecipeError(f"the strategy {settings.kind} needs the input `{needed}`, got none; add it to `inputs`")
     if not context.teachers:
@@ -72,23 +65,26 @@ def run(
     splits, pool = settings.chosen_splits, [teacher.name for teacher in context.teachers]
     cells = chunks(prompts, splits, CELL)
     report: dict[str, Any] = {}
-    if settings.kind == "all" and settings.labelling is not None:
-        decisions = in_part(prompts, settings, context, pool, base, rewards, report)
-    elif settings.kind == "all":
-        decisions = rules.everyone(cells, len(pool))
-    elif settings.kind == "mix":
-        decisions = rules.mix(cells, settings, context, pool)
-    elif settings.kind == "oracle":
-        measured = Measured([rewards, pool_rewards], splits, pool, _alpha(settings))
-        decisions = rules.oracle(prompts, splits, measured)
-    elif base is not None and settings.kind == "reassign":
-        decisions = rules.reassign(prompts, base, settings, context, pool, report)
-    elif router is not None and settings.kind in ROUTED_KINDS:
-        decisions = _routed(settings, context, pool, prompts, rewards, router, calibration, report)
-    else:
-        chosen, values = rules.one_teacher(settings, context, pool, rewards)
-        report |= values
-        decisions = rules.same(cells, chosen)
+    match kind.chooses if kind else "all":
+        case "all" if settings.labelling is not None:
+            decisions = in_part(prompts, settings, context, pool, base, rewards, report)
+        case "all":
+            decisions = rules.everyone(cells, len(pool))
+        case "draw":
+            decisions = rules.mix(cells, settings, context, pool)
+        case "measured":
+            measured = Measured([rewards, pool_rewards], splits, pool, _alpha(settings))
+            decisions = rules.oracle(prompts, splits, measured)
+        case "change":
+            assert base is not None  # `needs` was checked
+            decisions = rules.reassign(prompts, base, settings, context, pool, report)
+        case "router":
+            assert router is not None  # `needs` was checked
+            decisions = _routed(settings, context, pool, prompts, rewards, router, calibration, report)
+        case "one_teacher":
+            chosen, values = rules.one_teacher(settings, context, pool, rewards)
+            report |= values
+            decisions = rules.same(cells, chosen)
     data, counts, metrics = write(decisions, pool, context.work_dir / "assignments.arrow")
     if not len(data):
         raise InputError(f"no prompt is in the splits {', '.join(splits)}, at least one is needed; see `prompts`")
@@ -96,7 +92,7 @@ def run(
 
 
 def _alpha(settings: Settings) -> float | None:
-    fixed = ALPHAS.get(settings.kind)
+    fixed = KINDS[settings.kind].alpha
     if fixed is not None and settings.alpha not in (None, fixed):
         raise RecipeError(f"{settings.kind} means alpha {fixed}, got alpha {settings.alpha}; leave `alpha` out")
     return settings.alpha if fixed is None else fixed

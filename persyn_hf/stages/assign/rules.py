@@ -1,6 +1,6 @@
 """The kinds without a router: the measured best, another teacher for some, one for all, random shares."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -108,22 +108,45 @@ def one_teacher(
     if settings.teacher is not None:
         chosen = index_of(pool, settings.teacher, "teacher")
         return chosen, {"chosen": pool[chosen], "values": {}}
-    if settings.kind == "car":
-        quality, logprob = (_calibration(rewards, pool, column) for column in ("quality_raw", "mean_logprob"))
-        ranking = core.car(quality, -logprob, settings.beta)
-    elif settings.kind == "best_mean_reward":
-        ranking = core.best_mean(reward_matrix(_calibration_rows(rewards), pool, settings.alpha)[1])
-    else:
-        sizes = [teacher.params_b for teacher in context.teachers]
-        means = None if rewards is None else core.column_means(_calibration(rewards, pool, "quality_raw"))
-        ranking = core.strong(pool, sizes, means)
-        if settings.kind == "family_strong":
-            if context.student is None:
-                raise RecipeError("family_strong needs a student with a `family`, got none; name one teacher instead")
-            families = [teacher.family for teacher in context.teachers]
-            ranking = core.family_strong(pool, families, sizes, context.student.family, ranking.teacher, means)
+    ranking = ONE_TEACHER[settings.kind](settings, context, pool, rewards)
     values = dict(zip(pool, (None if np.isnan(value) else float(value) for value in ranking.values), strict=True))
     return ranking.teacher, {"chosen": pool[ranking.teacher], "values": values}
+
+
+def _car(settings: Settings, _: Context, pool: list[str], rewards: "Dataset | None") -> core.Ranking:
+    quality, logprob = (_calibration(rewards, pool, column) for column in ("quality_raw", "mean_logprob"))
+    return core.car(quality, -logprob, settings.beta)
+
+
+def _best_mean_reward(settings: Settings, _: Context, pool: list[str], rewards: "Dataset | None") -> core.Ranking:
+    return core.best_mean(reward_matrix(_calibration_rows(rewards), pool, settings.alpha)[1])
+
+
+def _strong(_: Settings, context: Context, pool: list[str], rewards: "Dataset | None") -> core.Ranking:
+    return core.strong(pool, [teacher.params_b for teacher in context.teachers], _mean_quality(pool, rewards))
+
+
+def _family_strong(settings: Settings, context: Context, pool: list[str], rewards: "Dataset | None") -> core.Ranking:
+    if context.student is None:
+        raise RecipeError("family_strong needs a student with a `family`, got none; name one teacher instead")
+    sizes, families = zip(*((teacher.params_b, teacher.family) for teacher in context.teachers), strict=True)
+    strongest = _strong(settings, context, pool, rewards).teacher
+    means = _mean_quality(pool, rewards)
+    return core.family_strong(pool, families, sizes, context.student.family, strongest, means)
+
+
+# The rule of each kind of strategy that chooses one teacher for all prompts.
+ONE_TEACHER: dict[str, Callable[[Settings, Context, list[str], "Dataset | None"], core.Ranking]] = {
+    "car": _car,
+    "best_mean_reward": _best_mean_reward,
+    "strong": _strong,
+    "family_strong": _family_strong,
+}
+
+
+def _mean_quality(pool: list[str], rewards: "Dataset | None") -> FloatArray | None:
+    """The mean quality of each teacher on the calibration prompts, by which teachers of one size are ordered."""
+    return None if rewards is None else core.column_means(_calibration(rewards, pool, "quality_raw"))
 
 
 def _calibration_rows(rewards: "Dataset | None") -> dict[str, list[Any]]:

@@ -5,14 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.recipe.recipe import Calibration
-from persyn_hf.recipe.strategies import STRATEGY_KINDS, Budget
+from persyn_hf.recipe.strategies import KINDS, Budget
 from persyn_hf.recipe.strict import Strict
 
 
 class Settings(Strict):
     """Knobs of this stage. Their defaults live here and nowhere else."""
 
-    kind: Literal["all", *STRATEGY_KINDS] = "all"  # type: ignore[valid-type]  # the tuple is also used at run time
+    kind: Literal["all", *KINDS] = "all"  # type: ignore[valid-type]  # the table is also used at run time
     splits: tuple[Literal["calibration", "dev", "pool"], ...] | None = Field(default=None, strict=False)  # null: below
     labelling: Calibration | None = None  # all: which cells of the calibration prompts; null: every one
     round: int = Field(default=1, ge=1)  # labelling: of `labelling.rounds`
