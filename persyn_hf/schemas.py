@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """The contract of one artifact kind. `version` goes up when a column changes."""
+    """The contract of one artifact kind. `version` goes up when a column changes or a nullable one is added."""
 
     kind: str
     row: str
@@ -67,6 +67,25 @@ class Schema:
         with ArrowWriter(path=str(path), features=self.features) as writer:
             yield writer
             writer.finalize()
+
+    def complete(self, dataset: "Dataset", version: int) -> "Dataset":
+        """Fill the nullable columns that a dataset of an older schema version lacks with null.
+
+        Schemas grow by nullable columns, so what was published under an older `version` stays usable as an input.
+        A dataset of the present version, and one that lacks another column, comes back as it is: `check` refuses it.
+        """
+        import pyarrow as pa
+        from datasets.fingerprint import generate_random_fingerprint
+
+        missing = [column for column in self.columns if column.name not in dataset.column_names]
+        if version >= self.version or not missing or not all(column.nullable for column in missing):
+            return dataset
+        for column in missing:
+            nulls = pa.nulls(len(dataset), self.features.arrow_schema.field(column.name).type)
+            fresh = generate_random_fingerprint()  # or datasets would hash the column
+            dataset = dataset.add_column(column.name, nulls, new_fingerprint=fresh, feature=_feature(column.dtype))
+        others = [name for name in dataset.column_names if name not in self.names]
+        return dataset.select_columns([*self.names, *others])
 
     def check(self, dataset: "Dataset", what: str) -> None:
         """Refuse a dataset with other columns or dtypes, or with nulls where none may be."""

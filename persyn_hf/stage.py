@@ -3,6 +3,11 @@
 `INPUTS` maps keywords of `run` to contracts (`persyn_hf.schemas`); the runner checks them before the call and the
 result against `OUTPUT` after it. `run(settings, context, **inputs)` returns a `Result`. Stages know neither the store
 nor one another.
+
+A stage may have four more names. `OPTIONAL_INPUTS` are inputs that a step may lack. `VERSION` (1 where there is none)
+goes up when the same settings and inputs give other content than before. `NOT_COVERED` are the settings that change
+how long the stage takes and not what it emits, as `key` or `section.key`; fingerprints leave them out.
+`check_files(settings)` refuses local files that it could not read, before any step runs.
 """
 
 from dataclasses import dataclass, field

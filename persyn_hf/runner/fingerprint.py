@@ -1,8 +1,9 @@
 """What a step depends on, as one digest: a step whose fingerprint is in the store is not run again.
 
-Covered are the stage, its schema and code version, its settings but the ones of `NOT_COVERED`, the seed, the digests
-of its inputs, and the models it is given. Local files and folders count by content, not by path, so that the same
-recipe gives the same digests wherever the repository lies.
+Covered are the stage, its schema and code version, its settings but those in `NOT_COVERED` of the stage's module (they
+change how long it takes, not what it emits), the seed, the digests of its inputs, and the models it is given. Local
+files and folders count by content, not by path, so that the same recipe gives the same digests wherever the
+repository lies.
 """
 
 import functools
@@ -15,37 +16,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from persyn_hf.backends.engines.settings import ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Student
 from persyn_hf.runner.plan import Step
 
-
-# Where and how fast an engine runs; what may change its answers (`server.extra`, `vllm.args`) is covered.
-VLLM_NOT_COVERED = {f"vllm.{key}" for key in VllmSettings.model_fields if key != "args"}
-ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"}
-
-# Settings that change how long a stage takes, not what it emits.
-NOT_COVERED: dict[str, frozenset[str]] = {
-    "prompts": frozenset(),
-    "assign": frozenset({"device", "accelerate"}),
-    "generate": frozenset(  # batch_tokens fixes what is sampled
-        {"device", "max_error_rate", "verify_timeout_s", "executor", *ENGINE_NOT_COVERED}
-    ),
-    "score": frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}),
-    "pair": frozenset(),
-    "train_router": frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"}),
-    "mix": frozenset(),
-    "train_student": frozenset({"accelerate", "save_steps"}),  # per_device_batch_size decides the rounding of steps
-    "evaluate": frozenset({"batch_size", "timeout_s", *VLLM_NOT_COVERED}),
-}
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes
 
 
 def covered_settings(step: Step) -> dict[str, Any]:
     """The settings as they go into fingerprint and manifest: resolved, portable, without what is not covered."""
-    return _without(portable(step.settings.model_dump(mode="json")), NOT_COVERED[step.stage])
+    return _without(portable(step.settings.model_dump(mode="json")), not_covered(step))
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
@@ -64,6 +46,12 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def not_covered(step: Step) -> frozenset[str]:
+    """The settings of a step, as `key` or `section.key`, that change how long it takes and not what it emits."""
+    names: frozenset[str] = getattr(step.module, "NOT_COVERED", frozenset())
+    return names
+
+
 def code_version(step: Step) -> int:
     """`VERSION` of the stage's module: raised when the same settings give other content than before."""
     return int(getattr(step.module, "VERSION", 1))
@@ -71,10 +59,10 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """A teacher or student as plain values, its local folder replaced by its content."""
-    not_covered = ENGINE_NOT_COVERED | {"price", "license"}
+    left_out = ENGINE_NOT_COVERED | {"price", "license"}
     if isinstance(model, Student):
-        not_covered |= {"params_b"}  # of a teacher it decides who is strong, of a student nothing but the plan
-    return _without(portable(model.model_dump(mode="json")), not_covered)
+        left_out |= {"params_b"}  # of a teacher it decides who is strong, of a student nothing but the plan
+    return _without(portable(model.model_dump(mode="json")), left_out)
 
 
 def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED, VllmSettings
 from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.livebench import ask_livebench
@@ -29,6 +29,7 @@ from persyn_hf.stage import Context, Result
 INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student as it was before training
 OUTPUT = EVALUATION
+NOT_COVERED = frozenset({"batch_size", "timeout_s"}) | VLLM_NOT_COVERED
 VERSION = 3  # rules of grading, and what an item carries
 
 LIVEBENCH = "livebench"  # its one task

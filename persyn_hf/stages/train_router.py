@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; base: to extend
 OUTPUT = ROUTER
+NOT_COVERED = frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"})
 
 REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # without a tag: the newest
 

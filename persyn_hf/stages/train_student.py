@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 INPUTS = {"sft": SFT}
 OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # those that the rows answer; null: their prompts must differ
 OUTPUT = STUDENT
+NOT_COVERED = frozenset({"accelerate", "save_steps"})  # per_device_batch_size decides the rounding of steps
 VERSION = 3  # the last step of an epoch is filled up with empty rows; LoRA adapters lie beside the merged weights
 
 

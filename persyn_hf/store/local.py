@@ -175,12 +175,17 @@ class Store:
         return [self._open(repo, kind, tag) for repo, kind in repos for tag in self._tags(repo, kind)]
 
     def read_dataset(self, stored: Stored, config: str | None = None, split: str | None = None) -> "Dataset":
-        """Rows of a dataset artifact in the order in which they were written; None: all configs, all splits."""
-        if isinstance(SCHEMAS[stored.kind], ModelSchema):
+        """Read the rows of a dataset artifact in the order in which they were written; None: all configs, all splits.
+
+        The nullable columns that its kind has got since it was made are filled with null.
+        """
+        schema = SCHEMAS[stored.kind]
+        if isinstance(schema, ModelSchema):
             raise StoreError(
                 f"{stored.ref} is a `{stored.kind}`, a model without rows; its files lie in {stored.path}"
             )
-        return read_dataset(stored.path, stored.manifest.rows, stored.ref, config, split)
+        dataset = read_dataset(stored.path, stored.manifest.rows, stored.ref, config, split)
+        return schema.complete(dataset, stored.manifest.schema_version)
 
     def refs(self, repo: str, kind: str) -> dict[str, str]:
         """Every tag of a repository, and `main`, with the commit it names."""

@@ -84,6 +84,11 @@ class VllmSettings(Strict):
         return self.tensor_parallel_size * self.data_parallel_size * int(stages or 1)
 
 
+# Where and how fast an engine runs is not covered by fingerprints; what may change its answers is.
+VLLM_NOT_COVERED = frozenset(f"vllm.{key}" for key in VllmSettings.model_fields if key != "args")
+ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"}
+
+
 def value_of(args: Sequence[str], *names: str) -> str | None:
     """Value of an argument, `--name value` or `--name=value`; the last one counts."""
     found = None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-__all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "VERSION", "Settings", "run"]
+__all__ = ["INPUTS", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "run"]
 
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {
@@ -38,6 +38,7 @@ OPTIONAL_INPUTS = {
     "calibration": RESPONSES,  # every teacher's answers to the calibration prompts: what a budget reckons with
 }
 OUTPUT = ASSIGNMENTS
+NOT_COVERED = frozenset({"device", "accelerate"})
 VERSION = 2  # 2: equal scores go by the measured rewards, not by the scores of all prompts
 
 LAUNCHED = 1 << 18  # prompts of one `accelerate launch`, which loads the router anew

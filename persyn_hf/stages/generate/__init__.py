@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.imported import read_responses, to_samples
 from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
+from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.assignment import best_first
@@ -32,6 +33,8 @@ __all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "Settings", "check", "num_samp
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS}
 OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the calibration prompts, to compare costs
 OUTPUT = RESPONSES
+# `batch_tokens` is covered: it fixes what is sampled.
+NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
 VERSION = 2  # rules of grading
 
 

@@ -29,6 +29,7 @@ __all__ = ["INPUTS", "OUTPUT", "Settings", "run"]
 
 INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
 OUTPUT = REWARDS
+NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
 
 
 def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:
