@@ -6,23 +6,9 @@ operations (not their rate), money is in the one currency of the recipe's prices
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
-
-class Price(Protocol):
-    """A teacher's price, as `persyn_hf.recipe.recipe.Price`."""
-
-    @property
-    def prompt(self) -> float:
-        """Per million prompt tokens."""
-
-    @property
-    def completion(self) -> float:
-        """Per million generated tokens."""
-
-    @property
-    def gpu_hour(self) -> float:
-        """Per GPU and hour."""
+from persyn_hf.recipe.roles import Price
 
 
 @dataclass(frozen=True, kw_only=True)

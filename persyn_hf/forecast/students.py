@@ -17,6 +17,7 @@ from persyn_hf.formats import UNKNOWN, amount, duration, flops
 from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.report.tables import Table
+from persyn_hf.stages.score.settings import BY_MODEL
 
 
 TRAINING = 0.3  # share of an A100's peak, of forward passes too; docs/paper.md has the grounds
@@ -161,7 +162,7 @@ def _left_out(outlook: Outlook) -> list[str]:
     found = {
         "the llm router's training": "train_router" in settings
         and "llm" in {strategy.router or settings["train_router"].kind for strategy in strategies},
-        "the reward model": "score" in settings and settings["score"].quality == "reward_model",
+        **{name: "score" in settings and settings["score"].quality == kind for kind, name in BY_MODEL.items()},
         "evaluation": "evaluate" in settings,
     }
     named = [name for name, there in found.items() if there]

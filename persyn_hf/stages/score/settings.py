@@ -9,6 +9,10 @@ from persyn_hf.backends.loading import Dtype
 from persyn_hf.recipe.strict import Strict
 
 
+# Measures of quality that a model judges, and what `persyn plan` calls that model, whose work it does not know.
+BY_MODEL = {"reward_model": "the reward model"}
+
+
 class RewardServer(Connection):
     """vLLM's pooling API: `vllm serve MODEL --runner pooling`."""
 
