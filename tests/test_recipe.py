@@ -113,7 +113,7 @@ def test_a_fault_in_the_recipe_is_one_sentence(tmp_path: Path, change: str, mess
         ("assign.kind=mix", "assign: `kind` is decided by the strategies; set it there, not here"),
         ("name.first=x", "--set name.first=x: `name` is no mapping; lists are set whole, as YAML"),
         ("seed", "--set takes key.subkey=value, got `seed`"),
-        ("seed=[1", "--set seed=[1: the value is no YAML; quote it"),
+        ("seed=[1", "--set seed=[1 cannot be read: while parsing a flow sequence"),
         ("students=[{name: s}]", "the student `s` has no `model`, but the recipe goes on to train_student; name its"),
         ("inputs.rewards-t=local/x@v1", "inputs: `rewards-t` is not one artifact of this recipe"),
     ],

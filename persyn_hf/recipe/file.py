@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strict import read_section
+from persyn_hf.recipe.yaml_text import read_yaml
 
 
 # Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
 PATH_KEYS = ("path", "fewshot_path", "chat_template", "accelerate")
+LONGEST_CHAIN = 20
 OWN = frozenset({"name", "teachers", "students"})  # a file with none of these is what recipes extend
 
 
@@ -35,23 +35,39 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Read one file with all that it extends; `seen` are the files that lead to it."""
+    where = f"the recipe {path}"
     if path.resolve() in seen:
         raise RecipeError(f"{path} extends itself")
+    if len(seen) > LONGEST_CHAIN:
+        raise RecipeError(f"{path} is the end of a chain of more than {LONGEST_CHAIN} files that extend one another")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(f"the recipe {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise RecipeError(f"the recipe {path} cannot be read: {reason}") from None
+        raise RecipeError(f"{where} does not exist") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{where} cannot be read: it is no text in UTF-8; save it as such") from None
+    except OSError as error:
+        raise RecipeError(f"{where} cannot be read: {error.strerror}") from None
+    values = read_yaml(text, where)
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
-    _resolve_paths(values, path.parent)
-    parents = values.pop("extends", [])
+    _resolve_paths(values, path.parent, where)
     merged: dict[str, Any] = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
+    for parent in _parents(values, where):
         merged = _merge(merged, _read(path.parent / parent, (*seen, path.resolve())))
     return _merge(merged, values)
+
+
+def _parents(values: dict[str, Any], where: str) -> list[str]:
+    """Take out of a file's values the names of the files that it extends."""
+    if "extends" not in values:
+        return []
+    extends = values.pop("extends")
+    names = [extends] if isinstance(extends, str) else extends
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RecipeError(f"{where}: `extends` takes the path of a file or a list of paths, got {extends!r:.100}")
+    return names
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -63,29 +79,34 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _resolve_paths(value: Any, folder: Path) -> None:
+def _resolve_paths(value: Any, folder: Path, where: str) -> None:
     """Make relative paths absolute, so that they survive `extends` and any working directory."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         is_path = isinstance(item, str) and (item.startswith(("./", "../", "~/")) or key in PATH_KEYS)
         if is_path and key != "extends":
-            value[key] = str((folder / Path(item).expanduser()).resolve())
+            value[key] = _absolute(item, folder, f"{where}: `{key}`")
         else:
-            _resolve_paths(item, folder)
+            _resolve_paths(item, folder, where)
+
+
+def _absolute(path: str, folder: Path, where: str) -> str:
+    try:
+        return str((folder / Path(path).expanduser()).resolve())
+    except (OSError, RuntimeError) as error:  # too long a name, a loop of links; `~` of a user whom nobody knows
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"{where} is no path that can be found: {path:.100} ({reason})") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"--set takes key.subkey=value, got `{override}`")
-    try:
-        *parents, last = key.split(".")
-        value = {last: yaml.safe_load(text)}
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is no YAML; quote it") from None
-    _resolve_paths(value, Path.cwd())
+        raise RecipeError(f"--set takes key.subkey=value, got `{override:.100}`; write --set score.alpha=0.3")
+    *parents, last = key.split(".")
+    value = {last: read_yaml(text, f"--set {override:.100}")}
+    _resolve_paths(value, Path.cwd(), "--set")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise RecipeError(f"--set {override}: `{parent}` is no mapping; lists are set whole, as YAML")
+            raise RecipeError(f"--set {override:.100}: `{parent}` is no mapping; lists are set whole, as YAML")
     values[last] = value[last]

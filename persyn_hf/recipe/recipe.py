@@ -62,6 +62,7 @@ class Recipe(Strict):
     evaluate: dict[str, Any] = Field(default_factory=dict)
 
     _name = field_validator("name", "namespace")(check_name)
+    _version = field_validator("version")(lambda value: value if value is None else check_name(value))
 
     @property
     def full_name(self) -> str:

@@ -8,11 +8,11 @@ from pydantic import Field, field_validator
 from persyn_hf.recipe.strict import Strict
 
 
-NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # to be matched in full
 
 
 def check_name(value: str) -> str:
-    if not NAME.match(value):
+    if not NAME.fullmatch(value):
         raise ValueError("must be letters, digits, `.`, `_` or `-`, at most 64 characters")
     return value
 

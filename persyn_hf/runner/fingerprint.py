@@ -9,6 +9,7 @@ repository lies.
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -80,7 +81,7 @@ def portable(value: Any) -> Any:
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [portable(item) for item in value]
-    if isinstance(value, str) and value.startswith("/") and Path(value).exists():
+    if isinstance(value, str) and value.startswith("/") and os.path.exists(value):
         return f"{Path(value).name}#{path_digest(Path(value))[:16]}"
     return value
 
@@ -95,9 +96,9 @@ def check_paths(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             check_paths(item, f"{where}.{index}")
-    elif isinstance(value, str) and re.match(r"^/[^\s/]+/", value) and "\n" not in value and not Path(value).exists():
+    elif isinstance(value, str) and re.match(r"^/[^\s/]+/", value) and "\n" not in value and not os.path.exists(value):
         raise InputError(
-            f"{where}: {value} does not exist; paths in a recipe count from that file, those of --set from the "
+            f"{where}: {value:.300} does not exist; paths in a recipe count from that file, those of --set from the "
             "working directory"
         )
 

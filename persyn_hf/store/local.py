@@ -258,5 +258,5 @@ class Store:
 
 
 def _check_tag(tag: str | None) -> None:
-    if tag is not None and (not NAME.match(tag) or tag == "main" or COMMIT.fullmatch(tag)):
+    if tag is not None and (not NAME.fullmatch(tag) or tag == "main" or COMMIT.fullmatch(tag)):
         raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")

@@ -89,7 +89,7 @@ def blob_name(path: Path) -> str:
 def split_ref(ref: str) -> tuple[str, str]:
     """("NAMESPACE/NAME", "TAG") of "NAMESPACE/NAME@TAG"; without a tag it is `main`."""
     repo, _, tag = ref.partition("@")
-    if not NAME.match(tag or "main"):
+    if not NAME.fullmatch(tag or "main"):
         raise StoreError(f"`{ref}` names no artifact; needed is NAMESPACE/NAME or NAMESPACE/NAME@TAG")
     return repo, tag or "main"
 
@@ -103,7 +103,7 @@ def meant(ref: str, known: Iterable[str]) -> str:
 def repo_folder(repo: str, kind: str) -> str:
     """Name of the repository's folder in a Hugging Face cache: `datasets--NAMESPACE--NAME`."""
     namespace, _, name = repo.partition("/")
-    if not (NAME.match(namespace) and NAME.match(name)) or "--" in repo or ".." in repo or len(repo) > 96:
+    if not (NAME.fullmatch(namespace) and NAME.fullmatch(name)) or "--" in repo or ".." in repo or len(repo) > 96:
         raise StoreError(
             f"`{repo}` cannot name an artifact; needed is NAMESPACE/NAME of letters, digits, `.`, `_` and `-` "
             "(no `--`, no `..`), together at most 96 characters"

@@ -1,0 +1,135 @@
+"""Reading YAML of any content into plain values: mappings with text as keys, lists, text, numbers, booleans, null.
+
+A recipe is written by hand or by a program, and may come from somebody else. So everything that YAML can say and a
+recipe cannot mean is refused here, in one sentence that names the place: dates, binary data, sets, a key that stands
+twice, aliases that loop or multiply, numbers and nesting without bounds, characters that no text holds.
+"""
+
+import math
+import re
+from typing import Any
+
+import yaml
+
+from persyn_hf.errors import RecipeError
+
+
+LONGEST = 128 * 1024  # characters of one file; PyYAML takes about a second for it
+MANY = 20_000  # values of one file, those behind an alias counted wherever it stands
+DEEP = 40  # levels of nesting
+LARGEST = 2**63 - 1
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, and 1e-5 is a number, as in YAML 1.2 and JSON; YAML 1.1 wants 1.0e-5."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Return the value that a YAML text holds, in plain types.
+
+    Args:
+        text: the YAML.
+        where: what it is, for messages: "the recipe my.yaml".
+
+    Raises:
+        RecipeError: it is no YAML, or says what a recipe cannot mean.
+    """
+    if len(text) > LONGEST:
+        raise RecipeError(f"{where} has {len(text):,} characters, at most {LONGEST:,} are read; is it a recipe?")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _check_nodes(node, where)
+        value = None if node is None else loader.construct_document(node)
+    except RecipeError:
+        raise
+    except RecursionError:
+        raise RecipeError(f"{where} cannot be read: it is nested too deep; at most {DEEP} levels are read") from None
+    except Exception as error:  # PyYAML lets through whatever int(), date() and others raise
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise RecipeError(f"{where} cannot be read: {reason[:300] or type(error).__name__}") from None
+    return _plain(value, where, "")
+
+
+def _check_nodes(root: yaml.Node, where: str) -> None:
+    """Refuse what multiplies, loops or stands twice, before anything is made of it."""
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def count(node: yaml.Node) -> int:
+        if id(node) in above:
+            raise RecipeError(
+                f"{where}: an alias in line {node.start_mark.line + 1} is a part of itself; leave it out"
+            )
+        if id(node) in sizes:
+            return sizes[id(node)]
+        if len(above) >= DEEP:
+            raise RecipeError(f"{where} is nested too deep: at most {DEEP} levels are read, see line {_line(node)}")
+        above.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, where)
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        total = 1 + (sum(map(count, inner)) if isinstance(node, yaml.CollectionNode) else 0)
+        if total > MANY:
+            raise RecipeError(
+                f"{where} holds more than {MANY:,} values, aliases counted wherever they stand; see line {_line(node)}"
+            )
+        above.discard(id(node))
+        sizes[id(node)] = total
+        return total
+
+    count(root)
+
+
+def _check_keys(node: yaml.MappingNode, where: str) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else ""
+        if name in seen and name != "<<":
+            raise RecipeError(f"{where}: the key `{name[:60]}` stands twice, again in line {_line(key)}; keep one")
+        seen.add(name)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _plain(value: Any, where: str, key: str) -> Any:
+    """Return a copy in plain types; `key` is the dotted place of the value."""
+    place = f"{where}: `{key}`" if key else where
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
+            raise RecipeError(
+                f"{place} holds a null character or half a surrogate pair, which is no text; write it anew"
+            )
+        return value
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise RecipeError(
+            f"{place} is a number of {value.bit_length()} bits, at most 63 are read; write a smaller one"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{place} is {value}, a finite number is needed; leave the key out for no limit")
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, list):
+        return [
+            _plain(item, where, f"{key}.{place_in}" if key else str(place_in)) for place_in, item in enumerate(value)
+        ]
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise RecipeError(f"{place}: the key {name!r:.60} is no text; put it in quotes")
+        return {
+            _plain(name, where, f"{key}.?" if key else "?"): _plain(item, where, f"{key}.{name}" if key else name)
+            for name, item in value.items()
+        }
+    kind = type(value).__name__
+    raise RecipeError(f"{place} is a YAML {kind}, a recipe holds text, numbers, lists and mappings; put it in quotes")
