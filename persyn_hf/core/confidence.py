@@ -52,7 +52,7 @@ def fit_curve(margin: ArrayLike, near: ArrayLike) -> Curve:
     """Fit the probability of `near` over the margin, (N,) each, by Platt's method.
 
     Targets are smoothed, and the slope per standard deviation of the margin has a unit normal prior. A slope below 0
-    would be noise, the more so the fewer prompts there are: the curve is then flat, at the share of `near`.
+    would be noise, the more so the fewer prompts there are: the curve is then flat, at the (smoothed) share of `near`.
     """
     x, y = np.asarray(margin, dtype=np.float64), np.asarray(near, dtype=np.float64)
     centre, width = x.mean(), x.std() or 1.0
