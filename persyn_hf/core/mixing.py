@@ -29,9 +29,9 @@ def chosen_responses(
         prompt_id -> the response kept; a prompt without any response is not in it.
 
     A usable answer goes before one that cannot be trained on. Then, where several teachers were assigned
-    (`per_prompt`), the highest reward decides; where one was, an answer that is right goes before one that is not. Ties
-    go by the order of assignment, then of rounds. The selected sample of a cell stands for it; an unselected one is
-    kept only to tell an error from a missing response.
+    (`per_prompt`), the highest reward decides; where one was, an answer that is right goes before one that is not.
+    Ties go by the order of assignment, then of rounds. The selected sample of a cell stands for it; an unselected one
+    is kept only to tell an error from a missing response.
     """
     cells: dict[str, dict[str, Row]] = {}
     for row in responses:
