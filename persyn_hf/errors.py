@@ -1,6 +1,6 @@
 """Errors that the user can mend. The command line prints them as one sentence, without a traceback, and exits with 2.
 
-Each message says what was found, what is needed and what to do.
+Every message says what was found, what is needed and what to do.
 """
 
 import importlib
@@ -32,7 +32,7 @@ class EngineError(PersynError):
 
 
 class BudgetReached(PersynError):
-    """`--max-cost` or `--max-generations` is used up: a clean stop, no fault."""
+    """The run has used up `--max-cost` or `--max-generations`: a clean stop, no fault."""
 
 
 def check(condition: bool, name: str, value: object, need: str) -> None:
@@ -42,7 +42,11 @@ def check(condition: bool, name: str, value: object, need: str) -> None:
 
 
 def require(module: str, *, extra: str, feature: str) -> ModuleType:
-    """Import a heavy package, or say which extra brings it."""
+    """Import the package `module`, or say which extra of persyn-hf brings it.
+
+    Raises:
+        PersynError: the package is not installed; the message says that `feature` needs it.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -54,6 +58,6 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
 
 
 def reason(error: Exception) -> str:
-    """First line of a foreign error, for use in a sentence."""
+    """Return the type and the first line (300 characters at most) of a foreign error, for use in a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

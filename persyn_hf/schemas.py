@@ -1,4 +1,4 @@
-"""The column contract of every dataset that a stage reads or emits.
+"""The column contracts of all datasets that stages read or emit.
 
 A dataset artifact is written as one parquet folder per config and split: `config_by` and `split_by` name the
 columns whose values become configs (one per teacher, for parallel responses) and splits. The columns stay in the data.
@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """The contract of one artifact kind. `version` goes up when a column changes or a nullable one is added."""
+    """The contract of one kind of dataset; `version` goes up when a column changes or a nullable one is added."""
 
     kind: str
     row: str
@@ -43,16 +43,18 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
+        """Return the names of the columns, in order."""
         return [column.name for column in self.columns]
 
     @property
     def features(self) -> "Features":
+        """Return the columns as `datasets` has them."""
         from datasets import Features
 
         return Features({column.name: _feature(column.dtype) for column in self.columns})
 
     def dataset(self, rows: Sequence[Mapping[str, Any]]) -> "Dataset":
-        """Rows as a dataset of this contract; `Dataset.from_list` cannot make an empty one."""
+        """Make a dataset of this contract from rows; unlike `Dataset.from_list` it can make an empty one."""
         from datasets import Dataset
 
         columns = {name: [row[name] for row in rows] for name in self.names}
@@ -60,7 +62,7 @@ class Schema:
 
     @contextmanager
     def writer(self, path: Path) -> "Iterator[ArrowWriter]":
-        """Write rows or tables of this contract into a new file, some at a time; `Dataset.from_file` maps it."""
+        """Write rows or tables of this contract into a new file, some at a time; `Dataset.from_file` reads it."""
         from datasets.arrow_writer import ArrowWriter
 
         path.unlink(missing_ok=True)  # it may be mapped into memory: never write into it
@@ -88,11 +90,11 @@ class Schema:
         return dataset.select_columns([*self.names, *others])
 
     def check(self, dataset: "Dataset", what: str) -> None:
-        """Refuse a dataset with other columns or dtypes, or with nulls where none may be."""
+        """Raise an `InputError` for a dataset with other columns or dtypes, or with nulls where none may be."""
         if dataset.features != self.features:
-            expected, found = self.features, dataset.features
-            wrong = [name for name in self.names if found.get(name) != expected[name]]
-            extra = [name for name in found if name not in expected]
+            expected, features = self.features, dataset.features
+            wrong = [name for name in self.names if features.get(name) != expected[name]]
+            extra = [name for name in features if name not in expected]
             raise InputError(
                 f"{what} is no `{self.kind}` dataset: columns {wrong} are missing or of another type, "
                 f"columns {extra} are not known; needed are {dict(expected)}"
@@ -113,6 +115,7 @@ class ModelSchema:
 
 
 def _feature(dtype: str) -> Any:
+    """Return the feature of `datasets` for the dtype of a column."""
     from datasets import List, Value
 
     if dtype == "messages":
@@ -123,7 +126,7 @@ def _feature(dtype: str) -> Any:
 
 
 def prompt_id(messages: Iterable[Mapping[str, str]]) -> str:
-    """Name a prompt: first 16 hex digits of the sha256 of its messages, as compact JSON with sorted keys."""
+    """Name a prompt by the first 16 hex digits of the sha256 of its messages, as compact JSON with sorted keys."""
     text = json.dumps(list(messages), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 

@@ -1,13 +1,13 @@
 """The shape of a stage: a module with the four names `INPUTS`, `OUTPUT`, `Settings` and `run`.
 
-`INPUTS` maps keywords of `run` to contracts (`persyn_hf.schemas`); the runner checks them before the call and the
-result against `OUTPUT` after it. `run(settings, context, **inputs)` returns a `Result`. Stages know neither the store
-nor one another.
+`INPUTS` maps keywords of `run` to contracts (`persyn_hf.schemas`). The runner checks the inputs before the call, and
+the result against `OUTPUT` after it. `run(settings, context, **inputs)` returns a `Result`. Stages know neither the
+store nor one another.
 
 A stage may have four more names. `OPTIONAL_INPUTS` are inputs that a step may lack. `VERSION` (1 where there is none)
-goes up when the same settings and inputs give other content than before. `NOT_COVERED` are the settings that change
-how long the stage takes and not what it emits, as `key` or `section.key`; fingerprints leave them out.
-`check_files(settings)` refuses local files that it could not read, before any step runs.
+rises when the same settings and inputs give other content than before. `NOT_COVERED` are the settings, as `key` or
+`section.key`, that change how long the stage takes and not what it emits; fingerprints leave them out.
+`check_files(settings)` refuses local files that the stage could not read, before any step runs.
 """
 
 from dataclasses import dataclass, field
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Where a stage tells how far it is."""
+    """The listener to which a stage reports how far it is."""
 
     def start(self, what: str, total: int, done: int = 0) -> None:
-        """`done`: what earlier runs have left; it counts for the total and not for the rate."""
+        """Begin a piece of work of `total` units; `done` were left by earlier runs, and do not count in the rate."""
 
-    def advance(self, count: int = 1) -> None: ...
+    def advance(self, count: int = 1) -> None:
+        """Report `count` more units as done."""
 
     def tally(self, teacher: str, **numbers: Any) -> None:
-        """Figures of one teacher for `persyn status`: done, total, errors by kind, tokens."""
+        """Report figures of one teacher for `persyn status`: done, total, errors by kind, tokens."""
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """A `Progress` that nobody sees."""
 
     def start(self, what: str, total: int, done: int = 0) -> None: ...
 
@@ -45,10 +46,10 @@ class Silent:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a recipe may ask of its teachers, all its runs together; null: no limit."""
+    """The limits on what a recipe asks of its teachers in all its runs together; None: no limit."""
 
-    max_generations: int | None = None
-    max_cost: float | None = None
+    max_generations: int | None = None  # answers
+    max_cost: float | None = None  # in the currency of the recipe's prices
 
 
 NO_LIMITS = Limits()
@@ -56,12 +57,14 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a stage is given beside its settings and inputs."""
+    """All that a stage is given in addition to its settings and inputs."""
 
     seed: int
-    work_dir: Path  # private to this step and kept until its artifact is stored: what a killed run left is still there
-    journal: Path | None = None  # sqlite file shared by all `generate` steps of a store
-    recipe: str = ""  # NAMESPACE/NAME: who pays for what is new in the journal
+    work_dir: (
+        Path  # private to this step, and kept until its artifact is stored: what a killed run left is still there
+    )
+    journal: Path | None = None  # sqlite file that all `generate` and `score` steps of a store share
+    recipe: str = ""  # NAMESPACE/NAME of the recipe, which pays for what is new in the journal
     limits: Limits = NO_LIMITS
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None
@@ -70,11 +73,10 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a stage returns; the runner makes an artifact of it."""
+    """The result of a stage, of which the runner makes an artifact."""
 
     data: "Dataset | Path"  # a dataset of the `OUTPUT` contract, or a folder with model files
     counts: dict[str, int] = field(default_factory=dict)  # rows kept, dropped by reason, unjudged
-    metrics: dict[str, Any] = field(
-        default_factory=dict
-    )  # plain JSON values: tables for card and report; deterministic
-    cost: dict[str, Any] = field(default_factory=dict)  # cost ledger (seconds vary, so it is not part of the digest)
+    # Plain JSON values: tables for card and report. They are deterministic.
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)  # cost ledger; seconds vary, so it is not part of the digest

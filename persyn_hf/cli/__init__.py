@@ -1,1 +1,1 @@
-"""The command line, one module per group of commands."""
+"""The command line `persyn`, one module per group of commands."""

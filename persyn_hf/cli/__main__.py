@@ -1,4 +1,4 @@
-"""`python -m persyn_hf.cli`: the same as `persyn`."""
+"""Run `python -m persyn_hf.cli`, which is the same as `persyn`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`persyn artifacts ...`: what is stored, and what is on the Hub."""
+"""The commands `persyn artifacts ...`: what is stored, and what is on the Hub."""
 
 import argparse
 from pathlib import Path
@@ -121,11 +121,15 @@ def _push(arguments: argparse.Namespace) -> int:
 
 
 def _say(console: Any, text: str) -> None:
+    """Print a line as it is: no markup, no colours, no wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
-    """Each after its own ancestors. Those of other namespaces are left out: they are other people's."""
+    """Add the ancestors of an artifact to `chosen`, by ref, each after its own ancestors.
+
+    Ancestors of other namespaces are left out: they belong to other people.
+    """
     from persyn_hf.store.hub.as_published import input_ref
 
     for ref in (input_ref(store, stored, item) for item in stored.manifest.inputs.values()):
@@ -135,9 +139,9 @@ def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
                     f"{stored.ref} was made from {ref}, which is not in the store {store.root}; bring it there with "
                     f"`persyn artifacts pull {ref}`, or push without --lineage"
                 )
-            found = store.get(ref)
-            _add_ancestors(store, found, chosen)
-            chosen[found.ref] = found
+            ancestor = store.get(ref)
+            _add_ancestors(store, ancestor, chosen)
+            chosen[ancestor.ref] = ancestor
 
 
 def _pull(arguments: argparse.Namespace) -> int:

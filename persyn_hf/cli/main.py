@@ -12,7 +12,7 @@ from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.version import __version__
 
 
-# Libraries read these when they are imported: progress has its own bars here, and faults are raised, not logged.
+# Libraries read these when they are imported. Progress has bars of our own, and faults are raised, not logged.
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
@@ -22,10 +22,10 @@ QUIET = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `persyn`.
+    """Run `persyn` with the arguments `argv`, by default those of the process.
 
-    Returns the exit code: 0 done, 1 nothing is running (status) or artifacts differ (diff), 2 to be mended, 3 a limit
-    is reached, 130 interrupted (Ctrl-C, SIGTERM).
+    Returns the exit code: 0 done, 1 no run was started (status) or artifacts differ (diff), 2 there is something to
+    mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
     arguments = _parser().parse_args(argv)
     for switch, value in QUIET.items():

@@ -1,4 +1,4 @@
-"""What commands have in common: their options, and how a recipe and a store are opened by them."""
+"""The options that commands share, and how a recipe and a store are opened by them."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def add_command(commands: Any, name: str, command: Command, text: str) -> argpar
 
 
 def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add the recipe (`several`: one or more), `--set` and `--rerun`, which `open_recipe` reads."""
+    """Add the arguments that `open_recipe` reads: the recipe (one or more with `several`), `--set` and `--rerun`."""
     if several:
         parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help="recipe, a YAML file")
     else:
@@ -37,7 +37,7 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
 
 
 def positive(kind: type) -> Callable[[str], Any]:
-    """Make a type for argparse: a finite number of `kind` above 0."""
+    """Make a type for argparse that takes a finite number of `kind` (int or float) above 0."""
 
     def number(text: str) -> Any:
         value = kind(text)
@@ -50,7 +50,7 @@ def positive(kind: type) -> Callable[[str], Any]:
 
 
 def open_store(arguments: argparse.Namespace) -> Any:
-    """Open the store of `--store`, else the default one."""
+    """Open the store that `--store` names, else the default one."""
     from persyn_hf.store.local import Store
 
     return Store(arguments.store)

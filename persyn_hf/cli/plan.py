@@ -1,4 +1,4 @@
-"""`persyn plan` and `persyn validate`: what is known of a recipe before it runs."""
+"""The commands `persyn plan` and `persyn validate`: what is known of a recipe before it runs."""
 
 import argparse
 from pathlib import Path

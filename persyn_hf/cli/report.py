@@ -1,4 +1,4 @@
-"""`persyn report` and `persyn space`: what a store holds, as tables and figures and in the browser."""
+"""The commands `persyn report` and `persyn space`: what a store holds, as tables and figures and in the browser."""
 
 import argparse
 from pathlib import Path
@@ -35,8 +35,8 @@ def _report(arguments: argparse.Namespace) -> int:
         parts.append(Part(recipe, stored_of(recipe, store, done)))
         if not parts[-1].stored:
             others = sum(item.repo.startswith(f"{recipe.full_name}-") for item in store.list())
-            more = f"; what the store has of it ({others} artifacts) was made by other settings: repeat their --set"
-            raise PersynError(f"nothing of {path} is stored yet: persyn run {path}{more if others else ''}")
+            hint = f"; what the store has of it ({others} artifacts) was made by other settings: repeat their --set"
+            raise PersynError(f"nothing of {path} is stored yet: persyn run {path}{hint if others else ''}")
         absent += [item.step.key for item in done if item.stored is None]
     with out_faults(arguments.out):
         written = write_report(parts, store, arguments.out)

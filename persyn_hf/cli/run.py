@@ -1,4 +1,4 @@
-"""`persyn run` and `persyn status`."""
+"""The commands `persyn run` and `persyn status`."""
 
 import argparse
 import os
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check_alone() -> None:
-    """`accelerate launch persyn run ...` would start as many runs on one store."""
+    """Refuse to run as one of several processes: `accelerate launch persyn run ...` starts as many runs on a store."""
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
         raise PersynError(
@@ -78,13 +78,13 @@ def _status(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.status import standing
 
     store = open_store(arguments)
-    found = standing(store.state_dir)
-    if found is None:
+    status = standing(store.state_dir)
+    if status is None:
         print(f"no run was started on the store {store.root}")
         return 1
     console = new_console()
-    for line in found.lines:
+    for line in status.lines:
         console.print(line, markup=False, soft_wrap=True)
-    for table in found.tables:
+    for table in status.tables:
         console.print(table.rich(console.width))
     return 0

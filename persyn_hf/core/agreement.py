@@ -1,4 +1,4 @@
-"""How far two students agree on who should teach them, prompt by prompt."""
+"""Measure how far two students agree on who should teach them, prompt by prompt."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,12 @@ from persyn_hf.core.metrics import kendall_tau, total_variation
 
 
 class Agreement(NamedTuple):
-    """`same`: share of the prompts that both give to the same teacher; `chance`: what it would be if each kept its
-    allocation but paid no heed to the prompt; `kappa`: Cohen's, 0 at chance, 1 always the same, NaN where chance is 1;
-    `total_variation` of the two allocations. NaN without prompts."""
+    """The agreement of two choices of teacher over the same prompts; all shares are NaN without prompts.
+
+    same: share of the prompts that both give to the same teacher. chance: what `same` would be if each student kept
+    its allocation but paid no heed to the prompt. kappa: Cohen's kappa, (same - chance) / (1 - chance), 0 at chance, 1
+    where they always agree, NaN where chance is 1. total_variation: of the two allocations.
+    """
 
     prompts: int
     same: float
@@ -22,26 +25,30 @@ class Agreement(NamedTuple):
 
 
 def agreement(first: ArrayLike, second: ArrayLike, num_teachers: int) -> Agreement:
-    """Agreement of two choices of teacher for the same prompts, (N,) and (N,) indices."""
-    one, other = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
-    if not len(one):
+    """Measure the agreement of two choices of teacher for the same prompts, (N,) indices each.
+
+    Example: (0, 0, 1, 1) and (0, 1, 1, 1) agree on 3 of 4 prompts. Their allocations are (1/2, 1/2) and (1/4, 3/4), so
+    chance is 1/8 + 3/8 = 1/2, and kappa is (3/4 - 1/2) / (1/2) = 1/2.
+    """
+    left, right = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
+    if not len(left):
         return Agreement(0, np.nan, np.nan, np.nan, np.nan)
-    same, shares = float((one == other).mean()), [allocation(choice, num_teachers) for choice in (one, other)]
+    same, shares = float((left == right).mean()), [allocation(choice, num_teachers) for choice in (left, right)]
     chance = float(shares[0] @ shares[1])
     kappa = (same - chance) / (1 - chance) if chance < 1 else np.nan
-    return Agreement(len(one), same, chance, kappa, float(total_variation(*shares)))
+    return Agreement(len(left), same, chance, kappa, float(total_variation(*shares)))
 
 
 def reward_agreement(first: ArrayLike, second: ArrayLike) -> tuple[Agreement, float]:
-    """Agreement of the best teachers by two reward matrices (N, n), and the mean Kendall tau-b of their rows.
+    """Measure how far two reward matrices (N, n) agree: in their best teachers, and by the mean tau-b of their rows.
 
-    Only cells that both have measured count. Tau is a mean over the prompts where both rank at least two teachers
-    apart, NaN where there is none.
+    Only cells that both matrices have measured count. Tau is the mean over the prompts where both matrices tell at
+    least two teachers apart, NaN where there is none.
     """
     matrices = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
     both = np.all(~np.isnan(matrices), axis=0)
-    one, other = np.where(both, matrices, np.nan)[:, np.any(both, axis=1)]
-    taus = kendall_tau(one, other)
+    left, right = np.where(both, matrices, np.nan)[:, np.any(both, axis=1)]
+    taus = kendall_tau(left, right)
     defined = taus[~np.isnan(taus)]
-    found = agreement(route(one).teacher, route(other).teacher, matrices.shape[2])
-    return found, float(defined.mean()) if len(defined) else np.nan
+    of_best = agreement(route(left).teacher, route(right).teacher, matrices.shape[2])
+    return of_best, float(defined.mean()) if len(defined) else np.nan

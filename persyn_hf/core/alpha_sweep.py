@@ -1,4 +1,4 @@
-"""What other weights of learnability would have chosen, from rewards measured already (the paper's Fig. 4)."""
+"""Show what other weights of learnability would have chosen, from rewards measured already (the paper's Fig. 4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +16,18 @@ ALPHAS = tuple(tenths / 10 for tenths in range(11))
 def alpha_sweep(
     columns: Mapping[str, Sequence[Any]], pool: Sequence[str], measure: Measure = "mean_logprob"
 ) -> dict[str, Any]:
-    """Send each prompt to its best teacher by the reward of every alpha: what is chosen, and from whom.
+    """Send each prompt to its best teacher by the reward of every alpha in `ALPHAS`, and describe what is chosen.
 
-    `columns` of a rewards dataset. Only cells count whose quality and learnability are both measured, so that every
-    alpha chooses from the same answers; without any the result is empty. Per alpha: mean `quality_raw` and mean
-    `measure` of learnability of the chosen answers, the effective number of teachers, and each teacher's share of the
-    prompts.
+    Args:
+        columns: of a rewards dataset, one row per (prompt, teacher) cell. Only cells count whose quality and
+            learnability are both measured, so that every alpha chooses from the same answers.
+        pool: names of the teachers.
+        measure: which learnability; see `rewards.learnability`.
+
+    Returns:
+        `prompts`: how many count. `measures`, by alpha: mean `quality_raw` and mean learnability (by `measure`) of the
+        chosen answers, and the effective number of teachers. `allocation`, by alpha: each teacher's share of the
+        prompts. The result is empty where no prompt counts.
     """
     ids, teachers = columns["prompt_id"], columns["teacher"]
     learned = [None if value != value else value for value in learnability(columns, measure).tolist()]
@@ -29,9 +35,9 @@ def alpha_sweep(
     names = ("quality_reward", "learnability_reward", "quality_raw", measure)
     matrices = np.stack([to_matrix(ids, teachers, columns[name], pool)[1] for name in names])
     both = np.all(~np.isnan(matrices), axis=0)
-    known = np.any(both, axis=1)
-    quality, learned_reward, *raw = np.where(both, matrices, np.nan)[:, known]
-    if not known.any():
+    measured = np.any(both, axis=1)
+    quality, learned_reward, *raw = np.where(both, matrices, np.nan)[:, measured]
+    if not measured.any():
         return {}
     measures, shares = {}, {}
     for alpha in ALPHAS:
@@ -42,4 +48,4 @@ def alpha_sweep(
             "effective_teachers": float(effective_teachers(share))
         }
         shares[f"{alpha:g}"] = dict(zip(pool, share.tolist(), strict=True))
-    return {"prompts": int(known.sum()), "measures": measures, "allocation": shares}
+    return {"prompts": int(measured.sum()), "measures": measures, "allocation": shares}

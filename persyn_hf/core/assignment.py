@@ -1,4 +1,4 @@
-"""Who answers which prompt: PerSyn's argmax and the paper's baselines, as pure functions over teacher indices.
+"""Choose who answers which prompt: PerSyn's argmax and the paper's baselines, as functions over teacher indices.
 
 Teachers are columns 0 to n-1 in the order of the pool. Ties always end in pool order, so every choice is repeatable.
 """
@@ -14,51 +14,60 @@ from persyn_hf.errors import InputError, RecipeError
 
 
 class Routing(NamedTuple):
-    """One teacher per prompt. `margin`: best minus second best score; NaN where fewer than two were measured."""
+    """One teacher per prompt (N,), and the margin (N,): best score minus second best, NaN where fewer than two are."""
 
     teacher: IntArray
     margin: FloatArray
 
 
 class Ranking(NamedTuple):
-    """One teacher for all prompts, and the value of each teacher under the rule (NaN: not measured)."""
+    """One teacher for all prompts, and the value (n,) of each teacher under the rule; NaN: not measured."""
 
     teacher: int
     values: FloatArray
 
 
 def column_means(matrix: ArrayLike) -> FloatArray:
-    """Mean of each teacher's measured cells: (N, n) -> (n,); NaN for a teacher without any."""
+    """Return the mean of each teacher's measured cells, (N, n) -> (n,); NaN for a teacher without any."""
     values = np.asarray(matrix, dtype=np.float64)
     count = (~np.isnan(values)).sum(axis=0)
     return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def route(scores: ArrayLike, prior: ArrayLike | None = None) -> Routing:
-    """Best score of each prompt among its measured cells; equal scores: the higher `prior`, then pool order.
+    """Choose the teacher of the best score for each prompt, among its measured cells.
 
-    `prior` (n,) defaults to the teachers' mean scores. A prompt without any measured cell gets the best prior. The
-    tie rule matters where quality alone decides: binary grades tie often, and pool order would favour one teacher.
+    Args:
+        scores: (N, n), NaN where not measured.
+        prior: (n,) decides between equal scores, then pool order does; default: the teachers' mean scores. It decides
+            alone for a prompt without any measured cell.
+
+    Raises:
+        InputError: no teacher has any score.
+
+    The tie rule matters where quality alone decides: binary grades tie often, and pool order would favour one teacher.
+    Example: scores [1, 1, 0] and prior [0.4, 0.7, 0.9] choose teacher 1, with margin 0.
     """
     matrix = np.asarray(scores, dtype=np.float64)
     weights = column_means(matrix) if prior is None else np.asarray(prior, dtype=np.float64)
     if not len(matrix):
         return Routing(np.zeros(0, dtype=np.int64), np.zeros(0))
-    known = np.where(np.isnan(matrix), -np.inf, matrix)
-    best = known.max(axis=1, keepdims=True)
-    among = known == best  # all of them where nothing was measured
+    filled = np.where(np.isnan(matrix), -np.inf, matrix)
+    best = filled.max(axis=1, keepdims=True)
+    among = filled == best  # all of them where nothing was measured
     if np.isnan(weights).all() and np.isinf(best).any():
         raise InputError("no teacher has any score, one is needed; check that the rewards were measured")
     teacher = np.where(among, np.where(np.isnan(weights), -np.finfo(float).max, weights), -np.inf).argmax(axis=1)
-    second = np.partition(known, -2, axis=1)[:, -2] if known.shape[1] > 1 else np.full(len(known), -np.inf)
+    second = np.partition(filled, -2, axis=1)[:, -2] if filled.shape[1] > 1 else np.full(len(filled), -np.inf)
     margin = np.where(np.isinf(second), np.nan, best[:, 0] - np.where(np.isinf(second), 0.0, second))
     return Routing(teacher.astype(np.int64), margin)
 
 
 def best_first(scores: ArrayLike, first: ArrayLike) -> IntArray:
-    """Teachers of each prompt in the order in which to ask them: (N, n) -> (N, n) indices.
+    """Order the teachers of each prompt as they are to be asked, (N, n) -> (N, n) indices.
 
-    `first` (N,) is who was assigned; the others go by score, then pool order, unscored ones last.
+    `first` (N,), the assigned teacher, comes first. The others follow by score, equal scores in pool order, and those
+    without a score come last.
     """
     matrix = np.array(scores, dtype=np.float64)
     matrix[np.isnan(matrix)] = -np.inf
@@ -67,9 +76,12 @@ def best_first(scores: ArrayLike, first: ArrayLike) -> IntArray:
 
 
 def mix(num_prompts: int, weights: ArrayLike, rng: np.random.Generator) -> IntArray:
-    """A random teacher per prompt, drawn independently with probability proportional to `weights` (n,).
+    """Draw a random teacher for each prompt, independently, with probability proportional to `weights` (n,).
 
-    Drawn in parts, one after another from the same generator, the teachers are the same.
+    Returns (num_prompts,) indices. Prompts drawn in parts from one generator get the same teachers as drawn at once.
+
+    Raises:
+        RecipeError: a weight is negative or not finite, or all are 0.
     """
     shares = np.asarray(weights, dtype=np.float64)
     if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
@@ -78,7 +90,13 @@ def mix(num_prompts: int, weights: ArrayLike, rng: np.random.Generator) -> IntAr
 
 
 def strong(names: Sequence[str], params_b: Sequence[float | None], mean_quality: ArrayLike | None = None) -> Ranking:
-    """The largest teacher (billions of parameters); equal sizes: the higher mean quality, then pool order."""
+    """Choose the largest teacher; of equal sizes the one of higher mean quality, then the first in pool order.
+
+    names and params_b (n,): billions of parameters; mean_quality (n,).
+
+    Raises:
+        RecipeError: a teacher has no size.
+    """
     for name, size in zip(names, params_b, strict=True):
         if size is None:
             raise RecipeError(
@@ -97,8 +115,12 @@ def family_strong(
     strongest: int | None,
     mean_quality: ArrayLike | None = None,
 ) -> Ranking:
-    """The strongest teacher of the student's family other than the global `strongest` (an index)."""
-    members = [i for i, of in enumerate(families) if of == family and i != strongest]
+    """Choose the strongest teacher (see `strong`) of the student's `family` other than `strongest`, an index or None.
+
+    Raises:
+        RecipeError: there is none, or the family is unknown.
+    """
+    members = [i for i, teachers_family in enumerate(families) if teachers_family == family and i != strongest]
     if family == "unknown" or not members:
         raise RecipeError(
             f"family_strong needs a teacher of the student's family `{family}` other than the strongest of all, "
@@ -112,10 +134,14 @@ def family_strong(
 
 
 def car(quality: ArrayLike, loss: ArrayLike, beta: float = 3.0) -> Ranking:
-    """Compatibility-adjusted reward (Xu et al. 2025): mean quality / (1 + beta * mean loss), best teacher for all.
+    """Choose the teacher of the best compatibility-adjusted reward (Xu et al. 2025) for all prompts.
 
-    quality (N, n): raw quality; loss (N, n): the student's mean negative log-likelihood, nats per token, 0 or more.
-    Where a mean quality is negative all are min-max scaled first: dividing a negative number would reward a high loss.
+    The value of a teacher is mean quality / (1 + beta * mean loss). quality (N, n): raw quality. loss (N, n): the
+    student's mean negative log-likelihood, nats per token, 0 or more. Where a mean quality is negative all are min-max
+    scaled first: dividing a negative number would reward a high loss.
+
+    Raises:
+        InputError: no teacher has both a quality and a loss.
     """
     mean_quality, mean_loss = column_means(quality), column_means(loss)
     if np.isnan(mean_quality + mean_loss).all():
@@ -128,7 +154,11 @@ def car(quality: ArrayLike, loss: ArrayLike, beta: float = 3.0) -> Ranking:
 
 
 def best_mean(rewards: ArrayLike) -> Ranking:
-    """The teacher with the highest mean reward over the measured prompts."""
+    """Choose the teacher with the highest mean reward over its measured prompts; rewards (N, n).
+
+    Raises:
+        InputError: no reward is measured.
+    """
     values = column_means(rewards)
     if np.isnan(values).all():
         raise InputError("best_mean_reward needs measured rewards, found none; run `score` on the calibration prompts")
@@ -136,19 +166,19 @@ def best_mean(rewards: ArrayLike) -> Ranking:
 
 
 def reassign(teacher: ArrayLike, from_teachers: Sequence[int], to_teacher: int) -> IntArray:
-    """Send every prompt of `from_teachers` to `to_teacher` (the paper's Long-CoT experiment)."""
+    """Send every prompt of `from_teachers` to `to_teacher`, (N,) -> (N,) indices (the paper's Long-CoT experiment)."""
     base = np.asarray(teacher, dtype=np.int64)
     return np.where(np.isin(base, list(from_teachers)), to_teacher, base)
 
 
 def allocation(teacher: ArrayLike, num_teachers: int) -> FloatArray:
-    """Share of the prompts that each teacher gets: (N,) -> (n,), sum 1 (all 0 without prompts)."""
+    """Return the share of the prompts that each teacher gets, (N,) -> (n,), with sum 1 (all 0 without prompts)."""
     counts = np.bincount(np.asarray(teacher, dtype=np.int64), minlength=num_teachers)
     return counts / max(counts.sum(), 1)
 
 
 def _best(values: FloatArray, then: ArrayLike) -> int:
-    """Index of the largest value; ties: the larger `then`, then the first. NaN counts as smallest."""
+    """Return the index of the largest value; equal values go by the larger `then`, then the first. NaN is smallest."""
     first = np.where(np.isnan(values), -np.inf, values)
     second = np.nan_to_num(np.asarray(then, dtype=np.float64), nan=-np.inf)
     return max(range(len(first)), key=lambda i: (first[i], second[i], -i))

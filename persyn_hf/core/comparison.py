@@ -1,4 +1,4 @@
-"""Strategies compared on the same benchmark items and with the same SFT seeds."""
+"""Compare strategies on the same benchmark items and with the same SFT seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,33 +10,36 @@ from persyn_hf.core.statistics import RESAMPLES, Interval, bootstrap_means, mean
 
 
 class TaskScores(NamedTuple):
-    """One task: what every strategy scores with every seed on every item; NaN: not judged, or not there."""
+    """The scores of one task: of every strategy with every seed on every item; NaN: not judged, or not there."""
 
     scores: FloatArray  # (strategies, seeds, items)
     weights: FloatArray  # (items,): how often an item counts
 
 
 class Comparison(NamedTuple):
-    """Mean scores and how they vary, a column per task, then their mean where there are several tasks."""
+    """The mean scores and their bootstrap replicates; one column per task, then their mean where tasks are several."""
 
     values: FloatArray  # (strategies, columns)
     replicates: FloatArray  # (resamples, strategies, columns)
 
     def interval(self, strategy: int, column: int) -> Interval:
+        """Return a strategy's mean score with its 95 % interval; arguments are indices."""
         return Interval(float(self.values[strategy, column]), *percentile_bounds(self.replicates[:, strategy, column]))
 
     def difference(self, one: int, other: int, column: int) -> Interval:
-        """Of `one` minus `other`, paired."""
+        """Return the score of strategy `one` minus that of `other` with its 95 % interval, paired; indices."""
         value = float(self.values[one, column] - self.values[other, column])
         replicates = self.replicates[:, one, column] - self.replicates[:, other, column]
         return Interval(value, *percentile_bounds(replicates))
 
 
 def compare(tasks: Sequence[TaskScores], rng: np.random.Generator, resamples: int = RESAMPLES) -> Comparison:
-    """Bootstrap over items, within each task, and over seeds; all strategies share the draws, so they are paired.
+    """Bootstrap the mean scores over items, within each task, and over seeds.
 
-    The score of a strategy is the mean over its seeds. Of S seeds S - 1 are drawn: the variance of their mean is then
-    that of the mean of S, without bias, where S draws would give (S - 1) / S of it. One seed tells nothing of seeds.
+    All strategies share the draws, so their differences are paired. The score of a strategy is the mean over its
+    seeds. Of S seeds S - 1 are drawn with replacement: the variance of their mean is then, without bias, that of the
+    mean of S seeds. S draws would give (S - 1) / S of it: with two seeds, half. One seed says nothing of how seeds
+    vary.
     """
     num_seeds = tasks[0].scores.shape[1]
     seeds = np.full(num_seeds, 1 / num_seeds)
@@ -46,8 +49,8 @@ def compare(tasks: Sequence[TaskScores], rng: np.random.Generator, resamples: in
         num_strategies, _, num_items = scores.shape
         columns, shape = scores.reshape(-1, num_items).T, (num_strategies, num_seeds)
         values.append(_over_seeds(means(columns, weights).reshape(1, *shape), np.ones((1, num_seeds)))[0])
-        found = bootstrap_means(columns, rng, resamples, weights).reshape(resamples, *shape)
-        replicates.append(_over_seeds(found, drawn))
+        resampled = bootstrap_means(columns, rng, resamples, weights).reshape(resamples, *shape)
+        replicates.append(_over_seeds(resampled, drawn))
     if len(tasks) > 1:
         values.append(np.mean(values, axis=0))
         replicates.append(np.mean(replicates, axis=0))
@@ -55,7 +58,10 @@ def compare(tasks: Sequence[TaskScores], rng: np.random.Generator, resamples: in
 
 
 def _over_seeds(scores: FloatArray, drawn: FloatArray) -> FloatArray:
-    """Mean over the seeds that are there, each as often as drawn: (R, strategies, seeds), (R, seeds)."""
+    """Return the mean over the seeds that have a score, each counted as often as drawn, (R, strategies).
+
+    scores (R, strategies, seeds); drawn (R, seeds).
+    """
     counts = np.isfinite(scores) * drawn[:, None, :]
     with np.errstate(invalid="ignore"):
         return (np.nan_to_num(scores) * counts).sum(axis=2) / counts.sum(axis=2)

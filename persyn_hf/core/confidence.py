@@ -1,4 +1,4 @@
-"""What a router's scores mean, learned on dev: how sure it is of its choice, and what a score is worth in reward.
+"""Learn on dev what a router's scores mean: how sure it is of its choice, and what a score is worth in reward.
 
 On model results and on synthetic rewards a logistic curve over the margin was calibrated best on held-out prompts; the
 softmax of the scores, with or without a fitted temperature, and isotonic regression of a few hundred prompts were not.
@@ -17,7 +17,10 @@ STEPS = 50  # of Newton's method, which needs about ten
 
 
 class Curve(NamedTuple):
-    """Probability 1 / (1 + exp(-(intercept + slope * margin))); the slope is 0 or more."""
+    """The probability 1 / (1 + exp(-(intercept + slope * margin))) that a choice is near the best; slope >= 0.
+
+    Example: intercept 0 and slope 2 give 0.5 at margin 0 and 0.731 at margin 0.5.
+    """
 
     intercept: float
     slope: float
@@ -28,24 +31,28 @@ class Curve(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """Expected reward of a teacher: level + scale * (its score minus the prompt's mean score)."""
+    """The expected reward of a teacher for a prompt: level + scale * (its score minus the prompt's mean score)."""
 
     level: float
     scale: float
 
 
 def near_best(teacher: ArrayLike, rewards: ArrayLike, epsilon: float) -> FloatArray:
-    """1 where the teacher's reward is within `epsilon` of the best of its prompt, else 0; NaN: not measured. (N,)."""
+    """Return 1 where the chosen teacher's reward is within `epsilon` of the prompt's best, else 0; NaN: not measured.
+
+    teacher (N,): indices; rewards (N, n), NaN where not measured. Returns (N,).
+    """
     matrix = np.asarray(rewards, dtype=np.float64)
-    found = np.take_along_axis(matrix, np.asarray(teacher, dtype=np.int64)[:, None], axis=1)[:, 0]
+    reward = np.take_along_axis(matrix, np.asarray(teacher, dtype=np.int64)[:, None], axis=1)[:, 0]
     best = np.where(np.isnan(matrix), -np.inf, matrix).max(axis=1)
-    return np.where(np.isnan(found), np.nan, (found >= best - epsilon - 1e-12).astype(np.float64))
+    return np.where(np.isnan(reward), np.nan, (reward >= best - epsilon - 1e-12).astype(np.float64))
 
 
 def fit_curve(margin: ArrayLike, near: ArrayLike) -> Curve:
-    """Platt's fit of P(near) over the margin: smoothed targets, and a unit normal prior on the slope per deviation.
+    """Fit the probability of `near` over the margin, (N,) each, by Platt's method.
 
-    A slope below 0 would be noise, more so the fewer prompts there are: then the curve is the share of `near`.
+    Targets are smoothed, and the slope per standard deviation of the margin has a unit normal prior. A slope below 0
+    would be noise, the more so the fewer prompts there are: the curve is then flat, at the (smoothed) share of `near`.
     """
     x, y = np.asarray(margin, dtype=np.float64), np.asarray(near, dtype=np.float64)
     centre, width = x.mean(), x.std() or 1.0
@@ -69,24 +76,28 @@ def fit_curve(margin: ArrayLike, near: ArrayLike) -> Curve:
 
 
 def held_out(margin: ArrayLike, near: ArrayLike) -> FloatArray:
-    """Probability of each prompt by a curve that was fitted on the other folds. (N,)."""
+    """Return the probability of each prompt, (N,), by a curve that was fitted on the other folds."""
     x, y = np.asarray(margin, dtype=np.float64), np.asarray(near, dtype=np.float64)
     fold = np.arange(len(x)) % FOLDS
-    found = np.empty(len(x))
+    probability = np.empty(len(x))
     for number in range(FOLDS):
         here = fold == number
-        found[here] = fit_curve(x[~here], y[~here])(x[here])
-    return found
+        probability[here] = fit_curve(x[~here], y[~here])(x[here])
+    return probability
 
 
 def top_softmax(scores: ArrayLike) -> FloatArray:
-    """Probability of the best teacher under the softmax of the scores as they are. (N,)."""
+    """Return the probability of the best teacher under the softmax of the scores, (N, n) -> (N,)."""
     matrix = np.asarray(scores, dtype=np.float64)
     return 1 / np.exp(matrix - matrix.max(axis=1, keepdims=True)).sum(axis=1)
 
 
 def reliability(predicted: ArrayLike, near: ArrayLike, bins: int = 10) -> tuple[float, list[dict[str, float]]]:
-    """Expected calibration error over bins of equal width on [0, 1], and the bins that hold prompts."""
+    """Return the expected calibration error over bins of equal width on [0, 1], and the bins that hold prompts.
+
+    predicted (N,): probabilities; near (N,): what came true, 0 to 1. A bin says where it begins (`from`), its mean
+    prediction, its mean truth (`found`) and its number of prompts.
+    """
     p, y = np.asarray(predicted, dtype=np.float64), np.asarray(near, dtype=np.float64)
     bin_of: NDArray[np.int64] = np.minimum((p * bins).astype(np.int64), bins - 1)
     rows, gaps = [], 0.0
@@ -99,15 +110,17 @@ def reliability(predicted: ArrayLike, near: ArrayLike, bins: int = 10) -> tuple[
 
 
 def worth(scores: ArrayLike, rewards: ArrayLike) -> Worth | None:
-    """Least squares of the rewards within a prompt on the scores within it, both (N, n); NaN rewards are left out.
+    """Fit by least squares how much reward a score is worth within a prompt; scores and rewards (N, n).
 
-    None where higher scores do not go with higher rewards, or nothing was measured.
+    NaN rewards are left out, as are prompts with fewer than two. Returns None where higher scores do not go with
+    higher rewards, or nothing was measured. Example: scores [0, 2] and rewards [0.5, 0.9] give level 0.7 and scale
+    0.2.
     """
     y = np.asarray(rewards, dtype=np.float64)
     measured = ~np.isnan(y)
-    many = measured.sum(axis=1) >= 2
-    y, measured = y[many], measured[many]
-    x = np.where(measured, np.asarray(scores, dtype=np.float64)[many], np.nan)
+    compared = measured.sum(axis=1) >= 2
+    y, measured = y[compared], measured[compared]
+    x = np.where(measured, np.asarray(scores, dtype=np.float64)[compared], np.nan)
     if not len(y):
         return None
     x, centred = (values - np.nanmean(values, axis=1, keepdims=True) for values in (x, y))

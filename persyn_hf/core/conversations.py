@@ -1,16 +1,16 @@
-"""What a router sees of a conversation, and what a student sees of an answer."""
+"""Cut out what a router sees of a conversation, and what a student sees of an answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def user_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """The user turns as one text, parted by blank lines; system and assistant turns are left out."""
+    """Join the user turns to one text, with blank lines between them; system and assistant turns are left out."""
     return "\n\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 def full_response(row: Mapping[str, Any]) -> str:
-    """The answer as the student is scored on it and trained on it: with its reasoning, where there is any.
+    """Return an answer as the student is scored on it and trained on it: with its reasoning, where there is any.
 
     The paper's students learn the long chains of Long-CoT teachers, so these count in learnability and in SFT alike.
     """

@@ -1,7 +1,7 @@
-"""What answers cost, and what other ways to choose teachers would have cost (PerSyn, section 2.2 and Table 1).
+"""Reckon what answers cost, and what other ways to choose teachers would have cost (PerSyn, section 2.2 and Table 1).
 
-Tokens are those of the teacher's own tokenizer, seconds the time that its engine is busy, FLOPs floating-point
-operations (not their rate), money is in the one currency of the recipe's prices. None: not known.
+Tokens are those of the teacher's own tokenizer. Seconds are the time that its engine is busy. FLOPs are floating-point
+operations, not their rate. Money is in the one currency of the recipe's prices. None is what is not known.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from persyn_hf.recipe.roles import Price
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Cost of a number of answers. Every field grows with them, so costs add up, and a mean is a cost times 1/n."""
+    """The cost of n answers. Every field grows with their number, so costs add up, and a mean is a cost times 1/n."""
 
     requests: float = 0
     prompt_tokens: float | None = 0
@@ -24,12 +24,12 @@ class Cost:
     money: float | None = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        """Field by field; what is unknown of either is unknown of the sum."""
+        """Add two costs field by field; a field that is unknown of either is unknown of the sum."""
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in FIELDS)
         return _cost({name: None if a is None or b is None else a + b for name, a, b in pairs})
 
     def __mul__(self, factor: float) -> "Cost":
-        """The cost of `factor` times as many answers; of none at all, everything is known to be 0."""
+        """Return the cost of `factor` times as many answers; that of no answers at all is known: 0 in every field."""
         values = ((name, getattr(self, name)) for name in FIELDS)
         return _cost({name: None if value is None else value * factor for name, value in values if factor})
 
@@ -38,6 +38,7 @@ FIELDS = tuple(field.name for field in fields(Cost))
 
 
 def _cost(values: Mapping[str, Any]) -> Cost:
+    """Make a cost from some of its fields; the others are 0."""
     return Cost(**values)
 
 
@@ -51,11 +52,15 @@ def answers_cost(
     params_b: float | None,
     price: Price | None,
 ) -> Cost:
-    """Cost of one teacher's answers.
+    """Return the cost of one teacher's answers.
 
     Args:
-        gpus: GPUs that the engine holds while it is busy; None: not known, as of a server.
+        requests: answers.
+        prompt_tokens, completion_tokens: of all of them together.
+        seconds: that the engine was busy.
+        gpus: GPUs that the engine holds while it is busy; None: not known, as for a server.
         params_b: active parameters in billions; None: not known.
+        price: of the teacher; None: not known.
     """
     gpu_seconds = None if gpus is None else seconds * gpus
     return Cost(
@@ -70,19 +75,25 @@ def answers_cost(
 
 
 def unmeasured(requests: int) -> Cost:
-    """Answers of which nothing is known but their number."""
+    """Return the cost of answers of which nothing is known but their number."""
     return _cost({**dict.fromkeys(FIELDS), "requests": requests})
 
 
 def generation_flops(params_b: float, num_tokens: float) -> float:
-    """FLOPs of a forward pass over `num_tokens`: 2 per parameter and token; `params_b` in billions, active ones."""
+    """Return the FLOPs of a forward pass over `num_tokens`: 2 per token and parameter.
+
+    params_b: active parameters in billions. Example: 100 tokens of a model of 7 billion take 1.4e12 FLOPs.
+    """
     return 2 * params_b * 1e9 * num_tokens
 
 
 def money(
     price: Price | None, prompt_tokens: float | None, completion_tokens: float | None, gpu_seconds: float | None
 ) -> float | None:
-    """Tokens at prices per million, plus GPU-seconds at a price per hour; None without a price or what it needs."""
+    """Return the money that tokens and GPU-seconds cost; None: there is no price, or an amount it needs is not known.
+
+    Example: 2 per million prompt tokens and 8 per million generated ones make 1,000 and 500 tokens cost 0.006.
+    """
     if price is None:
         return None
     parts = (
@@ -97,32 +108,40 @@ def money(
 
 
 def ledger(teachers: Mapping[str, Cost], new: Mapping[str, int]) -> dict[str, Any]:
-    """The lines of a manifest: `teachers` by name and their `total`; null where unknown.
+    """Return the cost ledger of a manifest: one line per teacher in `teachers`, and their `total`; None: not known.
 
-    `new`: answers first paid for by this step; the others, `reused`, were in the journal already.
+    new: per teacher, the answers that this step was the first to pay for. The others, `reused` in a line, were in the
+    journal already.
     """
     lines = {name: _line(cost, new[name]) for name, cost in teachers.items()}
     return {"teachers": lines, "total": _line(sum(teachers.values(), Cost()), sum(new[name] for name in teachers))}
 
 
 def _line(cost: Cost, new: int) -> dict[str, Any]:
+    """Return one line of a ledger."""
     return {**asdict(cost), "new": new, "reused": cost.requests - new}
 
 
 def from_line(line: Mapping[str, Any]) -> Cost:
-    """The cost that a ledger line holds; what it does not name is unknown."""
+    """Return the cost that a ledger line holds; a field that it does not name is unknown."""
     return _cost({name: line.get(name) for name in FIELDS} | {"requests": line.get("requests", 0)})
 
 
 def generate_then_select(num_prompts: float, cells: Mapping[str, Cost]) -> Cost:
-    """Every teacher answers every prompt. `cells`: per teacher, the cost of one cell with all its samples."""
+    """Return the cost where every teacher answers every prompt.
+
+    cells: per teacher, the cost of one (prompt, teacher) cell with all its samples.
+    """
     return sum(cells.values(), Cost()) * num_prompts
 
 
 def one_teacher_each(
     num_prompts: float, cells: Mapping[str, Cost], allocation: Mapping[str, float] | None = None
 ) -> Cost:
-    """Each prompt is answered by one teacher; `allocation`: share of the prompts per teacher, default even."""
+    """Return the cost where one teacher answers each prompt.
+
+    cells: as in `generate_then_select`; allocation: share of the prompts per teacher, default even.
+    """
     shares = allocation or dict.fromkeys(cells, 1 / len(cells))
     return sum((cells[name] * (share * num_prompts) for name, share in shares.items()), Cost())
 
@@ -130,24 +149,28 @@ def one_teacher_each(
 def route_then_generate(
     num_prompts: int, num_labelled: int, cells: Mapping[str, Cost], allocation: Mapping[str, float] | None = None
 ) -> Cost:
-    """Every teacher answers the labelled prompts, one teacher each of the rest: m * n + (N - m) cells.
+    """Return the cost where every teacher answers the labelled prompts, and one teacher each of the other prompts.
 
-    CAR costs the same with all of the rest given to one teacher. Which one is known after the labelled answers only;
-    until then the even allocation is its mean over the pool.
+    With N prompts, m of them labelled, and n teachers, m * n + (N - m) cells are asked. Example: 1,000 prompts, 100 of
+    them labelled, and 5 teachers are 500 + 900 = 1,400 cells, where generate-then-select asks 5,000.
+
+    CAR costs the same with all other prompts given to one teacher. Which one it is comes out of the labelled answers;
+    until then the even allocation is the mean over the pool.
     """
     rest = one_teacher_each(num_prompts - num_labelled, cells, allocation)
     return generate_then_select(num_labelled, cells) + rest
 
 
 def counterfactual(num_prompts: int, num_labelled: int, cells: Mapping[str, Cost]) -> dict[str, Any]:
-    """What the same prompts cost where every teacher answers all of them, and with CAR, as lines of a manifest.
+    """Return what the same prompts would cost with generate-then-select and with CAR, as lines of a manifest.
 
     Args:
-        num_prompts: prompts that the student may be trained on, the labelled ones among them (dev prompts are not).
-        num_labelled: prompts that every teacher answers, so that teachers are compared on them (calibration).
+        num_prompts: prompts that the student may be trained on, with the labelled ones, without dev.
+        num_labelled: prompts that every teacher answers, so that teachers can be compared (calibration).
         cells: per teacher of the pool, the mean cost of one cell over its measured answers, or `unmeasured(samples)`.
 
-    The number of requests is exact (of CAR: where all teachers are sampled alike); the rest is named as `estimated`.
+    The number of requests is exact (for CAR: where all teachers are sampled alike). `estimated` names all other
+    fields.
     """
     ways = {
         "generate_then_select": generate_then_select(num_prompts, cells),

@@ -1,4 +1,4 @@
-"""Items in groups, such as the tasks of a category: groups count alike, however many items they hold."""
+"""Weigh items that come in groups, such as tasks of a category: groups count alike, however many items they hold."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,13 @@ from persyn_hf.core.rewards import FloatArray
 
 
 def group_weights(items: Sequence[str]) -> FloatArray:
-    """How often each item counts, where names tell the groups: `math/olympiad/17` is in two, one inside the other.
+    """Return how often each item counts, (num_items,); names tell the groups.
 
-    The weighted mean of the items is then the mean over the outer groups of their means over the inner ones. An item
-    in no group counts once; the weights sum to the number of items.
+    The item `math/olympiad/17` is in the group `olympiad` inside the group `math`. The weighted mean of the items is
+    the mean over the outer groups of their means over the inner ones. An item in no group is a group of its own. The
+    weights sum to the number of items.
+
+    Example: `a/1`, `a/2` and `b/1` have the weights 0.75, 0.75 and 1.5, so each group has half of the weight.
     """
     paths = [tuple(item.split("/")) for item in items]
     inside: dict[tuple[str, ...], set[str]] = {}

@@ -1,4 +1,4 @@
-"""Assigned responses to training examples: one per prompt, in prompt order, with a reason for each that is dropped."""
+"""Turn assigned responses into training examples: one per prompt, in prompt order; every dropped one has a reason."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,22 +18,32 @@ def chosen_responses(
     responses: Iterable[Row],
     rewards: Mapping[tuple[str, str], float | None],
 ) -> dict[str, Row]:
-    """One response per prompt, by prompt_id: of its assigned teachers and of those tried after them (`round` > 0).
+    """Choose one response per prompt, among its assigned teachers' and those of teachers tried later (`round` > 0).
 
-    Where several teachers were assigned (`per_prompt`) the highest reward is kept. Else the assigned teacher's answer
-    is, unless it failed and a teacher tried later is right. Ties go by the order of assignment. Of a cell's samples
-    the selected one stands for it; an unselected one is kept only to tell an error from a missing response.
+    Args:
+        assigned: prompt_id -> the teachers assigned to it, best first.
+        responses: rows of a responses dataset.
+        rewards: (prompt_id, teacher) -> reward.
+
+    Returns:
+        prompt_id -> the response kept; a prompt without any response is not in it.
+
+    A usable answer goes before one that cannot be trained on. Then, where several teachers were assigned
+    (`per_prompt`), the highest reward decides; where one was, an answer that is right goes before one that is not.
+    Ties go by the order of assignment, then of rounds. The selected sample of a cell stands for it; an unselected one
+    is kept only to tell an error from a missing response.
     """
     cells: dict[str, dict[str, Row]] = {}
     for row in responses:
         prompt_id, teacher = row["prompt_id"], row["teacher"]
         if teacher not in assigned.get(prompt_id, ()) and not row["round"]:
             continue
-        found = cells.setdefault(prompt_id, {})
-        if teacher not in found or (row["selected"] and not found[teacher]["selected"]):
-            found[teacher] = row
+        answers = cells.setdefault(prompt_id, {})
+        if teacher not in answers or (row["selected"] and not answers[teacher]["selected"]):
+            answers[teacher] = row
 
     def merit(row: Row) -> tuple[float, ...]:
+        """Order a prompt's answers: usable, higher reward of several assigned, right where one is, asked earlier."""
         teachers = assigned[row["prompt_id"]]
         reward = rewards.get((row["prompt_id"], row["teacher"]))
         place = teachers.index(row["teacher"]) if row["teacher"] in teachers else len(teachers) + row["round"]
@@ -41,11 +51,14 @@ def chosen_responses(
         by_reward = -math.inf if reward is None or len(teachers) == 1 else reward
         return usable, by_reward, len(teachers) == 1 and row["is_correct"] is True, -place
 
-    return {prompt_id: max(found.values(), key=merit) for prompt_id, found in cells.items() if prompt_id in assigned}
+    return {name: max(answers.values(), key=merit) for name, answers in cells.items() if name in assigned}
 
 
 def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
-    """Why a response cannot be trained on; None: it can. Unjudged (`is_correct` null) is not incorrect."""
+    """Return why a response cannot be trained on, one of `DROP_REASONS`, or None where it can.
+
+    An unjudged response (`is_correct` null) is not incorrect.
+    """
     if response is None:
         return "missing"
     if response["status"] != "ok" or response["finish_reason"] == "error":
@@ -69,10 +82,17 @@ def sft_rows(
     *,
     keep_incorrect: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Training rows (TRL's prompt-completion form) in the order of `prompts`, and how many fell out for which reason.
+    """Make training rows in TRL's prompt-completion form.
 
-    Prompts that are not in `assigned` are left out without a count: they belong to another split. The paper keeps a
-    wrong answer where a teacher has no right one, hence `keep_incorrect`.
+    Args:
+        prompts: rows of a prompts dataset; the result has their order. A prompt that is not in `assigned` belongs to
+            another split, and is left out without a count.
+        assigned, rewards: as for `chosen_responses`.
+        chosen: what that returned.
+        keep_incorrect: train on wrong answers, too. The paper does where a teacher has no right one.
+
+    Returns:
+        The rows, and how many prompts were dropped for which reason (`DROP_REASONS`).
     """
     rows = []
     dropped = dict.fromkeys(DROP_REASONS, 0)

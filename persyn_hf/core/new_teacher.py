@@ -1,8 +1,11 @@
-"""A column for a teacher that joins a trained router, from few prompts.
+"""Fit the column of a teacher that joins a trained router, from few prompts.
 
-The score of a new teacher is the mean of the old scores, plus a bias, plus weights times their deviations from that
-mean, plus weights times the prompt's features, where there are any: scores say what kind of prompt it is as far as the
-old teachers differ on it, and only their differences have a meaning.
+The score of a new teacher for a prompt is the mean of the old teachers' scores + a bias + weights times the deviations
+of the old scores from that mean + weights times the prompt's features, where there are any. The old scores tell what
+kind of prompt it is as far as the old teachers differ on it. Only their differences have a meaning, hence the mean.
+
+Example: old scores (1, 3) have the mean 2 and the deviations (-1, 1). Weights (0, 0.5) and a bias of 0.1 give the new
+teacher 2 + 0.5 + 0.1 = 2.6.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -15,14 +18,15 @@ from persyn_hf.core.pairs import TIE
 from persyn_hf.core.rewards import FloatArray
 
 
-L2 = (10.0, 1.0, 0.1, 0.01, 1e-3)  # tried in turn, per anchor
-FOLDS = 5
+L2 = (10.0, 1.0, 0.1, 0.01, 1e-3)  # strengths of the penalty that are tried, per anchor (a prompt to learn from)
+FOLDS = 5  # of the cross-validation that chooses among them
 
 
 class Joined(NamedTuple):
-    """weights (num_old, num_new), of_features (num_features, num_new), bias (num_new,); l2: as cross-validation chose.
+    """The columns of new teachers, one column of each matrix per new teacher.
 
-    Without features `of_features` has no rows.
+    weights (num_old, num_new): of the old scores' deviations. of_features (num_features, num_new): weights of
+    features, no rows where there are none. bias (num_new,). l2: the penalty that cross-validation chose for each.
     """
 
     weights: FloatArray
@@ -31,35 +35,43 @@ class Joined(NamedTuple):
     l2: tuple[float, ...]
 
     def scores(self, old: FloatArray, features: Any = None) -> FloatArray:
-        """Old scores (N, num_old), features (N, num_features) -> scores of the new teachers (N, num_new)."""
+        """Return the scores of the new teachers, (N, num_new), from old scores (N, num_old) and features.
+
+        features (N, num_features): CSR or dense; None where the columns were fitted without.
+        """
         level = old.mean(axis=1, keepdims=True)
-        more = 0.0 if features is None else np.asarray(features @ self.of_features)
-        return level + (old - level) @ self.weights + more + self.bias
+        from_features = 0.0 if features is None else np.asarray(features @ self.of_features)
+        return level + (old - level) @ self.weights + from_features + self.bias
 
 
 def join(
     new: FloatArray, old: FloatArray, scores: FloatArray, scale: Literal["reward", "log_odds"], features: Any = None
 ) -> Joined:
-    """Fit the columns of new teachers; the prompts that count are those where it and some old one are measured.
+    """Fit the columns of new teachers.
 
-    new (N, num_new), old (N, num_old): rewards, NaN where unmeasured; scores (N, num_old): the router's; features
-    (N, num_features): rows of length 1, CSR or dense. `reward`: least squares of the new teacher's lead over the old
-    ones. `log_odds`: the Bradley-Terry loss of its comparisons with them.
+    Args:
+        new, old: rewards (N, num_new) and (N, num_old), NaN where unmeasured. A prompt counts for a new teacher where
+            it and at least one old teacher are measured.
+        scores: (N, num_old), the router's.
+        scale: `reward`: least squares of the new teacher's lead over the old ones. `log_odds`: the Bradley-Terry loss
+            of its comparisons with them.
+        features: (N, num_features), rows of length 1, CSR or dense; None: scores alone.
     """
-    found = [_column(column, old, scores, scale, features) for column in new.T]
-    weights, of_features, bias, l2 = zip(*found, strict=True)
+    columns = [_column(column, old, scores, scale, features) for column in new.T]
+    weights, of_features, bias, l2 = zip(*columns, strict=True)
     return Joined(np.column_stack(weights), np.column_stack(of_features), np.array(bias), l2)
 
 
 def _column(
     new: FloatArray, old: FloatArray, scores: FloatArray, scale: str, features: Any
 ) -> tuple[FloatArray, FloatArray, float, float]:
+    """Fit one new teacher, rewards (N,); returns its weights, feature weights, bias and penalty."""
     lead = new[:, None] - old
     anchors = np.flatnonzero(~np.isnan(lead).all(axis=1))
     lead, scores = lead[anchors], scores[anchors]
     gaps = scores - scores.mean(axis=1, keepdims=True)  # by how much the new score must exceed the mean to win
     centre = gaps.mean(axis=0)
-    unit = float(np.sqrt(((gaps - centre) ** 2).sum(axis=1).mean())) or 1.0  # rows of length 1, as those of features
+    unit = float(np.sqrt(((gaps - centre) ** 2).sum(axis=1).mean())) or 1.0  # rows get length 1, as features have
     inputs = (gaps - centre) / unit
     kernel = inputs @ inputs.T
     if features is not None:
@@ -78,7 +90,7 @@ def _column(
 
 
 def _choose(inputs: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str) -> tuple[FloatArray, float]:
-    """Weights at the regularisation of the least loss on the folds left out; ties go to the strongest."""
+    """Return weights and penalty, the one of the least loss on folds that were left out (ties: the strongest)."""
     fold = np.arange(len(lead)) % FOLDS
     losses = []
     for l2 in L2:
@@ -92,10 +104,10 @@ def _choose(inputs: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str) 
 
 
 def _solve(inputs: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str, l2: float) -> FloatArray:
-    """Least mean loss + l2 / 2 |weights|^2; the last weight, the bias, goes free.
+    """Return the weights that minimise the mean loss + l2 / 2 |weights|^2; the last weight, the bias, has no penalty.
 
-    A router that is sure of itself has log-odds far apart, and a new score must move as far: weights count in units
-    of the root mean square of `gaps` where that is above 1.
+    A router that is sure of itself has log-odds far apart, and a new score must move as far. So the penalty counts
+    weights in units of the root mean square of `gaps` where that is above 1.
     """
     unit = max(1.0, float(np.sqrt((gaps**2).mean()))) if scale == "log_odds" else 1.0
     penalty = np.array([*np.full(inputs.shape[1] - 1, l2), 0.0])
@@ -106,12 +118,12 @@ def _solve(inputs: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str, l
         return float(losses.mean() + penalty @ weights**2 / 2), gradient
 
     options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-9}
-    found = minimize(objective, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B", options=options)
-    return unit * np.asarray(found.x, dtype=np.float64)
+    optimum = minimize(objective, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B", options=options)
+    return unit * np.asarray(optimum.x, dtype=np.float64)
 
 
 def _loss(score: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str) -> tuple[FloatArray, FloatArray]:
-    """Loss of each prompt, the mean over its measured comparisons, and its derivative. (N,) each."""
+    """Return each prompt's loss, the mean over its measured comparisons, and its slope by the score, (N,) each."""
     if scale == "reward":
         error = score - np.nanmean(lead + gaps, axis=1)
         return error**2 / 2, error
@@ -121,5 +133,5 @@ def _loss(score: FloatArray, gaps: FloatArray, lead: FloatArray, scale: str) -> 
 
 
 def _preferred(lead: FloatArray) -> FloatArray:
-    """1 where the new teacher is preferred, 0 where the old one is, 0.5 for a tie, NaN where not compared."""
+    """Return 1 where the new teacher is preferred, 0 where the old one is, 0.5 for a tie, NaN where not compared."""
     return np.where(np.isnan(lead), np.nan, np.where(np.abs(lead) <= TIE, 0.5, (lead > 0).astype(np.float64)))

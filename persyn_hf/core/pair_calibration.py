@@ -1,7 +1,8 @@
-"""How well the scores of a router predict which of two teachers is better, and the temperature that mends it.
+"""Measure how well a router's scores predict which of two teachers is better, and fit the temperature that mends it.
 
-The score of i minus that of j, divided by the temperature, stands for the log-odds that i is preferred (paper Eq. 3);
-so scores that are rewards predict preferences, too, once a temperature was fitted on other prompts.
+The score of i minus that of j, divided by the temperature, stands for the log-odds that i is preferred (paper Eq. 3).
+So scores that are rewards predict preferences, too, once a temperature was fitted on other prompts. Example: rewards
+0.8 and 0.7 at a temperature of 0.1 mean log-odds of 1, a probability of 0.731.
 """
 
 from typing import NamedTuple
@@ -19,14 +20,18 @@ WIDEST = 100.0  # how far the root mean square of the log-odds may lie from 1, e
 
 
 class Pairs(NamedTuple):
-    """Of all measured pairs, in both orientations: difference of the scores; 1: the first is better, 0.5: a tie."""
+    """All measured pairs of teachers, each in both orientations, as arrays of one length.
+
+    difference: score of the first minus score of the second. preferred: 1 where the first is better, 0 where the
+    second is, 0.5 for a tie.
+    """
 
     difference: FloatArray
     preferred: FloatArray
 
 
 def preference_pairs(scores: ArrayLike, rewards: ArrayLike) -> Pairs:
-    """Scores and rewards (N, n), NaN rewards left out."""
+    """List the measured pairs of scores and rewards (N, n); a pair with a NaN reward is left out."""
     rewards = np.asarray(rewards, dtype=np.float64)
     scores = np.broadcast_to(np.asarray(scores, dtype=np.float64), rewards.shape)
     first, second = np.triu_indices(rewards.shape[1], k=1)
@@ -38,10 +43,10 @@ def preference_pairs(scores: ArrayLike, rewards: ArrayLike) -> Pairs:
 
 
 def fit_temperature(pairs: Pairs) -> float | None:
-    """The temperature of least cross-entropy; None where nothing was measured or all scores are equal.
+    """Fit the temperature of least cross-entropy; None where nothing was measured or all scores are equal.
 
-    The loss is convex in 1 / temperature, so its slope is followed to 0 by bisection, within `WIDEST`: scores that
-    order everything rightly ask for temperature 0, those that order it wrongly for none at all.
+    The loss is convex in 1 / temperature, so bisection finds where its slope is 0. The search is bounded by `WIDEST`:
+    scores that order every pair rightly ask for temperature 0, and scores that order them wrongly for infinity.
     """
     size = float(np.sqrt((pairs.difference**2).mean())) if len(pairs.difference) else 0.0
     if size == 0:
@@ -55,10 +60,14 @@ def fit_temperature(pairs: Pairs) -> float | None:
 
 
 def preference_bins(pairs: Pairs, temperature: float = 1.0) -> tuple[float, list[dict[str, float]]]:
-    """Expected calibration error, and the bins that hold pairs: mean prediction, share that was preferred, pairs."""
+    """Return the expected calibration error of pairs, and the bins that hold any.
+
+    A bin has its mean prediction (`predicted`), the share that was preferred (`share`), and its number of `pairs`.
+    """
     error, rows = reliability(_sigmoid(pairs.difference / temperature), pairs.preferred, BINS)
     return error, [{"predicted": row["predicted"], "share": row["found"], "pairs": row["prompts"]} for row in rows]
 
 
 def _sigmoid(values: FloatArray) -> FloatArray:
+    """Return 1 / (1 + exp(-values)) without overflow."""
     return 1 / (1 + np.exp(-np.clip(values, -500, 500)))

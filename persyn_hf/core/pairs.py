@@ -1,4 +1,4 @@
-"""Rewards to comparisons: every two teachers of a prompt, once (PerSyn, section 2.3 and appendix A.2).
+"""Turn rewards into comparisons: every two teachers of a prompt, once (PerSyn, section 2.3 and appendix A.2).
 
 n measured teachers give n(n-1)/2 comparisons (the paper's 190 for 19 teachers is a slip: 19 * 18 / 2 = 171).
 """
@@ -20,10 +20,11 @@ TIE = 1e-6  # rewards that differ by no more count as equal
 
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
-    """Arrays of one length, one entry per comparison, prompt by prompt.
+    """The comparisons of a reward matrix: five arrays with one entry per comparison, prompt by prompt, and counts.
 
-    `prompt`: row of the reward matrix; `a`, `b`: its columns; `margin`: reward of B minus reward of A;
-    `label`: the paper's C, 1 if B is preferred, 0 if A is, 0.5 for a tie.
+    prompt: row of the reward matrix. a, b: columns of the two teachers. label: the paper's C, 1 if B is preferred, 0
+    if A is, 0.5 for a tie. margin: reward of B minus reward of A. ties: comparisons that are ties. missing_cells:
+    cells of the matrix without a reward. skipped: comparisons that lack a reward and are left out.
     """
 
     prompt: IntArray
@@ -33,16 +34,26 @@ class Comparisons:
     margin: FloatArray
     ties: int
     missing_cells: int
-    skipped: int  # comparisons that lack a reward
+    skipped: int
 
 
 def compare_teachers(
     prompt_ids: Sequence[str], teachers: Sequence[str], rewards: ArrayLike, *, tie: float = TIE
 ) -> Comparisons:
-    """Compare all teachers of each prompt two by two; comparisons with a missing cell are left out and counted.
+    """Compare all teachers of each prompt two by two.
 
-    Which of the two is A is drawn from a hash of the prompt and the two names: without it the labels would lean to
-    one side with the order of the pool, and with it they do not change with that order.
+    Args:
+        prompt_ids: (N,).
+        teachers: (n,) names.
+        rewards: (N, n), NaN where missing. Comparisons with a missing cell are left out and counted.
+        tie: rewards that differ by no more count as equal.
+
+    Which of the two teachers is A is drawn from a hash of the prompt and the two names. If it were the order of the
+    pool, labels would lean to one side wherever the pool is sorted by strength. As it is, labels neither lean nor
+    change with that order.
+
+    Example: prompt `p1`, teachers x, y, z with rewards 0.9, 0.2, 0.2. The comparisons (A, B) are (y, x) with label 1
+    and margin 0.7, (x, z) with label 0 and margin -0.7, and (z, y) with label 0.5, a tie.
     """
     matrix = np.asarray(rewards, dtype=np.float64)
     names = np.argsort(np.argsort(np.array(teachers, dtype=str), kind="stable"), kind="stable")
@@ -72,9 +83,16 @@ def compare_teachers(
 
 
 def preferences(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> tuple[list[str], FloatArray]:
-    """Columns of a pairs dataset -> prompts in order of first appearance, and how much i is preferred to j, (N, n, n).
+    """Turn the columns of a pairs dataset into one preference matrix per prompt.
 
-    NaN: never compared. Several comparisons of the same two teachers on a prompt (judges who disagree) are averaged.
+    Returns the prompts in order of first appearance, and how much teacher i is preferred to teacher j, (N, n, n), 0 to
+    1, NaN where the two were never compared. Several comparisons of the same two teachers on a prompt (judges who
+    disagree) are averaged.
+
+    Raises:
+        InputError: a teacher is not in the pool, or a label is no number from 0 to 1.
+
+    Example: x and y were compared twice, and each won once: preferred[0, x, y] = preferred[0, y, x] = 0.5.
     """
     rows = {prompt_id: row for row, prompt_id in enumerate(dict.fromkeys(columns["prompt_id"]))}
     place = {teacher: column for column, teacher in enumerate(pool)}
@@ -103,17 +121,21 @@ def preferences(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> tu
 
 
 def win_shares(preferred: FloatArray) -> FloatArray:
-    """Share of its comparisons that a teacher wins, a tie counting half: what pairs have of a reward. (N, n)."""
+    """Return the share of its comparisons that each teacher wins, (N, n, n) -> (N, n); it stands in for a reward.
+
+    A tie counts half. NaN: the teacher was not compared on the prompt.
+    """
     counts = (~np.isnan(preferred)).sum(axis=2)
     return np.where(counts, np.nansum(preferred, axis=2) / np.maximum(counts, 1), np.nan)
 
 
 def _hash(text: str) -> int:
+    """Return 64 bits that are the same for a text on every machine, unlike Python's own `hash`."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: spreads every input bit over the low bit, which the plain xor would not."""
+    """Spread every input bit over the low bit (SplitMix64's finaliser); the plain xor of two hashes would not."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,8 +1,15 @@
-"""Which (prompt, teacher) cells of the calibration prompts to pay for, round by round.
+"""Choose which (prompt, teacher) cells of the calibration prompts to pay for, round by round.
 
-`asked` (num_prompts, num_teachers) says which cells are paid for so far; every function here returns it with more.
-`order` lists the prompts in the order in which they are drawn. Rewards are NaN where nothing is measured. A prompt
-gets two cells or none: one alone is compared with nothing.
+`asked` (num_prompts, num_teachers) says which cells are paid for so far; the functions return it with more cells.
+`order` (num_prompts,) lists the prompts in the order in which they are drawn. Rewards are NaN where nothing is
+measured. A prompt gets at least two cells or none: one cell alone is compared with nothing.
+
+Two strategies share the rounds and their `quota`:
+
+- Successive halving asks every teacher on the first prompts (`first_in_full`). Each later round keeps the better half
+  of the teachers (`survivors`) and asks these on new prompts (`halve`).
+- Uncertainty asks a few random teachers on many prompts (`first_at_random`). Each later round asks the cells that may
+  still turn out to be the best of their prompt (`contend`).
 """
 
 from typing import Any
@@ -17,23 +24,31 @@ from persyn_hf.core.rewards import FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 
 SIGNALS = (0.1, 0.3, 0.6, 0.9)  # shares of a teacher's reward variance that features may explain; the rest is noise
-DEVIATIONS = 1.0  # half-width of a predicted interval
+DEVIATIONS = 1.0  # half-width of a predicted interval, in standard deviations
 
 
 def quota(asked: BoolArray, share: float, rounds: int, round: int) -> int:
-    """Cells that this round (1, 2, ...) may add: an even part of what is left of `share` of all cells."""
+    """Return how many cells this round (1 to `rounds`) may add: an even part of what is left of `share` of all cells.
+
+    Example: 100 prompts and 5 teachers are 500 cells, and a share of 0.4 pays for 200. Of three rounds the first may
+    add 200 // 3 = 66, the second 134 // 2 = 67, the third 67. A round that adds fewer leaves the rest to later ones.
+    """
     return max(0, int(share * asked.size + 1e-9) - int(asked.sum())) // (rounds - round + 1)
 
 
 def first_in_full(shape: tuple[int, int], number: int, order: IntArray) -> BoolArray:
-    """Every teacher on the first prompts."""
+    """Ask every teacher on the first prompts of `order`, as many as `number` cells allow."""
     asked = np.zeros(shape, dtype=bool)
     asked[order[: number // shape[1]]] = True
     return asked
 
 
 def first_at_random(shape: tuple[int, int], number: int, order: IntArray, rng: np.random.Generator) -> BoolArray:
-    """As many random teachers on every prompt as `number` allows, at least two; then not on every prompt."""
+    """Ask random teachers on every prompt, as many on each as `number` cells allow.
+
+    Where they do not allow two, two are asked on the first prompts of `order` only. Example: 7 cells for 5 prompts are
+    2 teachers on each of 3 prompts.
+    """
     num_prompts, num_teachers = shape
     each = min(max(2, number // num_prompts), num_teachers)
     place = rng.permuted(np.tile(np.arange(num_teachers), (num_prompts, 1)), axis=1)
@@ -44,10 +59,13 @@ def first_at_random(shape: tuple[int, int], number: int, order: IntArray, rng: n
 
 
 def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:
-    """Teachers that go on: the `keep` best by mean reward (ties: the cheaper, then pool order), and the specialists.
+    """Choose the teachers that go on, (n,) booleans: the `keep` best by mean reward, and the specialists.
 
-    A specialist is the best on at least half an even share of the prompts that it is measured on, 1 / (2 n), wherever
-    its mean stands: what it is best on is what a router is for.
+    Equal means go by lower `costs` (n,), then by pool order. A specialist is the best on at least half an even share
+    of the prompts that it is measured on, 1 / (2 n) of them, whatever its mean: a router is for what it is best at.
+
+    Example: four teachers, `keep` 2. The two best means stay. Of the other two, one that is best on 10 of its 80
+    prompts stays as well, for 10 / 80 = 1 / (2 * 4); one that is best on 9 leaves.
     """
     means = np.where(np.isnan(rewards).all(axis=0), -np.inf, column_means(rewards))
     alive = np.zeros(len(means), dtype=bool)
@@ -59,7 +77,11 @@ def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:
 
 
 def halve(asked: BoolArray, number: int, order: IntArray, alive: BoolArray) -> BoolArray:
-    """The teachers alive on new prompts; where these run out, on old ones, and at last the others."""
+    """Ask the teachers `alive` (n,) on new prompts; where these run out, on old ones; at last the other teachers.
+
+    Prompts come in `order`. Example: with three teachers and `order` [2, 0, 3, 1], the first round asked all three on
+    prompt 2. With the first two alive, 4 more cells are these two on the prompts 0 and 3.
+    """
     place = np.empty(len(order))
     place[order] = np.arange(len(order)) / len(order)
     new = np.asarray(~asked.any(axis=1))
@@ -67,9 +89,17 @@ def halve(asked: BoolArray, number: int, order: IntArray, alive: BoolArray) -> B
 
 
 def contend(asked: BoolArray, number: int, rewards: FloatArray, features: Any) -> BoolArray:
-    """The cells whose predicted interval reaches highest above the best prediction of their prompt.
+    """Ask the cells that contend most: whose predicted interval reaches highest above the prompt's best prediction.
 
-    features (num_prompts, num_features), rows of length 1, CSR or dense.
+    features (num_prompts, num_features): rows of length 1, CSR or dense. The value of a cell is its predicted mean +
+    `DEVIATIONS` standard deviations - the best predicted mean of its prompt. So a cell is asked where it may well be
+    the best, either because it is expected to be or because little is known of it. On a new prompt the best cell gets
+    the value of the second best, so that the two are asked together: one alone would be compared with nothing.
+
+    Example: on two prompts the teachers A and B were measured, with mean rewards 0.85 and 0.2; C never was. C's reward
+    is predicted as the mean of all, 0.525, with a deviation of 0.3345. Its value on these prompts is 0.525 + 0.3345 -
+    0.85 = 0.0095. On new prompts the values are 0.038 for A, brought down to C's 0.0095, and -0.57 for B. So C is
+    asked first where A was, then A and C together on new prompts; B is asked last.
     """
     mean, deviation = predict(rewards, features)
     value = np.where(asked, -np.inf, mean + DEVIATIONS * deviation - mean.max(axis=1, keepdims=True))
@@ -79,9 +109,12 @@ def contend(asked: BoolArray, number: int, rewards: FloatArray, features: Any) -
 
 
 def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of every cell's expected reward: Bayesian ridge regression of each teacher.
+    """Predict every cell's expected reward by a Bayesian ridge regression of each teacher on the prompts' features.
 
-    How much the features explain is what makes the teacher's rewards most likely.
+    The share of the reward's variance that features explain is one of `SIGNALS`: the one by which the teacher's
+    measured rewards are most likely. A teacher with fewer than two measured rewards is predicted as the mean of all.
+
+    Returns the means and their standard deviations, (num_prompts, num_teachers) each.
     """
     product = features @ features.T
     kernel = np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float64)
@@ -99,16 +132,16 @@ def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]
         signal = SIGNALS[int(np.argmax(likelihood))]
         cross = signal * variance * (kernel[:, rows] @ vectors)
         mean[:, teacher] = middle + cross @ (turned / spectra[signal])
-        known = (cross**2 / spectra[signal]).sum(axis=1)
-        spread = np.maximum(signal * variance * kernel.diagonal() - known, 0) + variance / len(rows)
+        explained = (cross**2 / spectra[signal]).sum(axis=1)
+        spread = np.maximum(signal * variance * kernel.diagonal() - explained, 0) + variance / len(rows)
         deviation[:, teacher] = np.sqrt(spread)
     return mean, deviation
 
 
 def _add(asked: BoolArray, value: FloatArray, number: int) -> BoolArray:
-    """The `number` unasked cells of the highest value; a cell that would stand alone in its prompt is left out."""
-    more = asked.copy()
+    """Add the `number` unasked cells of the highest value; a cell that would stand alone in its prompt is left out."""
+    extended = asked.copy()
     first = np.argsort(-np.where(asked, -np.inf, value), axis=None, kind="stable")
-    more.flat[first[: min(number, int((~asked).sum()))]] = True
-    more[more.sum(axis=1) == 1] = False
-    return more
+    extended.flat[first[: min(number, int((~asked).sum()))]] = True
+    extended[extended.sum(axis=1) == 1] = False
+    return extended

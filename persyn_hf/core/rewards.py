@@ -1,10 +1,13 @@
-"""Rewards of parallel responses: normalised per prompt across teachers, then combined (PerSyn, section 2.1).
+"""Make rewards of parallel responses: normalise per prompt across teachers, then combine (PerSyn, section 2.1).
 
-A matrix has the shape (num_prompts, num_teachers), columns in the order of the pool; NaN is a missing cell: no
-response, or one that could not be judged. In columns of a dataset null is missing, and NaN is refused.
+A matrix has the shape (num_prompts, num_teachers), columns in the order of the pool. NaN is a missing cell: there is
+no response, or it could not be judged. In the columns of a dataset null is missing, and NaN is refused.
 
-Values that differ by rounding only are made equal where they arise, in `normalise` and `combine`. All that comes after
-compares exactly, so ranks, the best teacher and comparisons of two teachers agree on what is a tie.
+Values that differ by rounding only are made equal where they arise, in `normalise` and `combine`. All later code
+compares exactly, so ranks, the best teacher and comparisons of two teachers agree on what is a tie. A row's values are
+sorted, and each one that is no more than the tolerance above the one before it is tied to it. Ties chain: with
+tolerance 1 the row [0, 0.6, 1.2, 3] becomes [0, 0, 0, 3]. Its 0 and 1.2 are further apart than the tolerance, but each
+is tied to 0.6, and equality may not depend on which two are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +25,28 @@ How = Literal["minmax", "zscore", "rank", "none"]
 Measure = Literal["mean_logprob", "rank_surprisal", "none"]
 
 NOISE = 1e-6  # raw values of a prompt closer than this share of its largest magnitude are equal: float32's precision
-FITS = 10  # of either effect in turn: enough to settle them
-ROUNDING = 1e-9  # the same for rewards: float64's rounding, 2e-16, where NOISE is stretched to the whole scale
+FITS = 10  # times that each effect is fitted, in turn: enough to settle them
+ROUNDING = 1e-9  # the same share for combined rewards: float64's rounding, 2e-16, after NOISE became the whole scale
 
 
 def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
     """Normalise each prompt's values across teachers (the paper's footnote 2); missing cells stay missing.
 
-    `minmax`: worst 0, best 1. `zscore`: mean 0, population standard deviation 1. `rank`: worst 0, best 1, evenly
-    spaced, ties share their mean. `none`: unchanged. But for `none` a constant row becomes all 0: where every
-    teacher is right (or wrong), quality says nothing about which to prefer.
+    Args:
+        values: (N, n) raw values, NaN where missing.
+        how: `minmax`: the worst is 0, the best 1. `zscore`: mean 0, population standard deviation 1. `rank`: the worst
+            is 0, the best 1, evenly spaced; ties share their mean. `none`: unchanged.
 
-    But for `none`, shifting a row or scaling it (by more than 0) changes nothing while its differences stay above
-    `NOISE` of its largest magnitude; below, they count as ties.
+    Raises:
+        InputError: a value is infinite.
+        RecipeError: `how` is another word.
+
+    Except with `none`, a constant row becomes all 0: where every teacher is right (or wrong), quality says nothing
+    about which to prefer. Neighbours within `NOISE` of the row's largest magnitude tie: [1, 1.0000008, 1.0000016, 1.1]
+    becomes [0, 0, 0, 1]. While differences are larger, shifting a row or scaling it (by more than 0) changes nothing.
+
+    Example: [0, 1e-7, 0.5, 1] becomes [0, 0, 0.5, 1] with `minmax` and [1/6, 1/6, 2/3, 1] with `rank`: the two that
+    tie for places 0 and 1 of 3 share 0.5 / 3.
     """
     matrix = np.array(values, dtype=np.float64)
     if np.isinf(matrix).any():
@@ -66,10 +78,15 @@ def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
 
 
 def learnability(columns: Mapping[str, Sequence[Any]], how: Measure = "mean_logprob") -> FloatArray:
-    """Learnability of responses from what one forward pass of the student gave; higher is better, NaN: not measured.
+    """Return the learnability of responses (num_responses,), from what one forward pass of the student has measured.
 
-    `columns` of a rewards dataset, each (num_responses,). `mean_logprob`: the paper's Eq. 1. `rank_surprisal`: the
-    negative rank-surprisal ratio, -sum min(rank, 100) / sum surprisal (arXiv 2601.14249).
+    Higher is better; NaN: not measured. `columns` are those of a rewards dataset. `mean_logprob`: the paper's Eq. 1,
+    nats per token. `rank_surprisal`: the negative rank-surprisal ratio, -sum min(rank, 100) / sum surprisal (arXiv
+    2601.14249). `none`: NaN for all.
+
+    Raises:
+        InputError: a value is not finite.
+        RecipeError: `how` is another word.
     """
     check(how in ("mean_logprob", "rank_surprisal", "none"), "measure", how, "mean_logprob, rank_surprisal or none")
     if how == "mean_logprob":
@@ -81,9 +98,16 @@ def learnability(columns: Mapping[str, Sequence[Any]], how: Measure = "mean_logp
 
 
 def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: float) -> FloatArray:
-    """Paper Eq. 2: (1 - alpha) * quality + alpha * learnability, both normalised.
+    """Combine normalised rewards by the paper's Eq. 2: (1 - alpha) * quality + alpha * learnability.
 
-    With alpha 0 learnability may be missing altogether, with alpha 1 quality may be.
+    All three are (N, n), and a cell is NaN where one of the two is missing. With alpha 0 learnability is not read and
+    may be None; with alpha 1 quality may be. Neighbours within `ROUNDING` of the row's largest magnitude tie.
+
+    Raises:
+        InputError: alpha needs a matrix that is None.
+        RecipeError: alpha is no number from 0 to 1.
+
+    Example: quality [1, 0] and learnability [0, 1] with alpha 0.4 give [0.6, 0.4].
     """
     check(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     if alpha == 0 and quality is not None:
@@ -99,7 +123,10 @@ def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: fl
 
 
 def rank_rewards(rewards: ArrayLike) -> IntArray:
-    """Rank per prompt: 1 is best, equal rewards share the better rank, a missing cell has 0."""
+    """Rank the rewards of each prompt, (N, n) -> (N, n): 1 is best, equal rewards share the better rank.
+
+    A missing cell has rank 0. Example: [0.5, 1, 1, NaN] has the ranks [3, 1, 1, 0].
+    """
     matrix = np.asarray(rewards, dtype=np.float64)
     return np.where(np.isnan(matrix), 0, _count(matrix, np.less) + 1).astype(np.int64)
 
@@ -111,11 +138,18 @@ def recombine(
     measure: Measure = "mean_logprob",
     in_part: bool = False,
 ) -> dict[str, list[Any]]:
-    """Columns of a rewards dataset -> its `quality_reward`, `learnability_reward`, `reward` and `rank`, made anew.
+    """Make the columns `quality_reward`, `learnability_reward`, `reward` and `rank` of a rewards dataset.
 
-    Needs `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher) cell, in
-    any order. Rewards are normalised over the prompt's measured cells; with `in_part` over all its cells, the missing
-    ones as `fill` predicts them: else the better of two poor teachers would count as much as the best of all.
+    Args:
+        columns: `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher)
+            cell, in any order.
+        alpha, normalisation, measure: see `combine`, `normalise` and `learnability`, which may raise.
+        in_part: cells are missing by design. Rewards are then normalised over all cells of the prompt, the missing
+            ones as `fill` predicts them; else the better of two poor teachers would count as much as the best of all.
+            By default they are normalised over the measured cells.
+
+    Returns:
+        The four columns, one value per row; None where a reward is missing.
     """
     teachers = list(dict.fromkeys(columns["teacher"]))
     prompts, cells = _cells(columns["prompt_id"], columns["teacher"], teachers)
@@ -123,7 +157,7 @@ def recombine(
     size = len(prompts), len(teachers)
     measured = [_matrix(values, cells, size) for values in raw]
     scaled = (normalise(fill(matrix) if in_part else matrix, normalisation) for matrix in measured)
-    quality, learned = (np.where(np.isnan(of), np.nan, by) for of, by in zip(measured, scaled, strict=True))
+    quality, learned = (np.where(np.isnan(old), np.nan, new) for old, new in zip(measured, scaled, strict=True))
     reward = combine(quality, learned, alpha)
     rewards = {"quality_reward": quality, "learnability_reward": learned, "reward": reward}
     ranks = rank_rewards(reward).ravel()[cells].tolist()
@@ -133,9 +167,14 @@ def recombine(
 
 
 def fill(values: ArrayLike) -> FloatArray:
-    """Predict missing cells as prompt effect + teacher effect, the prompt's drawn to 0 as by one average cell more.
+    """Predict the missing cells of a matrix as prompt effect + teacher effect, (N, n) -> (N, n).
 
-    (N, n) -> (N, n). A prompt or a teacher without any measured cell stays missing.
+    The two effects are fitted in turn, each the mean of what the other leaves. A prompt has few cells, so its effect
+    is drawn to 0, as if it had one more cell of no effect. A prompt or a teacher without any measured cell stays
+    missing.
+
+    Example: [[1, 0], [0.5, NaN]] gets -0.2496 in the missing cell: the second prompt is hard, which lowers what the
+    second teacher is expected to get there.
     """
     matrix = np.asarray(values, dtype=np.float64)
     measured = ~np.isnan(matrix)
@@ -145,14 +184,21 @@ def fill(values: ArrayLike) -> FloatArray:
     for _ in range(FITS):
         teacher = np.nansum(matrix - prompt, axis=0) / np.maximum(by_teacher, 1)
         prompt = np.nansum(matrix - teacher, axis=1, keepdims=True) / (by_prompt + 1)
-    known = (by_prompt > 0) & (by_teacher > 0)
-    return np.where(measured, matrix, np.where(known, prompt + teacher, np.nan))
+    predictable = (by_prompt > 0) & (by_teacher > 0)
+    return np.where(measured, matrix, np.where(predictable, prompt + teacher, np.nan))
 
 
 def to_matrix(
     prompt_ids: Sequence[str], teachers: Sequence[str], values: Sequence[float | None], pool: Sequence[str]
 ) -> tuple[list[str], FloatArray]:
-    """Rows of (prompt, teacher, value) -> prompts in order of first appearance, matrix with columns as in `pool`."""
+    """Turn rows of (prompt, teacher, value) into a matrix.
+
+    Returns the prompts in order of first appearance and the matrix (num_prompts, num_teachers), columns as in `pool`,
+    NaN where there is no row or its value is None.
+
+    Raises:
+        InputError: a teacher is not in the pool, a cell has two rows, or a value is not finite.
+    """
     columns = {"prompt_id": prompt_ids, "teacher": teachers, "value": values}
     prompts, cells = _cells(prompt_ids, teachers, pool)
     return prompts, _matrix(numbers(columns, "value"), cells, (len(prompts), len(pool)))
@@ -161,7 +207,13 @@ def to_matrix(
 def reward_matrix(
     columns: Mapping[str, Sequence[Any]], pool: Sequence[str], alpha: float | None
 ) -> tuple[list[str], FloatArray]:
-    """Columns of a rewards dataset -> prompts and matrix, combined with `alpha`; None takes the stored `reward`."""
+    """Turn the columns of a rewards dataset into prompts and a reward matrix, as `to_matrix` does.
+
+    With an `alpha` the quality and learnability rewards are combined by it; None takes the stored `reward`.
+
+    Raises:
+        InputError: see `to_matrix` and `combine`.
+    """
     ids, teachers = columns["prompt_id"], columns["teacher"]
     if alpha is None:
         return to_matrix(ids, teachers, columns["reward"], pool)
@@ -171,7 +223,7 @@ def reward_matrix(
 
 
 def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
-    """One column of a rewards dataset: null, which is missing, becomes NaN; a value that is not finite is refused."""
+    """Return one column of a rewards dataset: null becomes NaN; NaN and infinity raise an `InputError`."""
     values = columns[name]
     array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     for row in np.flatnonzero(~np.isfinite(array)):
@@ -185,7 +237,7 @@ def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
 
 
 def _cells(prompt_ids: Sequence[str], teachers: Sequence[str], pool: Sequence[str]) -> tuple[list[str], IntArray]:
-    """Prompts in order of first appearance, and each row's place in the matrix, counted row by row."""
+    """Return the prompts in order of first appearance, and each row's place in the flattened matrix."""
     rows = {prompt_id: index for index, prompt_id in enumerate(dict.fromkeys(prompt_ids))}
     columns = {teacher: index for index, teacher in enumerate(pool)}
     unknown = sorted(set(teachers) - set(columns))
@@ -207,24 +259,26 @@ def _cells(prompt_ids: Sequence[str], teachers: Sequence[str], pool: Sequence[st
 
 
 def _matrix(values: FloatArray, cells: IntArray, size: tuple[int, int]) -> FloatArray:
+    """Put values at their places in the flattened matrix; NaN elsewhere."""
     matrix = np.full(size, np.nan)
     matrix.flat[cells] = values
     return matrix
 
 
 def _nullable(values: FloatArray) -> list[float | None]:
+    """Return the values as a list with None for NaN."""
     return [None if value != value else value for value in values.tolist()]
 
 
 def _magnitude(matrix: FloatArray) -> FloatArray:
-    """Largest absolute value of each row, (N, 1); 0 for a row without any."""
+    """Return the largest absolute value of each row, (N, 1); 0 for a row without any."""
     return np.nan_to_num(np.abs(matrix)).max(axis=1, keepdims=True, initial=0.0)
 
 
 def _settle(matrix: FloatArray, tolerance: ArrayLike) -> FloatArray:
-    """Make equal what differs by no more than `tolerance` from its neighbour in the row's order: all become the least.
+    """Tie a row's neighbours in order that differ by no more than `tolerance` (a number, or (N, 1)), to the least.
 
-    (N, n), tolerance a number or (N, 1).
+    Ties chain, as the top of this file shows.
     """
     order = np.argsort(matrix, axis=1)
     ordered = np.take_along_axis(matrix, order, axis=1)
@@ -237,7 +291,7 @@ def _settle(matrix: FloatArray, tolerance: ArrayLike) -> FloatArray:
 
 
 def _count(matrix: FloatArray, compare: np.ufunc) -> IntArray:
-    """How many cells of its row each cell compares to; teacher by teacher, so memory stays that of a matrix."""
+    """Count the cells of its row that each cell compares to, (N, n); one teacher at a time, to save memory."""
     counts = np.zeros(matrix.shape, dtype=np.int64)
     for column in matrix.T:
         counts += compare(matrix, column[:, None])

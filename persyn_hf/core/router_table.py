@@ -1,7 +1,7 @@
-"""The table that goes with every router: its metrics beside random, global_best and the oracle, with intervals.
+"""Make the table that goes with every router: its metrics next to random, global_best and the oracle, with intervals.
 
-Each metric is a function of means over prompts, so one set of bootstrap draws of the prompts serves all rows and
-columns: differences between rows and ratios such as the share of the gap closed stay paired.
+Each metric is a function of means over prompts. So one set of bootstrap draws of the prompts serves all rows and
+columns, and differences between rows and ratios such as the share of the gap closed stay paired.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,17 +29,24 @@ def router_table(
     resamples: int = RESAMPLES,
     level: float = 0.95,
 ) -> Table:
-    """Rows `router`, `random`, the `baselines` and `oracle` -> metric -> {value, low, high}; None: undefined.
+    """Make the table of one router.
 
-    scores (N, n); rewards (N, n), NaN where unmeasured; baselines: scores (n,) or (N, n) by name, with `global_best`,
-    the mean calibration rewards. `random` is the exact expectation over choices. Calibration error is the router's
-    alone: the others' scores are no log-odds.
+    Args:
+        scores: (N, n) of the router.
+        rewards: (N, n), NaN where unmeasured.
+        baselines: name -> scores (n,) or (N, n); `global_best`, the mean calibration rewards, must be there.
+        rng: draws the prompts of the intervals.
+        resamples, level: of the bootstrap.
+
+    Returns:
+        Row (`router`, `random`, the baselines, `oracle`) -> metric -> {value, low, high}; None: undefined. `random` is
+        the exact expectation over choices. Only the router has a calibration error: other scores are no log-odds.
     """
     if BASELINE not in baselines:
         raise ValueError(f"baselines must hold `{BASELINE}`, the mean calibration rewards; got {sorted(baselines)}")
     rewards = np.asarray(rewards, dtype=np.float64)
     rows = {"router": scores, RANDOM: np.zeros(rewards.shape[-1]), **baselines, "oracle": rewards}
-    systems = {name: [of] for name, of in rows.items()}
+    systems = {name: [values] for name, values in rows.items()}
     return compare(systems, rewards, baselines[BASELINE], rng, log_odds={"router"}, resamples=resamples, level=level)
 
 
@@ -54,12 +61,20 @@ def compare(
     resamples: int = RESAMPLES,
     level: float = 0.95,
 ) -> Table:
-    """As `router_table`, for any rows; one named `random` counts as random.
+    """Make a table of any rows, with the metrics of `router_table`.
 
-    systems: name -> scores (N, n) or (n,), one for each time that it was trained; a metric is the mean over these.
-    The interval is over the prompts alone. `log_odds`: whose scores can have a calibration error. `over`: label ->
-    name; each row says in `gain_over_LABEL` how much more reward it gets than the row of that name. `baseline`: where
-    `gap_closed` is 0.
+    Args:
+        systems: row -> scores (N, n) or (n,), one per training; a metric is the mean over trainings, its interval is
+            over the prompts alone. A row named `random` counts as the random router.
+        rewards: (N, n), NaN where unmeasured.
+        baseline: scores (n,) of the choice where `gap_closed` is 0.
+        rng: draws the prompts of the intervals.
+        log_odds: rows whose scores are log-odds, and so have a calibration error.
+        over: label -> row; `gain_over_LABEL` is how much more reward a row gets than that row.
+        resamples, level: of the bootstrap.
+
+    Raises:
+        ValueError: no reward is measured.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if not np.isfinite(rewards).any():
@@ -67,26 +82,26 @@ def compare(
     columns = [(name, _columns(scores, rewards, baseline)) for name, runs in systems.items() for scores in runs]
     flat = np.hstack([block for _, parts in columns for block in parts.values()])
     both = np.vstack([means(flat)[None, :], bootstrap_means(flat, rng, resamples)])  # the value, then the replicates
-    found: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in systems}
+    summaries: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in systems}
     start = 0
     for name, parts in columns:
         blocks = {}
         for part, block in parts.items():
             blocks[part] = both[:, start : start + block.shape[1]]
             start += block.shape[1]
-        found[name].append(_summary(blocks, name == RANDOM, name in log_odds))
+        summaries[name].append(_summary(blocks, name == RANDOM, name in log_odds))
     mean = {
         name: {metric: np.mean([run[metric] for run in runs], axis=0) for metric in runs[0]}
-        for name, runs in found.items()
+        for name, runs in summaries.items()
     }
     for name in systems:
         for label, other in (over or {}).items():
             mean[name][f"gain_over_{label}"] = mean[name]["reward"] - mean[other]["reward"]
-    return {name: {metric: _cell(of, level) for metric, of in row.items()} for name, row in mean.items()}
+    return {name: {metric: _cell(values, level) for metric, values in row.items()} for name, row in mean.items()}
 
 
 def _columns(scores: ArrayLike, rewards: FloatArray, baseline: ArrayLike) -> dict[str, FloatArray]:
-    """Per-prompt columns whose means give every metric, each (N, width)."""
+    """Return the per-prompt columns, (N, width) each, whose means give every metric."""
     sums, pairs = metrics.calibration_sums(scores, rewards)
     single = {
         **{f"hit_at_{k}": metrics.hit_at_k(scores, rewards, k) for k in (1, 3, 5)},
@@ -108,15 +123,15 @@ def _columns(scores: ArrayLike, rewards: FloatArray, baseline: ArrayLike) -> dic
 
 
 def _summary(mean: Mapping[str, FloatArray], is_random: bool, is_log_odds: bool) -> dict[str, FloatArray]:
-    """Means of the columns (R, width) -> metrics (R,)."""
+    """Turn means of the columns, (R, width) each, into metrics, (R,) each."""
     plain = ("hit_at_1", "hit_at_3", "hit_at_5", "reward", "regret", "ndcg_at_3", "kendall_tau", "pair_accuracy")
-    found = {metric: mean[metric][:, 0] for metric in plain}
-    if is_random:
-        found["kendall_tau"] = np.zeros_like(found["kendall_tau"])  # its expectation; tau-b of constant scores is 0/0
+    summary = {metric: mean[metric][:, 0] for metric in plain}
+    if is_random:  # the expectation is 0; tau-b of constant scores is 0/0
+        summary["kendall_tau"] = np.zeros_like(summary["kendall_tau"])
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.abs(mean["calibration"]).sum(axis=1) / mean["pairs"][:, 0]
     return {
-        **found,
+        **summary,
         "gap_closed": metrics.gap_closed(
             mean["reward"][:, 0], mean["baseline_reward"][:, 0], mean["oracle_reward"][:, 0]
         ),
@@ -128,7 +143,7 @@ def _summary(mean: Mapping[str, FloatArray], is_random: bool, is_log_odds: bool)
 
 
 def _cell(values: FloatArray, level: float) -> dict[str, float | None]:
-    """Of the value and its replicates (1 + R,)."""
+    """Make a cell of the table from a value and its R replicates, (1 + R,); None for what is undefined."""
     low, high = percentile_bounds(values[1:], level)
-    found = {"value": float(values[0]), "low": low, "high": high}
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+    cell = {"value": float(values[0]), "low": low, "high": high}
+    return {name: value if np.isfinite(value) else None for name, value in cell.items()}

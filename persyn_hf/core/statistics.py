@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts or benchmark items. The generator is passed in, so a run can be repeated."""
+"""Make bootstrap intervals over prompts or benchmark items. The generator is passed in, so a run can be repeated."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,10 @@ class Interval(NamedTuple):
 
 
 def means(columns: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    """Mean of each column over its finite entries: (N, M) -> (M,); NaN for a column without any."""
+    """Return the mean of each column over its finite entries, (N, M) -> (M,); NaN for a column without any.
+
+    weights (N,): how often a row counts; default once.
+    """
     totals = _weighed(columns, weights).sum(axis=0)
     with np.errstate(invalid="ignore"):
         return np.divide(*np.split(totals, 2))
@@ -28,10 +31,10 @@ def means(columns: FloatArray, weights: FloatArray | None = None) -> FloatArray:
 def bootstrap_means(
     columns: FloatArray, rng: np.random.Generator, resamples: int = RESAMPLES, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Column means of `resamples` samples of the rows, drawn with replacement: (N, M) -> (resamples, M).
+    """Return the column means of `resamples` samples of N rows, drawn with replacement: (N, M) -> (resamples, M).
 
-    All columns share the draws, so differences and ratios of columns stay paired. NaN entries do not count; `weights`
-    (N,): how often a row counts in a mean, once by default.
+    All columns share the draws, so differences and ratios of columns stay paired. NaN entries do not count. weights
+    (N,): how often a row counts in a mean; default once.
     """
     num_rows, num_columns = columns.shape
     stacked = _weighed(columns, weights)
@@ -48,14 +51,14 @@ def bootstrap_means(
 
 
 def _weighed(columns: FloatArray, weights: FloatArray | None) -> FloatArray:
-    """What to add up for a mean: (N, 2M), the weighted entries and beside them their weights; 0 for NaN."""
+    """Return what to add up for means, (N, 2M): the weighted entries, then their weights; both are 0 for NaN."""
     finite = np.isfinite(columns)
     stacked = np.hstack([np.where(finite, columns, 0.0), finite])
     return stacked if weights is None else stacked * weights[:, None]
 
 
 def percentile_bounds(replicates: FloatArray, level: float = 0.95) -> tuple[float, float]:
-    """Lower and upper bound that hold `level` of the finite replicates."""
+    """Return the bounds between which the middle share `level` of the finite replicates lies; NaN without any."""
     finite = replicates[np.isfinite(replicates)]
     if not finite.size:
         return float("nan"), float("nan")

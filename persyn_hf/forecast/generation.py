@@ -1,4 +1,4 @@
-"""What a recipe will do and cost, before it runs."""
+"""Make the tables of `persyn plan`: what a recipe will do and cost, before it runs."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
@@ -20,11 +20,14 @@ from persyn_hf.report.results import same_teacher
 from persyn_hf.report.tables import Table
 
 
-TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # what `max_tokens` bounds, nothing being measured
+TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # costs that `max_tokens` bounds before any answer
 
 
 def forecast(outlook: Outlook) -> list[Table]:
-    """The steps with their state, what each teacher is asked, what each strategy would cost, and each student."""
+    """Return the tables of a recipe: its steps, what each teacher is asked, what strategies cost, its students.
+
+    Where the numbers of prompts are not known yet, the steps are the only table.
+    """
     note = ""
     if not outlook.cells:
         note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
@@ -45,7 +48,7 @@ def forecast(outlook: Outlook) -> list[Table]:
 
 
 def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
-    """All steps of the recipe together: a cell that several steps want is asked once."""
+    """Make the table of what each teacher is asked by all steps together; cells that steps share count once."""
     keys = {key for key, _, _ in outlook.steps}
     ahead = {key for key, _, state in outlook.steps if state != "done"}
     costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
@@ -73,7 +76,11 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 
 def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:
-    """Prompts that the steps `keys` send to a teacher; of the pool, strategies are taken to share no cell."""
+    """Return the prompts that the steps `keys` send to a teacher.
+
+    Strategies are taken to share no cell of the pool, until each prompt of it is asked once. Example: a pool of 1,000,
+    and two strategies that give the teacher 0.3 and 0.8 of it: min(300 + 800, 1,000) = 1,000 prompts.
+    """
     labelled = num_calibration(outlook, sizes, teacher) + sizes["dev"] if names.matrix_responses() in keys else 0
     if names.matrix_responses(names.POOL) in keys:
         return labelled + sizes["pool"]
@@ -87,15 +94,15 @@ def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], tea
 
 
 def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
-    """Without dev prompts: they measure the router and train nothing."""
+    """Make the table of what each strategy would cost alone, without dev prompts, on which no student is trained."""
     keys = {key for key, _, _ in outlook.steps}
     everything = generate_then_select(sizes["calibration"] + sizes["pool"], outlook.cells)
     several = len(outlook.recipe.students) > 1
     lines: dict[str, tuple[Cost, Iterable[str], bool]] = {}  # cost, teachers in it, whether it may be less
-    known: dict[str, dict[str, Mapping[str, float]]] = {}  # student -> strategy -> share of each teacher
+    decided: dict[str, dict[str, Mapping[str, float]]] = {}  # student -> strategy -> share of each teacher
     for student, strategy in _generating(outlook, keys):
         name = f"{strategy.name} ({student.name})" if several else strategy.name
-        known.setdefault(student.name, {})[name] = known_allocation(outlook, student, strategy)
+        decided.setdefault(student.name, {})[name] = known_allocation(outlook, student, strategy)
         shares = allocation(outlook, student, strategy)
         blind = answers_seen(strategy, outlook.recipe.strategies) == "nothing"
         looked_at = [t for t in shares if shares[t]] if blind else list(outlook.cells)
@@ -113,7 +120,7 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
         and answers_seen(strategy, outlook.recipe.strategies) != "pool"
     ]
     notes = [f"an even split of the pool is assumed for {', '.join(dict.fromkeys(assumed))}"] if assumed else []
-    notes += filter(None, map(same_teacher, known.values()))
+    notes += filter(None, map(same_teacher, decided.values()))
     return Table(
         name="strategies",
         title=f"Expected per strategy, were it run alone, without dev ({len(outlook.cells)} teachers)",
@@ -124,11 +131,13 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 
 def _generating(outlook: Outlook, keys: Set[str]) -> list[tuple[Student, Strategy]]:
+    """List the students and strategies whose step of answers is among `keys`."""
     pairs = [(student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies]
     return [(student, strategy) for student, strategy in pairs if names.responses(student, strategy) in keys]
 
 
 def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, shares: Mapping[str, float]) -> Cost:
+    """Return what a strategy would cost alone: what it must see before it can choose, then what it has answered."""
     cells = outlook.cells
     seen = answers_seen(strategy, outlook.recipe.strategies)
     if seen == "pool":
@@ -144,6 +153,7 @@ def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, share
 def _cells(
     outlook: Outlook, columns: Sequence[Column], cost: Cost, teachers: Iterable[str], at_most: bool = False
 ) -> list[str]:
+    """Return the cells of a cost, marked by ≤ where they are bounds and by ~ where GPU time is assumed."""
     bounds = TOKEN_BOUND if outlook.bounded & set(teachers) else frozenset()
     signs = dict.fromkeys(bounds if not (at_most or outlook.at_most) else FIELDS, "≤ ")
     if outlook.assumed & set(teachers):
@@ -153,7 +163,7 @@ def _cells(
 
 
 def _basis(outlook: Outlook) -> str:
-    """What the numbers per answer rest on."""
+    """Say what the numbers per answer rest on."""
     parts = []
     if outlook.measured:
         artifacts = ", ".join(f"{number:,} answers in {repo}" for repo, number in outlook.measured.items())

@@ -1,4 +1,4 @@
-"""What is known of a recipe before it runs, and what is assumed of the rest."""
+"""Collect what is known of a recipe before it runs, and assume the rest."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -19,37 +19,44 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import Manifest
 
 
-# GPU time of answers that nothing is known of: so many tokens, by an A100 at a tenth of its peak, which is less than
-# vLLM makes of one at best. docs/paper.md has the grounds.
-A100_FLOPS = 312e12  # a second, dense bfloat16
-GENERATING = 0.1  # share of them
-ANSWER_TOKENS = {False: 600, True: 6000}  # by `long_cot`
+# GPU time of answers of which nothing is known: ANSWER_TOKENS tokens each, by an A100 at a tenth of its peak, which is
+# less than vLLM reaches at best. docs/paper.md has the grounds.
+A100_FLOPS = 312e12  # FLOPs per second at its peak, dense bfloat16
+GENERATING = 0.1  # share of the peak that generation reaches
+ANSWER_TOKENS = {False: 600, True: 6000}  # tokens of an answer, by the teacher's `long_cot`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What is known of a recipe before it runs."""
+    """What is known of a recipe before it runs, and what is assumed."""
 
     recipe: Recipe
     steps: Sequence[tuple[str, str, str]]  # key, stage, state: done, partly done or new
-    manifests: Mapping[str, Manifest]  # what is stored, by the key of its step
+    manifests: Mapping[str, Manifest]  # key of a step -> manifest of its stored artifact
     sizes: Mapping[str, int] | None  # prompts per split; None: not known yet
-    cells: Mapping[str, Cost]  # per teacher, one (prompt, teacher) cell with all its samples; empty: none is asked
-    bounded: Set[str] = frozenset()  # teachers whose cells are bounds, for want of stored answers
-    assumed: Set[str] = frozenset()  # those of them whose GPU time is the one above
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of each stage that runs
-    measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> its answers that the others are means over
-    at_most: bool = False  # fewer samples may do
+    cells: Mapping[str, Cost]  # teacher -> cost of one (prompt, teacher) cell, all samples; empty: none is asked
+    bounded: Set[str] = frozenset()  # teachers whose cells are upper bounds, as no answer of theirs is stored
+    assumed: Set[str] = frozenset()  # bounded teachers whose GPU time is assumed, by the numbers above
+    settings: Mapping[str, Any] = field(default_factory=dict)  # stage -> settings of its first step
+    measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> answers of it that cells are means over
+    at_most: bool = False  # samples end with the first correct one, so there may be fewer
 
 
 def assumed_gpu_seconds(params_b: float, long_cot: bool, samples: int, max_tokens: int) -> float:
-    """Of one cell, on an A100."""
+    """Return the assumed GPU-seconds of one cell on an A100; `params_b` in billions.
+
+    Example: a teacher of 7 billion parameters, 4 samples of 600 tokens each: 2 * 7e9 * 2,400 / 31.2e12 = 1.08 s.
+    """
     tokens = samples * min(max_tokens, ANSWER_TOKENS[long_cot])
     return generation_flops(params_b, tokens) / (A100_FLOPS * GENERATING)
 
 
 def num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) -> float:
-    """Calibration prompts that a teacher answers; in part, as assigned, else its even part of the share."""
+    """Return the number of calibration prompts that a teacher answers.
+
+    Where calibration is in part: the cells that are assigned, or before that an even part of the share. `sizes` are
+    prompts per split.
+    """
     calibration, whole = outlook.recipe.calibration, sizes["calibration"]
     assigned = outlook.manifests.get(names.matrix_assignments())
     if assigned is not None and "labelling" in assigned.metrics:
@@ -60,14 +67,14 @@ def num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) ->
 
 
 def allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
-    """Share of the pool per teacher; where it is not known, an even one is assumed."""
+    """Return the share of the pool per teacher; where it is not known, an even one is assumed."""
     teachers = outlook.recipe.teachers
     even = {teacher.name: 1 / len(teachers) for teacher in teachers}
     return known_allocation(outlook, student, strategy) or even
 
 
 def known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> Mapping[str, float]:
-    """Share of the pool per teacher: as assigned, else as the recipe alone decides; empty where neither tells."""
+    """Return the share of the pool per teacher, as assigned, else as the recipe alone decides; empty: not known."""
     stored = outlook.manifests.get(names.assignments(student, strategy))
     if stored is not None:
         return dict(stored.metrics["allocation"])
@@ -75,19 +82,22 @@ def known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> 
 
 
 def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
-    """Read the stored manifests, nothing else; no model is loaded."""
+    """Make the outlook of a recipe from its stored manifests and nothing else; no model is loaded.
+
+    done: the steps, as `runner.run.look_up` returns them.
+    """
     states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
     manifests = manifests_of(recipe, store, done)
-    known: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "recipe": recipe,
         "steps": [(item.step.key, item.step.stage, states[item.step.key]) for item in done],
         "manifests": manifests,
         "sizes": _sizes(manifests, done),
         "settings": {item.step.stage: item.step.settings for item in reversed(done)},
     }
-    settings = known["settings"].get("generate")
+    settings = facts["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
-        return Outlook(**known, cells={})
+        return Outlook(**facts, cells={})
     stored = [item.manifest for item in store.list() if item.kind == generate.OUTPUT.kind]
     means = _means(recipe.teachers, settings.max_tokens, manifests.get(names.matrix_responses()), stored)
     measured: Counter[str] = Counter()
@@ -96,7 +106,7 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
     cells = {teacher.name: _cell(teacher, settings, means.get(teacher.name)) for teacher in recipe.teachers}
     bounded = frozenset(cells) - frozenset(means)
     return Outlook(
-        **known,
+        **facts,
         cells=cells,
         bounded=bounded,
         assumed=frozenset(name for name in bounded if cells[name].gpu_seconds is not None),
@@ -106,7 +116,10 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
 
 
 def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done]) -> dict[str, int] | None:
-    """Prompts per split: as stored, else as the recipe asks for; the source may hold fewer."""
+    """Return the prompts per split, as stored, else as the recipe asks for; None: not known.
+
+    The source may turn out to hold fewer than the recipe asks for.
+    """
     if names.PROMPTS in manifests:
         return {split: manifests[names.PROMPTS].counts.get(f"rows_{split}", 0) for split in prompts.SPLITS}
     settings = next((item.step.settings for item in done if item.step.stage == "prompts"), None)
@@ -121,20 +134,23 @@ def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done]) -> dict[str,
 def _means(
     teachers: Sequence[Teacher], max_tokens: int, own: Manifest | None, stored: Sequence[Manifest]
 ) -> dict[str, tuple[str, Cost]]:
-    """Per teacher, its answers in one artifact: the recipe's own, else that of the store which holds most of them.
+    """Return per teacher the artifact that its mean cost is taken from, and the cost of its answers there.
 
-    Only answers of the same model count, and where `max_tokens` was another only if it cut none of them.
+    It is the recipe's own artifact, else the one of the store that holds most of the teacher's answers. Only answers
+    of the same model count; with another `max_tokens`, only where that cut none of them. A teacher without any is left
+    out.
     """
-    found: dict[str, tuple[str, Cost]] = {}
+    sources: dict[str, tuple[str, Cost]] = {}
     for teacher in teachers:
         for manifest in [own] if own is not None else stored:
             cost = _answers_of(teacher, manifest, max_tokens)
-            if cost is not None and (teacher.name not in found or cost.requests > found[teacher.name][1].requests):
-                found[teacher.name] = (manifest.repo, cost)
-    return found
+            if cost is not None and (teacher.name not in sources or cost.requests > sources[teacher.name][1].requests):
+                sources[teacher.name] = (manifest.repo, cost)
+    return sources
 
 
 def _answers_of(teacher: Teacher, manifest: Manifest, max_tokens: int) -> Cost | None:
+    """Return the cost of a teacher's answers in an artifact, under any name; None where none of them count."""
     model = described(teacher)
     for entry in manifest.teachers:
         name = entry["name"]
@@ -150,9 +166,10 @@ def _answers_of(teacher: Teacher, manifest: Manifest, max_tokens: int) -> Cost |
 
 
 def _cell(teacher: Teacher, settings: generate.Settings, answers: tuple[str, Cost] | None) -> Cost:
-    """One cell at the teacher's mean cost of an answer, else the most that its generated tokens can cost.
+    """Return the cost of one cell: by the teacher's mean cost of an answer, else the most that its tokens can cost.
 
-    The GPU time of the latter is no bound but assumed, and only where vLLM runs here: of a server nobody knows.
+    In the second case GPU time is not a bound but assumed, and only where vLLM runs here: that of a server is not
+    known.
     """
     samples, limit, size = num_samples(settings, teacher), settings.max_tokens, teacher.params_b
     if answers is not None:

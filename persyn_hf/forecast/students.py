@@ -1,4 +1,4 @@
-"""What the students of a recipe will take: forward passes for their rewards, and fine-tuning."""
+"""Expect what the students of a recipe will take: forward passes for their rewards, and fine-tuning."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -20,9 +20,9 @@ from persyn_hf.report.tables import Table
 from persyn_hf.stages.score.settings import BY_MODEL
 
 
-TRAINING = 0.3  # share of an A100's peak, of forward passes too; docs/paper.md has the grounds
-PROMPT_TOKENS = 100  # of a row that nothing is known of
-FULL, LORA = 3, 2  # forward passes that a training step takes as long as; frozen weights need no gradient of their own
+TRAINING = 0.3  # share of an A100's peak that training and forward passes reach; docs/paper.md has the grounds
+PROMPT_TOKENS = 100  # tokens of the prompt of a row of which nothing is known
+FULL, LORA = 3, 2  # cost of a training step in forward passes; frozen weights need no gradient of their own
 
 
 class Line(NamedTuple):
@@ -31,19 +31,22 @@ class Line(NamedTuple):
     student: Student
     step: str
     tokens: float
-    passes: int  # what it takes, in forward passes: 2 FLOPs per parameter and token
+    passes: int  # cost in forward passes, each of 2 FLOPs per parameter and token
 
     @property
     def flops(self) -> float | None:
-        """Null where the student's size is not known."""
+        """Return the FLOPs of the work; None where the student's size is not known."""
         return self.student.params_b and self.passes * generation_flops(self.student.params_b, self.tokens)
 
 
 def students_table(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
-    """A row per student for its scoring and one per strategy, all seeds together; none where there is no such work."""
+    """Make the table of the students' work: a row per student for scoring, and one per strategy for all its seeds.
+
+    The table has no rows where there is no such work.
+    """
     lines = [line for student in outlook.recipe.students for line in _lines(outlook, sizes, student)]
-    known = all(_measured(outlook, teacher) for teacher in outlook.recipe.teachers) and not _even(outlook, lines)
-    sign = "" if known else "~ "
+    is_measured = all(_measured(outlook, teacher) for teacher in outlook.recipe.teachers) and not _even(outlook, lines)
+    sign = "" if is_measured else "~ "
     numbers = [line.flops for line in lines]
     total = None if None in numbers else sum(number or 0 for number in numbers)
     rows = [[line.student.name, line.step, *_cells(sign, line.tokens, line.flops)] for line in lines]
@@ -58,13 +61,14 @@ def students_table(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
 
 
 def _cells(sign: str, tokens: float, number: float | None) -> list[str]:
-    """Tokens, FLOPs, and the time of one A100 for them, whose speed is assumed."""
+    """Return tokens, FLOPs and the time that an A100 of assumed speed needs for them, as text."""
     if number is None:
         return [sign + amount(tokens), UNKNOWN, UNKNOWN]
     return [sign + amount(tokens), sign + flops(number), f"~ {duration(number / (A100_FLOPS * TRAINING))}"]
 
 
 def _lines(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> Iterator[Line]:
+    """Yield the work for one student: scoring, then fine-tuning by each strategy."""
     scored = _scored(outlook, sizes, student)
     if scored:
         yield Line(student, "score", scored, 1)
@@ -80,12 +84,12 @@ def _lines(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> Iter
 
 
 def _is_lora(method: str, student: Student) -> bool:
-    """As `train_student` decides it, by the size that the recipe says."""
+    """Say whether `train_student` will use LoRA, by the size that the recipe says."""
     return method == "lora" or (method == "auto" and (student.params_b or 0) * 1e9 > LORA_ABOVE)
 
 
 def _scored(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> float:
-    """Tokens of the answers whose likelihood is measured: one per prompt and teacher that answers it."""
+    """Return the tokens of all rows whose likelihood is measured: one row per prompt and teacher that answers it."""
     settings, keys = outlook.settings.get("score"), {key for key, _, _ in outlook.steps}
     if settings is None or settings.learnability == "none" or student.model is None:
         return 0.0
@@ -103,20 +107,26 @@ def _scored(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> flo
 
 
 def _mean_tokens(outlook: Outlook, shares: Mapping[str, float]) -> float:
-    """Of a row whose teacher is drawn by these shares; they need not sum to 1."""
+    """Return the mean tokens of a row whose teacher is drawn by `shares`, which need not sum to 1."""
     tokens = {teacher.name: _row_tokens(outlook, teacher) for teacher in outlook.recipe.teachers}
     return sum(tokens[name] * share for name, share in shares.items()) / sum(shares.values())
 
 
 def _row_tokens(outlook: Outlook, teacher: Teacher) -> float:
-    """Prompt and answer: as measured, else as assumed; no longer than answers that are generated may be."""
+    """Return the tokens of a row, prompt and answer, as measured, else as assumed.
+
+    An assumed answer that is generated is no longer than `generate.max_tokens`.
+    """
     answer = ANSWER_TOKENS[teacher.long_cot]
     answer = min(outlook.settings["generate"].max_tokens, answer) if outlook.cells else answer
     return _measured(outlook, teacher) or PROMPT_TOKENS + answer
 
 
 def _measured(outlook: Outlook, teacher: Teacher) -> float | None:
-    """Mean of the answers that `persyn plan` knows; of imported ones, the prompt is assumed."""
+    """Return the mean tokens of prompt and answer over a teacher's stored answers; None: there are none.
+
+    The prompts of imported answers are assumed to have `PROMPT_TOKENS`.
+    """
     cell = outlook.cells.get(teacher.name)
     if cell is not None and cell.prompt_tokens is not None and cell.completion_tokens is not None:
         return (cell.prompt_tokens + cell.completion_tokens) / cell.requests
@@ -126,7 +136,7 @@ def _measured(outlook: Outlook, teacher: Teacher) -> float | None:
 
 
 def _basis(outlook: Outlook, lines: Sequence[Line]) -> str:
-    """What the numbers rest on, and what is not in them."""
+    """Say what the numbers rest on, and what is not in them."""
     short, long = ANSWER_TOKENS.values()
     capped = ", at most `generate.max_tokens`" if outlook.cells else ""
     lora = ", 4 with LoRA" if any(line.passes == LORA for line in lines) else ""
@@ -144,7 +154,7 @@ def _basis(outlook: Outlook, lines: Sequence[Line]) -> str:
 
 
 def _even(outlook: Outlook, lines: Sequence[Line]) -> list[str]:
-    """Strategies whose rows are assumed to be split evenly over the teachers."""
+    """List the strategies whose rows are assumed to be split evenly over the teachers."""
     trained = {(line.student.name, line.step) for line in lines}
     pairs = ((student, strategy) for student in outlook.recipe.students for strategy in outlook.recipe.strategies)
     return list(
@@ -157,13 +167,13 @@ def _even(outlook: Outlook, lines: Sequence[Line]) -> list[str]:
 
 
 def _left_out(outlook: Outlook) -> list[str]:
-    """Work on models whose size no recipe says."""
+    """Name the work that is not counted, because no recipe says how large its models are."""
     settings, strategies = outlook.settings, outlook.recipe.strategies
-    found = {
+    work = {
         "the llm router's training": "train_router" in settings
         and "llm" in {strategy.router or settings["train_router"].kind for strategy in strategies},
         **{name: "score" in settings and settings["score"].quality == kind for kind, name in BY_MODEL.items()},
         "evaluation": "evaluate" in settings,
     }
-    named = [name for name, there in found.items() if there]
+    named = [name for name, there in work.items() if there]
     return [f"not in it: {', '.join(named)}"] if named else []

@@ -1,7 +1,8 @@
-"""Reading a recipe: one YAML file per experiment.
+"""Read a recipe: one YAML file per experiment.
 
 Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
-`Settings`. Relative paths count from the file they stand in, those of `--set` from the working directory.
+`Settings`. A relative path counts from the file that it is written in; in `--set` it counts from the working
+directory.
 """
 
 from collections.abc import Iterable
@@ -14,14 +15,18 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.recipe.yaml_text import read_yaml
 
 
-# Always files; elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
+# The values of these keys are always files. Elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
 PATH_KEYS = ("path", "fewshot_path", "chat_template", "accelerate")
 LONGEST_CHAIN = 20
-OWN = frozenset({"name", "teachers", "students"})  # a file with none of these is what recipes extend
+OWN = frozenset({"name", "teachers", "students"})  # a file with none of these keys is one that recipes extend
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe with all that it extends and the `key.subkey=value` overrides (values are YAML)."""
+    """Read a recipe with all that it extends and the overrides, each `key.subkey=value` with a YAML value.
+
+    Raises:
+        RecipeError: the file cannot be read, holds no recipe, or a key or value is not valid.
+    """
     path = Path(path)
     values = _read(path, seen=())
     for override in overrides:
@@ -71,7 +76,7 @@ def _parents(values: dict[str, Any], where: str) -> list[str]:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are merged key by key; anything else (lists too) is replaced."""
+    """Merge two mappings key by key; any other value (a list, too) of `top` replaces that of `base`."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -99,6 +104,7 @@ def _absolute(path: str, folder: Path, where: str) -> str:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
+    """Set one `key.subkey=value` in `values`."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set takes key.subkey=value, got `{override:.100}`; write --set score.alpha=0.3")

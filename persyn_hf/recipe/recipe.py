@@ -1,4 +1,4 @@
-"""What a recipe may say. Unknown keys are errors that name the nearest known key."""
+"""The contents of a recipe. Unknown keys are errors that name the nearest known key."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,12 +13,12 @@ STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix
 
 
 class Calibration(Strict):
-    """Which (prompt, teacher) cells of the calibration prompts are paid for; dev, which judges, always is whole."""
+    """The choice of (prompt, teacher) cells of calibration to pay for; dev, which judges, is always answered whole."""
 
     strategy: Literal["full", "successive_halving", "uncertainty"] = "full"
-    share: float | int = Field(default=0.4, gt=0, lt=1)  # of the cells; not of `full`
-    rounds: int = Field(default=3, ge=2)  # each chooses by the rewards of those before; not of `full`
-    # full: of these teachers only so many calibration prompts are asked, as where one joins by `train_router.extend`
+    share: float | int = Field(default=0.4, gt=0, lt=1)  # share of the cells to pay for; not with `full`
+    rounds: int = Field(default=3, ge=2)  # each round chooses by the rewards of earlier ones; not with `full`
+    # full only: teacher -> number of calibration prompts to ask it, as where one joins by `train_router.extend`
     anchors: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -30,7 +30,7 @@ class Calibration(Strict):
 
     @property
     def in_part(self) -> bool:
-        """Whether some cells are left out."""
+        """Say whether some cells are left out."""
         return self.strategy != "full" or bool(self.anchors)
 
 
@@ -40,9 +40,9 @@ class Recipe(Strict):
     name: str
     namespace: str = "local"
     seed: int = Field(default=0, ge=0)
-    # One SFT each, with all that depends on it; everything before is made once, by `seed`. Empty: `seed` alone.
+    # Each trains a student of its own, which is evaluated; all earlier steps run once, by `seed`. Empty: `seed` alone.
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
-    version: str | None = None  # tag of everything that the run emits; null: the next free v1, v2, ...
+    version: str | None = None  # tag of all artifacts that the run stores; null: the next free v1, v2, ...
     until: Literal[STAGES] | None = None  # type: ignore[valid-type]  # the last stage to run; null: all
     license: str | None = None  # licence of the prompts, as the Hub writes it
     language: str | None = None
@@ -66,12 +66,15 @@ class Recipe(Strict):
 
     @property
     def full_name(self) -> str:
-        """NAMESPACE/NAME: in front of its artifacts' names, and who pays in the journal."""
+        """Return NAMESPACE/NAME: the names of its artifacts begin with it, and the journal books its answers on it."""
         return f"{self.namespace}/{self.name}"
 
     @property
     def sft_seeds(self) -> dict[str, int]:
-        """The seeds that students are trained with, by what they add to the name of a student's artifacts."""
+        """Return the seeds that students are trained with, by the suffix that each adds to the names of artifacts.
+
+        With one seed the suffix is empty: {"": 0}. With `seeds: [1, 2]` it is {"-seed1": 1, "-seed2": 2}.
+        """
         if len(self.seeds) <= 1:
             return {"": next(iter(self.seeds), self.seed)}
         return {f"-seed{seed}": seed for seed in self.seeds}
@@ -90,8 +93,8 @@ class Recipe(Strict):
         if twice:
             raise ValueError(f"`seeds` names {twice[0]} twice; a student is trained once per seed, leave one out")
         if len(self.teachers) < 2:
-            found = f"only `{self.teachers[0].name}`" if self.teachers else "none"
-            raise ValueError(f"`teachers` must name at least two, found {found}; with one there is nothing to route")
+            named = f"only `{self.teachers[0].name}`" if self.teachers else "none"
+            raise ValueError(f"`teachers` must name at least two, found {named}; with one there is nothing to route")
         if not self.students:
             raise ValueError("`students` must name at least one")
         pool = [teacher.name for teacher in self.teachers]

@@ -1,4 +1,4 @@
-"""Who takes part: teachers, students, and what a teacher costs."""
+"""The teachers and students of a recipe, and what a teacher costs."""
 
 import re
 from typing import Any, Literal
@@ -12,13 +12,14 @@ NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # to be m
 
 
 def check_name(value: str) -> str:
+    """Return a name that can be part of an artifact's name; raises a `ValueError` for any other."""
     if not NAME.fullmatch(value):
         raise ValueError("must be letters, digits, `.`, `_` or `-`, at most 64 characters")
     return value
 
 
 class Price(Strict):
-    """What a teacher costs, in any one currency."""
+    """The price of a teacher, in one currency that all teachers of a recipe share."""
 
     prompt: float | int = Field(default=0, ge=0)  # per million prompt tokens
     completion: float | int = Field(default=0, ge=0)  # per million generated tokens
@@ -33,14 +34,14 @@ class Teacher(Strict):
     revision: str | None = None
     family: str = "unknown"
     params_b: float | int | None = Field(default=None, gt=0)  # billions of active parameters
-    long_cot: bool = False
-    samples: int | None = Field(default=None, ge=1)  # overrides `generate.samples`
+    long_cot: bool = False  # it answers with a long chain of thought: few samples, and `reassign` replaces it
+    samples: int | None = Field(default=None, ge=1)  # answers per prompt; null: by `generate.samples`
     system_prompt: str | None = None
-    engine: Literal["transformers", "server", "vllm"] | None = None  # overrides `generate.engine`
-    server: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.server`
-    vllm: dict[str, Any] = Field(default_factory=dict)  # on top of `generate.vllm`
+    engine: Literal["transformers", "server", "vllm"] | None = None  # null: `generate.engine`
+    server: dict[str, Any] = Field(default_factory=dict)  # keys that go on top of `generate.server`
+    vllm: dict[str, Any] = Field(default_factory=dict)  # keys that go on top of `generate.vllm`
     price: Price | None = None
-    license: str | None = None  # of its answers, as the Hub writes it
+    license: str | None = None  # licence of its answers, as the Hub writes it; null: as its model's card says
 
     _name = field_validator("name")(check_name)
 
@@ -52,8 +53,8 @@ class Student(Strict):
     model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
     revision: str | None = None
     family: str = "unknown"
-    params_b: float | int | None = Field(default=None, gt=0)  # billions of parameters, for what `persyn plan` expects
-    chat_template: str | None = None  # Jinja file, for a base student that has none
-    license: str | None = None  # of its weights, as the Hub writes it
+    params_b: float | int | None = Field(default=None, gt=0)  # billions of parameters; only `persyn plan` reads it
+    chat_template: str | None = None  # Jinja file; for a base model that has no chat template
+    license: str | None = None  # licence of its weights, as the Hub writes it; null: as its model's card says
 
     _name = field_validator("name")(check_name)

@@ -1,4 +1,4 @@
-"""What a strategy may say, and what each kind of strategy is."""
+"""The kinds of strategy: what each one is, what a recipe may say of it, and the checks of what it says."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,51 +12,56 @@ from persyn_hf.recipe.strict import Strict, nearest
 
 Shares = dict[str, float]  # teacher -> share of the pool's prompts
 
-BY_ROUTER = frozenset({"router", "per_prompt", "confidence", "budget", "escalate"})  # what goes by a router's scores
+BY_ROUTER = frozenset({"router", "per_prompt", "confidence", "budget", "escalate"})  # options that need router scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """All that the rest of persyn must know of one kind of strategy.
+    """The record of one kind of strategy: all that the rest of persyn must know of it.
 
     To add a kind, add its record to `KINDS`; a way to choose that is new gets its function in `stages.assign`.
     """
 
     # How it chooses. router: by a trained router's scores. measured: the best measured reward of each prompt.
-    # draw: at random by `weights`. one_teacher: one for all prompts, by the rule of this kind's name. change: another
-    # strategy's choices, changed.
+    # draw: at random by `weights`. one_teacher: one for all prompts, by the rule that bears this kind's name. change:
+    # by changing another strategy's choices.
     chooses: Literal["router", "measured", "draw", "one_teacher", "change"]
-    # The answers that it must see before it can choose: none; those of every teacher to the calibration prompts; those
-    # of every teacher to the pool, too; as its `base`. This decides what it costs when it is run alone.
+    # The answers that it must see before it can choose. nothing: none. calibration: every teacher's to the calibration
+    # prompts. pool: every teacher's to the pool as well. base: what its `base` sees. This decides what it costs alone.
     sees: Literal["nothing", "calibration", "pool", "base"]
-    needs: Literal["router", "pool_rewards", "rewards", "base"] | None = None  # input of `assign`; null: none
-    takes: frozenset[str] = frozenset()  # options of `Strategy`, beside kind and name
-    requires: tuple[str, ...] = ()  # those of them that must be set
-    alpha: float | None = None  # weight of learnability that it fixes; null: the strategy's own, else the recipe's
+    needs: Literal["router", "pool_rewards", "rewards", "base"] | None = None  # the input that `assign` must get
+    takes: frozenset[str] = frozenset()  # options of `Strategy` that it reads, other than kind and name
+    requires: tuple[str, ...] = ()  # options among these that must be set
+    alpha: float | None = None  # weight of learnability that it fixes; None: the strategy's own, else the recipe's
     ablates: str = ""  # the part of the reward that it leaves out, for the figure of the ablation
     by_size: bool = False  # it compares teachers by `params_b` where the strategy names no `teacher`
-    # The share of the pool that each teacher gets, as far as the recipe alone tells; empty where it does not.
+    # Returns the share of the pool that each teacher gets, as far as the recipe alone tells; empty where it does not.
     shares: "Callable[[Strategy, Sequence[Strategy], Sequence[Teacher]], Shares]" = lambda *_: {}
 
 
 def _of_one_teacher(strategy: "Strategy", _: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    """Give all to the teacher that the strategy names; empty where it names none."""
     return {} if strategy.teacher is None else {strategy.teacher: 1.0}
 
 
 def _of_strong(strategy: "Strategy", others: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
-    """The largest teacher, unless several are of that size: then measured quality decides."""
+    """Give all to the named or the largest teacher; empty where several are of that size, as quality decides then."""
     sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
     largest = [name for name, size in sizes.items() if size == max(sizes.values())]
     return _of_one_teacher(strategy, others, teachers) or ({largest[0]: 1.0} if len(largest) == 1 else {})
 
 
 def _of_mix(strategy: "Strategy", _: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
+    """Share by the strategy's weights, which need not sum to 1; evenly where it has none."""
     weights = strategy.weights or {teacher.name: 1.0 for teacher in teachers}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def _of_reassign(strategy: "Strategy", others: "Sequence[Strategy]", teachers: Sequence[Teacher]) -> Shares:
-    """The shares of its base, those of the teachers that leave added to the one that takes over."""
+    """Take the shares of its base, and give those of the teachers that leave to the one that takes over.
+
+    Example: base shares A 0.5, B 0.3, C 0.2, and B leaves for C: A 0.5, C 0.5.
+    """
     shares = known_shares(_base(strategy, others), others, teachers)
     leaving = strategy.from_teachers or tuple(teacher.name for teacher in teachers if teacher.long_cot)
     moved: Shares = {}
@@ -97,20 +102,20 @@ KINDS: dict[str, Kind] = {
 ROUTED_KINDS = tuple(name for name, kind in KINDS.items() if kind.chooses == "router")
 
 
-# In the name of a strategy that has none of its own.
+# Option -> its word in the name of a strategy that has none of its own: `persyn-alpha0.7`, `persyn-top3`.
 SUFFIXES = {"alpha": "alpha", "per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
 
 
 class Budget(Strict):
-    """What the prompts that a router decides on may take."""
+    """The limits on what the prompts that a router decides on may take."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     min: dict[str, float | int] = Field(default_factory=dict)  # least share of these prompts per teacher
-    max: dict[str, float | int] = Field(default_factory=dict)  # largest share per teacher
+    max: dict[str, float | int] = Field(default_factory=dict)  # largest share of these prompts per teacher
     cost: Literal["generations", "flops", "money"] | None = None  # what `total` and `lambda` count
-    total: float | int | None = Field(default=None, gt=0)  # of all these prompts together
-    lambda_: float | int = Field(default=0, ge=0, alias="lambda")  # reward given up for one unit of cost
+    total: float | int | None = Field(default=None, gt=0)  # largest cost of all these prompts together; null: no limit
+    lambda_: float | int = Field(default=0, ge=0, alias="lambda")  # reward to give up for saving one unit of cost
 
     @model_validator(mode="after")
     def _shares(self) -> "Budget":
@@ -129,21 +134,23 @@ class Budget(Strict):
 
 
 class Strategy(Strict):
-    """How prompts of the pool are given to teachers. `persyn` alone may be written for `{kind: persyn}`."""
+    """The way in which prompts of the pool are given to teachers. The word `persyn` stands for `{kind: persyn}`."""
 
     kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is also used at run time
-    name: str = ""
-    router: str | None = None  # router kind; null: that of `train_router.kind`
+    name: str = ""  # empty: made of the kind and the options below
+    router: str | None = None  # routed kinds: the kind of router; null: `train_router.kind`
     alpha: float | int | None = Field(default=None, ge=0, le=1)  # persyn: weight of learnability; null: `score.alpha`
-    teacher: str | None = None  # strong, family_strong: named instead of found
+    teacher: str | None = None  # strong, family_strong: the teacher to take; null: the rule finds it
     weights: dict[str, float | int] | None = None  # mix: share per teacher; null: uniform
     base: str | None = None  # reassign: name of the strategy whose assignments are changed
-    from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)  # reassign; null: the Long-CoT teachers
-    to_teacher: str | None = None  # reassign
-    per_prompt: int = Field(default=1, ge=1)  # routed kinds: the k best-scored answer, the best reward is kept
-    confidence: float | None = Field(default=None, gt=0, le=1)  # more teachers only where the router is less sure
-    budget: Budget | None = None  # routed kinds; null: `assign.budget`
-    escalate: int = Field(default=0, ge=0)  # routed kinds: up to k more teachers where no answer is right
+    # reassign: the teachers that lose their prompts; null: the Long-CoT teachers
+    from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)
+    to_teacher: str | None = None  # reassign: the teacher that gets these prompts
+    per_prompt: int = Field(default=1, ge=1)  # routed kinds: ask the k best-scored teachers, keep the best reward
+    # routed kinds: ask more than one teacher only where the router is less sure than this; null: everywhere
+    confidence: float | None = Field(default=None, gt=0, le=1)
+    budget: Budget | None = None  # routed kinds: limits on cost and shares; null: `assign.budget`
+    escalate: int = Field(default=0, ge=0)  # routed kinds: ask up to k more teachers where no answer is right
 
     @model_validator(mode="before")
     @classmethod
@@ -153,37 +160,44 @@ class Strategy(Strict):
         if isinstance(value, dict) and "kind" in value:
             named = [key for key in SUFFIXES if value.get(key) or (key == "alpha" and value.get(key) is not None)]
             given = {key: "" if key == "budget" else value[key] for key in named}
-            more = [f"-{SUFFIXES[key]}{of}" for key, of in given.items()]
-            value = {"name": "".join([str(value["kind"]), *more]), **value}
+            suffixes = [f"-{SUFFIXES[key]}{option}" for key, option in given.items()]
+            value = {"name": "".join([str(value["kind"]), *suffixes]), **value}
         return value
 
     _name = field_validator("name")(check_name)
 
 
 def alpha_of(strategy: Strategy) -> float | None:
-    """The weight of learnability that a strategy is to choose by; null: the recipe's `score.alpha`."""
+    """Return the weight of learnability that a strategy chooses by; None: the recipe's `score.alpha`."""
     fixed = KINDS[strategy.kind].alpha
     return strategy.alpha if fixed is None else fixed
 
 
 def answers_seen(strategy: Strategy, strategies: Sequence[Strategy]) -> Literal["nothing", "calibration", "pool"]:
-    """The answers that a strategy must see before it can choose, as `Kind.sees`; one that changes another's choices
-    sees what that one does. `strategies` are those of its recipe."""
+    """Return which answers a strategy must see before it can choose; see `Kind.sees`.
+
+    A strategy that changes another's choices sees what that one sees. `strategies` are all of the recipe's.
+    """
     sees = KINDS[strategy.kind].sees
     return answers_seen(_base(strategy, strategies), strategies) if sees == "base" else sees
 
 
 def known_shares(strategy: Strategy, strategies: Sequence[Strategy], teachers: Sequence[Teacher]) -> Shares:
-    """The share of the pool per teacher that the recipe alone decides; empty where answers decide."""
+    """Return the share of the pool per teacher that the recipe alone decides; empty where answers decide."""
     return KINDS[strategy.kind].shares(strategy, strategies, teachers)
 
 
 def _base(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy:
-    """The strategy that this one changes; the recipe has checked that there is one."""
+    """Return the strategy that this one changes; the recipe has checked that there is one."""
     return next(other for other in strategies if other.name == strategy.base)
 
 
 def check_strategy(strategy: Strategy, pool: list[str], earlier: list[str]) -> None:
+    """Refuse a strategy that contradicts itself, the pool of teachers, or the names of the strategies before it.
+
+    Raises:
+        ValueError: pydantic turns it into a fault of the recipe.
+    """
     named = [strategy.teacher, strategy.to_teacher, *(strategy.from_teachers or ()), *(strategy.weights or {})]
     if strategy.budget is not None:
         named += [*strategy.budget.min, *strategy.budget.max]
@@ -234,7 +248,10 @@ def _check_options(strategy: Strategy) -> None:
 
 
 def check_sizes(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
-    """Before anything is paid for: the largest teacher is found once the calibration answers are there."""
+    """Refuse a strategy that goes by size where a teacher has none.
+
+    `assign` would notice only once the calibration answers are paid for.
+    """
     unsized = [teacher.name for teacher in teachers if teacher.params_b is None]
     for strategy in strategies:
         if KINDS[strategy.kind].by_size and strategy.teacher is None and unsized:
@@ -245,7 +262,10 @@ def check_sizes(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...])
 
 
 def check_family(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
-    """Family-Strong leaves out Strong, which it takes to be the largest teacher; a recipe may name another one."""
+    """Refuse a Family-Strong that goes by size where `strong` names a smaller teacher.
+
+    Family-Strong leaves out the strongest teacher of all, which it takes to be the largest one.
+    """
     sizes = {teacher.name: teacher.params_b or 0 for teacher in teachers}
     named = [s.teacher for s in strategies if s.kind == "strong" and s.teacher is not None]
     smaller = [name for name in named if sizes[name] < max(sizes.values())]

@@ -1,1 +1,1 @@
-"""Where stages meet the store: plan the steps of a recipe, run each that is not stored yet, publish what it made."""
+"""The place where stages meet the store: plan a recipe's steps, run what is not stored yet, publish what it made."""

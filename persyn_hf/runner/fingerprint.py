@@ -1,9 +1,23 @@
-"""What a step depends on, as one digest: a step whose fingerprint is in the store is not run again.
+"""Digest what a step depends on: a step whose fingerprint is in the store is not run again.
 
-Covered are the stage, its schema and code version, its settings but those in `NOT_COVERED` of the stage's module (they
-change how long it takes, not what it emits), the seed, the digests of its inputs, and the models it is given. Local
-files and folders count by content, not by path, so that the same recipe gives the same digests wherever the
-repository lies.
+A fingerprint covers the stage, its schema version and code version, its settings except those in `NOT_COVERED` of the
+stage's module, the seed, the digests of its inputs, and the models it is given. It does not cover what only decides
+how long a step takes (devices, addresses of servers, how often it saves), nor prices. Local files and folders count by
+content, not by path, so that the same recipe gives the same fingerprints wherever it lies: `path:
+/home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
+
+The digest of an artifact covers its files, settings, seed and inputs, and the next steps' fingerprints cover the
+digest. Example, for a recipe that was run with `score.alpha` 0.4:
+
+- It is run again as it is, or with another `generate.device`: every step is reused.
+- `score.alpha` is 0.3: the prompts, and the assignments and responses of calibration, are reused. `score` runs again,
+  and all steps that are made from its rewards: pairs, router, assignments of the pool, and so on.
+- `generate.batch_tokens` is halved: `generate` and all later steps run again, for it decides which prompts share a
+  batch, and so what is sampled.
+- A line is added to the file of prompts: every step runs again, except the evaluation of the untrained student, which
+  reads no prompts.
+- The `VERSION` of `score` has risen, and the same rewards come out: `score` runs again. The code version is no part of
+  an artifact's digest, so all later steps are reused.
 """
 
 import functools
@@ -27,12 +41,12 @@ WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashi
 
 
 def covered_settings(step: Step) -> dict[str, Any]:
-    """The settings as they go into fingerprint and manifest: resolved, portable, without what is not covered."""
+    """Return a step's settings as fingerprint and manifest have them: resolved, portable, without `not_covered`."""
     return _without(portable(step.settings.model_dump(mode="json")), not_covered(step))
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
-    """64 hex digits; `inputs` maps keywords to content digests."""
+    """Return the fingerprint of a step, 64 hex digits; `inputs` maps keywords of `run` to content digests."""
     covered = {
         "stage": step.stage,
         "kind": step.output.kind,
@@ -48,26 +62,26 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
 
 
 def not_covered(step: Step) -> frozenset[str]:
-    """The settings of a step, as `key` or `section.key`, that change how long it takes and not what it emits."""
+    """Return the settings, as `key` or `section.key`, that change how long a step takes and not what it emits."""
     names: frozenset[str] = getattr(step.module, "NOT_COVERED", frozenset())
     return names
 
 
 def code_version(step: Step) -> int:
-    """`VERSION` of the stage's module: raised when the same settings give other content than before."""
+    """Return the `VERSION` of a step's stage, which rises when the same settings give other content than before."""
     return int(getattr(step.module, "VERSION", 1))
 
 
 def described(model: BaseModel) -> dict[str, Any]:
-    """A teacher or student as plain values, its local folder replaced by its content."""
+    """Describe a teacher or student in plain values, as covered: a local folder by the digest of its content."""
     left_out = ENGINE_NOT_COVERED | {"price", "license"}
     if isinstance(model, Student):
-        left_out |= {"params_b"}  # of a teacher it decides who is strong, of a student nothing but the plan
+        left_out |= {"params_b"}  # a teacher's size decides who is strong; a student's is for `persyn plan` only
     return _without(portable(model.model_dump(mode="json")), left_out)
 
 
 def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Leave out `key` and `section.key`."""
+    """Return nested values without `keys`, each a `key` or `section.key`."""
     return {
         key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in values.items()
@@ -76,7 +90,7 @@ def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") ->
 
 
 def portable(value: Any) -> Any:
-    """Replace every absolute path of a file or folder that exists by `name#digest`."""
+    """Replace every absolute path of an existing file or folder by its name, `#` and 16 hex digits of its digest."""
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -87,7 +101,11 @@ def portable(value: Any) -> Any:
 
 
 def check_paths(value: Any, where: str) -> None:
-    """Refuse absolute paths that do not exist, before any stage runs."""
+    """Refuse absolute paths that do not exist, before any stage runs; `where` is the value's place in the recipe.
+
+    Raises:
+        InputError: names the place and the path.
+    """
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if isinstance(value, dict):
@@ -104,7 +122,7 @@ def check_paths(value: Any, where: str) -> None:
 
 
 def path_digest(path: Path) -> str:
-    """Content digest of a file or of all files in a folder."""
+    """Return the content digest, 64 hex digits, of a file or of all files in a folder with their names."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     total = hashlib.sha256()
     for file in files:
@@ -116,6 +134,7 @@ def path_digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _file_digest(file: str, size: int, _mtime_ns: int) -> str:
+    """Digest a file; it is read again only where its size or time of change differs. See `WHOLE_FILE`."""
     with open(file, "rb") as stream:
         if size <= WHOLE_FILE:
             return hashlib.file_digest(stream, "sha256").hexdigest()

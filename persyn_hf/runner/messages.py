@@ -1,15 +1,15 @@
-"""What a run says of each artifact: one line, and what of it the user should mend."""
+"""Say what a run tells of each artifact: one line, and what of it the user should mend."""
 
 from collections.abc import Iterator
 
 from persyn_hf.store.stored import Stored
 
 
-MANY_TRUNCATED = 0.05  # share of a teacher's answers that is worth a warning
+MANY_TRUNCATED = 0.05  # share of a teacher's answers from which on truncation is worth a warning
 
 
 def hints(artifact: Stored) -> Iterator[str]:
-    """What of a teacher's answers is of no use for training, and the command that mends it."""
+    """Warn of each teacher whose answers are of no use for training, with the option that mends it."""
     if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
         return
     limit = artifact.manifest.settings["max_tokens"]
@@ -24,6 +24,7 @@ def hints(artifact: Stored) -> Iterator[str]:
 
 
 def one_line(artifact: Stored, reused: bool) -> str:
+    """Describe an artifact in one line: reused or stored, its ref, and its counts that are not 0."""
     counted = artifact.manifest.counts.items()
     counts = ", ".join(f"{key} {value:,}" for key, value in counted if value and not key.startswith("rows_"))
     what = "reused" if reused else "stored"

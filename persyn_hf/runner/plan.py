@@ -1,7 +1,8 @@
-"""From a recipe to its steps.
+"""Plan a recipe: turn it into steps.
 
 A step is one stage with its settings, its inputs (by the key of the step that makes them) and the name of what it
-emits. Generating for calibration and for the pool is the same stage with another assignment, so both are here twice.
+emits. A recipe has several steps of one stage: calibration and pool are both assigned and answered, for example, each
+by a step of `assign` and one of `generate`.
 """
 
 import importlib
@@ -23,7 +24,7 @@ from persyn_hf.schemas import ModelSchema, Schema
 # answer a prompt of the pool, `score` come twice: for the calibration matrix, then per strategy.
 PHASES = (
     "prompts",
-    "label",  # the earlier rounds of a calibration in part: assign, generate and score of each
+    "label",  # the earlier rounds of a calibration in part: `assign`, `generate` and `score` of each round
     "assign_all",
     "generate_all",
     "score",
@@ -37,7 +38,7 @@ PHASES = (
     "evaluate",
 )
 
-# Settings that the plan takes from the strategies, and from `calibration`.
+# Settings that the plan takes from the strategies and from `calibration`; the sections of the stages may not set them.
 BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate", "escalate_below"},
@@ -47,7 +48,7 @@ BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One stage run: `key` names it within the recipe and, behind the recipe's name, its artifact."""
+    """One run of a stage: `key` names it within the recipe and, after the recipe's name, its artifact."""
 
     key: str
     phase: str
@@ -61,18 +62,21 @@ class Step:
 
     @property
     def module(self) -> ModuleType:
+        """Return the module of the stage; see `persyn_hf.stage`."""
         return importlib.import_module(f"persyn_hf.stages.{self.stage}")
 
     @property
     def output(self) -> Schema | ModelSchema:
+        """Return the contract of what the step emits."""
         schema: Schema | ModelSchema = self.module.OUTPUT
         return schema
 
 
 def make_plan(recipe: Recipe) -> list[Step]:
-    """All steps of the recipe in the order in which they run; every setting of theirs is validated.
+    """Return all steps of the recipe in the order in which they run, their settings validated.
 
-    The last phase is `recipe.until`, else `evaluate`, or `train_student` where there is nothing to evaluate on.
+    The last phase is `recipe.until`, else `evaluate`, or `train_student` where there is nothing to evaluate on. A
+    `RecipeError` says which setting is not valid, or which steps contradict each other.
     """
     planner = _Planner(recipe)
     planner.add_all()
@@ -96,6 +100,7 @@ class _Planner:
         self._last = PHASES.index(recipe.until or ("evaluate" if recipe.evaluate else "train_student"))
 
     def add_all(self) -> None:
+        """Add every step: the prompts, the calibration matrix, and per student all that depends on it."""
         strategies = self.recipe.strategies
         self._add(names.PROMPTS, "prompts")
         self._add_matrix(names.CALIBRATION, ("calibration", "dev"), **self._add_rounds())
@@ -123,9 +128,9 @@ class _Planner:
         seed: int | None = None,
         **fixed: Any,
     ) -> None:
-        """Add a step unless it is there already or comes after the last phase; `fixed` goes on top of its section.
+        """Add a step, unless an equal one is there already or its phase comes after the last one.
 
-        seed: null: the recipe's.
+        `fixed` are settings that go on top of the stage's section. Without a `seed` the step has the recipe's.
         """
         phase = phase or stage
         if PHASES.index(phase) > self._last:
@@ -151,9 +156,10 @@ class _Planner:
             )
 
     def _add_rounds(self) -> dict[str, Any]:
-        """The rounds of a calibration in part but for the last one, which is the matrix itself: what makes it so.
+        """Add all rounds of a calibration in part except the last, and return what `_add_matrix` needs to add that.
 
-        The cells are chosen for the first student; the others learn from the same ones.
+        The last round is the calibration matrix itself. The result is empty where all cells are paid for. The cells
+        are chosen for the first student; the others learn from the same ones.
         """
         calibration, student = self.recipe.calibration, self.recipe.students[0]
         last = 1 if calibration.strategy == "full" else calibration.rounds
@@ -163,7 +169,7 @@ class _Planner:
             suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
             inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
-        return {"more": inputs, "round": last, **fixed} if fixed else {}
+        return {"further": inputs, "round": last, **fixed} if fixed else {}
 
     def _add_matrix(
         self,
@@ -171,12 +177,16 @@ class _Planner:
         splits: tuple[str, ...],
         phase: str = "",
         students: tuple[Student, ...] = (),
-        more: Mapping[str, str] | None = None,
+        further: Mapping[str, str] | None = None,
         **fixed: Any,
     ) -> None:
-        """Every teacher, or the cells that `fixed` leaves, on every prompt of some splits, scored for each student."""
+        """Add the steps of a matrix: every teacher is assigned to the prompts of `splits`, answers and is scored.
+
+        `fixed` may leave out cells. Answers are scored for each of `students`, by default for all. `further` are
+        inputs of `assign` other than the prompts.
+        """
         assignments, responses = names.matrix_assignments(suffix), names.matrix_responses(suffix)
-        inputs = {"prompts": names.PROMPTS, **(more or {})}
+        inputs = {"prompts": names.PROMPTS, **(further or {})}
         asked: dict[str, Any] = {"kind": "all", "splits": splits, **fixed}
         self._add(assignments, "assign", phase=phase or "assign_all", inputs=inputs, teachers=True, **asked)
         inputs = {"prompts": names.PROMPTS, "assignments": assignments}
@@ -187,6 +197,7 @@ class _Planner:
             self._add(key, "score", phase=phase, inputs=inputs, teachers=True, student=student, **scored)
 
     def _add_router(self, student: Student, strategy: Strategy) -> None:
+        """Add the step that trains the router of a strategy, where it goes by one."""
         if KINDS[strategy.kind].needs != "router":
             return
         fixed: dict[str, Any] = {"kind": strategy.router} if strategy.router else {}
@@ -194,10 +205,10 @@ class _Planner:
             fixed["alpha"] = alpha_of(strategy)
         extended = self.recipe.train_router.get("extend")
         if extended and (fixed or len(self.recipe.students) > 1):
-            more = (
+            obstacle = (
                 f"the strategy `{strategy.name}` needs one of its own" if fixed else "the recipe has several students"
             )
-            raise RecipeError(f"train_router: `extend` extends one router, and {more}; leave either out")
+            raise RecipeError(f"train_router: `extend` extends one router, and {obstacle}; leave either out")
         pairs, rewards = names.pairs(student), names.matrix_rewards(student)
         given = {"pairs", pairs} & set(self.recipe.inputs)  # other people's
         inputs = {"prompts": names.PROMPTS, **({"pairs": pairs} if given else {"rewards": rewards})}
@@ -206,7 +217,7 @@ class _Planner:
         self._add(names.router(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:
-        """One strategy for one student: who answers the pool, the answers, the training data, the students."""
+        """Add the steps of one strategy for one student: assignments, answers, training data, training, evaluation."""
         kind, prompts = KINDS[strategy.kind], {"prompts": names.PROMPTS}
         rewards = {"rewards": names.matrix_rewards(student)}
         assignments = {"assignments": names.assignments(student, strategy)}
@@ -254,7 +265,7 @@ class _Planner:
 
 
 def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
-    """The stage's section of the recipe, with what the plan itself decides on top."""
+    """Read the stage's section of the recipe, with the settings that the plan itself decides on top."""
     module = importlib.import_module(f"persyn_hf.stages.{stage}")
     section = getattr(recipe, stage)
     for who, keys in (("the strategies", BY_STRATEGY), ("`calibration`", BY_CALIBRATION)):
@@ -269,18 +280,18 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
 
 
 def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:
-    """Replace the artifacts of pinned steps by the refs given, and drop the steps that only they needed."""
+    """Replace the artifacts of pinned steps by their refs, and drop these steps and those that only they needed."""
     keys = [step.key for step in steps]
     refs: dict[str, str] = {}
     for name, ref in pinned.items():
         matches = [key for key in keys if key == name] or [key for key in keys if key.startswith(f"{name}-")]
         if len(matches) != 1:
-            known = nearest(name, keys) if not matches else f"; it fits {', '.join(matches)}: name one of them whole"
-            raise RecipeError(f"inputs: `{name}` is not one artifact of this recipe{known}")
+            hint = nearest(name, keys) if not matches else f"; it fits {', '.join(matches)}: name one of them whole"
+            raise RecipeError(f"inputs: `{name}` is not one artifact of this recipe{hint}")
         refs[matches[0]] = ref
     consumers = {key: {s.key for s in steps if key in s.inputs.values()} for key in keys}
     gone = set(refs)
-    while more := {key for key in keys if key not in gone and consumers[key] and consumers[key] <= gone}:
-        gone |= more
+    while unneeded := {key for key in keys if key not in gone and consumers[key] and consumers[key] <= gone}:
+        gone |= unneeded
     kept = [step for step in steps if step.key not in gone]
     return [replace(s, inputs={word: refs.get(key, key) for word, key in s.inputs.items()}) for s in kept]

@@ -1,4 +1,4 @@
-"""Progress of a run: bars in a terminal, a line a minute elsewhere; a heartbeat file that `persyn status` reads."""
+"""Show the progress of a run: bars in a terminal, a line a minute elsewhere, a heartbeat file for `persyn status`."""
 
 import contextlib
 import json
@@ -23,13 +23,14 @@ from persyn_hf.errors import BudgetReached
 from persyn_hf.formats import duration
 
 
-LOG_S = 60  # between two lines about what goes on, where there are no bars
+LOG_S = 60  # seconds between two lines about what goes on, where there are no bars
 
 
 class RunProgress:
-    """The `Progress` that stages report to. One heartbeat a second at most, written by rename."""
+    """The `Progress` of a run. The heartbeat is written once a second at most, by rename, so it is always whole."""
 
     def __init__(self, heartbeat: Path, console: Console, num_steps: int, recipe: str) -> None:
+        """Prepare the progress of `recipe` with `num_steps` steps; `heartbeat` is the file to write."""
         self._heartbeat, self._console, self._num_steps = heartbeat, console, num_steps
         self._bars = RichBars(
             SpinnerColumn(),
@@ -68,7 +69,7 @@ class RunProgress:
         self._beat(force=True)
 
     def step(self, key: str, stage: str) -> None:
-        """A new step begins."""
+        """Begin a step: its key and stage are shown, and the figures of teachers are cleared."""
         self._step_number += 1
         self._label = f"[{self._step_number}/{self._num_steps}] {key}"
         self._state |= {"step": key, "stage": stage, "number": self._step_number, "num_steps": self._num_steps}
@@ -76,11 +77,12 @@ class RunProgress:
         self.start(stage, 0)
 
     def note(self, text: str) -> None:
-        """One line about the step, above the bars."""
+        """Print one line about the step, above the bars."""
         self._said = time.monotonic()
         self._console.print(f"{self._label}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def start(self, what: str, total: int, done: int = 0) -> None:
+        """Begin a piece of work of `total` units (0: not known), of which earlier runs have left `done`."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._begun = time.monotonic()
@@ -90,6 +92,7 @@ class RunProgress:
         self._beat(force=True)
 
     def advance(self, count: int = 1) -> None:
+        """Count `count` more units as done; the rate and the time left follow."""
         self._state["done"] += count
         seconds = time.monotonic() - self._begun
         rate = (self._state["done"] - self._before) / seconds if seconds > 0 else 0.0
@@ -104,11 +107,13 @@ class RunProgress:
         self._beat()
 
     def tally(self, teacher: str, **numbers: Any) -> None:
-        known = self._state["teachers"].get(teacher, {"begun": None, "before": 0})
-        self._state["teachers"][teacher] = {**known, **numbers, "updated": time.time()}
+        """Set figures of a teacher; those that are not named stay."""
+        figures = self._state["teachers"].get(teacher, {"begun": None, "before": 0})
+        self._state["teachers"][teacher] = {**figures, **numbers, "updated": time.time()}
         self._beat()
 
     def _beat(self, force: bool = False) -> None:
+        """Write the heartbeat file, unless it was written less than a second ago."""
         now = time.time()
         if not force and now - self._written < 1.0:
             return

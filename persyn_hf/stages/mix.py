@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
-OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # pool_rewards: of a strategy's own answers
+OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # of the calibration matrix; of a strategy's answers
 OUTPUT = SFT
 
 
 class Settings(Strict):
-    """Knobs of this stage. Their defaults live here and nowhere else."""
+    """The settings of this stage. Their defaults live here and nowhere else."""
 
-    keep_incorrect: bool = True  # the paper keeps a wrong answer where the teacher has no right one
+    keep_incorrect: bool = True  # train on a wrong answer where the teacher has no right one, as the paper does
 
 
 def run(
@@ -38,12 +38,18 @@ def run(
     rewards: "Dataset | None" = None,
     pool_rewards: "Dataset | None" = None,
 ) -> Result:
-    """Take one response per assigned prompt, in prompt order; count those that cannot be trained on, by reason."""
+    """Take one response per assigned prompt, in prompt order; count those that cannot be trained on, by reason.
+
+    Rewards choose among several answers to a prompt; `pool_rewards` go before `rewards`.
+
+    Raises:
+        InputError: inputs do not fit together, or no response can be trained on.
+    """
     measured: dict[tuple[str, str], float | None] = {}
-    for known in (rewards, pool_rewards):
-        if known is not None:
-            cells = zip(known["prompt_id"][:], known["teacher"][:], strict=True)
-            measured |= dict(zip(cells, known["reward"][:], strict=True))
+    for scored in (rewards, pool_rewards):
+        if scored is not None:
+            cells = zip(scored["prompt_id"][:], scored["teacher"][:], strict=True)
+            measured |= dict(zip(cells, scored["reward"][:], strict=True))
     assigned = _assigned(prompts, assignments, measured)
     chosen = chosen_responses(assigned, responses, measured)
     rows, dropped = sft_rows(prompts, assigned, chosen, measured, keep_incorrect=settings.keep_incorrect)
@@ -64,7 +70,10 @@ def run(
 def _assigned(
     prompts: "Dataset", assignments: "Dataset", rewards: Mapping[tuple[str, str], float | None]
 ) -> dict[str, list[str]]:
-    """prompt_id -> its teachers, best first; refuses prompts that are not known, and several teachers unmeasured."""
+    """Return prompt_id -> its teachers, best first.
+
+    Refuses prompts that are not in `prompts`, and prompts of several teachers of which none has a reward.
+    """
     assigned: dict[str, list[str]] = {}
     for prompt_id, teacher in zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True):
         assigned.setdefault(prompt_id, []).append(teacher)
@@ -85,7 +94,7 @@ def _assigned(
 
 
 def _metrics(kept: list[Any], order: list[str]) -> dict[str, Any]:
-    """Share of right answers among the judged, share of rows and mean tokens per teacher, in the order of the pool."""
+    """Return the share of right answers among the judged, and per teacher its share of rows and its mean tokens."""
     judged = [response["is_correct"] for response in kept if response["is_correct"] is not None]
     number = Counter(response["teacher"] for response in kept)
     teachers = [*order, *sorted(set(number) - set(order))]

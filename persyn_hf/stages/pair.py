@@ -31,14 +31,18 @@ CHUNK = 256  # prompts whose pairs are in memory at a time
 
 
 class Settings(Strict):
-    """Knobs of this stage. Their defaults live here and nowhere else."""
+    """The settings of this stage. Their defaults live here and nowhere else."""
 
     alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
     tie: float = Field(default=TIE, ge=0)  # rewards that differ by no more are a tie, label 0.5
 
 
 def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "Dataset") -> Result:
-    """Compare the teachers of each prompt two by two, prompts in the order of the rewards."""
+    """Compare the teachers of each prompt two by two, prompts in the order of the rewards.
+
+    Raises:
+        InputError: the rewards name a prompt or teacher that is not given, or are not numbers.
+    """
     from datasets import Dataset
 
     columns = _columns(rewards)
@@ -52,27 +56,27 @@ def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "D
     with OUTPUT.writer(path) as writer:
         for start in range(0, len(ids), CHUNK):
             part = slice(start, start + CHUNK)
-            found = compare_teachers(ids[part], pool, matrix[part], tie=settings.tie)
-            writer.write_table(_table(found, prompts[rows[part]], pool))
-            wins += float(found.label.sum())
-            counts.update(pairs=len(found.label), ties=found.ties)
-            counts.update(missing_cells=found.missing_cells, pairs_skipped=found.skipped)
+            pairs = compare_teachers(ids[part], pool, matrix[part], tie=settings.tie)
+            writer.write_table(_table(pairs, prompts[rows[part]], pool))
+            wins += float(pairs.label.sum())
+            counts.update(pairs=len(pairs.label), ties=pairs.ties)
+            counts.update(missing_cells=pairs.missing_cells, pairs_skipped=pairs.skipped)
     metrics = {"mean_label": wins / counts["pairs"] if counts["pairs"] else None}
     return Result(data=Dataset.from_file(str(path)), counts={"prompts": len(ids), **counts}, metrics=metrics)
 
 
 def _columns(rewards: "Dataset") -> dict[str, list[Any]]:
-    """What `reward_matrix` reads, each name once in memory: there are as many rows as cells."""
-    found: dict[str, list[Any]] = {}
+    """Return the columns that `reward_matrix` reads; each name is in memory once, though there is a row per cell."""
+    columns: dict[str, list[Any]] = {}
     for name in ("prompt_id", "teacher"):
         column = rewards.select_columns([name]).with_format("arrow")[:][name].combine_chunks().dictionary_encode()
         values = column.dictionary.to_pylist()
-        found[name] = [values[place] for place in column.indices.to_numpy()]
-    return found | {name: rewards[name][:] for name in ("quality_reward", "learnability_reward", "reward")}
+        columns[name] = [values[place] for place in column.indices.to_numpy()]
+    return columns | {name: rewards[name][:] for name in ("quality_reward", "learnability_reward", "reward")}
 
 
 def _rows_of(prompts: "Dataset", ids: list[str]) -> IntArray:
-    """Where the measured prompts lie."""
+    """Return the rows of `prompts` that hold the measured prompts `ids`, (len(ids),)."""
     row_of = {prompt_id: row for row, prompt_id in enumerate(prompts["prompt_id"][:])}
     unknown = [prompt_id for prompt_id in ids if prompt_id not in row_of]
     if unknown:
@@ -83,17 +87,17 @@ def _rows_of(prompts: "Dataset", ids: list[str]) -> IntArray:
     return np.array([row_of[prompt_id] for prompt_id in ids], dtype=np.int64)
 
 
-def _table(found: Comparisons, asked: dict[str, list[Any]], pool: list[str]) -> "pa.Table":
-    """The pairs of some prompts; `asked`: their rows."""
+def _table(pairs: Comparisons, prompts: dict[str, list[Any]], pool: list[str]) -> "pa.Table":
+    """Turn the comparisons of some prompts into rows of the `PAIRS` contract; `prompts` are the columns of these."""
     import pyarrow as pa
 
     columns = {
-        "prompt_id": pa.array(asked["prompt_id"], pa.string()).take(pa.array(found.prompt)),
-        "prompt": pa.array(map(user_text, asked["messages"]), pa.string()).take(pa.array(found.prompt)),
-        "teacher_a": pa.array(pool, pa.string()).take(pa.array(found.a)),
-        "teacher_b": pa.array(pool, pa.string()).take(pa.array(found.b)),
-        "label": pa.array(found.label),
-        "margin": pa.array(found.margin),
-        "split": pa.array(asked["split"], pa.string()).take(pa.array(found.prompt)),
+        "prompt_id": pa.array(prompts["prompt_id"], pa.string()).take(pa.array(pairs.prompt)),
+        "prompt": pa.array(map(user_text, prompts["messages"]), pa.string()).take(pa.array(pairs.prompt)),
+        "teacher_a": pa.array(pool, pa.string()).take(pa.array(pairs.a)),
+        "teacher_b": pa.array(pool, pa.string()).take(pa.array(pairs.b)),
+        "label": pa.array(pairs.label),
+        "margin": pa.array(pairs.margin),
+        "split": pa.array(prompts["split"], pa.string()).take(pa.array(pairs.prompt)),
     }
     return pa.table(columns).cast(OUTPUT.features.arrow_schema)

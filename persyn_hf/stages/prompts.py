@@ -23,7 +23,7 @@ from persyn_hf.stage import Context, Result
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
-VERSION = 4  # a conversation may end with the assistant's answer, and be in the words of ShareGPT
+VERSION = 4  # 4: a conversation may end with the assistant's answer, and be in the words of ShareGPT
 
 DROPPED = (
     "duplicates",
@@ -40,16 +40,16 @@ PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appen
 
 
 class Columns(Strict):
-    """Which column of the source holds what."""
+    """The names of the source's columns."""
 
     prompt: str = "prompt"  # text, or a conversation, of which the assistant's last answer is left out
-    reference: str | None = None
-    topic: str | None = None
-    split: str | None = None  # calibration, dev or pool, already drawn
+    reference: str | None = None  # the reference answer; null: there is none
+    topic: str | None = None  # the topic or skill; null: there is none
+    split: str | None = None  # calibration, dev or pool, where the source has drawn them; null: they are drawn here
 
 
 class Settings(Strict):
-    """Where the prompts come from and how they are split."""
+    """The source of the prompts, and the way in which they are split."""
 
     path: str | None = None  # .jsonl, .json, .csv or .parquet
     dataset: str | None = None  # Hub id, or a local folder
@@ -57,26 +57,32 @@ class Settings(Strict):
     revision: str | None = None
     source_split: str = "train"
     columns: Columns = Columns()
-    reference_after: str | None = None  # keep what follows the last of these marks: "####" for GSM8K
+    reference_after: str | None = None  # keep of the reference what follows the last of these marks: "####" for GSM8K
     references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
-    calibration: int | None = Field(default=None, ge=1)  # null: the paper's, or all that the split column names
-    dev: int | None = Field(default=None, ge=0)  # likewise
-    pool: int | None = Field(default=None, ge=0)  # null: all the rest
-    draw_from: int | None = Field(default=None, ge=1)  # calibration and dev come from the first so many usable prompts
+    calibration: int | None = Field(default=None, ge=1)  # prompts; null: 2,500, or all that the split column names
+    dev: int | None = Field(default=None, ge=0)  # prompts; null: 1,000, or all that the split column names
+    pool: int | None = Field(default=None, ge=0)  # prompts; null: all that are left
+    draw_from: int | None = Field(
+        default=None, ge=1
+    )  # number of first usable prompts that calibration and dev come from
     limit: int | None = Field(default=None, ge=1)  # rows of the source that are read at most
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if (self.path is None) == (self.dataset is None):
-            found = "neither" if self.path is None else "both"
-            raise ValueError(f"exactly one of `path` and `dataset` must be set, found {found}")
+            given = "neither" if self.path is None else "both"
+            raise ValueError(f"exactly one of `path` and `dataset` must be set, found {given}")
         if self.references != "none" and self.columns.reference is None:
             raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
         return self
 
 
 def run(settings: Settings, context: Context) -> Result:
-    """Read, clean and split. Rows come out as calibration, dev, pool, each in the order of the source."""
+    """Read, clean and split the prompts. Rows come out as calibration, dev, pool, each in the order of the source.
+
+    Raises:
+        InputError: the source cannot be read, has no usable prompt, or too few for the sizes of the splits.
+    """
     source = Path(settings.path).name if settings.path else str(settings.dataset)  # the same on every machine
     counts: Counter[str] = Counter()
     rows = list(_clean(_read(settings), settings, source, counts))
@@ -96,14 +102,14 @@ def run(settings: Settings, context: Context) -> Result:
 
 
 def _read(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Rows of the source; a column that it does not have is refused."""
+    """Read the rows of the source; a column that it does not have is refused."""
     source = settings.path or str(settings.dataset)
 
-    def choose(known: Sequence[str]) -> set[str]:
+    def choose(present: Sequence[str]) -> set[str]:
         columns = settings.columns.model_dump(exclude_none=True)
         for key, column in columns.items():
-            if column not in known:
-                raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
+            if column not in present:
+                raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, present)}")
         return set(columns.values())
 
     if settings.path is not None:
@@ -119,7 +125,7 @@ def _read(settings: Settings) -> Iterator[dict[str, Any]]:
 def _clean(
     source_rows: Iterator[dict[str, Any]], settings: Settings, source: str, counts: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the `PROMPTS` contract, `split` still as the source gives it (or None)."""
+    """Yield rows of the `PROMPTS` contract, with the source's `split` or None, and count the others by reason."""
     columns, seen = settings.columns, set()
     for row in source_rows:
         counts["read"] += 1
@@ -150,7 +156,7 @@ def _clean(
 
 
 def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]:
-    """The conversation, or why there is none."""
+    """Return the conversation in a cell, or the reason why there is none."""
     if value is None or isinstance(value, str):
         text = (value or "").strip()
         return [{"role": "user", "content": text}] if text else "empty"
@@ -166,13 +172,14 @@ def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]
 
 
 def _text(value: Any) -> str | None:
-    """A cell as text: numbers as written, NaN and blank cells as None."""
+    """Return a cell as text: numbers as written, None for NaN and blank cells."""
     if value is None or value != value:
         return None
     return str(value).strip() or None
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:
+    """Keep the rows whose reference parses as mathematics; count the others by reason."""
     from persyn_hf.backends.grading.pool import Verifier
 
     context.progress.start("checking references", total=len(rows))
@@ -190,9 +197,9 @@ def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter
 
 
 def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str) -> list[dict[str, Any]]:
-    """The split is drawn by the seed and each prompt's own name.
+    """Draw the splits by a lot for each prompt, which follows from the seed and the prompt's own name.
 
-    So prompts that are appended later draw only for themselves, and behind `draw_from` they all go to the pool.
+    So prompts that are appended later change no other prompt's lot, and those behind `draw_from` all go to the pool.
     """
     sizes = {split: getattr(settings, split) for split in SPLITS}
     sizes |= {split: size for split, size in PAPER_SIZES.items() if sizes[split] is None}
@@ -225,7 +232,7 @@ def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str
 
 
 def _take(rows: list[dict[str, Any]], settings: Settings, source: str) -> list[dict[str, Any]]:
-    """The split column decides; a size in the settings keeps that many, the first ones."""
+    """Split by the source's own column; a size in the settings keeps that many of a split, the first ones."""
     unknown = next((row["split"] for row in rows if row["split"] not in SPLITS), None)
     if unknown is not None or any(row["split"] is None for row in rows):
         raise InputError(

@@ -1,10 +1,10 @@
 """Stage `train_router`: calibration rewards in, a router out, judged on dev (PerSyn, section 2.3).
 
-Comparisons do instead of rewards (`inputs: {pairs: NAMESPACE/NAME@TAG}`); a teacher's reward is then the share of them
-that it wins.
+Comparisons may take the place of rewards (`inputs: {pairs: NAMESPACE/NAME@TAG}`). The reward of a teacher is then the
+share of its comparisons that it wins.
 
 Dev prompts take no part in training: the epoch or the regularisation is chosen on a slice of the calibration prompts.
-Only `auto` looks at them, to choose among its candidates, and its record says so; it compares them all.
+Only `auto` looks at dev, to choose among its candidates, and its record says so and compares all candidates.
 """
 
 import hashlib
@@ -34,23 +34,25 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS}
-OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; base: to extend
+OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; the router to extend
 OUTPUT = ROUTER
 NOT_COVERED = frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"})
 
-REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # without a tag: the newest
+REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; without a tag, the newest
 
 
 class Settings(RouterSettings):
-    """Knobs of this stage beside those of the router itself."""
+    """The settings of this stage in addition to those of the router itself."""
 
-    # a stored router, NAMESPACE/NAME@TAG, that teachers join: nothing else is trained, and what it says of the others
-    # stays as it is; their rewards on 100 to 200 prompts (`calibration.anchors`) are enough
+    # A stored router, NAMESPACE/NAME@TAG, that the pool's new teachers join. Nothing else is trained; its scores of
+    # old teachers stay as they are. A new teacher's rewards on 100 to 200 prompts (`calibration.anchors`) suffice.
     extend: str | None = None
     alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
-    validation_share: float = Field(default=0.15, ge=0, lt=1)  # of the calibration prompts, for early stopping
-    seeds: int = Field(default=1, ge=1)  # auto: trainings of each candidate, each with validation prompts of its own
-    # auto: numbers of calibration prompts to train on as well; those that there are not are left out
+    validation_share: float = Field(default=0.15, ge=0, lt=1)  # share of calibration prompts kept for early stopping
+    seeds: int = Field(
+        default=1, ge=1
+    )  # auto: how often each candidate is trained, each time with other validation prompts
+    # auto: smaller numbers of calibration prompts to train on as well, for a learning curve; larger ones are left out
     curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(default=(), strict=False)
 
     @field_validator("extend", mode="before")
@@ -76,7 +78,14 @@ def run(
     pairs: "Dataset | None" = None,
     base: Path | None = None,
 ) -> Result:
-    """Train on the calibration prompts with at least two measured teachers; return the folder and the dev metrics."""
+    """Train on the calibration prompts with at least two measured teachers; return the folder and the dev metrics.
+
+    rewards or pairs, one of the two: what is learned. base: folder of the router to extend.
+
+    Raises:
+        RecipeError: none or both of rewards and pairs are given, or the settings need the other.
+        InputError: fewer than two usable prompts in calibration or dev, or values that are not valid.
+    """
     pool, ids, matrices = _matrices(settings, [teacher.name for teacher in context.teachers], rewards, pairs)
     labelled, counts = _labelled(prompts, ids, matrices)
     ids, calibration = labelled["calibration"]
@@ -88,16 +97,16 @@ def run(
     kind = "extended" if base is not None else settings.kind
     context.progress.start(f"training the {kind} router", _num_steps(settings, draws))
     rng = np.random.default_rng(context.seed)
-    more: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
     cost: dict[str, Any] = {}
     if base is not None:
         record = extend(tuple(pool), base, calibration, folder, settings.device)
         advance(1)
     elif settings.kind == "auto":
-        record, more["comparison"], cost["candidates"] = fit_best(
+        record, compared["comparison"], cost["candidates"] = fit_best(
             settings, tuple(pool), calibration, dev, draws, folder, rng.spawn(1)[0], advance
         )
-        write_router_figures(more["comparison"], folder)
+        write_router_figures(compared["comparison"], folder)
     else:
         record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance)
     router = load(folder, settings.device)
@@ -107,17 +116,17 @@ def run(
     if router.scale != "log_odds":
         metrics["router"]["calibration_error"] = dict.fromkeys(("value", "low", "high"))  # rewards are no log-odds
     metrics["allocation"] = {
-        name: dict(zip(pool, allocation(route(of).teacher, len(pool)).tolist(), strict=True))
-        for name, of in (("router", scores), ("oracle", dev.rewards))
+        name: dict(zip(pool, allocation(route(values).teacher, len(pool)).tolist(), strict=True))
+        for name, values in (("router", scores), ("oracle", dev.rewards))
     }
-    metrics |= {"training": {"scale": router.scale, **record}, **more}
+    metrics |= {"training": {"scale": router.scale, **record}, **compared}
     parts = {"train": train, "validation": validation, "dev": dev}
     counts |= {f"{name}_prompts": len(part.conversations) for name, part in parts.items()}
     return Result(data=folder, counts=counts, metrics=metrics, cost=cost)
 
 
 def _num_steps(settings: Settings, draws: dict[int, list[Draw]]) -> int:
-    """What training tells its progress in."""
+    """Return the number of units in which training reports its progress: trainings, epochs, or the whole at once."""
     if settings.extend is not None:
         return 1
     if settings.kind == "auto":
@@ -125,18 +134,18 @@ def _num_steps(settings: Settings, draws: dict[int, list[Draw]]) -> int:
     return settings.epochs if settings.kind == "llm" else 1
 
 
-Split = tuple[list[str], Labelled]
+Split = tuple[list[str], Labelled]  # prompt_ids of a split, and its prompts with their rewards
 
 
 def _matrices(
     settings: Settings, pool: list[str], rewards: "Dataset | None", pairs: "Dataset | None"
 ) -> tuple[list[str], list[str], dict[str, FloatArray]]:
-    """Pool, prompts, and the matrices of `Labelled`."""
+    """Return the pool, the prompt_ids, and the matrices of `Labelled` by name, rows as in the prompt_ids."""
     if (rewards is None) == (pairs is None):
         got = "none" if rewards is None else "both"
         raise RecipeError(f"`train_router` needs the input `rewards` or the input `pairs`, got {got}; give one")
     each = candidates(settings).values() if settings.kind == "auto" else [settings]
-    is_two_head = any(one.objective == "two_head" for one in each)
+    is_two_head = any(candidate.objective == "two_head" for candidate in each)
     if rewards is None:
         if is_two_head:
             raise RecipeError("the objective `two_head` needs rewards, got pairs; take `bt`")
@@ -147,20 +156,20 @@ def _matrices(
     columns = rewards[:]
     pool = pool or list(dict.fromkeys(columns["teacher"]))
     ids, matrix = reward_matrix(columns, pool, settings.alpha)
-    found = {"rewards": matrix}
+    matrices = {"rewards": matrix}
     for head in ("quality", "learnability") if is_two_head else ():
-        found[head] = to_matrix(columns["prompt_id"], columns["teacher"], columns[f"{head}_reward"], pool)[1]
-    return pool, ids, found
+        matrices[head] = to_matrix(columns["prompt_id"], columns["teacher"], columns[f"{head}_reward"], pool)[1]
+    return pool, ids, matrices
 
 
 def _labelled(
     prompts: "Dataset", ids: list[str], matrices: dict[str, FloatArray]
 ) -> tuple[dict[str, Split], dict[str, int]]:
-    """Prompts with at least two rewards, by split, in prompt order; and how many were left out."""
+    """Return the prompts with at least two rewards, by split, in prompt order; and the counts of what is missing."""
     matrix = matrices["rewards"]
     row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
     usable = (~np.isnan(matrix)).sum(axis=1) >= 2
-    found: dict[str, Split] = {}
+    labelled: dict[str, Split] = {}
     for split in ("calibration", "dev"):
         of_split = prompts.select([i for i, name in enumerate(prompts["split"][:]) if name == split])
         rows = [row_of.get(prompt_id, -1) for prompt_id in of_split["prompt_id"][:]]
@@ -172,16 +181,16 @@ def _labelled(
             )
         kept = of_split.select(keep)
         chosen = [rows[position] for position in keep]
-        found[split] = (
+        labelled[split] = (
             kept["prompt_id"][:],
-            Labelled(kept["messages"][:], **{name: one[chosen] for name, one in matrices.items()}),
+            Labelled(kept["messages"][:], **{name: values[chosen] for name, values in matrices.items()}),
         )
     counts = {"prompts_without_pairs": int((~usable).sum()), "missing_cells": int(np.isnan(matrix).sum())}
-    return found, counts
+    return labelled, counts
 
 
 def _draws(ids: list[str], settings: Settings, seed: int) -> dict[int, list[Draw]]:
-    """Number of calibration prompts -> one draw of them for each training; all of them stand last."""
+    """Return number of calibration prompts -> one draw of them for each training, the largest number last."""
     sizes, seeds = {len(ids)}, 1
     if settings.kind == "auto":
         sizes, seeds = sizes | {size for size in settings.curve if size < len(ids)}, settings.seeds
@@ -193,8 +202,11 @@ def _draws(ids: list[str], settings: Settings, seed: int) -> dict[int, list[Draw
 
 
 def _hold_out(ids: list[str], share: float, draw: int = 0, size: int | None = None) -> tuple[list[int], list[int]]:
-    """Rows to train on and to validate on, `size` in all; the hash of the prompt decides, so that it does not hang on
-    the order of the rows. Of two sizes of one draw, the larger holds the smaller."""
+    """Choose rows to train on and rows to validate on, `size` in all.
+
+    The hash of the prompt decides, so that the choice does not depend on the order of the rows. Of two sizes of one
+    draw, the larger holds all rows of the smaller.
+    """
     salt = f"{draw}:" if draw else ""
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{salt}{ids[i]}".encode()).hexdigest())[:size]
     cut = len(order) - min(max(round(share * len(order)), 1 if share else 0), len(order) - 1)

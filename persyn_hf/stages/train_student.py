@@ -1,7 +1,7 @@
 """Stage `train_student`: fine-tune the student on the mixed data (TRL's SFTTrainer; paper, Tables 9 and 10).
 
 Every row is checked before it is trained on: it must be the answer to one assignment, end in the token that generation
-stops on, and fit. What does not fit is left out and counted, never cut.
+stops on, and fit. A row that does not fit is left out and counted, never cut.
 """
 
 import time
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"sft": SFT}
-OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # those that the rows answer; null: their prompts must differ
+OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # which the rows answer; without, only their prompts must differ
 OUTPUT = STUDENT
-NOT_COVERED = frozenset({"accelerate", "save_steps"})  # per_device_batch_size decides the rounding of steps
-VERSION = 3  # the last step of an epoch is filled up with empty rows; LoRA adapters lie beside the merged weights
+NOT_COVERED = frozenset({"accelerate", "save_steps"})  # per_device_batch_size is covered: it changes the rounding
+VERSION = 3  # 3: an epoch's last step is filled up with empty rows; LoRA adapters are stored with the merged weights
 
 
 class Settings(Strict):
-    """Hyper-parameters; the defaults are the paper's."""
+    """The hyper-parameters of training; the defaults are the paper's."""
 
-    learning_rate: float | None = Field(default=None, gt=0)  # null: 2e-5 in full, 1e-4 with LoRA
+    learning_rate: float | None = Field(default=None, gt=0)  # null: 2e-5 for all weights, 1e-4 with LoRA
     epochs: float | int = Field(default=2, gt=0)
     batch_size: int = Field(default=32, ge=1)  # examples per optimiser step, over all devices
     per_device_batch_size: int = Field(default=1, ge=1)  # examples at once; the rest is accumulated
-    warmup_steps: int = Field(default=100, ge=0)  # at most half of all steps is used for it
+    warmup_steps: int = Field(default=100, ge=0)  # steps over which the learning rate rises; half of all steps at most
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     max_length: int = Field(default=4096, ge=1)  # tokens of prompt and response; longer rows are left out
@@ -46,13 +46,18 @@ class Settings(Strict):
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: bfloat16 on a GPU that has it
-    gradient_checkpointing: bool | None = None  # null: on a GPU only
+    gradient_checkpointing: bool | None = None  # less memory for more time; null: on a GPU only
     accelerate: str | None = None  # config file of `accelerate launch`, to train in its processes
     save_steps: int = Field(default=200, ge=1)  # optimiser steps from checkpoint to checkpoint
 
 
 def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:
-    """Check every row, train on those that fit, and return the folder with the trained student."""
+    """Check every row, train on those that fit, and return the folder with the trained student.
+
+    Raises:
+        RecipeError: the student has no model.
+        InputError: rows do not fit the assignments, or none can be used.
+    """
     student = context.student
     if student is None or student.model is None:
         raise RecipeError("`train_student` needs a student with a `model`, found none; give it in `students`")
@@ -98,9 +103,10 @@ def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "D
 
 
 def _join(sft: "Dataset", assignments: "Dataset | None") -> dict[str, int]:
-    """Refuse rows that answer no assignment, or one that another row answers; count the rest, where they are known.
+    """Refuse a row whose prompt is not assigned, or has another row, and count the others by their teacher.
 
-    `escalated`: by a teacher that was asked after the assigned ones.
+    `assigned`: the teacher was assigned to the prompt. `escalated`: it was asked after the assigned ones. Without
+    assignments nothing is counted.
     """
     prompts: list[str] = sft["prompt_id"][:]
     twice = [prompt_id for prompt_id, rows in Counter(prompts).items() if rows > 1]
@@ -126,12 +132,13 @@ def _join(sft: "Dataset", assignments: "Dataset | None") -> dict[str, int]:
 
 
 def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple["Dataset", Counter[str]]:
-    """Token ids and labels of every row that fits, and why the others were left out.
+    """Turn every row that fits into token ids and labels, and count the others by the reason why they are left out.
 
-    A row is a turn as learnability sees it (`chat.encode_turns`), up to and with the end of turn `end`; labels are
-    `IGNORED` on the prompt, the generation prompt included.
-    Reasons: `too_long` (over `max_length` tokens), `end_inside` (the response itself holds the end of turn, so a
-    student would learn to stop early).
+    A row is a turn as learnability sees it (`chat.encode_turns`), up to and with the end of turn `end`. Labels are
+    `IGNORED` on the prompt, the generation prompt included. Reasons: `too_long` (over `max_length` tokens),
+    `end_inside` (the response itself holds the end of turn, so a student would learn to stop early).
+
+    Returns a dataset of `input_ids` and `labels`, and the counts; `rows` counts those that fit.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -155,10 +162,12 @@ def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple
 
 
 def _turns(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the turns with role and content only, in this order of keys."""
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
 def _metrics(training: backend.Training, examples: "Dataset", curve: list[list[float]]) -> dict[str, Any]:
+    """Describe a training: hyper-parameters as used, sizes, and the curve of the loss."""
     import pyarrow.compute as pc
 
     labels = examples.data.column("labels").combine_chunks().flatten()
@@ -169,7 +178,7 @@ def _metrics(training: backend.Training, examples: "Dataset", curve: list[list[f
         "learning_rate": training.learning_rate,
         "warmup_steps": schedule.warmup,
         "rows": len(examples),
-        "tokens": len(labels),  # of one epoch
+        "tokens": len(labels),  # of one epoch, prompts included
         "trained_tokens": pc.sum(pc.not_equal(labels, IGNORED)).as_py(),  # of one epoch
         "steps": schedule.total,
         "loss": curve,  # [step, nats per trained token]

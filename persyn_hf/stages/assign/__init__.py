@@ -1,9 +1,9 @@
-"""Stage `assign`: which teacher answers which prompt. PerSyn and every baseline differ only here.
+"""Stage `assign`: choose which teacher answers which prompt. PerSyn and every baseline differ only here.
 
-`all` sends each prompt of calibration and dev to every teacher, or of calibration only the cells that are worth
-paying for (`labelling`). The other kinds send each prompt of calibration and
-pool to one: calibration prompts were answered and scored already, so PerSyn takes the measured best there.
-Prompts are read, decided on and written some at a time, in their order.
+`all` sends each prompt of calibration and dev to every teacher; with `labelling` it asks only some cells of
+calibration. The other kinds send each prompt of calibration and pool to one teacher. Calibration prompts were answered
+and scored already, so PerSyn takes the measured best there. Prompts are read, decided on and written some at a time,
+in their order.
 """
 
 from collections.abc import Iterator
@@ -31,17 +31,17 @@ __all__ = ["INPUTS", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Set
 
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {
-    "rewards": REWARDS,  # labelling: of the round before
-    "pool_rewards": REWARDS,
+    "rewards": REWARDS,  # of the calibration and dev prompts; with labelling, those of the round before
+    "pool_rewards": REWARDS,  # of the pool, for the oracle
     "router": ROUTER,
-    "base": ASSIGNMENTS,  # reassign; labelling: of the round before
-    "calibration": RESPONSES,  # every teacher's answers to the calibration prompts: what a budget reckons with
+    "base": ASSIGNMENTS,  # what reassign changes; with labelling, the assignments of the round before
+    "calibration": RESPONSES,  # every teacher's answers to the calibration prompts, by which a budget counts costs
 }
 OUTPUT = ASSIGNMENTS
 NOT_COVERED = frozenset({"device", "accelerate"})
-VERSION = 2  # 2: equal scores go by the measured rewards, not by the scores of all prompts
+VERSION = 2  # 2: of equal scores the teacher of higher measured rewards wins, not the one of higher scores
 
-LAUNCHED = 1 << 18  # prompts of one `accelerate launch`, which loads the router anew
+LAUNCHED = 1 << 18  # prompts per `accelerate launch`, as each one loads the router again
 
 
 def run(
@@ -55,7 +55,12 @@ def run(
     base: "Dataset | None" = None,
     calibration: "Dataset | None" = None,
 ) -> Result:
-    """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher."""
+    """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher.
+
+    Raises:
+        RecipeError: an input, the pool or a setting that the kind needs is missing.
+        InputError: inputs do not fit together.
+    """
     inputs = {"rewards": rewards, "pool_rewards": pool_rewards, "router": router, "base": base}
     kind = KINDS.get(settings.kind)  # null: `all`
     needed = kind.needs if kind else None
@@ -93,6 +98,7 @@ def run(
 
 
 def _alpha(settings: Settings) -> float | None:
+    """Return the weight of learnability: the one that the kind fixes, else the settings'; None: as `score` has it."""
     fixed = KINDS[settings.kind].alpha
     if fixed is not None and settings.alpha not in (None, fixed):
         raise RecipeError(f"{settings.kind} means alpha {fixed}, got alpha {settings.alpha}; leave `alpha` out")
@@ -109,6 +115,7 @@ def _routed(
     calibration: "Dataset | None",
     report: dict[str, Any],
 ) -> Iterator[Decision]:
+    """Decide by the router in `folder`, within the budget where there is one; `report` gets what dev and it say."""
     from persyn_hf.backends.routers import load
     from persyn_hf.backends.routers.llm_model import Llm
 
@@ -144,6 +151,6 @@ def _routed(
     if settings.budget is None:
         return routed(prompts, settings, measured, replay(scores), dev.curve)
     cost = cell_costs(settings.budget, context.teachers, calibration)
-    teacher, found = spend(settings.budget, context.teachers, scores, measured, dev.worth, cost)
-    report |= found
+    teacher, figures = spend(settings.budget, context.teachers, scores, measured, dev.worth, cost)
+    report |= figures
     return routed(prompts, settings, measured, replay(scores), dev.curve, teacher)

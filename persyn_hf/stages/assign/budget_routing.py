@@ -1,4 +1,4 @@
-"""Routing within a budget: all scores are needed before the first prompt is given away, so they go to a file."""
+"""Route within a budget: all scores are needed before the first prompt is given away, so they go to a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def scores_of(
     prompts: "Dataset", splits: tuple[str, ...], measured: Measured, score: Score, path: Path, at_a_time: int = CHUNK
 ) -> FloatArray:
-    """Scores of the prompts that the router decides on, in order (num_prompts, num_teachers), kept in a file."""
+    """Score the prompts that the router decides on, in order, into the file `path`; (num_prompts, num_teachers)."""
     width = measured.matrix.shape[1]
     path.unlink(missing_ok=True)
     with open(path, "wb") as stream:
@@ -40,7 +40,7 @@ def scores_of(
 
 
 def replay(scores: FloatArray) -> Score:
-    """Hands out the scores that are known already, in order."""
+    """Make a `Score` that hands out scores that are known already, in order."""
     done = 0
 
     def score(prompts: "pa.Table") -> FloatArray:
@@ -59,9 +59,20 @@ def spend(
     worth: Worth | None,
     cost: FloatArray,
 ) -> tuple[IntArray, dict[str, Any]]:
-    """Teachers of the prompts in order; what the budget came to, and the frontier of reward against cost.
+    """Choose the teachers of the prompts within a budget.
 
-    Scores become rewards by what they are worth on dev; where that is not known they are taken as they are.
+    Args:
+        scores: (N, n), of the prompts that the router decides on.
+        worth: what a score is worth in reward, learned on dev; None: scores count as rewards.
+        cost: (n,), of one prompt with each teacher.
+
+    Returns:
+        The teachers (N,), and for the metrics what the budget came to and the frontier of reward against cost.
+
+    Raises:
+        RecipeError: the bounds of the budget cannot be kept.
+
+    A `lambda` is taken off as reward per unit of cost while teachers are chosen, and is not part of what is reported.
     """
     pool = [teacher.name for teacher in teachers]
     low = [_share(budget.min, name, 0.0, pool) for name in pool]
@@ -91,29 +102,36 @@ def spend(
 def _report(
     rewards: FloatArray, solution: solver.Solution, bounds: solver.Bounds, worth: Worth | None, priced: bool
 ) -> dict[str, Any]:
+    """Return what the budget came to: mean rewards with and without it and, where there is a cost, cost and price."""
     number = max(len(rewards), 1)
     mean = float(rewards[np.arange(len(rewards)), solution.teacher].sum()) / number
     free = rewards.max(axis=1)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "prompts": len(rewards),
         "predicted_reward": mean,
         "without_budget": float(free.sum()) / number,
-        "gap": solution.gap / number,  # by which the best assignment may be better at most, per prompt
+        "gap": solution.gap / number,  # reward per prompt by which the best assignment may be better at most
         "reward_per_score": None if worth is None else worth.scale,  # null: dev does not tell, scores count as rewards
     }
     if priced:
-        found |= {"cost": float(bounds.cost[solution.teacher].sum()), "price": solution.price}
-    return found
+        figures |= {"cost": float(bounds.cost[solution.teacher].sum()), "price": solution.price}
+    return figures
 
 
 def _share(shares: dict[str, float | int], name: str, default: float, pool: list[str]) -> float:
-    for known in shares:
-        index_of(pool, known, "budget")
+    """Return the share of a teacher; a name in `shares` that is not in the pool is refused."""
+    for teacher in shares:
+        index_of(pool, teacher, "budget")
     return float(shares.get(name, default))
 
 
 def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Dataset | None") -> FloatArray:
-    """What one prompt costs with each teacher: its mean over the calibration prompts, all samples together."""
+    """Return what one prompt costs with each teacher, (n,): its mean over the calibration prompts, with all samples.
+
+    Raises:
+        RecipeError: the calibration answers, a size or a price is missing.
+        InputError: a teacher has no calibration answers.
+    """
     if budget.cost is None:
         return np.zeros(len(teachers))
     if calibration is None:
@@ -122,7 +140,7 @@ def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Datase
             f"prompts, got none; add it to `inputs`"
         )
     totals = _totals(calibration)
-    found = []
+    costs = []
     for teacher in teachers:
         if teacher.name not in totals:
             raise InputError(
@@ -137,12 +155,12 @@ def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Datase
         if value is None:
             needed = "`params_b`" if budget.cost == "flops" else "a `price` per token"
             raise RecipeError(f"a budget in {budget.cost} needs {needed} of every teacher, `{teacher.name}` has none")
-        found.append(value / prompts)
-    return np.array(found, dtype=np.float64)
+        costs.append(value / prompts)
+    return np.array(costs, dtype=np.float64)
 
 
 def _totals(responses: "Dataset") -> dict[str, tuple[int, int, int, int]]:
-    """Per teacher, over the calibration prompts: prompts, answers, prompt tokens, generated tokens."""
+    """Return per teacher, over the calibration prompts: prompts, answers, prompt tokens, generated tokens."""
     import pyarrow.compute as pc
 
     columns = ["prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens"]

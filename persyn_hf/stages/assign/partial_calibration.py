@@ -1,4 +1,20 @@
-"""`all` in part: which cells of the calibration prompts are paid for, chosen by the rewards of the rounds before."""
+"""Choose which cells of the calibration prompts are paid for, round by round, by the rewards of earlier rounds.
+
+Each round is a chain of three steps of the recipe: `assign` chooses the cells (this file), `generate` has them
+answered, `score` rewards them. Its assignments hold the cells of all rounds so far; `generate` finds the answers of
+earlier ones in the journal. The last round is the calibration matrix that routers learn from.
+
+Example: 100 prompts, 5 teachers, `share: 0.4` (200 of 500 cells), `rounds: 3`, `strategy: successive_halving`.
+
+    round  quota         teachers  new prompts  new cells  cells in all
+    1      200 // 3 = 66        5           13         65            65
+    2      135 // 2 = 67        3           22         66           131
+    3       69 // 1 = 69        2           34         68           199
+
+A quota that does not divide leaves some cells over, as no prompt is asked of one teacher alone. The 3 and 2 teachers
+are the best by mean reward, ceil(5 / 2) and ceil(5 / 4); a specialist (`core.partial_calibration.survivors`) would
+stay as well.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,7 +38,7 @@ from persyn_hf.stages.assign.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FEWEST = 10  # prompts of the first round: what the others are chosen by
+FEWEST = 10  # prompts that the first round needs, as later rounds choose by its rewards
 
 
 def in_part(
@@ -34,9 +50,14 @@ def in_part(
     rewards: "Dataset | None",
     report: dict[str, Any],
 ) -> Iterator[Decision]:
-    """The cells of earlier rounds and those of this one; prompts of other splits go to every teacher.
+    """Assign the cells of earlier rounds and those of this one; prompts of other splits go to every teacher.
 
-    before, rewards: assignments and rewards of the round before; null in the first round.
+    Args:
+        before, rewards: assignments and rewards of the round before; None in the first round.
+        report: gets `labelling`: cells per teacher, prompts with any, and the share of all cells.
+
+    Raises:
+        InputError: the share pays for too little, or the round before has no rewards.
     """
     assert settings.labelling is not None  # `run` asked
     columns = of_splits(prompts, ("calibration",), ("prompt_id", "messages"))
@@ -46,10 +67,10 @@ def in_part(
         asked = _first(settings.labelling, context, shape, pool)
     else:
         earlier = of_splits(before, ("calibration",), ("prompt_id", "teacher"))
-        known, cells = to_matrix(earlier["prompt_id"], earlier["teacher"], [1.0] * len(earlier["teacher"]), pool)
+        asked_ids, cells = to_matrix(earlier["prompt_id"], earlier["teacher"], [1.0] * len(earlier["teacher"]), pool)
         row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
         asked = np.zeros(shape, dtype=bool)
-        asked[[row_of[prompt_id] for prompt_id in known]] = ~np.isnan(cells)
+        asked[[row_of[prompt_id] for prompt_id in asked_ids]] = ~np.isnan(cells)
         asked = _next(settings, context, asked, Measured([rewards], ("calibration",), pool, None), columns)
     report["labelling"] = {
         "cells": dict(zip(pool, asked.sum(axis=0).tolist(), strict=True)),
@@ -60,6 +81,7 @@ def in_part(
 
 
 def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: list[str]) -> BoolArray:
+    """Choose the cells of the first round; with `full`, all cells except those that `anchors` leaves out."""
     rng = np.random.default_rng(context.seed)
     order = rng.permutation(shape[0])
     asked = np.ones(shape, dtype=bool)
@@ -83,6 +105,7 @@ def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: 
 def _next(
     settings: Settings, context: Context, asked: BoolArray, measured: Measured, columns: dict[str, list[Any]]
 ) -> BoolArray:
+    """Add the cells of a later round, by the rewards of the round before, to those asked so far."""
     import pyarrow as pa
 
     wanted = settings.labelling
@@ -104,6 +127,7 @@ def _next(
 def _decide(
     prompts: "Dataset", splits: tuple[str, ...], asked: dict[str, BoolArray], num_teachers: int
 ) -> Iterator[Decision]:
+    """Turn the cells into decisions, in prompt order; `asked` maps calibration prompts to booleans per teacher."""
     everyone = np.ones(num_teachers, dtype=bool)
     for chunk in chunks(prompts, splits, CELL):
         mask = np.array([asked.get(prompt_id, everyone) for prompt_id in chunk["prompt_id"].to_pylist()])

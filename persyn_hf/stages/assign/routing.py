@@ -1,4 +1,4 @@
-"""The routed kinds: the measured best where rewards exist, the router's best elsewhere, one chunk after another."""
+"""Decide for the routed kinds: the measured best where rewards exist, the router's best elsewhere, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
     from persyn_hf.backends.routers import Router
 
-FEW = 20  # measured dev prompts: fewer say nothing of how sure a router is
+FEW = 20  # with fewer measured dev prompts nothing is said of how sure a router is
 
 Score = Callable[["pa.Table"], FloatArray]  # prompts (with `messages`) -> scores (num_prompts, num_teachers)
 
 
 class Dev(NamedTuple):
-    """What dev says of the router: P(as good as the best) by margin, what scores are worth, and the figures."""
+    """What dev says of a router.
+
+    curve: probability that its choice is as good as the best, by margin; None: too few dev prompts. worth: what a
+    score is worth in reward; None: not known. report: figures for the metrics.
+    """
 
     curve: calibration.Curve | None
     worth: calibration.Worth | None
@@ -35,6 +39,8 @@ class Dev(NamedTuple):
 
 
 def score_with(router: "Router", advance: Callable[[int], None]) -> Score:
+    """Make a `Score` of a router in this process; `advance` is called with the number of prompts done."""
+
     def score(prompts: "pa.Table") -> FloatArray:
         return _checked(router.scores(prompts["messages"].to_pylist(), advance))
 
@@ -44,13 +50,13 @@ def score_with(router: "Router", advance: Callable[[int], None]) -> Score:
 def score_launched_with(
     config: str, folder: Path, alpha: float | None, num_teachers: int, work_dir: Path, advance: Callable[[int], None]
 ) -> Score:
-    """Scores of an llm router, from the processes that an accelerate config names."""
+    """Make a `Score` of an llm router in the processes of the accelerate config file `config`."""
     from persyn_hf.backends.scoring.launched import score_launched
 
     options = {"folder": str(folder), "alpha": alpha}
 
     def score(prompts: "pa.Table") -> FloatArray:
-        found = np.empty((len(prompts), num_teachers))
+        scores = np.empty((len(prompts), num_teachers))
         rows = [(messages, "") for messages in prompts["messages"].to_pylist()]
         for numbers, values in score_launched(
             config,
@@ -61,30 +67,32 @@ def score_launched_with(
             options=options,
             key="assign.accelerate",
         ):
-            found[numbers] = values
+            scores[numbers] = values
             advance(len(numbers))
-        return _checked(found)
+        return _checked(scores)
 
     return score
 
 
 def _checked(scores: FloatArray) -> FloatArray:
+    """Return the scores; one that is not finite raises an `InputError`."""
     if not np.isfinite(scores).all():
         raise InputError("the router gave a score that is no finite number; train it again")
     return scores
 
 
 def learn_from_dev(settings: Settings, prompts: "Dataset", measured: Measured, means: FloatArray, score: Score) -> Dev:
-    """Score the measured dev prompts: how often is the router's best as good as the best, by how far it is ahead?
+    """Learn on the measured dev prompts how often the router's choice is as good as the best, by its margin.
 
-    `measured`: of dev. `means`: of the teachers on calibration, as for all other prompts.
+    A choice is as good where its reward is within `settings.epsilon` of the prompt's best. measured: rewards of dev.
+    means (n,): the teachers' mean rewards on calibration, which decide between equal scores as for all other prompts.
     """
     parts = []
     for chunk in chunks(prompts, ("dev",), (*CELL, "messages")):
         rewards = measured.of(chunk)
-        known = np.isfinite(rewards).sum(axis=1) >= 2
-        if known.any():
-            parts.append((score(chunk.filter(known)), rewards[known]))
+        compared = np.isfinite(rewards).sum(axis=1) >= 2
+        if compared.any():
+            parts.append((score(chunk.filter(compared)), rewards[compared]))
     if not parts:
         return Dev(None, None, {"dev_prompts": 0})
     scores, rewards = (np.concatenate(both) for both in zip(*parts, strict=True))
@@ -112,7 +120,7 @@ def learn_from_dev(settings: Settings, prompts: "Dataset", measured: Measured, m
 def unmeasured(
     prompts: "Dataset", splits: tuple[str, ...], measured: Measured, at_a_time: int = CHUNK
 ) -> Iterator["pa.Table"]:
-    """The prompts that the router has to decide on."""
+    """Yield the prompts without any measured reward, which the router has to decide on, some at a time."""
     for chunk in chunks(prompts, splits, (*CELL, "messages"), at_a_time):
         rest = chunk.filter(np.isnan(measured.of(chunk)).all(axis=1))
         if len(rest):
@@ -127,7 +135,11 @@ def routed(
     curve: calibration.Curve | None,
     given: IntArray | None = None,
 ) -> Iterator[Decision]:
-    """Decide chunk by chunk. `given`: teachers of the unmeasured prompts in order, where a budget decides on them."""
+    """Decide chunk by chunk.
+
+    curve: makes margins into confidence; None: no confidence is known. given: teachers of the unmeasured prompts in
+    order, where a budget has decided on them.
+    """
     columns = CELL if given is not None else (*CELL, "messages")  # then the scores are known already
     done = 0
     for chunk in chunks(prompts, settings.chosen_splits, columns, CHUNK):
@@ -153,7 +165,10 @@ def routed(
 
 
 def _several(decision: Decision, per_prompt: int, sure: float | None) -> Decision:
-    """Give routed prompts to their best teachers; measured ones and those that the router is sure of keep theirs."""
+    """Give each routed prompt to its `per_prompt` best teachers, one row each.
+
+    Measured prompts keep their one teacher, and so do prompts whose confidence is `sure` or more.
+    """
     if per_prompt == 1:
         return decision
     asked = decision.source == ROUTER

@@ -1,4 +1,4 @@
-"""Prompts in and assignments out, some at a time: memory does not grow with their number."""
+"""Read prompts and write assignments some at a time, so that memory does not grow with their number."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,31 +17,32 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-CHUNK = 10_000  # rows
+CHUNK = 10_000  # rows read together
 SOURCES = ("router", "oracle", "rule")
 ROUTER, ORACLE, RULE = range(len(SOURCES))
 CELL = ("prompt_id", "split")
 
 
 class Decision(NamedTuple):
-    """One teacher per row of `cells`: index, scores (NaN: missing; no columns: none), margin, confidence, who."""
+    """The decision on some cells: one teacher per row of `cells`; NaN is what is not known."""
 
     cells: "pa.Table"  # prompt_id and split
-    teacher: IntArray
-    scores: FloatArray
-    margin: FloatArray
-    confidence: FloatArray
-    source: NDArray[np.int64]  # index into SOURCES
+    teacher: IntArray  # (rows,) indices
+    scores: FloatArray  # (rows, num_teachers); (rows, 0) where no scores were used
+    margin: FloatArray  # (rows,) best score minus second best
+    confidence: FloatArray  # (rows,) probability that the teacher is as good as the best
+    source: NDArray[np.int64]  # (rows,) who decided, as an index into SOURCES
 
 
 def by_rule(chunk: "pa.Table", teacher: IntArray) -> Decision:
+    """Make the decision of a rule that uses no scores."""
     number = len(chunk)
     nothing = np.full(number, np.nan)
     return Decision(chunk.select(CELL), teacher, np.zeros((number, 0)), nothing, nothing, np.full(number, RULE))
 
 
 def chunks(dataset: "Dataset", splits: Sequence[str], columns: Sequence[str], size: int = CHUNK) -> "Iterator[Any]":
-    """The rows of some splits as tables of `size` rows each, the last one shorter."""
+    """Yield the rows of some splits as tables of `size` rows each, the last one shorter."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -59,7 +60,11 @@ def chunks(dataset: "Dataset", splits: Sequence[str], columns: Sequence[str], si
 
 
 def write(decisions: Iterable[Decision], pool: Sequence[str], path: Path) -> "tuple[Dataset, dict[str, int], Any]":
-    """Write the rows; returns them, the number of rows per source, and the allocation with what follows from it."""
+    """Write decisions as assignments to the file `path`.
+
+    Returns the assignments, the number of rows per source, and the metrics: the allocation of the pool (of all prompts
+    where none is in the pool) and its effective number of teachers.
+    """
     from datasets import Dataset
 
     by_source = np.zeros(len(SOURCES), dtype=np.int64)
@@ -71,7 +76,7 @@ def write(decisions: Iterable[Decision], pool: Sequence[str], path: Path) -> "tu
             everywhere += np.bincount(decision.teacher, minlength=len(pool))
             of_pool = decision.cells["split"].to_numpy() == "pool"
             in_pool += np.bincount(decision.teacher[of_pool], minlength=len(pool))
-    # what the strategy decides on its own; calibration is paid for
+    # The strategy decides on the pool; the answers to calibration prompts are paid for already.
     counts = in_pool if in_pool.any() else everywhere
     shares = counts / max(counts.sum(), 1)
     metrics = {
@@ -82,6 +87,7 @@ def write(decisions: Iterable[Decision], pool: Sequence[str], path: Path) -> "tu
 
 
 def _table(decision: Decision, pool: Sequence[str]) -> "pa.Table":
+    """Turn a decision into rows of the `ASSIGNMENTS` contract."""
     import pyarrow as pa
 
     rows, width = decision.scores.shape
@@ -99,6 +105,7 @@ def _table(decision: Decision, pool: Sequence[str]) -> "pa.Table":
 
 
 def _nullable(values: FloatArray) -> "pa.Array":
+    """Return the values with null for NaN."""
     import pyarrow as pa
 
-    return pa.array(values, from_pandas=True)  # NaN becomes null
+    return pa.array(values, from_pandas=True)

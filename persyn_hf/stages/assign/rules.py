@@ -1,4 +1,4 @@
-"""The kinds without a router: the measured best, another teacher for some, one for all, random shares."""
+"""Decide for the kinds without a router: the measured best, another teacher for some, one for all, random shares."""
 
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -21,25 +21,34 @@ if TYPE_CHECKING:
 
 
 def everyone(cells: Iterator[Any], num_teachers: int) -> Iterator[Decision]:
+    """Send every prompt to every teacher."""
     for chunk in cells:
         rows = np.repeat(np.arange(len(chunk)), num_teachers)
         yield by_rule(chunk.take(rows), np.tile(np.arange(num_teachers), len(chunk)))
 
 
 def mix(cells: Iterator[Any], settings: Settings, context: Context, pool: list[str]) -> Iterator[Decision]:
-    """One generator for all chunks: the draws do not depend on where these end."""
+    """Send each prompt to a random teacher, by the weights of the settings.
+
+    One generator serves all chunks, so the draws do not depend on where a chunk ends.
+    """
     weights, rng = _weights(settings, pool), np.random.default_rng(context.seed)
     for chunk in cells:
         yield by_rule(chunk, core.mix(len(chunk), weights, rng))
 
 
 def same(cells: Iterator[Any], teacher: int) -> Iterator[Decision]:
+    """Send every prompt to one teacher, an index."""
     for chunk in cells:
         yield by_rule(chunk, np.full(len(chunk), teacher))
 
 
 def oracle(prompts: "Dataset", splits: tuple[str, ...], measured: Measured) -> Iterator[Decision]:
-    """The measured best everywhere; a prompt that nobody's response could be judged on goes to the best on average."""
+    """Send each prompt to its measured best; one on which no response could be judged goes to the best on average.
+
+    Raises:
+        InputError: a prompt has no rewards at all.
+    """
     without = [name for chunk in chunks(prompts, splits, CELL) for name in chunk["prompt_id"].to_pylist()]
     without = [name for name in without if name not in measured]
     if without:
@@ -51,6 +60,7 @@ def oracle(prompts: "Dataset", splits: tuple[str, ...], measured: Measured) -> I
 
 
 def _oracle(prompts: "Dataset", splits: tuple[str, ...], measured: Measured) -> Iterator[Decision]:
+    """Decide as `oracle`, chunk by chunk, once it has checked that rewards are there."""
     for chunk in chunks(prompts, splits, CELL):
         scores = measured.of(chunk)
         teacher, margin = core.route(scores, measured.means)
@@ -66,7 +76,15 @@ def reassign(
     pool: list[str],
     report: dict[str, Any],
 ) -> Iterator[Decision]:
-    """The base's assignments, some teachers' prompts sent to another; scores stay, the margin goes where changed."""
+    """Take the assignments of `base`, and send the prompts of some teachers to another.
+
+    The scores stay. Where the teacher changes, margin and confidence are no longer known. `report` gets the number of
+    prompts that were moved, and the teachers.
+
+    Raises:
+        RecipeError: a teacher to move from or to is not named or not in the pool.
+        InputError: the base does not hold one assignment per prompt, in order.
+    """
     if settings.to_teacher is None:
         raise RecipeError("the strategy reassign needs `to_teacher`, got none; name the teacher that takes over")
     leaving = settings.from_teachers or tuple(teacher.name for teacher in context.teachers if teacher.long_cot)
@@ -83,6 +101,7 @@ def reassign(
 def _reassign(
     kept: Iterator[tuple[Any, Any]], come_from: list[int], goes_to: int, pool: list[str], report: dict[str, Any]
 ) -> Iterator[Decision]:
+    """Decide as `reassign`, on pairs of a chunk of prompts and the chunk of the base's assignments to them."""
     for chunk, before in kept:
         if chunk is None or before is None or not chunk["prompt_id"].equals(before["prompt_id"]):
             raise InputError(
@@ -104,7 +123,10 @@ def _reassign(
 def one_teacher(
     settings: Settings, context: Context, pool: list[str], rewards: "Dataset | None"
 ) -> tuple[int, dict[str, Any]]:
-    """Index of the one teacher for all prompts; its name and every teacher's value under the rule."""
+    """Choose the one teacher for all prompts, by name or by the rule of the kind.
+
+    Returns its index, and for the metrics its name (`chosen`) and every teacher's value under the rule (`values`).
+    """
     if settings.teacher is not None:
         chosen = index_of(pool, settings.teacher, "teacher")
         return chosen, {"chosen": pool[chosen], "values": {}}
@@ -145,12 +167,12 @@ ONE_TEACHER: dict[str, Callable[[Settings, Context, list[str], "Dataset | None"]
 
 
 def _mean_quality(pool: list[str], rewards: "Dataset | None") -> FloatArray | None:
-    """The mean quality of each teacher on the calibration prompts, by which teachers of one size are ordered."""
+    """Return the teachers' mean quality (n,) on calibration, which orders teachers of one size; None: not known."""
     return None if rewards is None else core.column_means(_calibration(rewards, pool, "quality_raw"))
 
 
 def _calibration_rows(rewards: "Dataset | None") -> dict[str, list[Any]]:
-    """Columns of the calibration prompts' rewards: choosing a teacher may look at neither dev nor pool."""
+    """Return the columns of the calibration prompts' rewards: choosing a teacher may look at neither dev nor pool."""
     assert rewards is not None  # `run` checked it
     columns = of_splits(rewards, ("calibration",), (*COLUMNS, "quality_raw", "mean_logprob"))
     if not columns["prompt_id"]:
@@ -159,11 +181,13 @@ def _calibration_rows(rewards: "Dataset | None") -> dict[str, list[Any]]:
 
 
 def _calibration(rewards: "Dataset | None", pool: list[str], column: str) -> FloatArray:
+    """Return a column of the calibration prompts' rewards as a matrix (num_prompts, num_teachers)."""
     columns = _calibration_rows(rewards)
     return to_matrix(columns["prompt_id"], columns["teacher"], columns[column], pool)[1]
 
 
 def _weights(settings: Settings, pool: list[str]) -> list[float]:
+    """Return the weights of a mix in the order of the pool: 0 for a teacher that is not named, even without any."""
     if settings.weights is None:
         return [1.0] * len(pool)
     shares = {index_of(pool, name, "weights"): share for name, share in settings.weights.items()}
@@ -171,6 +195,7 @@ def _weights(settings: Settings, pool: list[str]) -> list[float]:
 
 
 def index_of(pool: list[str], name: str, where: str) -> int:
+    """Return the index of a teacher; a name that is not in the pool raises a `RecipeError`, which names `where`."""
     if name not in pool:
         raise RecipeError(f"`{where}` names the teacher `{name}`{nearest(name, pool)}")
     return pool.index(name)

@@ -1,7 +1,8 @@
 """Stage `generate`: assigned (prompt, teacher) cells in, sampled and verified responses out (PerSyn, appendix A.1).
 
-Calibration and pool are the same stage with other assignments. Every answer is journalled raw before it is parsed;
-what comes out is cut from the journal, so it does not depend on where a run was killed.
+Calibration and pool are answered by the same stage with different assignments. Every answer is written to the journal
+raw, before it is parsed. The rows that come out are read from the journal, so they do not depend on where a run was
+killed.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the c
 OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
-VERSION = 2  # rules of grading
+VERSION = 2  # 2: other rules of grading
 
 
 def run(
@@ -48,7 +49,13 @@ def run(
 ) -> Result:
     """Ask one teacher after another, verify, and select one sample of each cell.
 
-    Rows come out by teacher (in the order of the pool), then prompt, then sample_index.
+    calibration: every teacher's responses to the calibration prompts, by which costs are compared. Rows come out by
+    teacher (in the order of the pool), then prompt, then sample_index.
+
+    Raises:
+        BudgetReached: the run's limits allow no more answers.
+        EngineError: a teacher cannot be run, or too many of its answers failed.
+        InputError, RecipeError: assignments, prompts and pool do not fit together.
     """
     cells = _cells(prompts, assignments, context.teachers)
     check(settings, tuple(teacher for teacher in context.teachers if cells[teacher.name]))
@@ -75,14 +82,14 @@ def run(
 
 
 def _cells(prompts: "Dataset", assignments: "Dataset", teachers: Sequence[Teacher]) -> dict[str, list[Prompt]]:
-    """Prompts of each teacher, in prompt order."""
+    """Return the prompts assigned to each teacher, in prompt order; a name that is not known is refused."""
     pool = [teacher.name for teacher in teachers]
-    known = set(prompts["prompt_id"])
+    prompt_ids = set(prompts["prompt_id"])
     assigned: dict[str, set[str]] = {}
     for prompt, name in zip(assignments["prompt_id"], assignments["teacher"], strict=True):
         if name not in pool:
             raise InputError(f"the assignments name the teacher `{name}`, the pool holds {', '.join(pool)}; add it")
-        if prompt not in known:
+        if prompt not in prompt_ids:
             raise InputError(f"the assignments name the prompt {prompt}, which is not among the prompts; assign anew")
         assigned.setdefault(prompt, set()).add(name)
     cells: dict[str, list[Prompt]] = {name: [] for name in pool}
@@ -95,7 +102,11 @@ def _cells(prompts: "Dataset", assignments: "Dataset", teachers: Sequence[Teache
 def _escalate(
     settings: Settings, context: Context, asking: Asking, prompts: "Dataset", assignments: "Dataset"
 ) -> None:
-    """Where no answer to a routed prompt is right, ask the next teacher by router score, `escalate` times at most."""
+    """Ask the next teacher by router score where no answer to a routed prompt is right, in `escalate` rounds at most.
+
+    Example: `escalate: 2`, a prompt assigned to B, router scores A 0.2, B 0.9, C 0.5. Where B's answers are wrong,
+    round 1 asks C; where C's are, too, round 2 asks A. Where B's answers could not be judged, nobody else is asked.
+    """
     pool = [teacher.name for teacher in context.teachers]
     ranked = {}
     for row in assignments if settings.escalate else ():
@@ -126,7 +137,7 @@ def _escalate(
 def _imported(
     settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]]
 ) -> Iterator[tuple[str, list[Sample]]]:
-    """Samples from a table in the place of the journal."""
+    """Read the samples of each teacher from the user's table instead of the journal, and grade them."""
     imported = read_responses(settings, context.teachers, cells)
     for teacher, rows in cells.items():
         if rows:
@@ -137,7 +148,10 @@ def _imported(
 
 
 def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple["Dataset", dict[str, Totals]]:
-    """Select, sum up and write rows, some cells at a time: the answers need not fit into memory."""
+    """Select, sum up and write the rows, some cells at a time: the answers need not fit into memory.
+
+    Returns the responses, and the totals of each teacher.
+    """
     from datasets import Dataset
 
     totals: dict[str, Totals] = {}
@@ -152,9 +166,11 @@ def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple[
 
 
 def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
+    """Sum the counts of all teachers."""
     names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
     return {name: sum(total.counts[name] for total in totals.values()) for name in names}
 
 
 def _metrics(totals: Mapping[str, Totals]) -> dict[str, Any]:
+    """Return each teacher's line of the metrics."""
     return {"teachers": {teacher: total.metrics() for teacher, total in totals.items()}}

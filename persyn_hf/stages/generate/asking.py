@@ -1,4 +1,18 @@
-"""Asking teachers through the journal, and reading from it what a step has got."""
+"""Ask teachers through the journal, and read from it what a step has got.
+
+Every sample of every cell is a `Request` with a key: the digest of model, engine, prompt and sampling. The journal is
+a table from keys to answers that all recipes of a store share. Asking a teacher means: make the requests, look up
+their keys, and send to the engine only those without an answer. Reading means: look up all keys. So a step reads the
+same samples whether this run asked for them, a killed run before it, or another strategy.
+
+Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `samples: 2` and `escalate: 1`.
+
+- Round 0, `ask(A, [p1, p2], 0)`: four requests. The journal has three answers, left by a killed run; one is sent. With
+  `stop_when_correct` the first sample of p1 and p2 would be asked first, the second only of the prompt that failed.
+- `failed([p1, p2])` reads and grades the answers: p2 has no right one.
+- Round 1, `ask(B, [p2], 1)`: two more requests, both sent. The rows of these responses have `round` 1.
+- `samples` yields the six samples. `new` says how many answers this run has paid for, here one of A's and two of B's.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,19 +42,21 @@ AT_A_TIME = 1000  # cells whose answers are in memory together
 
 @dataclass(kw_only=True)
 class Asked:
-    """What one teacher was asked in this step."""
+    """The record of what one teacher was asked in this step."""
 
     teacher: Teacher
     tally: journalled.Tally
-    requests: dict[str, list[Request]] = field(default_factory=dict)  # by prompt_id
-    rounds: dict[str, int] = field(default_factory=dict)
-    stands: dict[str, str] = field(default_factory=dict)  # key -> key of a shorter request that ended by itself
-    params_b: float | None = None
-    new: int = 0
+    requests: dict[str, list[Request]] = field(default_factory=dict)  # prompt_id -> one request per sample
+    rounds: dict[str, int] = field(default_factory=dict)  # prompt_id -> round in which it was asked; 0: assigned
+    # With `rerun: truncated`: key of a request -> key of the same request with a smaller `max_tokens`, whose answer
+    # came to its end and stands for it.
+    stands: dict[str, str] = field(default_factory=dict)
+    params_b: float | None = None  # billions of active parameters
+    new: int = 0  # answers that this run has paid for
 
 
 class Asking:
-    """One `generate` step: its journal, its grader, its budget, and what each teacher was asked so far."""
+    """The asking of one `generate` step: its journal, grader and budget, and what each teacher was asked so far."""
 
     def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader) -> None:
         self._settings, self._context = settings, context
@@ -51,14 +67,18 @@ class Asking:
         self._budget = _budget(settings, context, journal)
 
     def expect(self, teacher: Teacher, num_prompts: int) -> None:
-        """Tell `persyn status` of a teacher whose turn comes later."""
+        """Show a teacher, whose turn comes later, to `persyn status`."""
         total = num_prompts * num_samples(self._settings, teacher)
         tally = journalled.Tally(teacher=teacher.name, progress=self._context.progress, total=total)
         self.asked[teacher.name] = Asked(teacher=teacher, tally=tally)
         tally.add(0)
 
     def check_key(self, teacher: Teacher, prompts: Sequence[Prompt]) -> None:
-        """Refuse a missing API key before another teacher spends hours; what is journalled needs none."""
+        """Refuse a missing API key before another teacher spends hours; answers in the journal need none.
+
+        Raises:
+            RecipeError: the teacher's server wants a key that is not set, and some prompt is not answered yet.
+        """
         options = engine_options(self._settings, teacher)
         if options["kind"] != "server":
             return
@@ -72,7 +92,15 @@ class Asking:
                     raise
 
     def ask(self, teacher: Teacher, prompts: Sequence[Prompt], round: int) -> None:
-        """Have the samples of these cells answered, all at once or, with `stop_when_correct`, while none is right."""
+        """Have the samples of a teacher's cells answered in the journal.
+
+        All are asked at once; or, with `stop_when_correct`, the first sample of every prompt, then the second of those
+        without a right answer, and so on. `round` is 0 for assigned cells, k for the k-th teacher tried after them.
+
+        Raises:
+            BudgetReached: the limits allow no more; what was answered is in the journal.
+            EngineError: the teacher cannot be run, or too many of its answers failed.
+        """
         if teacher.name not in self.asked:
             self.expect(teacher, 0)
         asked = self.asked[teacher.name]
@@ -96,17 +124,18 @@ class Asking:
                 left = {prompt_id: requests for prompt_id, requests in left.items() if prompt_id not in right}
 
     def was_asked(self, teacher: str, prompt_id: str) -> bool:
+        """Say whether this step has asked a teacher a prompt."""
         return teacher in self.asked and prompt_id in self.asked[teacher].requests
 
     @property
     def num_escalated(self) -> int:
-        """Cells that nobody had assigned."""
+        """Return the number of cells that were asked in addition to the assigned ones."""
         return sum(round > 0 for asked in self.asked.values() for round in asked.rounds.values())
 
     def failed(self, prompt_ids: Sequence[str]) -> set[str]:
-        """Those of the prompts to which no answer is right: every one is an error, or one at least is wrong.
+        """Return the prompts to which no answer is right, and of which an answer is wrong or all are errors.
 
-        An answer that could not be judged is no failure.
+        A prompt whose only answers without error could not be judged has not failed.
         """
         right, wrong, unjudged = set[str](), set[str](), set[str]()
         for _, samples in self.samples(list(self.asked), prompt_ids):
@@ -117,7 +146,7 @@ class Asking:
         return {p for p in prompt_ids if p not in right and (p in wrong or p not in unjudged)}
 
     def samples(self, teachers: Sequence[str], order: Sequence[str]) -> Iterator[tuple[str, list[Sample]]]:
-        """Graded samples by teacher, each teacher's in this order of prompts, some cells at a time."""
+        """Yield the graded samples of one teacher after another, in this order of prompts, some cells at a time."""
         for name in teachers:
             if name in self.asked:
                 asked = self.asked[name]
@@ -125,7 +154,11 @@ class Asking:
                     yield name, self._read(asked, [request for p in ids for request in asked.requests[p]])
 
     def _requests(self, engine: Engine, teacher: Teacher, prompt: Prompt) -> list[Request]:
-        """The samples asked of one cell. Greedy answers depend on no seed, so they are shared by runs of any seed."""
+        """Make the requests of one cell, one per sample.
+
+        Their seeds follow from the recipe's seed, the prompt and the sample's index. Greedy answers depend on no seed,
+        so they all have seed 0, and runs of any seed share them.
+        """
         settings, prompt_id = self._settings, prompt["prompt_id"]
         prepared = engine.prepare(prompt["messages"])
         greedy = settings.temperature == 0
@@ -151,6 +184,7 @@ class Asking:
         ]
 
     def _answer(self, engine: Engine, asked: Asked, requests: Sequence[Request]) -> None:
+        """Have requests answered, except those for which a shorter answer stands (`Asked.stands`)."""
         settings = self._settings
         if "truncated" in settings.rerun:
             for some in _chunks(requests):
@@ -170,7 +204,7 @@ class Asking:
         )
 
     def _arrived(self, answers: Sequence[Answer]) -> None:
-        """Grade in the background while teachers go on answering."""
+        """Have new answers graded in the background while teachers go on answering."""
         pairs = []
         for answer in answers:
             reference = self._prompts[answer.request.prompt_id]["reference"]
@@ -180,23 +214,24 @@ class Asking:
             self._grader.submit(pairs)
 
     def _right(self, asked: Asked, requests: Sequence[Request]) -> set[str]:
-        """prompt_ids of those whose answer is correct."""
+        """Return the prompt_ids of the requests whose answer is correct."""
         samples = (sample for some in _chunks(requests) for sample in self._read(asked, some))
         return {sample.prompt["prompt_id"] for sample in samples if sample.is_correct}
 
     def _read(self, asked: Asked, requests: Sequence[Request]) -> list[Sample]:
-        """Answers as graded samples; with `stop_when_correct` those up to the first correct one of each cell.
+        """Read the answers of requests as graded samples.
 
-        The journal may hold more: another strategy may have asked for all of them.
+        With `stop_when_correct` a cell's samples end with its first correct one. The journal may hold later ones,
+        because another strategy has asked for all of them.
         """
         keys = [asked.stands.get(request.key, request.key) for request in requests]
         entries = self._journal.read(keys)
-        found = [
+        answered = [
             to_sample(self._prompts[request.prompt_id], request, entries[key], asked.rounds[request.prompt_id])
             for request, key in zip(requests, keys, strict=True)
             if key in entries or not self._settings.stop_when_correct
         ]
-        samples = grade(self._grader, found) if self._settings.verify != "none" else found
+        samples = grade(self._grader, answered) if self._settings.verify != "none" else answered
         if not self._settings.stop_when_correct:
             return samples
         kept, right = [], set[str]()
@@ -209,7 +244,7 @@ class Asking:
 
 
 def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
-    """Judge what has a reference and no verdict yet."""
+    """Judge the samples that have a reference and no verdict yet; returns all samples, in order."""
     open_rows = [
         row
         for row, sample in enumerate(samples)
@@ -223,16 +258,17 @@ def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut a sequence into parts of `AT_A_TIME`."""
     return (items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME))
 
 
 def _budget(settings: Settings, context: Context, journal: Journal) -> Budget:
-    """What the limits leave after all that this recipe has paid for."""
+    """Return what the limits leave after all that earlier runs of this recipe have paid for."""
     teachers = {teacher.name: teacher for teacher in context.teachers}
     gpus = {name: num_gpus(settings, teacher) for name, teacher in teachers.items()}
 
     def cost(name: str, prompt_tokens: float, completion_tokens: float, seconds: float) -> float:
-        if name not in teachers:  # dropped from the pool since
+        if name not in teachers:  # it has left the pool since
             return 0.0
         gpu_seconds = seconds * (gpus[name] or 0)
         return money(teachers[name].price, prompt_tokens, completion_tokens, gpu_seconds) or 0.0

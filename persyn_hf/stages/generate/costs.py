@@ -1,4 +1,4 @@
-"""The cost ledger of a `generate` step, and what other ways to choose teachers would have cost."""
+"""Make the cost ledger of a `generate` step, and say what other ways to choose teachers would have cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,10 +23,19 @@ def costs(
     splits: Sequence[str],
     calibration: "Dataset | None",
 ) -> dict[str, Any]:
-    """What this step's answers have cost, whenever they were paid for, beside generate-then-select and CAR.
+    """Return what this step's answers have cost, whenever they were paid for, with generate-then-select and CAR.
 
-    The mean cost of a cell is measured on the calibration prompts where these are given, on this step's own else.
-    `splits`: of all prompts; dev is not counted, no strategy trains on it.
+    Args:
+        settings: of the step.
+        teachers: the pool.
+        asked: teacher -> what it was asked.
+        totals: teacher -> sums over its answers.
+        splits: the split of every prompt; dev is not counted, as no strategy trains on it.
+        calibration: responses to the calibration prompts. The mean cost of a cell is measured on these where they are
+            given, else on this step's own answers.
+
+    Returns:
+        `teachers` and `total` of `core.cost.ledger`, and `counterfactual` of `core.cost.counterfactual`.
     """
     spent: dict[str, Cost] = {}
     cells: dict[str, Cost] = {}
@@ -57,7 +66,7 @@ def costs(
 
 
 def _calibration_totals(responses: "Dataset") -> dict[str, tuple[Totals, int]]:
-    """Per teacher, tokens over the calibration prompts and the number of these."""
+    """Return, per teacher, the sums over its answers to calibration prompts, and the number of these prompts."""
     totals: dict[str, Totals] = {}
     prompts: dict[str, set[str]] = {}
     columns = ("prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens")

@@ -1,4 +1,4 @@
-"""Settings of `generate`, and what follows from them for one teacher."""
+"""The settings of `generate`, and what follows from them for one teacher."""
 
 from typing import Any, Literal
 
@@ -17,27 +17,28 @@ LARGE_B = 72
 
 
 class Settings(ImportSettings):
-    """How teachers are asked, or where their answers are imported from."""
+    """The way in which teachers are asked, or the table that their answers are imported from."""
 
     engine: Literal["transformers", "server", "vllm", "import"] = "transformers"
-    samples: int = Field(default=4, ge=1)  # per cell; at most 2 of large and Long-CoT teachers; 1 at temperature 0
+    samples: int = Field(default=4, ge=1)  # answers per cell; 2 at most of large and Long-CoT teachers; 1 when greedy
     temperature: float = Field(default=0.6, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=2048, ge=1)
-    batch_tokens: int = Field(default=32768, ge=1)  # transformers: rows x (prompt + max_tokens) of one batch
+    batch_tokens: int = Field(default=32768, ge=1)  # transformers: rows x (prompt + max_tokens) of one batch at most
     dtype: Dtype = "auto"
-    device: str = "auto"  # transformers
+    device: str = "auto"  # transformers: auto, cpu, cuda, cuda:1, mps
     server: ServerSettings = ServerSettings()
     vllm: VllmSettings = VllmSettings()
-    executor: RaySettings | None = None  # null: this process
-    max_error_rate: float = Field(default=0.5, ge=0, le=1)  # of one teacher's requests
-    rerun: tuple[Literal["truncated", "errors"], ...] = Field(default=(), strict=False)  # ask these again
-    stop_when_correct: bool = False  # ask for a further sample only while none is correct
-    escalate: int = Field(default=0, ge=0)  # more teachers, best router score first, where no answer is right
-    # null: always; else where the router was less sure that its teacher is as good as any: if that one fails, all will
+    executor: RaySettings | None = None  # null: engines run in this process
+    max_error_rate: float = Field(default=0.5, ge=0, le=1)  # share of a teacher's requests that may fail
+    rerun: tuple[Literal["truncated", "errors"], ...] = Field(default=(), strict=False)  # answers to ask again
+    stop_when_correct: bool = False  # ask for a further sample of a cell only while none is correct
+    escalate: int = Field(default=0, ge=0)  # further teachers, best router score first, where no answer is right
+    # Escalate only where the router was less sure than this that its teacher is as good as any: where it was sure and
+    # that teacher fails, all will. null: always
     escalate_below: float | None = Field(default=None, gt=0, le=1)
     verify: Literal["math", "none"] = "math"
-    verify_timeout_s: float = Field(default=5.0, gt=0)  # per response
+    verify_timeout_s: float = Field(default=5.0, gt=0)  # seconds to verify one response
 
     @field_validator("rerun", mode="before")
     @classmethod
@@ -48,21 +49,25 @@ class Settings(ImportSettings):
     def _consistent(self) -> "Settings":
         tables = [name for name in ("path", "dataset") if getattr(self, name) is not None]
         if self.engine == "import" and len(tables) != 1:
-            found = " and ".join(tables) or "neither"
-            raise ValueError(f"engine `import` needs `path` or `dataset`, the table of responses, found {found}")
+            given = " and ".join(tables) or "neither"
+            raise ValueError(f"engine `import` needs `path` or `dataset`, the table of responses, found {given}")
         if self.engine != "import" and tables:
             raise ValueError(f"engine `{self.engine}` knows no `{tables[0]}`; leave it out, or set `engine: import`")
         for name in ("stop_when_correct", "escalate"):
             if getattr(self, name) and (self.verify == "none" or self.engine == "import"):
-                found = "`verify: none`" if self.verify == "none" else "`engine: import`"
+                obstacle = "`verify: none`" if self.verify == "none" else "`engine: import`"
                 raise ValueError(
-                    f"`{name}` needs answers that are generated and verified, found {found}; leave it out"
+                    f"`{name}` needs answers that are generated and verified, found {obstacle}; leave it out"
                 )
         return self
 
 
 def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
-    """Refuse a teacher that cannot be asked as the settings say, before anything runs."""
+    """Refuse a teacher that cannot be asked as the settings say, before anything runs.
+
+    Raises:
+        RecipeError: it has no model, or no url of its server is known.
+    """
     if settings.engine == "import":
         return
     for teacher in teachers:
@@ -80,7 +85,7 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
 
 
 def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
-    """Arguments of `open_engine` for one teacher, whose own sections go on top of the stage's."""
+    """Return the arguments of `open_engine` for one teacher; its own sections go on top of the stage's."""
     sections: dict[str, Any] = {}
     for name, model in (("server", ServerSettings), ("vllm", VllmSettings)):
         values = getattr(settings, name).model_dump(exclude_unset=True) | getattr(teacher, name)
@@ -98,7 +103,7 @@ def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
 
 
 def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
-    """GPUs that the teacher holds while it answers; None: a server does not say."""
+    """Return the number of GPUs that a teacher holds while it answers; None: not known, as a server does not say."""
     options = engine_options(settings, teacher)
     if options["kind"] == "server":
         return None
@@ -112,7 +117,11 @@ def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
 
 
 def num_samples(settings: Settings, teacher: Teacher) -> int:
-    """Responses per cell: the teacher's own number, else the paper's rule; 1 where decoding is greedy."""
+    """Return the responses per cell: the teacher's own number, else by the paper's rule; 1 where decoding is greedy.
+
+    The rule: `settings.samples`, but `FEW_SAMPLES` at most for Long-CoT teachers and those of 72 billion parameters
+    and over.
+    """
     if settings.temperature == 0:
         return 1
     if teacher.samples is not None:

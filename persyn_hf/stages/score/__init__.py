@@ -1,7 +1,7 @@
 """Stage `score`: responses in, rewards under one student out (PerSyn, section 2.1, Eqs. 1 and 2).
 
-What a response's forward pass gives is kept in the journal: another alpha or normalisation costs no forward pass, and
-a run that was killed goes on where it was.
+The measurements of a forward pass are kept in the journal. So another alpha or normalisation costs no forward pass,
+and a run that was killed goes on where it was.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,10 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
 
     A cell without a selected response has no row and counts as missing. Rewards are normalised over the prompt's
     measured cells, or as if the missing ones had been measured (`in_part`).
+
+    Raises:
+        InputError: inputs do not fit together, a value is not finite, or there is nothing to judge answers by.
+        RecipeError: the student has no model and learnability is asked for.
     """
     from datasets import Dataset
 
@@ -85,7 +89,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
 def _selected(
     responses: "Dataset", prompts: Mapping[str, Any], pool: Sequence[str]
 ) -> tuple[dict[tuple[str, str], Mapping[str, Any]], dict[tuple[str, str], float | None]]:
-    """The selected row of each cell, and the share of its judged samples that are correct."""
+    """Return the selected row of each cell, and the share of each cell's judged samples that are correct."""
     selected: dict[tuple[str, str], Mapping[str, Any]] = {}
     verdicts: dict[tuple[str, str], list[bool]] = {}
     for row in responses:
@@ -109,7 +113,7 @@ def _selected(
 
 
 def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) -> float | None:
-    """Quality of a cell before normalisation; null is unjudged, never 0."""
+    """Return the quality of a cell before normalisation; None where it is unjudged, never 0."""
     if settings.quality == "pass_rate":
         return share
     value = row["quality"] if settings.quality == "column" else row["is_correct"]
@@ -117,7 +121,7 @@ def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) ->
 
 
 def _likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:
-    """Columns of `MEASURES` and the mean; without a measurement nothing is known and nothing was cut."""
+    """Return the columns of `MEASURES` and `mean_logprob`; without a measurement they are None, and nothing is cut."""
     if measured is None:
         return {name: [None] * size for name in ("mean_logprob", *MEASURES[:3])} | {"truncated": [False] * size}
     columns = {name: [values[place] for values in measured] for place, name in enumerate(MEASURES)}
@@ -126,7 +130,7 @@ def _likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[st
 
 
 def _summary(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """One line per teacher: means over its measured cells, and the share of its rewarded cells that are best."""
+    """Return a line per teacher: means over its measured cells, and the share of its rewarded cells that are best."""
     summary = {}
     for name in pool:
         rows = [row for row, teacher in enumerate(columns["teacher"]) if teacher == name]
@@ -139,5 +143,6 @@ def _summary(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> dict[
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are there; None without any."""
     measured = [value for value in values if value is not None]
     return float(np.mean(measured)) if measured else None

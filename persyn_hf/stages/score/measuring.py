@@ -1,4 +1,4 @@
-"""What models say of the answers: the student's likelihoods and the reward model's scores, through the journal."""
+"""Measure answers by models, through the journal: the student's likelihoods and the reward model's scores."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from persyn_hf.stages.score.settings import Settings
 
 
 def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> list[Values]:
-    """`MEASURES` of every row under the student."""
+    """Measure every row (conversation and answer) under the student; returns `MEASURES` of each row, in order."""
     student = context.student
     if student is None or student.model is None:
         raise RecipeError(
@@ -39,11 +39,11 @@ def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> li
 
 
 def qualities(settings: Settings, context: Context, rows: Sequence[Row]) -> list[float | None]:
-    """Raw scores of the reward model; null: an answer too long for it."""
+    """Return the reward model's raw score of every row (conversation and answer); None: too long for the model."""
     model = settings.reward_model
     assert model.model is not None  # the settings' check
     what = f"judge with {model.model}"
-    if model.server.urls:  # no weights to tell it by: its name has to do
+    if model.server.urls:  # its weights are not here to be digested, so its name stands for them
         from persyn_hf.backends.scoring.reward_endpoint import judge
 
         score = partial(judge, model.model, model.server, max_length=model.max_length)
@@ -73,7 +73,10 @@ def _measure(
     options: dict[str, Any],
     batch_tokens: int | None,
 ) -> list[Values]:
-    """With the scorer of `kind` and `options`, in this process or in those of `accelerate launch`."""
+    """Measure rows by the scorer of `kind` and `options`, in this process or in those of `accelerate launch`.
+
+    `under` names all that the values depend on other than the row; the journal keeps them by it.
+    """
     folder = context.work_dir / kind
 
     def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
@@ -104,4 +107,5 @@ def _measure(
 
 
 def _journal(context: Context) -> Path:
+    """Return the store's journal; one of the step's own where there is no store."""
     return context.journal or context.work_dir / "journal.sqlite"

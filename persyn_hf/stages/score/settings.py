@@ -1,4 +1,4 @@
-"""What a recipe says about rewards, and what is refused before anything is measured."""
+"""The settings of `score`, and what is refused before anything is measured."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ BY_MODEL = {"reward_model": "the reward model"}
 
 
 class RewardServer(Connection):
-    """vLLM's pooling API: `vllm serve MODEL --runner pooling`."""
+    """A server with vLLM's pooling API, started by `vllm serve MODEL --runner pooling`."""
 
     place = "score.reward_model.server"
 
@@ -22,24 +22,23 @@ class RewardServer(Connection):
 class RewardModel(Strict):
     """A sequence-classification model with one label, of the Skywork kind: its raw score is the quality."""
 
-    model: str | None = None  # Hub id or local folder; behind a server: the name that it serves the model under
+    model: str | None = None  # Hub id or local folder; at a server: the name by which it serves the model
     revision: str | None = None
     max_length: int = Field(default=16384, ge=2)  # tokens of prompt and answer; a longer answer stays unjudged
     batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
     dtype: Dtype = "auto"
-    server: RewardServer = Field(
-        default_factory=RewardServer
-    )  # with urls: asked there; its dtype is the server's affair
+    # With urls the model is asked there, and the server decides on the dtype.
+    server: RewardServer = Field(default_factory=RewardServer)
 
 
 class Settings(Strict):
-    """What a reward is made of."""
+    """The settings of this stage: what a reward is made of, and how it is measured."""
 
     quality: Literal["correct", "pass_rate", "column", "reward_model"] = "correct"
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = "mean_logprob"
     normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
-    in_part: bool = False  # cells are missing by design: their values are predicted, for the scale of the others
+    in_part: bool = False  # cells are missing by design; their values are predicted, to set the scale of the others
     max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
     batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
     dtype: Dtype = "auto"
