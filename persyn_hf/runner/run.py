@@ -189,7 +189,7 @@ def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | N
     found = store.find(repo, step.output.kind, print_of)
     if recipe.version is None or (found is not None and found.tag == recipe.version):
         return found
-    taken = {item.tag: item for item in store.list() if item.repo == repo and item.kind == step.output.kind}
+    taken = {item.tag: item for item in store.artifacts() if item.repo == repo and item.kind == step.output.kind}
     other = taken.get(recipe.version)
     if other is not None and found is not None and other.digest == found.digest:
         return other
