@@ -1,4 +1,4 @@
-"""How far a run is, from its heartbeat file and its journal: while it runs, and after it was killed."""
+"""The state of a run, from its heartbeat file and its journal: while it runs, and after it was killed."""
 
 import json
 import os
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from persyn_hf.backends.journal import read_spent
+from persyn_hf.formats import time_span
 from persyn_hf.report.tables import Table
 
 
 class Standing(NamedTuple):
-    """What `persyn status` prints."""
+    """The lines and tables that `persyn status` prints."""
 
     lines: list[str]
     tables: list[Table]
 
 
 def standing(state_dir: Path) -> Standing | None:
-    """The last run of a store; None: there was none."""
+    """Return the state of the last run of a store, None where there was none."""
     heartbeat = state_dir / "status.json"
     if not heartbeat.exists():
         return None
@@ -31,7 +32,7 @@ def standing(state_dir: Path) -> Standing | None:
     if state["step"]:
         lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
         going = state["state"] == "running" and state.get("per_second")
-        rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if going else ""
+        rate = f", {state['per_second']}/s, {time_span(state['eta_s'])} left" if going else ""
         if state["total"]:
             lines.append(f"{state['what']}: {state['done']:,} of {state['total']:,}{rate}")
     if state.get("error"):
@@ -43,6 +44,7 @@ def standing(state_dir: Path) -> Standing | None:
 
 
 def _teachers(state: Mapping[str, Any]) -> Table:
+    """Return the table of the answers of the step that runs, a row per teacher."""
     rows = []
     for name, teacher in state["teachers"].items():
         fresh = teacher["done"] - teacher["before"]
@@ -55,7 +57,7 @@ def _teachers(state: Mapping[str, Any]) -> Table:
                 f"{teacher['done']:,}",
                 f"{teacher['total']:,}",
                 "" if rate is None else f"{rate:,.1f}",
-                _time(left / rate) if rate and left and state["state"] == "running" else "",
+                time_span(left / rate) if rate and left and state["state"] == "running" else "",
                 f"{sum(teacher['errors'].values()):,}",
             ]
         )
@@ -68,13 +70,14 @@ def _teachers(state: Mapping[str, Any]) -> Table:
 
 
 def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
+    """Return the table of what all runs of the recipe have paid for, a row per teacher."""
     rows = [
         [
             name,
             f"{line.requests:,}",
             f"{line.prompt_tokens:,}",
             f"{line.completion_tokens:,}",
-            _time(line.seconds),
+            time_span(line.seconds),
             f"{line.truncated:,}",
             f"{line.errors.total():,}",
         ]
@@ -89,25 +92,15 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
 
 
 def _kinds(errors: Mapping[str, int]) -> str:
-    """The commonest reasons, with their numbers."""
+    """Return the three commonest reasons for failed answers, with their numbers, and how many others there are."""
     most = sorted(errors.items(), key=lambda item: -item[1])
     shown = [f"{number} x {reason}" for reason, number in most[:3]]
     rest = sum(number for _, number in most[3:])
     return "; ".join([*shown, f"{rest} others"] if rest else shown)
 
 
-def _time(seconds: float | None) -> str:
-    """Two leading units: 45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
-    if seconds is None:
-        return "unknown"
-    whole = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // below} {smaller}"
-    return f"{whole} s"
-
-
 def _alive(pid: int) -> bool:
+    """Tell whether a process runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

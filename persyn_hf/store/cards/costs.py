@@ -1,39 +1,45 @@
-"""Costs as table cells, for cards, plans and reports: only the columns of which something is known."""
+"""Costs of a manifest as Markdown tables for its card, with only the columns of which something is known."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.core.cost import Cost, from_line
 from persyn_hf.formats import known_columns
-from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards import markdown
 
 
 SHOWN = ("teachers", "total", "counterfactual")  # keys of a manifest's cost that are shown by the tables below
 
 
 def ledger(cost: Mapping[str, Any]) -> str:
-    """The ledger of a manifest as Markdown, a row per teacher and their total; empty where there is none."""
+    """Return the ledger of a manifest as Markdown, a row per teacher and their total; empty where there is none."""
     lines = dict(cost.get("teachers", {}))
     if not lines:
         return ""
-    costs = {tables.text(name): from_line(line) for name, line in lines.items()}
+    costs = {markdown.text(name): from_line(line) for name, line in lines.items()}
     new = [line.get("new") for line in lines.values()]
-    extra = [*map(tables.cell, new), tables.cell(None if None in new else sum(new))]
+    extra = [*map(markdown.cell, new), markdown.cell(None if None in new else sum(new))]
     return _markdown("teacher", costs | {"**total**": sum(costs.values(), Cost())}, {"new": extra})
 
 
 def counterfactual(cost: Mapping[str, Any]) -> str:
-    """What other ways to choose teachers would have cost, as Markdown; empty where a manifest does not say."""
+    """Return what other ways to choose teachers would have cost, as Markdown; empty where a manifest does not say."""
     ways = cost.get("counterfactual", {})
     named = {"generate-then-select": "generate_then_select", "CAR": "car"}
     return _markdown("way", {name: from_line(ways[key]) for name, key in named.items() if key in ways}, {})
 
 
 def _markdown(first: str, costs: Mapping[str, Cost], extra: Mapping[str, list[str]]) -> str:
+    """Return a Markdown table of costs, a row per name; empty without costs.
+
+    Args:
+        first: header of the column of names.
+        extra: header -> cells of a column behind the costs, one cell per row.
+    """
     columns = known_columns(costs.values())
-    more = zip(*extra.values(), strict=True) if extra else [()] * len(costs)
+    extra_cells = zip(*extra.values(), strict=True) if extra else [()] * len(costs)
     rows = [
         [name, *(column.cell(cost) for column in columns), *cells]
-        for (name, cost), cells in zip(costs.items(), more, strict=True)
+        for (name, cost), cells in zip(costs.items(), extra_cells, strict=True)
     ]
-    return tables.table([first, *(column.title for column in columns), *extra], rows) if rows else ""
+    return markdown.table([first, *(column.title for column in columns), *extra], rows) if rows else ""
