@@ -73,6 +73,11 @@ def test_the_tests_and_names_of_code_that_the_guide_names_exist(root: Path) -> N
         assert re.search(rf"\b{name}\b", code), name
 
 
+def test_make_knows_the_targets_that_the_guide_names(root: Path) -> None:
+    for target in re.findall(r"\bmake ([a-z-]+)", text_of(root / "CONTRIBUTING.md")):
+        assert re.search(rf"^{target}:", text_of(root / "Makefile"), flags=re.MULTILINE), target
+
+
 def test_the_readme_leads_to_every_word_of_the_glossary(root: Path) -> None:
     glossary = root / "docs" / "glossary.md"
     assert sorted(re.findall(r"^### (.+)$", text_of(glossary), flags=re.MULTILINE)) == sorted(WORDS)
