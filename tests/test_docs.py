@@ -1,0 +1,90 @@
+"""The pages of the repository lead where they say: links, files, modules, tests and words exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persyn_hf.recipe.recipe import STAGES
+from persyn_hf.recipe.strategies import KINDS
+
+
+GUIDES = ("CONTRIBUTING.md", "docs/design.md")
+FOLDERS = ("persyn_hf", "tests", "docs", "recipes", "dataset_cards", "bench", "metrics", "spaces")
+WORDS = (
+    *("Teacher", "Student", "Router", "Oracle", "Calibration", "Dev", "Pool", "Cell", "Sample", "Labelled", "Anchors"),
+    *("Learnability", "Reward", "Alpha", "Regret", "Gap closed", "Generate-then-select"),
+    *("Artifact", "Lineage", "Journal"),
+)
+
+
+def pages(root: Path) -> list[Path]:
+    found = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    assert len(found) >= 10
+    return found
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as the Hub and GitHub make anchors of them."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ +(.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """The relative links of a page: the file, and the anchor in it ("": none)."""
+    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text_of(page)):
+        name, _, anchor = link.partition("#")
+        yield (page.parent / name if name else page), anchor
+
+
+def test_relative_links_lead_to_a_file_and_a_heading(root: Path) -> None:
+    for page in pages(root):
+        for target, anchor in links(page):
+            assert target.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {target.name}#{anchor}"
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_files_and_modules_that_a_guide_names_exist(root: Path, guide: str) -> None:
+    text = text_of(root / guide)
+    paths = re.findall(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]*\w", text)
+    assert len(paths) >= 10
+    for name in paths:
+        assert "KIND" in name or (root / name).exists(), name
+    for name in re.findall(r"\bpersyn_hf(?:\.\w+)+", text):
+        assert (module := root / name.replace(".", "/")).is_dir() or module.with_suffix(".py").exists(), name
+
+
+def test_the_tests_and_names_of_code_that_the_guide_names_exist(root: Path) -> None:
+    text = text_of(root / "CONTRIBUTING.md")
+    tests = "\n".join(text_of(file) for file in (root / "tests").rglob("*.py"))
+    code = "\n".join(text_of(file) for file in (root / "persyn_hf").rglob("*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) >= 20
+    for name in named:
+        assert f"def {name}(" in tests, name
+    for name in set(re.findall(r"`((?:_\w+|[A-Z]+_[A-Z_]+|[a-z]+_[a-z_]+))`", text)) - named:
+        assert re.search(rf"\b{name}\b", code), name
+
+
+def test_make_knows_the_targets_that_the_guide_names(root: Path) -> None:
+    for target in re.findall(r"\bmake ([a-z-]+)", text_of(root / "CONTRIBUTING.md")):
+        assert re.search(rf"^{target}:", text_of(root / "Makefile"), flags=re.MULTILINE), target
+
+
+def test_the_readme_leads_to_every_word_of_the_glossary(root: Path) -> None:
+    glossary = root / "docs" / "glossary.md"
+    assert sorted(re.findall(r"^### (.+)$", text_of(glossary), flags=re.MULTILINE)) == sorted(WORDS)
+    linked = {anchor for target, anchor in links(root / "README.md") if target == glossary}
+    assert {word.lower().replace(" ", "-") for word in WORDS} <= linked
+
+
+def test_the_readme_names_every_stage_and_strategy(root: Path) -> None:
+    for name in (*STAGES, *KINDS):
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", text_of(root / "README.md"), flags=re.MULTILINE), name
