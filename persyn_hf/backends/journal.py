@@ -228,7 +228,7 @@ def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
     if not path.exists():
         return {}
     with file.faults(path), closing(file.open_to_read(path)) as db:
-        return _spent(db, recipe) if file.find_format(db, path) == file.FORMAT else {}
+        return _spent(db, recipe) if file.find_format(db, path) else {}
 
 
 def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:

@@ -121,12 +121,6 @@ def calibration_sums(scores: ArrayLike, rewards: ArrayLike, bins: int = 15) -> t
     return sums, 2.0 * measured.sum(axis=1)
 
 
-def expected_calibration_error(scores: ArrayLike, rewards: ArrayLike, bins: int = 15) -> float:
-    """Mean over all comparisons of the gap between predicted and true preference in their bin; 0 is calibrated."""
-    sums, pairs = calibration_sums(scores, rewards, bins)
-    return float(np.abs(sums.sum(axis=0)).sum() / pairs.sum()) if pairs.sum() else float("nan")
-
-
 def gap_closed(reward: ArrayLike, baseline: ArrayLike, oracle: ArrayLike) -> FloatArray:
     """(R - R_baseline) / (R_oracle - R_baseline) of mean rewards: 0 is the baseline, 1 the oracle; NaN without gap."""
     reward, baseline, oracle = (np.asarray(value, dtype=np.float64) for value in (reward, baseline, oracle))
