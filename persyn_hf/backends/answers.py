@@ -64,17 +64,34 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the teacher said, as it came: nothing has parsed it yet."""
+class Said:
+    """What was said to one request, as it came: nothing has parsed it yet.
+
+    The journal keeps each field in a column of the same name, and its checksum takes them in this order.
+    """
+
+    text: str  # empty where `error` is set
+    reasoning: str | None = None  # where the server keeps it apart from the text
+    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
+    num_prompt_tokens: int | None = None  # as the server counts them; None: as the request's prompt says
+    num_tokens: int  # generated, reasoning and end token included
+    seconds: float = 0.0  # its share of the engine's wall time: the shares of a run add up to its busy time
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Said):
+    """What was said, and to which request."""
 
     request: Request
-    text: str
-    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
-    num_tokens: int  # generated, reasoning and end token included
-    seconds: float  # this answer's share of the engine's wall time: the shares of a run add up to its busy time
-    error: str | None = None
-    reasoning: str | None = None  # where the server keeps it apart from the text
-    num_prompt_tokens: int | None = None  # as the server counts them; None: as `request.prompt` says
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Said):
+    """What the journal holds of one request; `attempt` counts the errors that came before."""
+
+    num_prompt_tokens: int = 0  # the journal always knows it
+    attempt: int
 
 
 EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")
@@ -100,37 +117,20 @@ def seed_from(*parts: object) -> int:
     return int(_sha256(json.dumps(parts))[:16], 16) >> 1
 
 
+def failed(reason: str | None) -> Said:
+    """The reason why nothing was said."""
+    return Said(text="", finish_reason="error", num_tokens=0, error=reason)
+
+
+def answer_to(request: Request, said: Said, *, seconds: float = 0.0) -> Answer:
+    """Join a request with what was said to it in `seconds`."""
+    return Answer(**{**vars(said), "request": request, "seconds": seconds})
+
+
 def refuse(request: Request) -> Answer:
     """Turn a request that cannot be asked into its answer: an error with its reason, no tokens spent."""
-    return Answer(
-        request=request, text="", finish_reason="error", num_tokens=0, seconds=0.0, error=request.prompt.refusal
-    )
+    return answer_to(request, failed(request.prompt.refusal))
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What a server said."""
-
-    text: str
-    reasoning: str | None
-    finish_reason: str
-    num_tokens: int
-    num_prompt_tokens: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One journalled answer. Where `error` is set there is no text."""
-
-    text: str
-    finish_reason: str
-    num_prompt_tokens: int
-    num_tokens: int
-    seconds: float
-    error: str | None
-    attempt: int
-    reasoning: str | None = None  # where the server keeps it apart from the text

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from persyn_hf.backends import journal_file as file
-from persyn_hf.backends.answers import Answer, Batch, Entry, Request, well_formed
+from persyn_hf.backends.answers import Answer, Batch, Entry, Request, Said, well_formed
 from persyn_hf.errors import StoreError
 
 
-ENTRY = ("attempt", "text", "reasoning", "finish_reason", "num_prompt_tokens", "num_tokens", "seconds", "error")
+SAID = tuple(column.name for column in fields(Said))
+ENTRY = ("attempt", *SAID)
 KEYS_AT_A_TIME = 500  # of one query: three times as fast as one by one
 # An answer that is no error is never superseded, so it is the newest attempt of its key.
 FINISHED_SHORTER = """
@@ -202,19 +203,29 @@ class Journal:
                 yield names[key], row
 
     def _insert(self, answer: Answer, teacher: str, attempt: int) -> None:
-        request, failed = answer.request, answer.error is not None
-        key, counted = file.stored(request.key), answer.num_prompt_tokens
-        num_prompt_tokens = request.prompt.num_tokens if counted is None else counted
-        numbers = (num_prompt_tokens, answer.num_tokens, float(answer.seconds))
-        texts = (answer.text, answer.reasoning, answer.error)
-        text, reasoning, error = (None if part is None else well_formed(part) for part in texts)
-        checksum = file.checksum(key, attempt, text, reasoning, answer.finish_reason, *numbers, error)
-        asked = (file.stored(request.family), request.sampling.max_tokens, teacher, self.recipe)
-        what = (request.prompt_id, request.model, request.sample_index, request.digest)
-        said = (answer.finish_reason, *numbers, error, time.time(), text, reasoning, checksum)
-        self._db.execute(
-            f"INSERT INTO answers VALUES (NULL{', ?' * 20})", (key, attempt, failed, *asked, *what, *said)
-        )
+        request = answer.request
+        said = {name: _storable(getattr(answer, name)) for name in SAID}
+        said["seconds"] = float(answer.seconds)
+        if answer.num_prompt_tokens is None:
+            said["num_prompt_tokens"] = request.prompt.num_tokens
+        row = {
+            "key": file.stored(request.key),
+            "attempt": attempt,
+            "failed": answer.error is not None,
+            "family": file.stored(request.family),
+            "max_tokens": request.sampling.max_tokens,
+            "teacher": teacher,
+            "recipe": self.recipe,
+            "prompt_id": request.prompt_id,
+            "model": request.model,
+            "sample_index": request.sample_index,
+            "request": request.digest,
+            "answered_at": time.time(),
+            **said,
+        }
+        row["checksum"] = file.checksum(row["key"], attempt, *said.values())
+        marks = ", ".join("?" * len(row))
+        self._db.execute(f"INSERT INTO answers ({', '.join(row)}) VALUES ({marks})", [*row.values()])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -243,6 +254,10 @@ def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
         if reason is not None:
             found.errors[reason] = times
     return spent
+
+
+def _storable(value: Any) -> Any:
+    return well_formed(value) if isinstance(value, str) else value
 
 
 def _check(values: Sequence[object], checksum: int, what: str) -> None:

@@ -7,10 +7,11 @@ folder. A fault is written there as well (`telling_faults`), so that the user re
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from persyn_hf.errors import EngineError, InputError, reason, require
 
 
 LOG = "log"
+DONE = "done"  # a file with one character for every unit of work that is done
+RESULT = "result.json"
 POLL_S = 0.2
 
 # What torch's launcher adds to the log of its processes: warnings, prefixes, and a table of what it has just said.
@@ -71,6 +74,42 @@ def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
             yield status
     finally:
         kept.stop()
+
+
+def follow(config: str, module: str, folder: Path, advance: Callable[[int], None] | None, state: str) -> Any:
+    """Run the processes to their end and return the result that the first one left (`leave`).
+
+    `advance` gets the number of units of work that were done since its last call (`advancing`). The folder is removed.
+    Raises the `fault` where the processes end without a result; `state` says what is done and left then.
+    """
+    before, status = 0, None
+    for status in launch(config, module, folder):  # noqa: B007
+        done = (folder / DONE).stat().st_size if (folder / DONE).exists() else 0
+        if advance is not None and done > before:
+            advance(done - before)
+        before = done
+    if status or not (folder / RESULT).exists():
+        raise fault(folder, status, state)
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    shutil.rmtree(folder)
+    return result
+
+
+def advancing(folder: Path) -> Callable[[int], None]:
+    """In a process: count units of work that are done, for `follow`."""
+
+    def advance(count: int) -> None:
+        with (folder / DONE).open("a", encoding="utf-8") as done:
+            done.write("." * count)
+
+    return advance
+
+
+def leave(folder: Path, result: Any) -> None:
+    """In the first process: leave the result (plain JSON) for `follow`, whole or not at all."""
+    part = folder / "result.part"
+    part.write_text(json.dumps(result), encoding="utf-8")
+    part.rename(folder / RESULT)
 
 
 def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:

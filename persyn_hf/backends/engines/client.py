@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Reply, Request, refuse
+from persyn_hf.backends.answers import Answer, Request, Said, answer_to, failed, refuse
 from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint, Failed, Rejected
 from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
 from persyn_hf.errors import EngineError
@@ -175,10 +175,10 @@ class Client:
         A request may kill the server, and its neighbours fail with it. Who has been there when a url went away has
         the last attempt alone, so that only the killer ends as an error.
         """
-        failed = refused = 0
+        failures = refused = 0
         suspect = False
         while True:
-            lane = await self._lanes.acquire(alone=suspect and 0 < failed == self._attempts - 1)
+            lane = await self._lanes.acquire(alone=suspect and 0 < failures == self._attempts - 1)
             sent_at = time.monotonic()
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -188,47 +188,37 @@ class Client:
                 return self._finish(request, reply)
             except Rejected as fault:
                 lane.works()
-                return self._finish(request, str(fault))
+                return self._finish(request, failed(str(fault)))
             except Busy as fault:
                 refused += 1
                 self._lanes.pause(lane, sent_at, fault)
                 reason, wait = str(fault), back_off(refused)
             except Away as fault:
-                failed += fault.sent
+                failures += fault.sent
                 self._lanes.lose(lane, fault)
-                reason, wait = str(fault), back_off(failed)
+                reason, wait = str(fault), back_off(failures)
             except TimeoutError:
-                failed += 1
+                failures += 1
                 lane.limit.refused(sent_at, time.monotonic())  # too much load shows like this, too
                 reason, wait = f"no answer within {self._timeout_s:g} s", 0.0
             except Failed as fault:
-                failed += 1
-                reason, wait = str(fault), back_off(failed)
+                failures += 1
+                reason, wait = str(fault), back_off(failures)
                 if lane.alone:  # the next in line must not meet the server while it dies
                     await asyncio.sleep(wait)
             finally:
                 self._lanes.release(lane)
-            if failed >= self._attempts:
-                return self._finish(request, f"{reason} (attempts: {failed})")
+            if failures >= self._attempts:
+                return self._finish(request, failed(f"{reason} (attempts: {failures})"))
             suspect = suspect or lane.away
             await asyncio.sleep(wait)
             suspect = suspect or lane.away  # a dying server says 500 before it goes
 
-    def _finish(self, request: Request, found: Reply | str) -> Answer:
-        """An answer, or the reason why there is none, with its share of the wall time."""
+    def _finish(self, request: Request, said: Said) -> Answer:
+        """The answer, with its share of the wall time."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        if isinstance(found, str):
-            return Answer(request=request, text="", finish_reason="error", num_tokens=0, seconds=seconds, error=found)
-        return Answer(
-            request=request,
-            text=found.text,
-            finish_reason=found.finish_reason,
-            num_tokens=found.num_tokens,
-            seconds=seconds,
-            reasoning=found.reasoning,
-            num_prompt_tokens=found.num_prompt_tokens,
-        )
+        return answer_to(request, said, seconds=seconds)
 
 
 @dataclass(eq=False)

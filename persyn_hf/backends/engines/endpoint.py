@@ -1,4 +1,4 @@
-"""One url of a model server: a request goes out, a `Reply` or one of the faults below comes back.
+"""One url of a model server: a request goes out, what was `Said` or one of the faults below comes back.
 
 What is here asks for chat completions, and reads the faults of every kind of request. `AsyncInferenceClient` builds
 the request and reads the answer. The connections are ours, since its own are at most 100, refuse to work under
@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import InferenceTimeoutError
 
-from persyn_hf.backends.answers import Reply, Request, well_formed
+from persyn_hf.backends.answers import Request, Said, well_formed
 from persyn_hf.errors import EngineError, RecipeError
 
 
@@ -89,7 +89,7 @@ class Endpoint:
     async def close(self) -> None:
         await self.http.aclose()
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request) -> Said:
         """Send one request; raises one of the faults above, or `EngineError` where no request can succeed."""
         try:
             return await self.send(request)
@@ -107,12 +107,12 @@ class Endpoint:
             raise Failed(f"the server's answer is no {self.wanted} ({type(error).__name__})") from None
         raise await self._fault(response)
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> Said:
         """Send one request and read what comes; raises what the libraries raise."""
         found = await self._client.chat_completion(
             [dict(message) for message in request.prompt.messages], model=self.model, extra_body=self._body(request)
         )
-        return _reply(found)
+        return _said(found)
 
     async def reachable(self) -> bool:
         """Whether anything but a gateway answers, and it is not still loading."""
@@ -228,7 +228,7 @@ def _addresses(url: str, path: str = CHAT, urls_at: str = URLS_AT) -> tuple[str,
     return urlunsplit(parts._replace(path=address)), urlunsplit(parts._replace(path=base + "/models"))
 
 
-def _reply(found: Any) -> Reply:
+def _said(found: Any) -> Said:
     """Read a chat completion; of anything else some part is missing or of a wrong type."""
     choice = found.choices[0]
     content = choice.message.content
@@ -236,7 +236,7 @@ def _reply(found: Any) -> Reply:
     if not isinstance(content, str | None) or not isinstance(reasoning, str | None):
         raise TypeError("no text")
     usage = found.usage or {}
-    return Reply(
+    return Said(
         text=well_formed(content or ""),
         reasoning=well_formed(reasoning) if reasoning else None,
         finish_reason=str(choice.finish_reason or "unknown"),

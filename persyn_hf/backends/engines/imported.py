@@ -252,15 +252,8 @@ def to_samples(
         for index, found in enumerate(cell or [None]):
             error, text = ("no imported response", "") if found is None else (None, found.response)
             response, reasoning = split_reasoning(text)
-            entry = Entry(
-                text=text,
-                finish_reason="error" if error else "imported",
-                num_prompt_tokens=0,
-                num_tokens=0,
-                seconds=0.0,
-                error=error,
-                attempt=0,
-            )
+            finish_reason = "error" if error else "imported"
+            entry = Entry(text=text, finish_reason=finish_reason, num_tokens=0, error=error, attempt=0)
             quality, is_correct = (found.quality, found.is_correct) if found else (None, None)
             samples.append(
                 Sample(

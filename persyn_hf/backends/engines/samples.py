@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Entry, Request, seed_from
+from persyn_hf.backends.answers import Entry, Request, Said, seed_from
 from persyn_hf.backends.chat import split_reasoning
 from persyn_hf.core.mixing import CUT_OFF
 
@@ -34,11 +34,11 @@ def to_sample(prompt: Mapping[str, Any], request: Request, entry: Entry, round: 
     )
 
 
-def split_response(request: Request, answer: Answer | Entry) -> tuple[str, str | None]:
+def split_response(request: Request, said: Said) -> tuple[str, str | None]:
     """(answer, reasoning or None)."""
-    if answer.reasoning is not None:
-        return answer.text, answer.reasoning
-    return split_reasoning(answer.text, request.prompt.text)
+    if said.reasoning is not None:
+        return said.text, said.reasoning
+    return split_reasoning(said.text, request.prompt.text)
 
 
 def select(samples: Sequence[Sample], salt: str) -> list[Sample]:

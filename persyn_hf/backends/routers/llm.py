@@ -13,7 +13,7 @@ import numpy as np
 
 from persyn_hf.backends.loading import no_logs
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings, describe
-from persyn_hf.backends.routers.llm_model import Llm, device_of, labels
+from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, device_of, labels
 from persyn_hf.errors import InputError, reason, require
 
 
@@ -33,19 +33,20 @@ def fit(
     torch = require("torch", extra="models", feature="the llm router")
     require("transformers", extra="models", feature="the llm router")
     alpha = _implied_alpha(train) if settings.objective == "two_head" else None
+    training = LlmTraining(settings, teachers, train, validation, alpha, folder, seed, advance)
     with torch.random.fork_rng():
         if settings.method == "frozen":
             from persyn_hf.backends.routers import llm_frozen
 
-            record = llm_frozen.train(settings, teachers, train, validation, alpha, folder, seed)
+            record = llm_frozen.train(training)
         elif settings.accelerate is None:
             from persyn_hf.backends.routers import llm_training
 
-            record = llm_training.train(settings, teachers, train, validation, alpha, folder, seed, advance)
+            record = llm_training.train(training)
         else:
             from persyn_hf.backends.routers import llm_launched
 
-            record = llm_launched.train(settings, teachers, train, validation, alpha, folder, seed, advance)
+            record = llm_launched.train(training)
     describe(folder, settings, teachers, Llm.scale, alpha=alpha)
     return record if alpha is None else {**record, "alpha": alpha}
 

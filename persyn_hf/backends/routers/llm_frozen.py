@@ -17,9 +17,9 @@ from scipy.optimize import minimize
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.batches import plan_batches
 from persyn_hf.backends.loading import no_logs
-from persyn_hf.backends.routers import Conversation, Labelled, RouterSettings
+from persyn_hf.backends.routers import Conversation, RouterSettings
 from persyn_hf.backends.routers.llm_data import mean_loss, targets
-from persyn_hf.backends.routers.llm_model import Llm, new
+from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
@@ -28,18 +28,12 @@ from persyn_hf.errors import InputError
 CHUNK = 512  # prompts whose embeddings are kept together
 
 
-def train(
-    settings: RouterSettings,
-    teachers: tuple[str, ...],
-    train: Labelled,
-    validation: Labelled,
-    alpha: float | None,
-    folder: Path,
-    seed: int,
-) -> dict[str, Any]:
-    """Train into `folder` and return the record; the strongest `l2` first, the best by validation regret is kept."""
-    torch.manual_seed(seed)
-    router = new(settings, teachers, alpha)
+def train(training: LlmTraining) -> dict[str, Any]:
+    """Train one head for each `l2`, the strongest first; save the best by validation regret and return the record."""
+    settings, alpha, folder = training.settings, training.alpha, training.folder
+    train, validation = training.train, training.validation
+    torch.manual_seed(training.seed)
+    router = new(settings, training.teachers, alpha)
     head = getattr(router.model, "score", None)
     if not isinstance(head, torch.nn.Linear):
         raise InputError(

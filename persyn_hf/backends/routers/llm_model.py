@@ -1,14 +1,15 @@
 """The llm router as a model: how it is made, saved, loaded and asked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from persyn_hf.backends.batches import plan_batches
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.loading import no_logs, suitable_batch
-from persyn_hf.backends.routers import Advance, Conversation, RouterSettings, Scale
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError, reason, require
@@ -18,6 +19,19 @@ CHUNK = 8192  # conversations that are tokens in memory at a time
 
 
 HEADS = ("quality", "learnability")  # of `two_head`
+
+
+class LlmTraining(NamedTuple):
+    """One training of an llm router: how, on what, and into which folder."""
+
+    settings: RouterSettings
+    teachers: tuple[str, ...]
+    train: Labelled
+    validation: Labelled  # may be empty
+    alpha: float | None  # weight of learnability, which a router with two heads combines them by; None: one head
+    folder: Path
+    seed: int
+    advance: Advance | None  # gets the number of epochs that were done since its last call
 
 
 class Llm:

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from persyn_hf.backends.loading import no_logs, suitable_threads
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
 from persyn_hf.backends.routers.llm_data import Prompts, mean_loss, prompt_losses, targets
-from persyn_hf.backends.routers.llm_model import Llm, new
+from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError, require
 
@@ -29,24 +29,17 @@ ADAPTED = "base_model.model."  # what PEFT puts before the name of a parameter
 NOT_THE_RESULT = {"device", "micro_batch_size", "gradient_checkpointing", "accelerate", "save_steps"}  # of settings
 
 
-def train(
-    settings: RouterSettings,
-    teachers: tuple[str, ...],
-    train: Labelled,
-    validation: Labelled,
-    alpha: float | None,
-    folder: Path,
-    seed: int,
-    advance: Advance | None,
-) -> dict[str, Any]:
-    """Train into `folder` and return the record; of several processes, the first one writes."""
-    torch.manual_seed(seed)
-    router = new(settings, teachers, alpha)
-    data = Prompts(router.encode(train.conversations), targets(train, alpha, settings), settings.batch_size, seed)
-    scratch = folder.with_name(f"{folder.name}-training-{_digest(settings, teachers, alpha, seed, data, validation)}")
+def train(training: LlmTraining) -> dict[str, Any]:
+    """Train backbone and head into the folder and return the record; of several processes, the first one writes."""
+    settings, labelled, folder, advance = training.settings, training.train, training.folder, training.advance
+    torch.manual_seed(training.seed)
+    router = new(settings, training.teachers, training.alpha)
+    aims = targets(labelled, training.alpha, settings)
+    data = Prompts(router.encode(labelled.conversations), aims, settings.batch_size, training.seed)
+    scratch = folder.with_name(f"{folder.name}-training-{_digest(training, data)}")
     if settings.method == "lora":
         router.model = _with_adapters(router.model, settings)
-    args = _arguments(settings, router, scratch, seed, bool(len(validation.conversations)))
+    args = _arguments(settings, router, scratch, training.seed, bool(len(training.validation.conversations)))
     data.fill(args.world_size, settings.micro_batch_size)
     args.per_device_train_batch_size, args.gradient_accumulation_steps = data.micro, data.accumulation
     args.warmup_steps = int(settings.warmup * settings.epochs * data.steps)
@@ -54,7 +47,7 @@ def train(
     if advance is not None:
         advance(_epochs(state, state.global_step))
     with no_logs(), suitable_threads(router.model):
-        trainer = RouterTrainer(router, settings, data, validation, args, advance)
+        trainer = RouterTrainer(router, settings, data, training.validation, args, advance)
         trainer.accelerator.wait_for_everyone()  # all have read what was left
         if not _is_over(settings, state):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -212,19 +205,14 @@ def _with_adapters(model: Any, settings: RouterSettings) -> Any:
     return peft.get_peft_model(model, adapters)
 
 
-def _digest(
-    settings: RouterSettings,
-    teachers: Sequence[str],
-    alpha: float | None,
-    seed: int,
-    data: Prompts,
-    validation: Labelled,
-) -> str:
-    """What is trained, in 16 hex digits."""
-    found = hashlib.sha256(settings.model_dump_json(exclude=NOT_THE_RESULT).encode())
-    found.update(repr((list(teachers), alpha, seed, data.tokens, list(validation.conversations))).encode())
-    found.update(data.preferred.numpy().tobytes() + validation.rewards.tobytes())
-    return found.hexdigest()[:16]
+def _digest(training: LlmTraining, data: Prompts) -> str:
+    """The name of what is trained, in 16 hex digits."""
+    validation = training.validation
+    what = (list(training.teachers), training.alpha, training.seed, data.tokens, list(validation.conversations))
+    digest = hashlib.sha256(training.settings.model_dump_json(exclude=NOT_THE_RESULT).encode())
+    digest.update(repr(what).encode())
+    digest.update(data.preferred.numpy().tobytes() + validation.rewards.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _left(scratch: Path) -> tuple[Path | None, TrainerState]:

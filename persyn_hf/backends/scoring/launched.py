@@ -49,8 +49,9 @@ def score_launched(
         "skip": sorted(skip),
         "cpu": cpu,
         "key": key,
+        "under": list(under),
     }
-    (folder / TASK).write_text(json.dumps(task | {"cpu": cpu, "key": key, "under": list(under)}), encoding="utf-8")
+    (folder / TASK).write_text(json.dumps(task), encoding="utf-8")
     offsets: dict[Path, int] = {}
     left, status = len(rows) - len(skip), None
     for status in launch.launch(config, WORKER, folder):  # noqa: B007

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.answers import Answer, Prepared, Reply, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Request, Said, Sampling
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.settings import Connection
@@ -30,7 +30,7 @@ class RewardEndpoint(Endpoint):
     model_at = "`score.reward_model.model`"
     check = "that it is vLLM with a reward model, started with `--runner pooling`"
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> Said:
         body = {
             "model": self.model,
             "messages": [dict(message) for message in request.prompt.messages],
@@ -49,9 +49,7 @@ class RewardEndpoint(Endpoint):
         if not math.isfinite(scores[0]):
             raise ValueError("no number")
         tokens = int(found["usage"]["prompt_tokens"])
-        return Reply(
-            text=json.dumps(scores[0]), reasoning=None, finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens
-        )
+        return Said(text=json.dumps(scores[0]), finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens)
 
 
 def judge(

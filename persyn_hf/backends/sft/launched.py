@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-TASK, ROWS, STEPS, CURVE = "task.json", "rows.arrow", "steps", "curve.json"
+TASK, ROWS = "task.json", "rows.arrow"
 KEY = "train_student.accelerate"
 KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
@@ -83,21 +83,13 @@ def train(
     with ArrowWriter(path=str(place / ROWS), features=examples.features) as writer:
         writer.write_table(examples.data.table)
         writer.finalize()
-    told, status = 0, None
-    for status in launch.launch(config.path, "persyn_hf.backends.sft.launched", place):  # noqa: B007
-        done = (place / STEPS).stat().st_size if (place / STEPS).exists() else 0
-        if done > told:
-            advance(done - told)
-        told = done
-    if status or not (place / CURVE).exists():
-        raise launch.fault(place, status, "before the student was trained; its last checkpoint is kept")
-    curve: list[list[float]] = json.loads((place / CURVE).read_text(encoding="utf-8"))
-    shutil.rmtree(place)
+    state = "before the student was trained; its last checkpoint is kept"
+    curve: list[list[float]] = launch.follow(config.path, "persyn_hf.backends.sft.launched", place, advance, state)
     return curve
 
 
 def main(place: Path) -> None:
-    """Train in one of the processes; the first one tells of steps and leaves the loss curve."""
+    """Train in one of the processes; the first one counts the steps and leaves the loss curve."""
     process = launch.join()
     with launch.telling_faults(place, process.rank):
         from datasets import Dataset
@@ -108,23 +100,17 @@ def main(place: Path) -> None:
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # of the config; `train_student.dtype` decides
         launch.own_device(task["cpu"], process.local_rank, KEY)
 
-        def advance(count: int) -> None:
-            with (place / STEPS).open("a", encoding="utf-8") as steps:
-                steps.write("." * count)
-
         curve = here.train(
             Training(**task["training"]),
             Dataset.from_file(str(place / ROWS)),
             Path(task["folder"]),
             Path(task["checkpoints"]),
             Path(task["last"]) if task["last"] else None,
-            advance,
+            launch.advancing(place),
             task["cpu"],
         )
         if process.rank == 0:
-            part = place / "curve.part"
-            part.write_text(json.dumps(curve), encoding="utf-8")
-            part.rename(place / CURVE)
+            launch.leave(place, curve)
 
 
 if __name__ == "__main__":
