@@ -1,4 +1,4 @@
-"""What a teacher is asked and what it says: the values that engines, servers and the journal hand to one another."""
+"""Define what a teacher is asked and what it says: the values that engines, servers and the journal exchange."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A prompt as one teacher gets it; `refusal` says why it cannot be asked at all."""
+    """A prompt in the form that one teacher gets; `refusal` says why it cannot be asked at all."""
 
     text: str  # all that the teacher is shown: the rendered chat template, or the conversation as JSON for a server
     num_tokens: int  # teacher's tokenizer; 0 where the engine cannot know
@@ -47,25 +47,25 @@ class Request:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the full resolved request: everything that may change the answer but the model."""
+        """The sha256 of all that may change the answer, except the model: text, engine kind and sampling."""
         fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling)}
         return _sha256(json.dumps(fields, sort_keys=True))
 
     @cached_property
     def family(self) -> str:
-        """What requests have in common that differ in nothing but `max_tokens`, as one sha256."""
+        """The sha256 that two requests share when they differ in nothing but `max_tokens`."""
         fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling), "max_tokens": None}
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
 
     @cached_property
     def key(self) -> str:
-        """Name of the answer in the journal: (prompt_id, model, sample_index, digest) as one sha256."""
+        """The name of the answer in the journal: the sha256 of (prompt_id, model, sample_index, digest)."""
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What was said to one request, as it came: nothing has parsed it yet.
+    """The raw answer to one request, before anything has parsed it.
 
     The journal keeps each field in a column of the same name, and its checksum takes them in this order.
     """
@@ -81,14 +81,14 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Said):
-    """What was said, and to which request."""
+    """A raw answer together with its request."""
 
     request: Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry(Said):
-    """What the journal holds of one request; `attempt` counts the errors that came before."""
+    """The journal's newest answer to one request; `attempt` is the number of errors that came before it."""
 
     num_prompt_tokens: int = 0  # the journal always knows it
     attempt: int
@@ -98,7 +98,10 @@ EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")
 
 
 def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[str, str]]:
-    """What the teacher is shown, its system prompt in front unless there is one; nothing where nothing is asked."""
+    """Return the turns that the teacher is shown, or [] where the last turn is empty, so that nothing is asked.
+
+    The teacher's system prompt is put in front unless the conversation begins with one of its own.
+    """
     turns = list(messages)
     if not turns or not turns[-1]["content"].strip():
         return []
@@ -108,17 +111,17 @@ def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[
 
 
 def well_formed(text: str) -> str:
-    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
+    """Replace half a surrogate pair, which a server may cut a token down to, with U+FFFD: it is no valid text."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def seed_from(*parts: object) -> int:
-    """A 63-bit seed that depends on all parts (plain JSON values)."""
+    """Derive a seed of 63 bits that depends on all parts (plain JSON values)."""
     return int(_sha256(json.dumps(parts))[:16], 16) >> 1
 
 
 def failed(reason: str | None) -> Said:
-    """The reason why nothing was said."""
+    """Make the record of a request that got no answer, for `reason`."""
     return Said(text="", finish_reason="error", num_tokens=0, error=reason)
 
 

@@ -1,8 +1,8 @@
-"""The file of the journal: its tables and formats, how it is opened, and what is said where sqlite fails.
+"""The file of the journal: its tables and its format, how it is opened, and the sentences for faults of sqlite.
 
-Format 2. A key is the first half of a sha256, as bytes: as unique, and its index stays small. A row carries a checksum
-of its values, because sqlite has none: a torn page is found when it is read, and opening a journal does not read the
-whole file. Measured, with the reasons for the rest, in docs/performance.md.
+The format is 2. A key is the first half of a sha256, as bytes: it is as unique, and its index stays small. A row
+carries a checksum of its values, because sqlite has none: a torn page is found when it is read, and opening a journal
+does not read the whole file. docs/performance.md has the measurements and the reasons for the rest.
 """
 
 import os
@@ -63,16 +63,16 @@ END;
 
 
 class Damage(sqlite3.DatabaseError):
-    """What is read is not what was written."""
+    """A fault of the file: what is read is not what was written."""
 
 
 def checksum(*values: object) -> int:
-    """Of a row's values, as sqlite gives them back."""
+    """Compute the CRC-32 of a row's values, in the types that sqlite gives them back in."""
     return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
 
 
 def stored(key: str) -> bytes:
-    """The first 16 bytes of a sha256 in hexadecimal digits; those 16 alone, as digits, do as well."""
+    """Convert a key from hexadecimal digits to its stored form, the first 16 bytes; 32 digits are enough."""
     return bytes.fromhex(key[:32])
 
 
@@ -97,7 +97,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open an existing file beside the run that writes it."""
+    """Open an existing file for reading only, while a run may be writing it."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
@@ -131,7 +131,7 @@ def add_batch(db: sqlite3.Connection, step: str, batch: int, keys: list[str]) ->
 
 
 def _execute_all(db: sqlite3.Connection, script: str) -> None:
-    """What `executescript` does, which would commit first."""
+    """Run a script inside the open transaction; sqlite3's `executescript` would commit it first."""
     statement = ""
     for part in script.split(";"):
         statement += f"{part};"
@@ -142,7 +142,7 @@ def _execute_all(db: sqlite3.Connection, script: str) -> None:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
+    """Run the block as one transaction: all of it is written, or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -155,7 +155,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def faults(path: Path) -> Iterator[None]:
-    """sqlite's faults become sentences."""
+    """Turn faults of sqlite into a `StoreError` with a sentence for the user."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -20,7 +20,7 @@ from persyn_hf.errors import EngineError
 
 
 class Client:
-    """The urls of one model. `answers` may be called from several threads at once; they share the limits.
+    """The client of one model's urls. `answers` may be called from several threads at once; they share the limits.
 
     `recover(url)` is called, once at a time, when a url is away, instead of waiting `patience_s` for it. It blocks
     until the server is back; what it raises ends the run.
@@ -94,7 +94,7 @@ class Client:
             self._leave(caller)
 
     def _fill(self, caller: "_Caller", waiting: Iterator[Request]) -> list[Answer]:
-        """Send requests while there is room; returns those that cannot be asked."""
+        """Send requests while there is room, and return answers to those that cannot be asked."""
         refused: list[Answer] = []
         while caller.more and caller.failure is None and caller.outstanding + len(refused) < self._room():
             request = next(waiting, None)
@@ -108,7 +108,7 @@ class Client:
         return refused
 
     def _room(self) -> int:
-        """One caller's share of the slots."""
+        """Compute one caller's share of the slots."""
         return max(1, self._lanes.slots // max(1, len(self._callers)))
 
     def _enter(self, caller: "_Caller") -> None:
@@ -125,12 +125,12 @@ class Client:
         self._post(caller.cancel)
 
     def _post(self, callback: Callable[..., object], *args: object) -> None:
-        """Call in the event loop's thread; nothing happens where the client is closed."""
+        """Call `callback` in the event loop's thread; do nothing where the client is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *args)
 
     def _end(self, failure: BaseException) -> None:
-        """Every caller gets what has been answered, then the failure."""
+        """End the client: every caller gets what has been answered, then the failure."""
         with self._lock:
             self._failure = self._failure or failure
             for caller in self._callers:
@@ -170,10 +170,10 @@ class Client:
         task.add_done_callback(done)
 
     async def _answer(self, request: Request) -> Answer:
-        """Try until there is an answer, or none is to be had.
+        """Try until there is an answer, or until no attempt is left, which is an answer with an error.
 
-        A request may kill the server, and its neighbours fail with it. Who has been there when a url went away has
-        the last attempt alone, so that only the killer ends as an error.
+        A request may kill the server, and its neighbours fail with it. Each request that was in flight when a url
+        went away is a suspect and makes its last attempt alone on a url, so that only the killer ends as an error.
         """
         failures = refused = 0
         suspect = False
@@ -215,7 +215,7 @@ class Client:
             suspect = suspect or lane.away  # a dying server says 500 before it goes
 
     def _finish(self, request: Request, said: Said) -> Answer:
-        """The answer, with its share of the wall time."""
+        """Make the answer, with its share of the wall time: the seconds since the newest one."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         return answer_to(request, said, seconds=seconds)
@@ -232,17 +232,18 @@ class _Caller:
     failure: BaseException | None = None
 
     def collect(self, *, wait: bool) -> list[Answer]:
-        found: list[Answer] = []
+        """Take what has come in; with `wait`, wait for the first answer where any is outstanding."""
+        arrived: list[Answer] = []
         block = wait and self.outstanding > 0 and self.failure is None
         while True:
             try:
                 item = self.queue.get(block=block)
             except queue.Empty:
-                return found
+                return arrived
             block = False
             if isinstance(item, Answer):
                 self.outstanding -= 1
-                found.append(item)
+                arrived.append(item)
             else:
                 self.failure = item
 

@@ -1,4 +1,4 @@
-"""Samples on their way from a teacher's answer to a row: reasoning cut off, verified, one per cell selected."""
+"""Turn a teacher's answers into rows: cut the reasoning off, note the verdicts, select one sample per cell."""
 
 import random
 from collections import Counter
@@ -27,7 +27,7 @@ class Sample:
 
 
 def to_sample(prompt: Mapping[str, Any], request: Request, entry: Entry, round: int) -> Sample:
-    """A journalled answer, its reasoning cut off where the server has not done so."""
+    """Make a sample of a journalled answer; its reasoning is cut off where the server has not done so."""
     response, reasoning = split_response(request, entry)
     return Sample(
         prompt=prompt, index=request.sample_index, entry=entry, response=response, reasoning=reasoning, round=round
@@ -35,14 +35,18 @@ def to_sample(prompt: Mapping[str, Any], request: Request, entry: Entry, round: 
 
 
 def split_response(request: Request, said: Said) -> tuple[str, str | None]:
-    """(answer, reasoning or None)."""
+    """Separate an answer from its reasoning: (answer, reasoning or None)."""
     if said.reasoning is not None:
         return said.text, said.reasoning
     return split_reasoning(said.text, request.prompt.text)
 
 
 def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
-    """Keep one sample of each cell: a correct one, else a wrong one, both drawn; else the first that is no error."""
+    """Mark the one sample of each cell that is kept (`selected`).
+
+    That is a correct one drawn at random, else a wrong one drawn at random, else the first that is no error. The
+    draw depends on `salt` and the prompt only.
+    """
     cells: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
         if sample.entry.error is None:
@@ -87,7 +91,7 @@ class Totals:
     seconds: float = 0.0
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Errors cost what their server had written until then; their prompts are not charged for."""
+        """Add samples. An error costs the tokens that its server had written; its prompt is not charged for."""
         for sample in samples:
             entry, answered = sample.entry, sample.entry.error is None
             self.counts.update(
@@ -106,7 +110,7 @@ class Totals:
             self.seconds += entry.seconds
 
     def metrics(self) -> dict[str, Any]:
-        """One teacher's line in the card's table; accuracy is over selected samples that could be judged."""
+        """Compute one teacher's line in the card's table; accuracy is over selected samples that could be judged."""
         counts, answered = self.counts, max(self.counts["answered"], 1)
         return {
             "rows": counts["requested"],

@@ -1,4 +1,4 @@
-"""Arrays of a router in its folder, as safetensors."""
+"""Write and read the arrays of a router in its folder, as safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Router kinds that are a head over features of the prompt: `logistic`, `ridge`, `knn`, `best_per_topic`."""
+"""Train and load the router kinds that are a head over features: `logistic`, `ridge`, `knn`, `best_per_topic`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ CHUNK = 4096  # prompts that are features in memory at a time
 
 
 class Featured:
-    """A head on its features."""
+    """A router that is a head over features."""
 
     def __init__(self, teachers: tuple[str, ...], features: Features, head: Head) -> None:
         self.teachers = teachers
@@ -56,7 +56,7 @@ def texts_of(conversations: Sequence[Conversation]) -> list[str]:
 
 
 def split(features: Features, labelled: Labelled) -> Split | None:
-    """None: no prompts."""
+    """Compute the features of labelled prompts; None where there are none."""
     if not len(labelled.rewards):
         return None
     return Split(features.transform(texts_of(labelled.conversations)), labelled.rewards)
@@ -65,14 +65,14 @@ def split(features: Features, labelled: Labelled) -> Split | None:
 def fit_head(
     settings: RouterSettings, train: Split | None, validation: Split | None, seed: int
 ) -> tuple[Head, dict[str, Any]]:
-    """Head and training record."""
+    """Train the head of `settings.kind`, and return it with its training record."""
     assert train is not None  # the stage checked that there are calibration prompts
     head, record = _kinds()[settings.kind][0](settings, train, validation, seed)
     return head, {**record, "num_features": int(train.features.shape[1])}
 
 
 def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Callable[..., Head]]]:
-    """What trains the head of each kind, and what makes it of its arrays."""
+    """Return for each kind the function that trains its head, and the one that makes it of its arrays."""
     from persyn_hf.backends.routers import linear, neighbours
 
     return {

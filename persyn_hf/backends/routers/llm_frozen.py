@@ -1,7 +1,7 @@
-"""The llm router with a frozen backbone: each prompt is read once, and the head is trained on what came out.
+"""Train the llm router with a frozen backbone: each prompt is read once, and the head is trained on its embedding.
 
-The folder is the same stock model with the trained head. That head has no bias (transformers gives it none), and needs
-none: embeddings of prompts have much in common, so a direction of the weights says what a bias would.
+The folder is the same stock model with the trained head. That head has no bias (transformers gives it none) and needs
+none: embeddings of prompts have much in common, so a direction of the weights does what a bias would.
 """
 
 import hashlib
@@ -44,10 +44,10 @@ def train(training: LlmTraining) -> dict[str, Any]:
     aims, checks = targets(train, alpha, settings), targets(validation, alpha, settings)
     scale = 1 / (np.sqrt((of_train**2).mean(axis=0) * of_train.shape[1]) + 1e-12)  # rows of about length 1
     weights = np.zeros((of_train.shape[1], head.out_features))
-    found, tried = [], []
+    solved, tried = [], []
     for l2 in sorted(set(settings.l2), reverse=True):
         weights = _solve(of_train * scale, aims, l2, weights)
-        found.append(weights)
+        solved.append(weights)
         tried.append({"l2": l2, "train_loss": float(mean_loss(torch.tensor(of_train * scale @ weights), aims))})
         if len(of_validation):
             outputs = of_validation * scale @ weights
@@ -57,7 +57,7 @@ def train(training: LlmTraining) -> dict[str, Any]:
     if len(of_validation):
         best = min(range(len(tried)), key=lambda i: (tried[i]["regret"], tried[i]["loss"]))
     with torch.no_grad():
-        head.weight.copy_(torch.tensor((found[best] * scale[:, None]).T))
+        head.weight.copy_(torch.tensor((solved[best] * scale[:, None]).T))
     with no_logs():
         router.model.save_pretrained(folder)
         router.tokenizer.save_pretrained(folder)
@@ -65,7 +65,10 @@ def train(training: LlmTraining) -> dict[str, Any]:
 
 
 def embed(router: Llm, settings: RouterSettings, conversations: Sequence[Conversation], folder: Path) -> FloatArray:
-    """What the head reads of each prompt, (num_prompts, width); kept beside `folder` for the next run or router."""
+    """Compute what the head reads of each prompt, (num_prompts, width), float64.
+
+    Embeddings are kept next to `folder` for the next run or router.
+    """
     tokens = router.encode(conversations)
     backbone = models.identify(settings.backbone, settings.backbone_revision)
     parts = [np.zeros((0, router.model.config.get_text_config().hidden_size))]
@@ -82,7 +85,7 @@ def embed(router: Llm, settings: RouterSettings, conversations: Sequence[Convers
 
 
 def _embed(router: Llm, tokens: Sequence[list[int]]) -> np.ndarray:
-    found: list[Any] = [None] * len(tokens)
+    embeddings: list[Any] = [None] * len(tokens)
     router.model.eval()
     with torch.inference_mode(), router.autocast():
         for batch in plan_batches([len(row) for row in tokens], models.suitable_batch(router.model)):
@@ -91,12 +94,12 @@ def _embed(router: Llm, tokens: Sequence[list[int]]) -> np.ndarray:
             }
             states = router.model.base_model(**padded).last_hidden_state.float().cpu().numpy()
             for place, row in enumerate(batch):
-                found[row] = states[place, len(tokens[row]) - 1]
-    return np.stack(found)
+                embeddings[row] = states[place, len(tokens[row]) - 1]
+    return np.stack(embeddings)
 
 
 def _solve(embeddings: FloatArray, aims: torch.Tensor, l2: float, start: FloatArray) -> FloatArray:
-    """Minimise grouped loss + l2 / 2 |weights|^2 by L-BFGS from `start`, (width, num_labels)."""
+    """Minimise mean loss + l2 / 2 |weights|^2 by L-BFGS from `start`, (width, num_labels)."""
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         weights = flat.reshape(start.shape)
@@ -106,5 +109,5 @@ def _solve(embeddings: FloatArray, aims: torch.Tensor, l2: float, start: FloatAr
         gradient = embeddings.T @ by_output.numpy() + l2 * weights
         return float(loss.detach()) + l2 / 2 * float((weights**2).sum()), gradient.ravel()
 
-    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return np.asarray(found.x).reshape(start.shape)
+    solution = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return np.asarray(solution.x).reshape(start.shape)

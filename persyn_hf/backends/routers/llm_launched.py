@@ -1,4 +1,4 @@
-"""Training the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
+"""Train the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
 import shutil

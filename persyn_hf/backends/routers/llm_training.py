@@ -1,7 +1,8 @@
-"""Training of the llm router by transformers' Trainer: one forward pass per prompt, all its comparisons in the loss.
+"""Train the llm router by transformers' Trainer, with one forward pass per prompt and all its comparisons in the loss.
 
-Checkpoints lie beside the router's folder, named by what is trained, so that a killed run is taken up again and no
-other one is. Runs in one process, or in each of those of `accelerate launch` (llm_launched.py).
+Checkpoints are kept next to the router's folder. Their name tells what is trained, so that a killed run is taken up
+again and no other one is. The training runs in one process, or in each process of `accelerate launch`
+(llm_launched.py).
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def train(training: LlmTraining) -> dict[str, Any]:
 
 
 class RouterTrainer(Trainer):
-    """The grouped loss, two learning rates, and the validation regret after every epoch."""
+    """The trainer with the loss over comparisons, two learning rates, and the validation regret after every epoch."""
 
     loss_is_scaled_for_ga = True  # by the weights of the rows
 
@@ -94,7 +95,7 @@ class RouterTrainer(Trainer):
         }
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW without weight decay; the head at a rate of its own."""
+        """Make AdamW without weight decay, with a learning rate of its own for the head."""
         prefix = f"{self.model.base_model_prefix}."
         inside: list[Any] = []
         head: list[Any] = []
@@ -113,35 +114,35 @@ class RouterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """This micro batch's part of the step's mean loss."""
+        """Compute this micro batch's part of the step's mean loss."""
         preferred, weights = inputs.pop("preferred"), inputs.pop("weights")
         losses = prompt_losses(model(**inputs).logits.float(), preferred)
         return (weights * losses).sum() * self.args.world_size  # processes are averaged
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Regret and loss on the validation prompts, each process a share of them; decides what to keep, when to stop.
+        """Compute regret and loss on the validation prompts, and decide which epoch to keep and when to stop.
 
-        Lower regret is better, then lower loss.
+        Each process scores a share of the prompts. Lower regret is better, then lower loss.
         """
         rank, world = self.args.process_index, self.args.world_size
         share = self.router.outputs(self.validation_tokens[rank::world])
         outputs = np.zeros((len(self.validation_tokens), share.shape[1]))
         for number, part in enumerate(gather_object([share])):
             outputs[number::world] = part
-        found = {
+        metrics = {
             "regret": float(np.nanmean(regret(self.router.combine(outputs), self.validation.rewards))),
             "validation_loss": float(mean_loss(torch.tensor(outputs), self.validation_targets)),
         }
         state = self.state
-        if state.best_metric is None or list(found.values()) < state.best_metric:
-            state.best_metric, state.best_global_step = list(found.values()), state.global_step
-        self.log(found)
+        if state.best_metric is None or list(metrics.values()) < state.best_metric:
+            state.best_metric, state.best_global_step = list(metrics.values()), state.global_step
+        self.log(metrics)
         self.control.should_training_stop |= _is_over(self.settings, state)
-        return found
+        return metrics
 
 
 class Watch(TrainerCallback):
-    """Stops where the loss is no number, has every epoch saved, and tells of it."""
+    """The callback that stops where the loss is no number, has every epoch saved, and counts epochs."""
 
     def __init__(self, advance: Advance | None) -> None:
         self.advance = advance
@@ -216,7 +217,7 @@ def _digest(training: LlmTraining, data: Prompts) -> str:
 
 
 def _left(scratch: Path) -> tuple[Path | None, TrainerState]:
-    """The last whole checkpoint of a killed run and its state; the folder itself where it was done."""
+    """Find the last whole checkpoint of a killed run and its state; the folder itself where the run was done."""
     checkpoints = sorted(scratch.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
     for folder in (scratch, *checkpoints):
         try:
@@ -227,7 +228,7 @@ def _left(scratch: Path) -> tuple[Path | None, TrainerState]:
 
 
 def _epochs(state: TrainerState, step: int) -> int:
-    """Whole epochs that `step` steps are."""
+    """Return the number of whole epochs in `step` steps."""
     return step * state.num_train_epochs // state.max_steps if state.max_steps else 0
 
 
@@ -258,7 +259,7 @@ def _finish(router: Llm, state: TrainerState, scratch: Path, folder: Path) -> No
 
 
 def _record(state: TrainerState, data: Prompts) -> dict[str, Any]:
-    """Plain JSON; prompts and steps apart, for more of one need not be more of the other."""
+    """Make the training record, plain JSON. It gives prompts and steps, since more prompts need not be more steps."""
     history: list[dict[str, Any]] = []
     for epoch in range(1, _epochs(state, state.global_step) + 1):
         logs = [line for line in state.log_history if (epoch - 1) * data.steps < line["step"] <= epoch * data.steps]

@@ -1,4 +1,4 @@
-"""Training a student in the processes of `accelerate launch`; each of them runs this file's `main`."""
+"""Train a student in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
 class Config(NamedTuple):
-    """A config of `accelerate launch`."""
+    """The parts of an accelerate config that a training depends on."""
 
     path: str
     kind: str
@@ -33,9 +33,9 @@ class Config(NamedTuple):
 
 
 def read_config(path: str) -> Config:
-    """The config; one that a student cannot be trained by is refused before anything is started."""
-    found = launch.read_config(path, KEY, "a student is trained")
-    kind = str(getattr(found.distributed_type, "value", found.distributed_type))
+    """Read the config, and refuse one that a student cannot be trained by before anything is started."""
+    config = launch.read_config(path, KEY, "a student is trained")
+    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
     if kind not in KINDS:
         raise InputError(
             f"the accelerate config {path} is of type {kind}, and a student is trained by {', '.join(KINDS)}; "
@@ -43,17 +43,17 @@ def read_config(path: str) -> Config:
         )
     if kind == "DEEPSPEED":
         require("deepspeed", extra="deepspeed", feature=f"the accelerate config {path}")
-        settings = getattr(found, "deepspeed_config", None) or {}
+        settings = getattr(config, "deepspeed_config", None) or {}
         if settings.get("zero_stage") == 3 and not settings.get("zero3_save_16bit_model"):
             raise InputError(
                 f"the accelerate config {path} shards the weights (`zero_stage: 3`) and does not gather them; write "
                 "`zero3_save_16bit_model: true` under `deepspeed_config`"
             )
-    return Config(path, kind, int(found.num_processes), bool(found.use_cpu))
+    return Config(path, kind, int(config.num_processes), bool(config.use_cpu))
 
 
 def layout(config: Config | None) -> str:
-    """What a checkpoint depends on beside what is trained: sharded ones suit the same number of processes alone."""
+    """Name what checkpoints depend on besides the training: sharded ones fit the same number of processes only."""
     return "1" if config is None else f"{config.kind}-{config.processes}".lower()
 
 
@@ -66,7 +66,7 @@ def train(
     last: Path | None,
     advance: Callable[[int], None],
 ) -> list[list[float]]:
-    """As `training.train`, in the processes that `config` names."""
+    """Train by `training.train` in the processes that `config` describes, and return the loss curve."""
     from datasets.arrow_writer import ArrowWriter
 
     place = folder.with_name(f"{folder.name}-launch")
