@@ -15,7 +15,7 @@ Batch = list["Request"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
+    """The way tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
 
     temperature: float
     top_p: float

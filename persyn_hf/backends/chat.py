@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 Row = tuple[Messages, str]  # a conversation and its answer
 
-DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is not told the date
+DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is given no date
 CONTENT = "c0ntent"  # stands for an answer when the end of a turn is looked up
 
 

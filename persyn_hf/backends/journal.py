@@ -95,6 +95,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
+        """Close the file, and let other processes have it."""
         try:
             self._db.close()
         finally:
@@ -138,7 +139,7 @@ class Journal:
         """Store a batch in one transaction, and return the number of answers that were new.
 
         A key that has an answer keeps it. Only with `supersede_errors` does a newest attempt that is an error get a
-        further attempt beside it.
+        further attempt.
         """
         written = 0
         with self._transaction():

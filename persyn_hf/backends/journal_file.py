@@ -126,6 +126,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 
 def add_batch(db: sqlite3.Connection, step: str, batch: int, keys: list[str]) -> None:
+    """Add batch number `batch` to the plan of a step; `keys` are whole sha256 digests."""
     packed = b"".join(map(bytes.fromhex, keys))
     db.execute("INSERT INTO plans VALUES (?, ?, ?, ?)", (step, batch, packed, checksum(step, batch, packed)))
 

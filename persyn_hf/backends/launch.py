@@ -125,8 +125,8 @@ def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
     `status` is the exit status; `state` says what was left to do and what is kept ("while 3 rows were ...").
     """
     for path in sorted(folder.glob("fault-*.json"), key=lambda path: path.stat().st_mtime_ns):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        error: errors.PersynError = getattr(errors, told["kind"])(told["sentence"])
+        left = json.loads(path.read_text(encoding="utf-8"))
+        error: errors.PersynError = getattr(errors, left["kind"])(left["sentence"])
         return error
     log = (folder / LOG).read_text(encoding="utf-8", errors="replace").partition(SUMMARY)[0]
     quote = "".join(f"\n    {line}" for line in telling_lines(LAUNCHER.sub("", log)))

@@ -74,7 +74,7 @@ def load_model(
         keep_freed_memory()
     try:
         with no_bars(when=Path(model).is_dir()):  # a download keeps its own
-            loaded, found = getattr(transformers, auto).from_pretrained(
+            loaded, report = getattr(transformers, auto).from_pretrained(
                 model,
                 revision=revision,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -87,8 +87,8 @@ def load_model(
             loaded.set_attn_implementation("eager")  # Gemma 2: SDPA leaves the soft cap of its attention out
     except Exception as error:  # noqa: BLE001  # as above; also out of memory
         raise EngineError(f"the model `{model}` cannot be loaded: {reason(error)}") from None
-    if found["missing_keys"]:
-        lacking = ", ".join(sorted(found["missing_keys"])[:5])
+    if report["missing_keys"]:
+        lacking = ", ".join(sorted(report["missing_keys"])[:5])
         raise EngineError(f"the checkpoint of `{model}` lacks {lacking} of {type(loaded).__name__}; {advice}")
     return loaded
 

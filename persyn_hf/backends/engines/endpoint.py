@@ -87,6 +87,7 @@ class Endpoint:
         self._client.connections = self.http
 
     async def close(self) -> None:
+        """Close the connections."""
         await self.http.aclose()
 
     async def ask(self, request: Request) -> Said:
@@ -125,6 +126,7 @@ class Endpoint:
         return True
 
     def headers(self) -> dict[str, str]:
+        """Make the headers that carry the key, where there is one."""
         return {} if self._key is None else {"authorization": f"Bearer {self._key}"}
 
     async def _drop_no_key(self, request: httpx2.Request) -> None:

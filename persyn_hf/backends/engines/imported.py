@@ -148,11 +148,12 @@ def _tables(settings: ImportSettings, teachers: Sequence[Teacher]) -> Iterator[_
         rows = _rows(settings, settings.config, form.choose)
         yield _Table(source=source, form=form, rows=rows, teachers=[teacher.name for teacher in teachers])
         return
-    known = configs_of_dataset(source, settings.revision, "generate")
-    chosen = [_named(settings.configs, teacher, known, "generate.configs", "config") for teacher in teachers]
+    configs = configs_of_dataset(source, settings.revision, "generate")
+    chosen = [_named(settings.configs, teacher, configs, "generate.configs", "config") for teacher in teachers]
     for teacher, config in zip(teachers, chosen, strict=True):  # all of them, before any is read
-        if config not in known:
-            raise InputError(f"{source} has no config `{config}` for `configs.{teacher.name}`{nearest(config, known)}")
+        if config not in configs:
+            hint = nearest(config, configs)
+            raise InputError(f"{source} has no config `{config}` for `configs.{teacher.name}`{hint}")
     for teacher, config in zip(teachers, chosen, strict=True):
         table = f"{source}, config {config}"
         form = _Long(table, columns, [teacher], only=teacher.name)

@@ -1,7 +1,7 @@
 """Read a cell of a table of responses: one text or several, with judgements that others made of them.
 
-A response is text, a conversation whose last turn is the assistant's, a struct with the text in one field (Magpie-Zoo:
-`content` beside the scores of three reward models), or a list of any of these: samples.
+A response is text, a conversation whose last turn is the assistant's, or a struct with the text in one field
+(Magpie-Zoo: `content`, next to the scores of three reward models). A list of any of these holds samples.
 """
 
 import math
@@ -15,7 +15,7 @@ from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import prompt_id
 
 
-NOWHERE = object()  # a judgement that must stand beside the text, in a field of its struct
+NOWHERE = object()  # a judgement that must be in a field of the struct that holds the text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,8 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
         cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
     if isinstance(cell, Mapping):
         names = (fields.quality, fields.is_correct)
-        beside = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
-        missing = [name for name, value in zip(names, beside, strict=True) if value is NOWHERE]
+        own = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
+        missing = [name for name, value in zip(names, own, strict=True) if value is NOWHERE]
         if fields.text not in cell:
             raise InputError(
                 f"{where} is a struct without the field `{fields.text}`{nearest(fields.text, list(cell))}, where its "
@@ -62,7 +62,7 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
             raise InputError(
                 f"{where} is a struct without the field `{missing[0]}`{nearest(str(missing[0]), list(cell))}"
             )
-        yield from read_cell(cell[fields.text], beside, fields, where)
+        yield from read_cell(cell[fields.text], own, fields, where)
     elif isinstance(cell, list):
         each = (_each(value, len(cell), where) for value in judged)
         for item, *its_own in zip(cell, *each, strict=True):
@@ -90,6 +90,7 @@ def id_of_prompt(prompt: Any, where: str) -> str | None:
 
 
 def excerpt(value: Any) -> str:
+    """Quote a value in at most 80 characters, for errors."""
     text = repr(value[-1].get("content") if isinstance(value, list) and as_turns(value) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

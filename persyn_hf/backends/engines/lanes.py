@@ -93,7 +93,7 @@ class Lane:
 
 
 class Lanes:
-    """All urls of a model, used in the thread of its event loop only. `end` ends the run."""
+    """The urls of a model, used in the thread of its event loop only. `end` ends the run."""
 
     def __init__(
         self,
@@ -110,6 +110,7 @@ class Lanes:
 
     @property
     def slots(self) -> int:
+        """The requests that all urls together may have in flight."""
         return sum(int(lane.limit.value) for lane in self._lanes)
 
     async def close(self) -> None:
@@ -133,6 +134,7 @@ class Lanes:
                 self._wake()
 
     def release(self, lane: Lane) -> None:
+        """Give a slot back."""
         lane.limit.in_flight -= 1
         lane.alone = False
         self._wake()

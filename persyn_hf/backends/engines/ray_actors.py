@@ -145,7 +145,7 @@ class RayEngine(Engine):
 
 
 class Feed:
-    """An actor beside the driver that holds the rows that are not answered yet, by number.
+    """The actor on the driver's node that holds the rows that are not answered yet, by number.
 
     A row stays until its answers are here: should Ray read the feed again after a loss, it reads the same rows.
     """

@@ -50,10 +50,10 @@ def check_room(ray: Any, settings: RaySettings) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
         return
-    found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+    sizes = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
     raise EngineError(
         f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `generate.executor` "
-        f"asks for each replica (found: {found}); ask for less, or add a node"
+        f"asks for each replica (found: {sizes}); ask for less, or add a node"
     )
 
 

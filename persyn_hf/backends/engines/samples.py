@@ -61,6 +61,7 @@ def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
 
 
 def to_row(teacher: str, sample: Sample) -> dict[str, Any]:
+    """Make the row of a sample in the responses dataset."""
     entry = sample.entry
     return {
         "prompt_id": sample.prompt["prompt_id"],
@@ -83,7 +84,7 @@ def to_row(teacher: str, sample: Sample) -> dict[str, Any]:
 
 @dataclass
 class Totals:
-    """Sums over one teacher's samples, for the counts, the card and the ledger."""
+    """The sums over one teacher's samples, for the counts, the card and the ledger."""
 
     counts: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0

@@ -56,7 +56,7 @@ class Connection(Strict):
 
 
 class ServerSettings(Connection):
-    """OpenAI-compatible endpoints. Only `extra` may change an answer."""
+    """The settings of OpenAI-compatible endpoints. Only `extra` may change an answer."""
 
     place = "generate.server"
 

@@ -65,6 +65,7 @@ class VllmServer:
 
     @property
     def url(self) -> str:
+        """The url of the OpenAI-compatible API."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     def start(self) -> None:
@@ -164,7 +165,7 @@ def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"])
 
 def telling_lines(log: str) -> list[str]:
     """Extract from a log the last lines that say what went wrong: errors, each once, without frames of tracebacks."""
-    told: dict[str, None] = {}
+    telling: dict[str, None] = {}
     kept = False
     for line in log.splitlines():
         line = PREFIX.sub("", line)
@@ -173,8 +174,8 @@ def telling_lines(log: str) -> list[str]:
         if not line.startswith(" "):  # an indented line goes with the one before it
             kept = not NOISE.search(line) and (level is None or level["level"] not in ("INFO", "WARNING", "DEBUG"))
         if kept:
-            told[line.strip()[:300]] = None
-    return list(told)[-QUOTED:] or [line[:300] for line in log.splitlines()[-QUOTED:]]
+            telling[line.strip()[:300]] = None
+    return list(telling)[-QUOTED:] or [line[:300] for line in log.splitlines()[-QUOTED:]]
 
 
 def _free_port() -> int:

@@ -73,14 +73,17 @@ class LiveBench:
 
     @property
     def scripts(self) -> Path:
+        """The folder of the scripts in the clone."""
         return Path(self.settings.path)
 
     @property
     def python(self) -> Path:
+        """The Python that runs the scripts."""
         return Path(self.settings.python or self.scripts.parent / ".venv" / "bin" / "python")
 
     @property
     def log(self) -> Path:
+        """The log that the scripts' output is appended to."""
         return self.folder / "livebench.log"
 
     def prepare(self) -> None:
@@ -150,10 +153,10 @@ class LiveBench:
                     "it has answered is kept"
                 )
         if not self._answers():
-            told = [row["error_msg"] for row in self._read(ANSWERS).values() if row.get("error_msg")]
+            reasons = [row["error_msg"] for row in self._read(ANSWERS).values() if row.get("error_msg")]
             raise EngineError(
-                f"the student's server answered none of LiveBench's questions: {(told or ['no reason is told'])[0]}; "
-                f"see {self.log}"
+                f"the student's server answered none of LiveBench's questions: "
+                f"{(reasons or ['no reason is told'])[0]}; see {self.log}"
             )
 
     def judge(self) -> None:
@@ -218,10 +221,10 @@ class LiveBench:
         status, said = self._run(script, ["--livebench-release-option", self.settings.release, "--help"])
         refused = REFUSED.search(said)
         if refused:
-            known = sorted(re.findall(r"[\d-]{10}", refused[1]))
+            releases = sorted(re.findall(r"[\d-]{10}", refused[1]))
             raise InputError(
                 f"`evaluate.livebench.release`: the clone {self.scripts} knows no release "
-                f"{self.settings.release}{nearest(self.settings.release, known)}"
+                f"{self.settings.release}{nearest(self.settings.release, releases)}"
             )
         if status:
             raise InputError(

@@ -79,9 +79,9 @@ def final_answer(text: str, marker: str) -> str | None:
 
     With the marker "####", "... #### 1,080" gives "1080".
     """
-    _, found, answer = text.rpartition(marker)
+    _, separator, answer = text.rpartition(marker)
     answer = THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer).strip()
-    return answer if found and answer else None
+    return answer if separator and answer else None
 
 
 def _text(value: Any) -> str:

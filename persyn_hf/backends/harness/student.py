@@ -69,10 +69,11 @@ class Student:
         if not samples:
             raise InputError(f"the task {name} holds no items; a task needs at least one")
         kept = [stock_item(sample, metric) for sample in samples if sample["filter"] == samples[0]["filter"]]
-        told = {"metric": metric_name(name, samples[0], metric), "harness": values}
-        return kept, told | ({"cut": self.lm.cut} if generates else {})
+        metrics = {"metric": metric_name(name, samples[0], metric), "harness": values}
+        return kept, metrics | ({"cut": self.lm.cut} if generates else {})
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text, without special tokens."""
         if not texts:
             return []
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]

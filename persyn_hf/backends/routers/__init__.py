@@ -2,7 +2,7 @@
 
 The cheap kinds are a head (`logistic`, `ridge`, `knn`, `best_per_topic`) over features of the prompt (`tfidf` or
 `embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind, teachers in order, knobs)
-beside what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
+and what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
 """
 
 import importlib
@@ -67,7 +67,9 @@ class RouterSettings(Strict):
     head_learning_rate: float = Field(default=1e-3, gt=0)  # llm: the new head
     warmup: float = Field(default=0.05, ge=0, lt=1)  # llm: share of the steps
     gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
-    save_steps: int | None = Field(default=None, ge=1)  # llm: checkpoints after so many steps, too; null: after epochs
+    save_steps: int | None = Field(
+        default=None, ge=1
+    )  # llm: a checkpoint every so often within an epoch, too; null: after epochs
     accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
     max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
     device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
@@ -78,8 +80,8 @@ class RouterSettings(Strict):
         for candidate in value if isinstance(value, (list, tuple)) else ():
             kind = candidate.get("kind") if isinstance(candidate, dict) else candidate
             if kind not in get_args(Trained):
-                found = "an entry without `kind`" if kind is None else f"`{kind}`"
-                raise ValueError(f"{found} is no candidate{nearest(str(kind), get_args(Trained))}")
+                named = "an entry without `kind`" if kind is None else f"`{kind}`"
+                raise ValueError(f"{named} is no candidate{nearest(str(kind), get_args(Trained))}")
         return value
 
     @model_validator(mode="after")
@@ -111,7 +113,7 @@ class RouterSettings(Strict):
 
 
 class Labelled(NamedTuple):
-    """Conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing.
+    """The conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing.
 
     `quality` and `learnability` (num_prompts, num_teachers) are what the rewards were combined from, for `two_head`.
     `preferences` (num_prompts, n, n) are comparisons without rewards, for `llm`; the rewards are then the shares of
@@ -190,9 +192,9 @@ def load(folder: Path, device: str = "auto", alpha: float | None = None) -> Rout
     except ValueError as error:
         raise InputError(f"{folder / FILE} is not valid JSON ({error}); fetch the router again") from None
     if not isinstance(saved, dict) or saved.get("kind") not in MODULES or not saved.get("teachers"):
-        found = saved.get("kind") if isinstance(saved, dict) else saved
+        kind = saved.get("kind") if isinstance(saved, dict) else saved
         raise InputError(
-            f"{folder / FILE} holds the router kind {found!r}, known are {', '.join(MODULES)}; update persyn-hf"
+            f"{folder / FILE} holds the router kind {kind!r}, known are {', '.join(MODULES)}; update persyn-hf"
         )
     module = importlib.import_module(MODULES[saved["kind"]])
     weighed = {} if saved.get("alpha") is None else {"alpha": alpha}

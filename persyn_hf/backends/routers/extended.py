@@ -98,6 +98,7 @@ def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Pa
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Extended:
+    """Read an extended router from its folder; `saved` is its `router.json`."""
     stored = arrays.read(folder / WEIGHTS)
     weights, of_features, bias = (stored[name] for name in ARRAYS)
     joined = Joined(weights, of_features, bias, tuple(saved["l2"]))

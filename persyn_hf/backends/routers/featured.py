@@ -27,11 +27,12 @@ class Featured:
         self.scale = head.scale
 
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
-        found = np.zeros((len(conversations), len(self.teachers)))
-        for start in range(0, len(found), CHUNK):
+        """Score conversations: (num_prompts, num_teachers), columns in `teachers` order."""
+        scores = np.zeros((len(conversations), len(self.teachers)))
+        for start in range(0, len(scores), CHUNK):
             texts = texts_of(conversations[start : start + CHUNK])
-            found[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
-        return found
+            scores[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
+        return scores
 
 
 def fit(
@@ -43,6 +44,7 @@ def fit(
     seed: int,
     advance: Advance | None,
 ) -> dict[str, Any]:
+    """Fit features and head, write the router into `folder`, and return its training record."""
     features = fit_features(settings, texts_of(train.conversations))
     head, record = fit_head(settings, split(features, train), split(features, validation), seed)
     save(folder, settings, Featured(teachers, features, head))
@@ -52,6 +54,7 @@ def fit(
 
 
 def texts_of(conversations: Sequence[Conversation]) -> list[str]:
+    """Extract the text of the user turns of each conversation."""
     return [user_text(messages) for messages in conversations]
 
 
@@ -84,11 +87,13 @@ def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Call
 
 
 def save(folder: Path, settings: RouterSettings, router: Featured) -> None:
+    """Write a router into a folder, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays.write(folder / WEIGHTS, router.head.arrays())
     describe(folder, settings, router.teachers, router.scale, **router.features.save(folder))
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Featured:
+    """Read a router from its folder; `saved` is its `router.json`."""
     head = _kinds()[saved["kind"]][1](arrays.read(folder / WEIGHTS), saved["scale"])
     return Featured(tuple(saved["teachers"]), load_features(folder, saved, device), head)

@@ -42,6 +42,7 @@ class Tfidf:
 
     @classmethod
     def fit(cls, texts: Sequence[str], max_features: int) -> "Tfidf":
+        """Learn a vocabulary of at most `max_features` terms. Raises `InputError` where the texts hold no words."""
         try:
             return cls(_vectorizer(max_features=max_features).fit(texts))
         except ValueError:
@@ -51,6 +52,7 @@ class Tfidf:
 
     @classmethod
     def load(cls, folder: Path) -> "Tfidf":
+        """Read vocabulary and weights from a router's folder."""
         idf = arrays.read(folder / WEIGHTS)["idf"]
         try:
             terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))

@@ -52,4 +52,5 @@ def fit(
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> GlobalBest:
+    """Make the router of its `router.json`."""
     return GlobalBest(tuple(saved["teachers"]), saved["scores"])

@@ -90,7 +90,7 @@ def _unmeasured_last(head: Linear, rewards: FloatArray) -> Linear:
 
 
 class _Comparisons:
-    """All comparisons of all prompts.
+    """The comparisons of all prompts.
 
     `loss` is the mean loss of `llm_data.mean_loss` with its gradient, computed without torch: each call is short, and
     threads that wait for one another made it five times slower on a busy machine.

@@ -87,6 +87,7 @@ class RouterTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def collate(self, rows: Sequence[tuple[list[int], torch.Tensor, float]]) -> dict[str, torch.Tensor]:
+        """Make a micro batch of rows of `Prompts`, its tokens padded on the right."""
         tokens, preferred, weights = zip(*rows, strict=True)
         return {
             **self.router.pad(tokens),

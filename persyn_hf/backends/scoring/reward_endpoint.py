@@ -31,6 +31,7 @@ class RewardEndpoint(Endpoint):
     check = "that it is vLLM with a reward model, started with `--runner pooling`"
 
     async def send(self, request: Request) -> Said:
+        """Send one conversation with its answer, and read the score."""
         body = {
             "model": self.model,
             "messages": [dict(message) for message in request.prompt.messages],

@@ -62,6 +62,7 @@ class Schedule:
 
     @classmethod
     def of(cls, training: Training, rows: int) -> "Schedule":
+        """Compute the steps of a training on `rows` rows."""
         per_epoch = math.ceil(rows / training.batch_size)
         total = math.ceil(training.epochs * per_epoch)
         return cls(per_epoch=per_epoch, total=total, warmup=min(training.warmup_steps, total // 2))
