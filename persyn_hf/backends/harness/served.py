@@ -86,15 +86,12 @@ def make_client(
         what = ""
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    chat_history,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                    strftime_now=DATE.strftime,
-                )
-            )
+            ending = {
+                "add_generation_prompt": add_generation_prompt,
+                "continue_final_message": not add_generation_prompt,
+            }
+            render = self.tokenizer.apply_chat_template
+            return str(render(chat_history, tokenize=False, strftime_now=DATE.strftime, **ending))
 
         def generate_until(self, requests: Any, **kwargs: Any) -> Any:
             return self._tell(super().generate_until, requests, **kwargs)

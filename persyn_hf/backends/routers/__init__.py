@@ -69,7 +69,7 @@ class RouterSettings(Strict):
     gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
     save_steps: int | None = Field(
         default=None, ge=1
-    )  # llm: a checkpoint every so often within an epoch, too; null: after epochs
+    )  # llm: from checkpoint to checkpoint within an epoch; null: none
     accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
     max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
     device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
