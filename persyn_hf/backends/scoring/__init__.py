@@ -16,8 +16,8 @@ Values = list[Any]  # what one row measures: plain JSON numbers, booleans, null
 Measured = Generator[tuple[list[int], list[Values]]]  # finished rows (by number) with their values, batch by batch
 
 CHARACTERS = 4  # per token, about
-WINDOW = 8  # batches, about, that are in memory as tokens at a time and fall to one process
-WINDOWS = 64  # at least, where there are enough batches, so that many processes share them evenly
+WINDOW = 8  # batches per window, about; a window is in memory as tokens at a time and falls to one process
+WINDOWS = 64  # windows at least, where there are enough batches, so that many processes share them evenly
 
 
 class Scorer(Protocol):
