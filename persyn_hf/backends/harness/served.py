@@ -86,10 +86,8 @@ def make_client(
         what = ""
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            ending = {
-                "add_generation_prompt": add_generation_prompt,
-                "continue_final_message": not add_generation_prompt,
-            }
+            to_answer = add_generation_prompt
+            ending = {"add_generation_prompt": to_answer, "continue_final_message": not to_answer}
             render = self.tokenizer.apply_chat_template
             return str(render(chat_history, tokenize=False, strftime_now=DATE.strftime, **ending))
 
