@@ -1,13 +1,11 @@
 """The whole chain on the tiny world: every stage with its real models, killed, resumed, verified, damaged."""
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -160,12 +158,3 @@ def test_status_list_and_show(undisturbed: tuple[Path, float], capsys: pytest.Ca
 def test_status_before_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--store", str(tmp_path / "none")]) == 1
     assert "no run was started on the store" in capsys.readouterr().out
-
-
-def test_status_of_a_run_of_an_older_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its heartbeat named neither recipe nor teachers."""
-    state = {"pid": 1, "state": "finished", "step": None, "what": None, "updated": time.time(), "error": None}
-    (tmp_path / ".persyn").mkdir()
-    (tmp_path / ".persyn" / "status.json").write_text(json.dumps(state))
-    assert main(["status", "--store", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("a run of an older version: finished, process 1, last sign ")

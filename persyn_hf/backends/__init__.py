@@ -1,1 +1,1 @@
-"""What touches models and processes: one heavy package per module, imported inside the function that needs it."""
+"""Run models and processes: one heavy package per module, imported inside the function that needs it."""

@@ -1,4 +1,4 @@
-"""What a teacher is asked and what it says: the values that engines, servers and the journal hand to one another."""
+"""Define what a teacher is asked and what it says: the values that engines, servers and the journal exchange."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ Batch = list["Request"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
+    """The way tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
 
     temperature: float
     top_p: float
@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A prompt as one teacher gets it; `refusal` says why it cannot be asked at all."""
+    """A prompt in the form that one teacher gets; `refusal` says why it cannot be asked at all."""
 
     text: str  # all that the teacher is shown: the rendered chat template, or the conversation as JSON for a server
     num_tokens: int  # teacher's tokenizer; 0 where the engine cannot know
@@ -47,41 +47,61 @@ class Request:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the full resolved request: everything that may change the answer but the model."""
+        """The sha256 of all that may change the answer, except the model: text, engine kind and sampling."""
         fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling)}
         return _sha256(json.dumps(fields, sort_keys=True))
 
     @cached_property
     def family(self) -> str:
-        """What requests have in common that differ in nothing but `max_tokens`, as one sha256."""
+        """The sha256 that two requests share when they differ in nothing but `max_tokens`."""
         fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling), "max_tokens": None}
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
 
     @cached_property
     def key(self) -> str:
-        """Name of the answer in the journal: (prompt_id, model, sample_index, digest) as one sha256."""
+        """The name of the answer in the journal: the sha256 of (prompt_id, model, sample_index, digest)."""
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the teacher said, as it came: nothing has parsed it yet."""
+class Said:
+    """The raw answer to one request, before anything has parsed it.
+
+    The journal keeps each field in a column of the same name, and its checksum takes them in this order.
+    """
+
+    text: str  # empty where `error` is set
+    reasoning: str | None = None  # where the server keeps it apart from the text
+    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
+    num_prompt_tokens: int | None = None  # as the server counts them; None: as the request's prompt says
+    num_tokens: int  # generated, reasoning and end token included
+    seconds: float = 0.0  # its share of the engine's wall time: the shares of a run add up to its busy time
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Said):
+    """A raw answer together with its request."""
 
     request: Request
-    text: str
-    finish_reason: str  # stop, length, error, or what else a server says (content_filter)
-    num_tokens: int  # generated, reasoning and end token included
-    seconds: float  # this answer's share of the engine's wall time: the shares of a run add up to its busy time
-    error: str | None = None
-    reasoning: str | None = None  # where the server keeps it apart from the text
-    num_prompt_tokens: int | None = None  # as the server counts them; None: as `request.prompt` says
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Said):
+    """The journal's newest answer to one request; `attempt` is the number of errors that came before it."""
+
+    num_prompt_tokens: int = 0  # the journal always knows it
+    attempt: int
 
 
 EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")
 
 
 def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[str, str]]:
-    """What the teacher is shown, its system prompt in front unless there is one; nothing where nothing is asked."""
+    """Return the turns that the teacher is shown, or [] where the last turn is empty, so that nothing is asked.
+
+    The teacher's system prompt is put in front unless the conversation begins with one of its own.
+    """
     turns = list(messages)
     if not turns or not turns[-1]["content"].strip():
         return []
@@ -91,46 +111,29 @@ def conversation(messages: Messages, system_prompt: str | None) -> list[Mapping[
 
 
 def well_formed(text: str) -> str:
-    """Half of a surrogate pair, which a server may cut off a token with, is no text: it becomes U+FFFD."""
+    """Replace half a surrogate pair, which a server may cut a token down to, with U+FFFD: it is no valid text."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def seed_from(*parts: object) -> int:
-    """A 63-bit seed that depends on all parts (plain JSON values)."""
+    """Derive a seed of 63 bits that depends on all parts (plain JSON values)."""
     return int(_sha256(json.dumps(parts))[:16], 16) >> 1
+
+
+def failed(reason: str | None) -> Said:
+    """Make the record of a request that got no answer, for `reason`."""
+    return Said(text="", finish_reason="error", num_tokens=0, error=reason)
+
+
+def answer_to(request: Request, said: Said, *, seconds: float = 0.0) -> Answer:
+    """Join a request with what was said to it in `seconds`."""
+    return Answer(**{**vars(said), "request": request, "seconds": seconds})
 
 
 def refuse(request: Request) -> Answer:
     """Turn a request that cannot be asked into its answer: an error with its reason, no tokens spent."""
-    return Answer(
-        request=request, text="", finish_reason="error", num_tokens=0, seconds=0.0, error=request.prompt.refusal
-    )
+    return answer_to(request, failed(request.prompt.refusal))
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What a server said."""
-
-    text: str
-    reasoning: str | None
-    finish_reason: str
-    num_tokens: int
-    num_prompt_tokens: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One journalled answer. Where `error` is set there is no text."""
-
-    text: str
-    finish_reason: str
-    num_prompt_tokens: int
-    num_tokens: int
-    seconds: float
-    error: str | None
-    attempt: int
-    reasoning: str | None = None  # where the server keeps it apart from the text

@@ -1,4 +1,4 @@
-"""Rows of different lengths as padded batches."""
+"""Turn rows of different lengths into padded batches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def pad(rows: Sequence[Sequence[int] | np.ndarray], token: int = 0) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Token ids (num_rows, longest), filled up with `token` on the right, and their mask: 1 on tokens of the row."""
+    """Pad rows of token ids on the right with `token`; return the ids and their mask, both (num_rows, longest), int64.
+
+    The mask is 1 on the tokens of a row and 0 on its padding.
+    """
     import torch
 
     ids = torch.full((len(rows), max(1, *map(len, rows))), token)
@@ -23,7 +26,10 @@ def pad(rows: Sequence[Sequence[int] | np.ndarray], token: int = 0) -> "tuple[to
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group rows, longest first, so that rows x longest stays within `batch_tokens` (a longer row goes alone)."""
+    """Group row numbers, longest row first, so that rows x longest length stays within `batch_tokens`.
+
+    A row that is longer than `batch_tokens` gets a batch of its own.
+    """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:

@@ -1,4 +1,4 @@
-"""Chat templates: one place where a conversation becomes text and tokens."""
+"""Apply chat templates: the one place where a conversation becomes text and tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 Row = tuple[Messages, str]  # a conversation and its answer
 
-DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is not told the date
+DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is given no date
 CONTENT = "c0ntent"  # stands for an answer when the end of a turn is looked up
 
 
@@ -30,7 +30,10 @@ class Turn:
 
 
 def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer: bool = False) -> str:
-    """The conversation as text; `to_answer` ends it where the assistant is to speak. Raises what the template raises.
+    """Render a conversation as text; with `to_answer` it ends where the assistant is to speak.
+
+    Raises whatever the template raises.
+
 
     Templates that print today's date (Llama 3.2's does) print one fixed date: the same conversation must be the same
     text tomorrow, or a resumed run would pay for its answers again and a student be scored on another prompt.
@@ -42,23 +45,23 @@ def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
-    """The conversation as text, ending where the assistant is to speak."""
+    """Render a conversation as text that ends where the assistant is to speak."""
     return apply(tokenizer, messages, to_answer=True)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Tokens of templated text; the template has put its own special tokens in."""
+    """Return the token ids of templated text, to which the template has already added the special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def encode_turns(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int) -> list[Turn]:
-    """Tokens of conversations with their answers, each cut at `max_length`: those that a student is trained on.
+    """Encode conversations with their answers as a student is trained on them, each cut at `max_length` tokens.
 
     The answer is what the template writes after the generation prompt (its outer white space may be gone), up to and
     with the end-of-turn token: template text after it (a line break, say) does not count. Where the tokens of the
-    prompt are no prefix of those of the whole (a merge across the border, or a prompt that the template writes in
-    another way once an answer follows), prompt, answer and end of turn are encoded apart.
+    prompt are no prefix of the tokens of the whole, prompt, answer and end of turn are encoded separately: a merge
+    may cross the border, and a template may write the prompt differently once an answer follows.
 
     Raises:
         InputError: the template refuses a conversation.
@@ -91,7 +94,7 @@ def encode_turns(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_
 
 
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
-    """The special token that the template writes after an answer: what a student must learn to say.
+    """Find the special token that the template writes after an answer, which a student must learn to say.
 
     It need not be the tokenizer's eos (Qwen2.5 base: the template says <|im_end|>, eos is <|endoftext|>).
 
@@ -111,10 +114,10 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
 
 
 def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
-    """Cut `<think>...</think>` off an answer: (answer, reasoning or None).
+    """Separate `<think>...</think>` from an answer and return (answer, reasoning or None).
 
-    Templates that open the block themselves leave only `</think>` in the answer; a block that is never closed was cut
-    by the token limit, so all of it is reasoning and the answer is empty.
+    A template that opens the block itself leaves only `</think>` in the answer. A block that is never closed was cut
+    by the token limit: all of it is reasoning, and the answer is empty.
     """
     opened = text.lstrip().startswith("<think>") or prompt.rstrip().endswith("<think>")
     if not opened and "</think>" not in text:

@@ -1,10 +1,22 @@
 """The journal: one sqlite file that keeps every answer paid for, raw, before anything parses it.
 
-Answers are append-only: triggers refuse any change, a repeated error is a new attempt beside the old one. A batch is
-one transaction, so after a kill it is there whole or not at all. `synchronous=FULL`, so that a power cut loses no
-answer either: it costs one fsync per batch, measured in docs/performance.md, where a batch takes seconds of a GPU.
-The same file keeps what each recipe has spent, and what was derived from answers at some cost (verdicts of the grader,
-a student's log-probabilities), so that none of it is computed twice.
+Answers are append-only: triggers refuse any change. A batch is one transaction, so after a kill it is there whole or
+not at all. With `synchronous=FULL` a power cut loses no answer either. That costs one fsync per batch, measured in
+docs/performance.md, where a batch takes seconds of a GPU.
+
+An answer is found by the key of its request, and an error that is asked again becomes a further attempt. An example,
+with one request of key k and `max_tokens` 1024:
+
+    write an error                           attempt 0; `read` returns it
+    write "4"                                nothing is written: k has an answer, and an error is one
+    write "4" with supersede_errors          attempt 1; `read` returns "4" from now on
+    write "5" with supersede_errors          nothing is written: only an error is superseded
+    `spent` of the recipe                    2 requests, one of them failed: each attempt was paid for
+    `max_tokens` is raised to 2048           another key without an answer; `finished_shorter` leads from it to k,
+                                             because "4" came to its end before the smaller bound
+
+The same file keeps what was derived from answers at some cost (verdicts of the grader, a student's log-probabilities),
+so that none of it is computed twice.
 """
 
 import itertools
@@ -14,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,11 +34,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from persyn_hf.backends import journal_file as file
-from persyn_hf.backends.answers import Answer, Batch, Entry, Request, well_formed
+from persyn_hf.backends.answers import Answer, Batch, Entry, Request, Said, well_formed
 from persyn_hf.errors import StoreError
 
 
-ENTRY = ("attempt", "text", "reasoning", "finish_reason", "num_prompt_tokens", "num_tokens", "seconds", "error")
+SAID = tuple(column.name for column in fields(Said))
+ENTRY = ("attempt", *SAID)  # in the order of the checksum
 KEYS_AT_A_TIME = 500  # of one query: three times as fast as one by one
 # An answer that is no error is never superseded, so it is the newest attempt of its key.
 FINISHED_SHORTER = """
@@ -37,9 +50,9 @@ ORDER BY max_tokens DESC LIMIT 1
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What one teacher's answers have cost one recipe, every attempt counted.
+    """The cost of one teacher's answers to one recipe, with every attempt counted.
 
-    The prompt of a request that failed before its first token is not: no server charges for it.
+    The prompt of a request that failed before its first token is not counted: no server charges for it.
     """
 
     requests: int
@@ -82,34 +95,35 @@ class Journal:
         self.close()
 
     def close(self) -> None:
+        """Close the file, and let other processes have it."""
         try:
             self._db.close()
         finally:
             self._lock.release()
 
     def read(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """The newest attempt of each key that has been answered (errors are answers too)."""
-        found = {}
+        """Return the newest attempt of each key that has an answer (errors are answers too)."""
+        entries = {}
         with file.faults(self.path):
             for key, row in self._newest(keys, f"key, {', '.join(ENTRY)}, checksum"):
                 *values, checksum = row
                 _check(values, checksum, f"answer {key}")
-                found[key] = Entry(**dict(zip(ENTRY, values[1:], strict=True)))
-        return found
+                entries[key] = Entry(**dict(zip(ENTRY, values[1:], strict=True)))
+        return entries
 
     def answered(self, keys: Iterable[str], *, errors: bool = True) -> set[str]:
-        """Those of `keys` that have an answer; without `errors`, those whose newest attempt is no error."""
+        """Return the keys that have an answer; without `errors`, only those whose newest attempt is no error."""
         with file.faults(self.path):
             return {key for key, (_, failed) in self._newest(keys, "attempt, failed") if errors or not failed}
 
     def finished_shorter(self, requests: Sequence[Request]) -> dict[str, str]:
-        """Answers that need not be asked for again only because `max_tokens` was raised.
+        """Find answers that need not be asked for again only because `max_tokens` was raised.
 
-        For a request without an answer: from its key to the key (as `read` takes it) of an answer to the same request
-        with a smaller `max_tokens`, the largest of those that came to their end.
+        The mapping leads from the key of a request without an answer to the key (as `read` takes it) of an answer to
+        the same request with a smaller `max_tokens`: the largest of those that came to their end.
         """
         answered = self.answered(request.key for request in requests)
-        found = {}
+        shorter = {}
         with self._transaction():
             # Made where it is first needed: to keep it costs every later write, and few runs are reruns.
             self._db.execute("CREATE INDEX IF NOT EXISTS answers_by_family ON answers (family, max_tokens)")
@@ -118,14 +132,14 @@ class Journal:
                     wanted = (file.stored(request.family), request.sampling.max_tokens)
                     row = self._db.execute(FINISHED_SHORTER, wanted).fetchone()
                     if row is not None:
-                        found[request.key] = row[0].hex()
-        return found
+                        shorter[request.key] = row[0].hex()
+        return shorter
 
     def write(self, answers: Sequence[Answer], *, teacher: str, supersede_errors: bool = False) -> int:
-        """Store a batch in one transaction and return how many answers were new.
+        """Store a batch in one transaction, and return the number of answers that were new.
 
         A key that has an answer keeps it. Only with `supersede_errors` does a newest attempt that is an error get a
-        further attempt beside it.
+        further attempt.
         """
         written = 0
         with self._transaction():
@@ -139,15 +153,15 @@ class Journal:
         return written
 
     def spent(self, recipe: str) -> dict[str, Spent]:
-        """What `recipe` has paid for so far, by teacher."""
+        """Return what `recipe` has paid for so far, by teacher."""
         with file.faults(self.path):
             return _spent(self._db, recipe)
 
     def plan(self, step: str, make: Callable[[], list[Batch]]) -> list[list[str]]:
-        """Fix the batches of a step at its first start; a resumed step gets the stored ones, as lists of keys."""
+        """Return a step's batches as lists of keys: those of `make` at its first start, the stored ones afterwards."""
         with file.faults(self.path):
-            known = self._db.execute("SELECT batches FROM planned WHERE step = ?", (step,)).fetchone()
-        if known is None:
+            planned = self._db.execute("SELECT batches FROM planned WHERE step = ?", (step,)).fetchone()
+        if planned is None:
             batches = [[request.key for request in batch] for batch in make()]
             with self._transaction():
                 self._db.execute("INSERT INTO planned VALUES (?, ?)", (step, len(batches)))
@@ -158,8 +172,8 @@ class Journal:
             rows = self._db.execute(
                 "SELECT step, batch, keys, checksum FROM plans WHERE step = ? ORDER BY batch", (step,)
             ).fetchall()
-            if known != (len(rows),):
-                raise file.Damage(f"{known[0]} batches were planned and {len(rows)} are found")
+            if planned != (len(rows),):
+                raise file.Damage(f"{planned[0]} batches were planned and {len(rows)} are found")
             for *values, checksum in rows:
                 _check(values, checksum, f"plan of batch {values[1]}")
         return [[keys[at : at + 32].hex() for at in range(0, len(keys), 32)] for _, _, keys, _ in rows]
@@ -171,19 +185,19 @@ class Journal:
             self._db.execute("DELETE FROM planned WHERE step = ?", (step,))
 
     def recall(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Derived values (plain JSON) that are known."""
-        found = {}
+        """Return the derived values (plain JSON) of the keys that have one."""
+        derived = {}
         with file.faults(self.path):
             for key in keys:
                 query = "SELECT value, checksum FROM derived WHERE key = ?"
                 row = self._db.execute(query, (file.stored(key),)).fetchone()
                 if row is not None:
                     _check((file.stored(key), row[0]), row[1], f"derived value {key}")
-                    found[key] = json.loads(row[0])
-        return found
+                    derived[key] = json.loads(row[0])
+        return derived
 
     def keep(self, values: Mapping[str, Any]) -> None:
-        """Store derived values in one transaction; a known key keeps its value."""
+        """Store derived values (plain JSON) in one transaction; a key that has a value keeps it."""
         rows = [(file.stored(key), json.dumps(value)) for key, value in values.items()]
         with self._transaction():
             self._db.executemany(
@@ -191,7 +205,10 @@ class Journal:
             )
 
     def _newest(self, keys: Iterable[str], columns: str) -> Iterator[tuple[str, Sequence[Any]]]:
-        """`columns` of the newest attempt of each key that has one; attempt and failed come from the index alone."""
+        """Yield each key that has an answer, with `columns` of its newest attempt.
+
+        The columns `attempt` and `failed` are read from the index alone.
+        """
         source = iter(keys)
         while names := {file.stored(key): key for key in itertools.islice(source, KEYS_AT_A_TIME)}:
             marks = ", ".join("?" * len(names))
@@ -202,19 +219,29 @@ class Journal:
                 yield names[key], row
 
     def _insert(self, answer: Answer, teacher: str, attempt: int) -> None:
-        request, failed = answer.request, answer.error is not None
-        key, counted = file.stored(request.key), answer.num_prompt_tokens
-        num_prompt_tokens = request.prompt.num_tokens if counted is None else counted
-        numbers = (num_prompt_tokens, answer.num_tokens, float(answer.seconds))
-        texts = (answer.text, answer.reasoning, answer.error)
-        text, reasoning, error = (None if part is None else well_formed(part) for part in texts)
-        checksum = file.checksum(key, attempt, text, reasoning, answer.finish_reason, *numbers, error)
-        asked = (file.stored(request.family), request.sampling.max_tokens, teacher, self.recipe)
-        what = (request.prompt_id, request.model, request.sample_index, request.digest)
-        said = (answer.finish_reason, *numbers, error, time.time(), text, reasoning, checksum)
-        self._db.execute(
-            f"INSERT INTO answers VALUES (NULL{', ?' * 20})", (key, attempt, failed, *asked, *what, *said)
-        )
+        request = answer.request
+        said = {name: _storable(getattr(answer, name)) for name in SAID}
+        said["seconds"] = float(answer.seconds)
+        if answer.num_prompt_tokens is None:
+            said["num_prompt_tokens"] = request.prompt.num_tokens
+        row = {
+            "key": file.stored(request.key),
+            "attempt": attempt,
+            "failed": answer.error is not None,
+            "family": file.stored(request.family),
+            "max_tokens": request.sampling.max_tokens,
+            "teacher": teacher,
+            "recipe": self.recipe,
+            "prompt_id": request.prompt_id,
+            "model": request.model,
+            "sample_index": request.sample_index,
+            "request": request.digest,
+            "answered_at": time.time(),
+            **said,
+        }
+        row["checksum"] = file.checksum(row["key"], attempt, *said.values())
+        marks = ", ".join("?" * len(row))
+        self._db.execute(f"INSERT INTO answers ({', '.join(row)}) VALUES ({marks})", [*row.values()])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -223,12 +250,12 @@ class Journal:
 
 
 def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
-    """What `recipe` has paid for so far, by teacher, while a run may be writing or after a crash; changes nothing."""
+    """Return what `recipe` has paid for so far, by teacher; a run may be writing meanwhile, and nothing is changed."""
     path = Path(path)
     if not path.exists():
         return {}
     with file.faults(path), closing(file.open_to_read(path)) as db:
-        return _spent(db, recipe) if file.find_format(db, path) == file.FORMAT else {}
+        return _spent(db, recipe) if file.find_format(db, path) else {}
 
 
 def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
@@ -239,10 +266,14 @@ def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
         "WHERE recipe = ?",
         (recipe,),
     ):
-        found = spent.setdefault(teacher, Spent(**dict(zip(names, values, strict=True))))
+        line = spent.setdefault(teacher, Spent(**dict(zip(names, values, strict=True))))
         if reason is not None:
-            found.errors[reason] = times
+            line.errors[reason] = times
     return spent
+
+
+def _storable(value: Any) -> Any:
+    return well_formed(value) if isinstance(value, str) else value
 
 
 def _check(values: Sequence[object], checksum: int, what: str) -> None:

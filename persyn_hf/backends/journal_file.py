@@ -1,11 +1,10 @@
-"""The file of the journal: its tables and formats, how it is opened, and what is said where sqlite fails.
+"""The file of the journal: its tables and its format, how it is opened, and the sentences for faults of sqlite.
 
-Format 2. A key is the first half of a sha256, as bytes: as unique, and its index stays small. A row carries a checksum
-of its values, because sqlite has none: a torn page is found when it is read, and opening a journal does not read the
-whole file. Measured, with the reasons for the rest, in docs/performance.md.
+The format is 2. A key is the first half of a sha256, as bytes: it is as unique, and its index stays small. A row
+carries a checksum of its values, because sqlite has none: a torn page is found when it is read, and opening a journal
+does not read the whole file. docs/performance.md has the measurements and the reasons for the rest.
 """
 
-import itertools
 import os
 import sqlite3
 import zlib
@@ -62,52 +61,35 @@ CREATE TRIGGER answers_are_charged AFTER INSERT ON answers WHEN new.recipe IS NO
 END;
 """
 
-# Of a format 1 file: keys were text, plans had a row per key, nothing had a checksum.
-SET_ASIDE = """
-DROP TRIGGER answers_never_change; DROP TRIGGER answers_never_go;
-ALTER TABLE answers RENAME TO answers_1; ALTER TABLE plans RENAME TO plans_1;
-ALTER TABLE planned RENAME TO planned_1; ALTER TABLE derived RENAME TO derived_1;
-"""
-CARRY_OVER = """
-INSERT INTO answers SELECT id, stored(key), attempt, error IS NOT NULL, NULL, NULL, NULL, NULL,
-    prompt_id, model, sample_index, request, finish_reason, num_prompt_tokens, num_tokens, seconds, error,
-    answered_at, text, NULL,
-    checksum(stored(key), attempt, text, NULL, finish_reason, num_prompt_tokens, num_tokens, seconds, error)
-    FROM answers_1 ORDER BY id;
-INSERT INTO planned SELECT step, (SELECT count(*) FROM plans WHERE plans.step = planned_1.step) FROM planned_1;
-INSERT INTO derived SELECT stored(key), value, checksum(stored(key), value) FROM derived_1;
-DROP TABLE answers_1; DROP TABLE plans_1; DROP TABLE planned_1; DROP TABLE derived_1;
-"""
-
 
 class Damage(sqlite3.DatabaseError):
-    """What is read is not what was written."""
+    """A fault of the file: what is read is not what was written."""
 
 
 def checksum(*values: object) -> int:
-    """Of a row's values, as sqlite gives them back."""
+    """Compute the CRC-32 of a row's values, in the types that sqlite gives them back in."""
     return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
 
 
 def stored(key: str) -> bytes:
-    """The first 16 bytes of a sha256 in hexadecimal digits; those 16 alone, as digits, do as well."""
+    """Convert a key from hexadecimal digits to its stored form, the first 16 bytes; 32 digits are enough."""
     return bytes.fromhex(key[:32])
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or found the file, bringing an older format up to date; what cannot be used is left as it is."""
+    """Open the file, and make its tables where it is empty; a file that cannot be used is left as it is."""
     if 0 < path.stat().st_size < 512:  # the smallest page: sqlite takes a header cut short for an empty file
         raise Damage("the file is cut short")
     db = sqlite3.connect(path, isolation_level=None)
     try:
-        found = find_format(db, path)
+        is_new = find_format(db, path) == 0
         db.execute("PRAGMA page_size = 1024")  # of a new file: every answer rewrites a whole page of the index
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 32000")  # pages: to rewrite those of the index less often
         db.execute("PRAGMA cache_size = -16384")  # KiB: the upper pages of the index stay in memory
-        if found < FORMAT:
-            _bring_up_to_date(db, found)
+        if is_new:
+            _make_tables(db)
     except BaseException:
         db.close()
         raise
@@ -115,50 +97,42 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open an existing file beside the run that writes it."""
+    """Open an existing file for reading only, while a run may be writing it."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def find_format(db: sqlite3.Connection, path: Path) -> int:
-    """The format of the file, 0 if it is empty; refuses what is no journal or a newer one."""
+    """Find the format of the file: `FORMAT`, or 0 where it is empty. Raises `StoreError` where it is anything else."""
     if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
         return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
         raise StoreError(f"{path} is an sqlite file but no persyn-hf journal; name another journal")
-    found = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if not 1 <= found <= FORMAT:
-        age = "an older" if found < 1 else "a newer"
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version != FORMAT:
+        age = "an older" if version < FORMAT else "a newer"
         raise StoreError(
-            f"the journal {path} is of format {found}, written by {age} version of persyn-hf; this version reads and "
-            f"writes format {FORMAT}: use the version that wrote it, or name another journal (nothing was changed)"
+            f"the journal {path} is of format {version}, written by {age} version of persyn-hf; this version reads "
+            f"and writes format {FORMAT}: use the version that wrote it, or name another journal (nothing was changed)"
         )
-    return found
+    return version
 
 
-def _bring_up_to_date(db: sqlite3.Connection, found: int) -> None:
-    """One transaction: after a kill the file is as it was, or done."""
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Make the tables of a new file in one transaction: after a kill they are all there, or none is."""
     with transaction(db):
-        if found == 1:
-            db.create_function("stored", 1, stored, deterministic=True)
-            db.create_function("checksum", -1, checksum, deterministic=True)
-            _execute_all(db, SET_ASIDE)
         _execute_all(db, TABLES)
-        if found == 1:
-            rows = db.execute("SELECT step, batch, key FROM plans_1 ORDER BY step, batch, position")
-            for (step, batch), members in itertools.groupby(rows, key=lambda row: row[:2]):
-                add_batch(db, step, batch, [key for _, _, key in members])
-            _execute_all(db, CARRY_OVER)
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def add_batch(db: sqlite3.Connection, step: str, batch: int, keys: list[str]) -> None:
+    """Add batch number `batch` to the plan of a step; `keys` are whole sha256 digests."""
     packed = b"".join(map(bytes.fromhex, keys))
     db.execute("INSERT INTO plans VALUES (?, ?, ?, ?)", (step, batch, packed, checksum(step, batch, packed)))
 
 
 def _execute_all(db: sqlite3.Connection, script: str) -> None:
-    """What `executescript` does, which would commit first."""
+    """Run a script inside the open transaction; sqlite3's `executescript` would commit it first."""
     statement = ""
     for part in script.split(";"):
         statement += f"{part};"
@@ -169,7 +143,7 @@ def _execute_all(db: sqlite3.Connection, script: str) -> None:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
+    """Run the block as one transaction: all of it is written, or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -182,7 +156,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def faults(path: Path) -> Iterator[None]:
-    """sqlite's faults become sentences."""
+    """Turn faults of sqlite into a `StoreError` with a sentence for the user."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -1,16 +1,23 @@
-"""Work in the processes of `accelerate launch`: started, heard as it goes, and gone for certain at the end.
+"""Run work in the processes of `accelerate launch`, follow it as it goes, and end it for certain.
 
-The work is a module, run as `python -m MODULE FOLDER` in every process; its task and what it has to say lie in the
-folder. A fault is written there as well (`telling_faults`), so that the user reads its sentence and not a log.
+The work is a module that runs as `python -m MODULE FOLDER` in every process. The folder holds its task, and everything
+that the processes report. For a training in two processes that is, for example:
+
+    task.json          written before the start: settings, paths, seed
+    done               "..." after three steps: `advancing` adds a character for each, `follow` looks at the size
+    result.json        left by the first process at the end (`leave`), and returned by `follow`
+    fault-1.json       left by process 1 if it fails (`telling_faults`): the user reads its sentence and not a log
+    log                what the processes print
 """
 
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +29,8 @@ from persyn_hf.errors import EngineError, InputError, reason, require
 
 
 LOG = "log"
+DONE = "done"  # a file with one character for every unit of work that is done
+RESULT = "result.json"
 POLL_S = 0.2
 
 # What torch's launcher adds to the log of its processes: warnings, prefixes, and a table of what it has just said.
@@ -30,9 +39,10 @@ SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
 
 
 def read_config(path: str, key: str, doing: str) -> Any:
-    """The config (`use_cpu`, `distributed_type`); one that cannot be used is refused before anything is started.
+    """Read an accelerate config (`use_cpu`, `distributed_type`, ...) before anything is started.
 
-    `key`: what names it in a recipe; `doing`: what it is for ("answers are scored").
+    `key` names the setting in a recipe; `doing` completes the sentence of an error ("answers are scored"). Raises
+    `InputError` where the config cannot be read or does not describe one machine.
     """
     require("accelerate", extra="models", feature=f"`{key}`")
     from accelerate.commands.config.config_args import load_config_from_file
@@ -56,7 +66,7 @@ def read_config(path: str, key: str, doing: str) -> Any:
 
 
 def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
-    """Start the processes and yield None some times a second, and their exit status once they have ended."""
+    """Start the processes; yield None a few times a second while they run, then their exit status."""
     options = ["--config_file", config, "--main_process_port", "0"]  # 0: a free one
     kept = Kept(
         [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, str(folder)],
@@ -73,12 +83,51 @@ def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
         kept.stop()
 
 
+def follow(config: str, module: str, folder: Path, advance: Callable[[int], None] | None, state: str) -> Any:
+    """Run the processes to their end and return the result that the first one left (`leave`).
+
+    `advance` gets the number of units of work that were done since its last call (`advancing`). The folder is removed.
+    Raises the `fault` where the processes end without a result; `state` says what is done and left then.
+    """
+    before, status = 0, None
+    for status in launch(config, module, folder):  # noqa: B007
+        done = (folder / DONE).stat().st_size if (folder / DONE).exists() else 0
+        if advance is not None and done > before:
+            advance(done - before)
+        before = done
+    if status or not (folder / RESULT).exists():
+        raise fault(folder, status, state)
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    shutil.rmtree(folder)
+    return result
+
+
+def advancing(folder: Path) -> Callable[[int], None]:
+    """Return the function by which a process reports units of work that are done to `follow`."""
+
+    def advance(count: int) -> None:
+        with (folder / DONE).open("a", encoding="utf-8") as done:
+            done.write("." * count)
+
+    return advance
+
+
+def leave(folder: Path, result: Any) -> None:
+    """Leave the result (plain JSON) of the first process for `follow`, whole or not at all."""
+    part = folder / "result.part"
+    part.write_text(json.dumps(result), encoding="utf-8")
+    part.rename(folder / RESULT)
+
+
 def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
-    """The sentence of the process that found a fault first, or what the log says; `state`: what is done and left."""
+    """Make the error for processes that failed: the sentence of the first one that left any, else a quote of the log.
+
+    `status` is the exit status; `state` says what was left to do and what is kept ("while 3 rows were ...").
+    """
     for path in sorted(folder.glob("fault-*.json"), key=lambda path: path.stat().st_mtime_ns):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        found: errors.PersynError = getattr(errors, told["kind"])(told["sentence"])
-        return found
+        left = json.loads(path.read_text(encoding="utf-8"))
+        error: errors.PersynError = getattr(errors, left["kind"])(left["sentence"])
+        return error
     log = (folder / LOG).read_text(encoding="utf-8", errors="replace").partition(SUMMARY)[0]
     quote = "".join(f"\n    {line}" for line in telling_lines(LAUNCHER.sub("", log)))
     says = f"; its log {folder / LOG} says:{quote}" if quote else ""
@@ -87,7 +136,7 @@ def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
 
 @contextmanager
 def telling_faults(folder: Path, rank: int) -> Iterator[None]:
-    """In a process: leave the sentence of a fault for `fault`, and end with status 1."""
+    """Leave the sentence of a fault for `fault`, and end this process with status 1."""
     try:
         yield
     except errors.PersynError as error:
@@ -98,9 +147,9 @@ def telling_faults(folder: Path, rank: int) -> Iterator[None]:
 
 
 def join() -> Any:
-    """In a process: its rank, world_size and local_rank. It ends with its launcher from now on.
+    """Return this process's rank, world_size and local_rank, and have it end when its launcher ends.
 
-    A launcher that was killed can no longer end the processes that it has started.
+    A launcher that was killed can no longer end the processes that it started.
     """
     from accelerate.utils.environment import get_cpu_distributed_information
 
@@ -115,11 +164,14 @@ def _end_with(launcher: int) -> None:
 
 
 def own_device(cpu: bool, local_rank: int, key: str) -> str:
-    """The device of a process: a GPU of its own, where there are any and the config does not want the CPU."""
+    """Choose the device of this process: a GPU of its own, unless there is none or the config asks for the CPU.
+
+    Raises `EngineError` where there are fewer devices than processes.
+    """
     import torch
 
-    found = None if cpu else torch.accelerator.current_accelerator(check_available=True)
-    if found is None:
+    accelerator = None if cpu else torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
         return "cpu"
     count = torch.accelerator.device_count()
     if local_rank >= count:
@@ -128,4 +180,4 @@ def own_device(cpu: bool, local_rank: int, key: str) -> str:
             "lower its `num_processes`, or set `use_cpu: true`"
         )
     torch.accelerator.set_device_index(local_rank)
-    return f"{found.type}:{local_rank}"
+    return f"{accelerator.type}:{local_rank}"

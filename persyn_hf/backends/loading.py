@@ -1,4 +1,4 @@
-"""Models and tokenizers: loaded offline-first, without remote code and from safetensors only."""
+"""Load models and tokenizers: offline first, without remote code, and from safetensors only."""
 
 import ctypes
 import hashlib
@@ -23,7 +23,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1 << 30  # of malloc.h
 
 
 def read_tokenizer(model: str, revision: str | None, name: str, kind: str) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer that knows tokens; `name` and `kind` are what errors call its model."""
+    """Load a tokenizer and refuse one with no ordinary tokens; errors call its model by `name` and `kind`."""
     transformers = require("transformers", extra="models", feature="running a model")
     _check_folder(model)
     try:
@@ -74,7 +74,7 @@ def load_model(
         keep_freed_memory()
     try:
         with no_bars(when=Path(model).is_dir()):  # a download keeps its own
-            loaded, found = getattr(transformers, auto).from_pretrained(
+            loaded, report = getattr(transformers, auto).from_pretrained(
                 model,
                 revision=revision,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -87,8 +87,8 @@ def load_model(
             loaded.set_attn_implementation("eager")  # Gemma 2: SDPA leaves the soft cap of its attention out
     except Exception as error:  # noqa: BLE001  # as above; also out of memory
         raise EngineError(f"the model `{model}` cannot be loaded: {reason(error)}") from None
-    if found["missing_keys"]:
-        lacking = ", ".join(sorted(found["missing_keys"])[:5])
+    if report["missing_keys"]:
+        lacking = ", ".join(sorted(report["missing_keys"])[:5])
         raise EngineError(f"the checkpoint of `{model}` lacks {lacking} of {type(loaded).__name__}; {advice}")
     return loaded
 
@@ -108,13 +108,16 @@ def keep_freed_memory() -> None:
 
 
 def suitable_batch(model: "PreTrainedModel") -> int:
-    """Tokens of one forward pass, padding included: on a CPU twice as fast as 16K (bench/learnability.py)."""
+    """Return the tokens of one forward pass, padding included, that suit the model's device.
+
+    The 2,048 of a CPU are twice as fast there as 16,384 (bench/learnability.py).
+    """
     return 2048 if model.device.type == "cpu" else 16384
 
 
 @contextmanager
 def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
-    """One CPU thread for a very small model: more only wait for one another. Restored afterwards."""
+    """Use one CPU thread for a very small model, where several would wait for one another, and restore it after."""
     import torch
 
     before = torch.get_num_threads()
@@ -127,7 +130,7 @@ def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
 
 
 def identify(model: str, revision: str | None = None) -> str:
-    """Name what answers, whatever it is called: MODEL@COMMIT for the Hub, FOLDER@sha256 of its files otherwise."""
+    """Name a model by its content: MODEL@COMMIT for a Hub model, folder@SHA256 of the files for a local one."""
     _check_folder(model)
     if not Path(model).is_dir():
         return f"{model}@{_commit(model, revision)}"
@@ -143,7 +146,7 @@ def identify(model: str, revision: str | None = None) -> str:
 
 @contextmanager
 def no_bars(when: bool = True) -> Iterator[None]:
-    """Without the progress bars of transformers; the project has its own."""
+    """Hide the progress bars of transformers, since the project has its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled() and when
@@ -158,7 +161,7 @@ def no_bars(when: bool = True) -> Iterator[None]:
 
 @contextmanager
 def no_logs() -> Iterator[None]:
-    """Without bars and warnings of transformers, such as that a head is new where it is meant to be."""
+    """Hide progress bars and warnings of transformers, such as that a head is new where it is meant to be."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -171,13 +174,13 @@ def no_logs() -> Iterator[None]:
 
 
 def _check_folder(model: str) -> None:
-    """A path that leads nowhere must not become a question to the Hub."""
+    """Refuse a path to no folder, which would otherwise become a question to the Hub."""
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
         raise InputError(f"the model folder {model} does not exist; give a folder or the id of a Hub model")
 
 
 def find_commit(model: str, revision: str | None) -> str | None:
-    """The commit that a revision (null: main) is now, on the Hub or, offline, in its cache; null: not known."""
+    """Look up the commit of a revision (None: main) on the Hub or, offline, in its cache; None where it is unknown."""
     transformers = require("transformers", extra="models", feature="running a model")
     commit: str | None = getattr(transformers.utils.hub.resolve_revision(model, revision), "resolved", None)
     return commit
@@ -196,7 +199,7 @@ def _commit(model: str, revision: str | None) -> str:
 
 
 def read_template(path: str | None) -> str | None:
-    """Text of a Jinja file; None: the tokenizer's own template is meant."""
+    """Read the text of a Jinja file; None stands for the tokenizer's own template, and is returned as it is."""
     if path is None:
         return None
     try:

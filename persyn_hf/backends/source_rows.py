@@ -1,4 +1,4 @@
-"""Rows of a table of the user's, one at a time: a file (parquet, JSONL, JSON, CSV) or a dataset of the Hub."""
+"""Read the rows of a user's table one at a time, from a file (parquet, JSONL, JSON, CSV) or a Hub dataset."""
 
 import csv
 import json
@@ -17,7 +17,10 @@ Choose = Callable[[Sequence[str]], Collection[str]]  # columns there are -> colu
 
 
 def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str, Any]]:
-    """Rows with at least the columns that `choose` picks of all; `section` of the recipe names the file."""
+    """Yield the rows of a file, each with at least the columns that `choose` picks.
+
+    `section` of the recipe names the file. Raises `InputError` where the file cannot be read.
+    """
     readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
     if path.suffix not in readers:
         raise InputError(f"{path}: `{section}.path` must end in {', '.join(readers)}, found `{path.suffix}`")
@@ -32,7 +35,10 @@ def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str,
 def rows_of_dataset(
     dataset: str, config: str | None, revision: str | None, split: str, section: str, choose: Choose
 ) -> Iterator[dict[str, Any]]:
-    """Likewise, downloaded as it is read."""
+    """Yield the rows of a dataset, each with at least the columns that `choose` picks; it is downloaded as it is read.
+
+    `section` of the recipe names the dataset. Raises `InputError` where it cannot be read.
+    """
     from datasets import load_dataset
 
     keys = "`config`, `revision` and `source_split`"
@@ -45,7 +51,7 @@ def rows_of_dataset(
 
 
 def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list[str]:
-    """The names of its configs."""
+    """List the names of a dataset's configs. Raises `InputError` where it cannot be read."""
     from datasets import get_dataset_config_names
 
     with _telling(dataset, f"check `{section}.dataset` and `revision`"):
@@ -54,7 +60,10 @@ def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list
 
 
 def as_turns(cell: Any) -> list[dict[str, str]] | None:
-    """A conversation as {role, content}, also from the words of ShareGPT, which Magpie uses; None: it is none."""
+    """Read a cell as a conversation, a list of {role, content}; None where it is no conversation.
+
+    The words of ShareGPT (from, value, human, gpt), which Magpie uses, are understood too.
+    """
     if not isinstance(cell, list) or not all(isinstance(turn, dict) for turn in cell):
         return None
     roles = {"human": "user", "gpt": "assistant"}
@@ -65,7 +74,7 @@ def as_turns(cell: Any) -> list[dict[str, str]] | None:
 
 
 def as_prompt(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The conversation without the assistant's turns at its end; the last turn that is left is stripped."""
+    """Drop the assistant's turns at the end of a conversation, and strip the last turn that is left."""
     end = len(turns)
     while end and turns[end - 1]["role"] == "assistant":
         end -= 1
@@ -74,7 +83,7 @@ def as_prompt(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 @contextmanager
 def _telling(dataset: str, remedy: str) -> Iterator[None]:
-    """A dataset that is not found, has no such config or split, or cannot be reached: all raise one of these."""
+    """Turn the faults of a dataset that is missing, unreachable or lacks a config or split into an `InputError`."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -96,7 +105,7 @@ def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
-    """One value, so it is read whole."""
+    """Yield the rows of a JSON file, which holds one list and is therefore read whole."""
     rows = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(rows, list):
         raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
@@ -127,7 +136,7 @@ def _csv_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 
 
 def _rows_as_found(rows: Iterator[dict[str, Any]], choose: Choose) -> Iterator[dict[str, Any]]:
-    """Rows that need not all have the same columns."""
+    """Yield rows that need not all have the same columns; `choose` sees the columns of the first `HEAD` rows."""
     head = list(islice(rows, HEAD))
     if head:
         choose(list(dict.fromkeys(key for row in head for key in row)))

@@ -1,7 +1,8 @@
 """Learn Bradley-Terry preferences between teachers from one score vector per prompt (PerSyn, section 2.3).
 
-The paper trains on one row per comparison. All comparisons of a prompt share its score vector o = pi(x), so their
-mean loss and its gradient follow from one forward pass: `grouped_loss` equals `pair_loss` over the same comparisons.
+The paper trains on one row per comparison (tests/core/naive.py). All comparisons of a prompt share its score vector
+o = pi(x), so their mean loss and its gradient follow from one forward pass: where every teacher was measured, the mean
+of `preference_losses` over the prompts equals the paper's mean over all comparisons.
 
 Preferences (B, n, n) say for teachers i < j how much i is preferred to j, NaN where the two were not compared. What
 they hold at i >= j is not read.
@@ -22,34 +23,6 @@ from persyn_hf.core.pairs import TIE
 
 
 Objective = Literal["bt", "soft_bt", "two_head"]
-
-
-def two_hot(a: Tensor, b: Tensor, num_teachers: int) -> Tensor:
-    """Return the paper's z of M comparisons, (M, num_teachers): -1 at teacher A, +1 at teacher B, 0 elsewhere.
-
-    a, b: (M,) indices of the two teachers.
-    """
-    z = torch.zeros(len(a), num_teachers)
-    rows = torch.arange(len(a))
-    z[rows, a] = -1.0
-    z[rows, b] = 1.0
-    return z
-
-
-def win_probability(z: Tensor, scores: Tensor) -> Tensor:
-    """Return the probability sigmoid(z . pi(x)) that B is preferred to A, the paper's Eq. 3.
-
-    z (M, n): see `two_hot`; scores (M, n): pi(x) of each comparison's prompt. Returns (M,).
-    """
-    return torch.sigmoid((z * scores).sum(dim=-1))
-
-
-def pair_loss(scores: Tensor, z: Tensor, labels: Tensor) -> Tensor:
-    """Return the paper's Eq. 4: the mean binary cross-entropy over comparisons, a scalar in nats.
-
-    scores (M, n) and z (M, n): as in `win_probability`; labels (M,): 1 if B is preferred, 0 if A is, 0.5 for a tie.
-    """
-    return binary_cross_entropy_with_logits((z.to(scores) * scores).sum(dim=-1), labels.to(scores))
 
 
 def preferences(rewards: Tensor, objective: Objective = "bt", tau: float = 0.1) -> Tensor:
@@ -84,20 +57,3 @@ def preference_losses(scores: Tensor, preferred: Tensor) -> Tensor:
 def compared(preferred: Tensor) -> Tensor:
     """Return which comparisons count, (B, n, n): true at i < j where i and j were compared, so each counts once."""
     return (~preferred.isnan()).triu(diagonal=1)
-
-
-def grouped_loss(scores: Tensor, rewards: Tensor, objective: Objective = "bt", tau: float = 0.1) -> Tensor:
-    """Return the mean over prompts of the mean binary cross-entropy over all pairs of the prompt's measured teachers.
-
-    Args:
-        scores: (B, n).
-        rewards: (B, n), NaN where a cell is missing. A prompt with fewer than two measured cells does not count; where
-            no prompt counts the loss is 0.
-        objective, tau: see `preferences`.
-
-    Returns:
-        A scalar in nats. For one prompt it equals `pair_loss` over its comparisons; see the example at the top.
-    """
-    preferred = preferences(rewards, objective, tau)
-    counts = compared(preferred).any(dim=(1, 2)).sum().clamp(min=1)
-    return preference_losses(scores, preferred).sum() / counts

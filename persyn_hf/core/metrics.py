@@ -147,15 +147,6 @@ def calibration_sums(scores: ArrayLike, rewards: ArrayLike, bins: int = 15) -> t
     return sums, 2.0 * measured.sum(axis=1)
 
 
-def expected_calibration_error(scores: ArrayLike, rewards: ArrayLike, bins: int = 15) -> float:
-    """Return the expected calibration error over all comparisons, 0 to 1: 0 is calibrated, NaN without comparisons.
-
-    It is the mean over comparisons of the gap between mean prediction and mean truth in the comparison's bin.
-    """
-    sums, pairs = calibration_sums(scores, rewards, bins)
-    return float(np.abs(sums.sum(axis=0)).sum() / pairs.sum()) if pairs.sum() else float("nan")
-
-
 def gap_closed(reward: ArrayLike, baseline: ArrayLike, oracle: ArrayLike) -> FloatArray:
     """Return the share of the gap from baseline to oracle that mean rewards close: 0 is the baseline, 1 the oracle.
 

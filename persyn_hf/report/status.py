@@ -24,7 +24,7 @@ def standing(state_dir: Path) -> Standing | None:
     heartbeat = state_dir / "status.json"
     if not heartbeat.exists():
         return None
-    state = {"recipe": "a run of an older version", "teachers": {}} | json.loads(heartbeat.read_text())
+    state = json.loads(heartbeat.read_text())
     if state["state"] == "running" and not _alive(state["pid"]):
         state["state"] = "killed (run the same command again to go on)"
     age = time.time() - state["updated"]

@@ -4,7 +4,9 @@ and full disks: test_journal_faults.py."""
 import hashlib
 import sqlite3
 import stat
+import zlib
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +101,18 @@ def test_an_entry_is_what_was_said(tmp_path: Path) -> None:
         request().key: Entry(text="4", reasoning="2 + 2", finish_reason="length", num_prompt_tokens=7, **figures),
         request("plain").key: Entry(text="ok", reasoning=None, finish_reason="stop", num_prompt_tokens=3, **figures),
     }
+
+
+def test_the_checksum_of_a_row_is_the_one_that_stored_journals_hold(tmp_path: Path) -> None:
+    """The order of its values is part of the format: a new column of what was said comes with a new one."""
+    said = answer(request(), "4", reasoning="2 + 2", num_prompt_tokens=7, finish_reason="length")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        journal.write([said], teacher="t")
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as db:
+        (found,) = db.execute("SELECT checksum FROM answers").fetchone()
+    key = bytes.fromhex(request().key[:32])
+    values = (key, 0, "4", "2 + 2", "length", 7, 2, 0.5, None)
+    assert found == zlib.crc32(repr(values).encode())
 
 
 def test_a_row_says_who_paid_whom(tmp_path: Path) -> None:

@@ -7,15 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive import grouped_loss, pair_loss, two_hot, win_probability
 
-from persyn_hf.core.bradley_terry import (
-    grouped_loss,
-    pair_loss,
-    preference_losses,
-    preferences,
-    two_hot,
-    win_probability,
-)
+from persyn_hf.core.bradley_terry import preference_losses, preferences
 from persyn_hf.core.pairs import compare_teachers
 from persyn_hf.core.pairs import preferences as preferences_of_pairs
 

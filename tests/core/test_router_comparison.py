@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from naive import expected_calibration_error
 
-from persyn_hf.core.metrics import expected_calibration_error
 from persyn_hf.core.pair_calibration import fit_temperature, preference_bins, preference_pairs
 from persyn_hf.core.router_comparison import Scored, comparison, learning_curve
 from persyn_hf.core.router_table import compare

@@ -15,8 +15,9 @@ from persyn_hf.backends.routers import FEATURED, Labelled, RouterSettings, fit, 
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.backends.routers.heads import Split
 from persyn_hf.backends.routers.linear import fit_logistic, fit_ridge
+from persyn_hf.backends.routers.llm_data import mean_loss
 from persyn_hf.backends.routers.neighbours import Neighbours, fit_knn, fit_topics
-from persyn_hf.core.bradley_terry import grouped_loss
+from persyn_hf.core.bradley_terry import preferences
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.router_table import router_table
@@ -208,7 +209,7 @@ def test_ridge_by_hand_and_by_scikit_learn():
 
 
 @pytest.mark.parametrize("objective", ["bt", "soft_bt"])
-def test_logistic_is_where_the_gradient_of_the_grouped_loss_is_zero(objective):
+def test_logistic_is_where_the_gradient_of_the_mean_loss_is_zero(objective):
     rng = np.random.default_rng(0)
     features, rewards = rng.normal(size=(40, 5)), rng.random((40, 3))
     rewards[rng.random(rewards.shape) < 0.2] = NAN
@@ -216,7 +217,8 @@ def test_logistic_is_where_the_gradient_of_the_grouped_loss_is_zero(objective):
     head, _ = fit_logistic(settings, Split(csr_matrix(features), rewards), None, 0)
     weights, bias = (torch.tensor(part, requires_grad=True) for part in (head.weights, head.bias))
     scores = torch.tensor(features) @ weights + bias
-    loss = grouped_loss(scores, torch.tensor(rewards), objective, settings.tau) + 0.005 * (weights**2).sum()
+    preferred = preferences(torch.tensor(rewards), objective, settings.tau)[:, None]
+    loss = mean_loss(scores, preferred) + 0.005 * (weights**2).sum()
     loss.backward()
     assert weights.grad.numpy() == pytest.approx(np.zeros((5, 3)), abs=1e-4)
     assert bias.grad.numpy() == pytest.approx(np.zeros(3), abs=1e-4)

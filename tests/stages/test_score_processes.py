@@ -114,7 +114,7 @@ def disturb(folder: Path, config: str, victim: str, rows: int, prompts: int = PR
 
 
 def role(line: str) -> str:
-    words = (("keeper.py", "keeper"), ("accelerate.commands.launch", "launcher"), ("scoring.worker", "worker"))
+    words = (("supervised.py", "keeper"), ("accelerate.commands.launch", "launcher"), ("scoring.worker", "worker"))
     return next((name for word, name in words if word in line), "run")
 
 

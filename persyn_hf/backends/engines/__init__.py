@@ -1,4 +1,4 @@
-"""Engines run a teacher. This module is their interface; what they are asked and say is in `backends.answers`."""
+"""The interface of engines, which run a teacher; what they are asked and say is in `backends.answers`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def params_b(self) -> float | None:
-        """Billions of parameters, where it can tell."""
+        """The number of parameters in billions; None where the engine cannot tell."""
 
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; a conversation that cannot be asked is prepared with a `refusal`."""
@@ -28,7 +28,7 @@ class Engine(Protocol):
         """Group requests into batches; the same requests give the same batches."""
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
-        """Answer every request; batches come out in order of completion."""
+        """Answer every request of the batches, and yield lists of answers in order of completion."""
 
     def close(self) -> None:
         """Free the model."""

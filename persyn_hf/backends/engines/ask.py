@@ -1,4 +1,20 @@
-"""Ask an engine through the journal: what it has is not asked again, what is new is written before anything else."""
+"""Ask an engine through the journal: what it holds is not asked again, what is new is written before anything else.
+
+Answers arrive in any order and a run may be killed at any time, so the order of the work is strict. Requests become
+batches; a batch goes to the engine only if the budget allows it; its answers are first written to the journal, then
+settled in the budget, and only then graded and counted. For an engine whose answers depend on the batch
+(`fixed_batches`), the batches are part of the question, so the journal keeps their plan. An example:
+
+    requests a b c d e              the journal knows e from another step
+    plan, made and stored once      [a b] [c d]
+    run 1 writes a b, is killed     c and d were generated, but are not in the journal: they are lost
+    run 2 reads the same plan       [a b] is answered; [c d] is asked again whole, with the same seed
+    nothing is left                 the plan is dropped
+
+A budget that allows [a b] but not [c d] as well reserves the most that a and b can cost, so the engine sees the end of
+its batches after [a b]. When a and b are settled at what they did cost, [c d] is tried once more; only a batch that
+does not fit while nothing is in flight ends the run (`BudgetReached`).
+"""
 
 import hashlib
 import json
@@ -17,7 +33,7 @@ from persyn_hf.stage import Progress
 
 @dataclass(kw_only=True)
 class Tally:
-    """How far one teacher is in one step, for `persyn status`."""
+    """The progress of one teacher in one step, for `persyn status`."""
 
     teacher: str
     progress: Progress
@@ -26,19 +42,20 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)  # reason -> number, of this run
 
     def begin(self, done: int) -> None:
-        """The teacher's turn has come; `done` it had before."""
+        """Note that the teacher's turn has come, and that `done` answers were there before."""
         self.done += done
         now = {"begun": time.time(), "before": self.done}
         self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors), **now)
 
     def add(self, done: int, errors: Sequence[str] = ()) -> None:
+        """Count `done` further answers, of which those in `errors` are errors with these reasons."""
         self.done += done
         self.errors.update(errors)
         self.progress.tally(self.teacher, done=self.done, total=self.total, errors=dict(self.errors))
 
 
 class _Affordable:
-    """The batches up to the first that the budget does not allow; `taken` says how many that were."""
+    """The batches up to the first one that the budget does not allow; `taken` is their number."""
 
     def __init__(self, batches: Sequence[Batch], teacher: str, budget: Budget) -> None:
         self._batches, self._teacher, self._budget = batches, teacher, budget
@@ -64,9 +81,10 @@ def answer(
     rerun_errors: bool,
     arrived: Callable[[Sequence[Answer]], None],
 ) -> int:
-    """Have every request answered in the journal; returns how many this run has asked.
+    """Have every request answered in the journal, and return the number of answers that are new.
 
-    `arrived` is told of answers once they are journalled.
+    `arrived` gets answers once they are journalled. `batch_tokens` is part of what a plan is known by; with
+    `rerun_errors`, a journalled error counts as no answer.
 
     Raises:
         BudgetReached: a limit allows no further batch; what was in flight is journalled.
@@ -83,7 +101,7 @@ def answer(
     while todo:
         affordable = _Affordable(todo, teacher, budget)
         for raw in engine.generate(affordable):
-            answers = [_refuse_silence(found) for found in raw]
+            answers = [_refuse_silence(said) for said in raw]
             try:
                 new += journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
             except KeyboardInterrupt:  # a write that was cut is undone as a whole, and these answers are paid for
@@ -92,7 +110,7 @@ def answer(
             budget.settle(teacher, answers)
             arrived(answers)
             left -= len(answers)
-            reasons = [found.error for found in answers if found.error is not None]
+            reasons = [said.error for said in answers if said.error is not None]
             tally.add(len(answers), reasons)
             progress.advance(len(answers))
             errors.update(reasons)
@@ -108,12 +126,12 @@ def answer(
 
 
 def check_errors(errors: Mapping[str, int], total: int, teacher: str, max_error_rate: float) -> None:
-    """Stop as soon as it is certain that too large a share of a teacher's requests fails."""
-    found = Counter(errors)
-    if found.total() > max_error_rate * total:
-        reason, times = found.most_common(1)[0]
+    """Raise `EngineError` as soon as it is certain that too large a share of a teacher's `total` requests fails."""
+    counted = Counter(errors)
+    if counted.total() > max_error_rate * total:
+        reason, times = counted.most_common(1)[0]
         raise EngineError(
-            f"teacher `{teacher}`: {found.total()} of {total} responses failed, the bound `generate.max_error_rate` "
+            f"teacher `{teacher}`: {counted.total()} of {total} responses failed, the bound `generate.max_error_rate` "
             f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with --rerun errors, "
             "or raise the bound"
         )
@@ -127,10 +145,10 @@ def _step(requests: Sequence[Request], batch_tokens: int, rerun_errors: bool) ->
 def _todo(
     requests: Sequence[Request], engine: Engine, journal: Journal, step: str | None, rerun_errors: bool
 ) -> list[Batch]:
-    """Batches of what the journal has no answer to.
+    """Return the batches that the journal has no answer to.
 
-    Where answers depend on their batch (`step`), the batches are fixed once, at the first start of the step: a resumed
-    run keeps to that plan, skips the batches that are done and does a cut one again whole.
+    Where answers depend on their batch (`step`), the batches are fixed at the first start of the step. A resumed run
+    keeps to that plan, skips the batches that are answered and asks the others whole.
     """
     by_key = {request.key: request for request in requests}
     answered = journal.answered(by_key, errors=not rerun_errors)
@@ -142,7 +160,7 @@ def _todo(
 
 
 def _refuse_silence(answer: Answer) -> Answer:
-    """An empty answer is an error: there is nothing to grade, score or train on, and a rerun may ask again."""
+    """Turn an empty answer into an error: it cannot be graded, scored or trained on, and a rerun may ask again."""
     if answer.error is not None or answer.finish_reason != "stop" or answer.text.strip() or answer.reasoning:
         return answer
     return replace(answer, text="", finish_reason="error", error="the answer is empty")

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Reply, Request, refuse
+from persyn_hf.backends.answers import Answer, Request, Said, answer_to, failed, refuse
 from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint, Failed, Rejected
 from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
 from persyn_hf.errors import EngineError
 
 
 class Client:
-    """The urls of one model. `answers` may be called from several threads at once; they share the limits.
+    """The client of one model's urls. `answers` may be called from several threads at once; they share the limits.
 
     `recover(url)` is called, once at a time, when a url is away, instead of waiting `patience_s` for it. It blocks
     until the server is back; what it raises ends the run.
@@ -94,7 +94,7 @@ class Client:
             self._leave(caller)
 
     def _fill(self, caller: "_Caller", waiting: Iterator[Request]) -> list[Answer]:
-        """Send requests while there is room; returns those that cannot be asked."""
+        """Send requests while there is room, and return answers to those that cannot be asked."""
         refused: list[Answer] = []
         while caller.more and caller.failure is None and caller.outstanding + len(refused) < self._room():
             request = next(waiting, None)
@@ -108,7 +108,7 @@ class Client:
         return refused
 
     def _room(self) -> int:
-        """One caller's share of the slots."""
+        """Compute one caller's share of the slots."""
         return max(1, self._lanes.slots // max(1, len(self._callers)))
 
     def _enter(self, caller: "_Caller") -> None:
@@ -125,12 +125,12 @@ class Client:
         self._post(caller.cancel)
 
     def _post(self, callback: Callable[..., object], *args: object) -> None:
-        """Call in the event loop's thread; nothing happens where the client is closed."""
+        """Call `callback` in the event loop's thread; do nothing where the client is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *args)
 
     def _end(self, failure: BaseException) -> None:
-        """Every caller gets what has been answered, then the failure."""
+        """End the client: every caller gets what has been answered, then the failure."""
         with self._lock:
             self._failure = self._failure or failure
             for caller in self._callers:
@@ -170,15 +170,15 @@ class Client:
         task.add_done_callback(done)
 
     async def _answer(self, request: Request) -> Answer:
-        """Try until there is an answer, or none is to be had.
+        """Try until there is an answer, or until no attempt is left, which is an answer with an error.
 
-        A request may kill the server, and its neighbours fail with it. Who has been there when a url went away has
-        the last attempt alone, so that only the killer ends as an error.
+        A request may kill the server, and its neighbours fail with it. Each request that was in flight when a url
+        went away is a suspect and makes its last attempt alone on a url, so that only the killer ends as an error.
         """
-        failed = refused = 0
+        failures = refused = 0
         suspect = False
         while True:
-            lane = await self._lanes.acquire(alone=suspect and 0 < failed == self._attempts - 1)
+            lane = await self._lanes.acquire(alone=suspect and 0 < failures == self._attempts - 1)
             sent_at = time.monotonic()
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -188,47 +188,37 @@ class Client:
                 return self._finish(request, reply)
             except Rejected as fault:
                 lane.works()
-                return self._finish(request, str(fault))
+                return self._finish(request, failed(str(fault)))
             except Busy as fault:
                 refused += 1
                 self._lanes.pause(lane, sent_at, fault)
                 reason, wait = str(fault), back_off(refused)
             except Away as fault:
-                failed += fault.sent
+                failures += fault.sent
                 self._lanes.lose(lane, fault)
-                reason, wait = str(fault), back_off(failed)
+                reason, wait = str(fault), back_off(failures)
             except TimeoutError:
-                failed += 1
+                failures += 1
                 lane.limit.refused(sent_at, time.monotonic())  # too much load shows like this, too
                 reason, wait = f"no answer within {self._timeout_s:g} s", 0.0
             except Failed as fault:
-                failed += 1
-                reason, wait = str(fault), back_off(failed)
+                failures += 1
+                reason, wait = str(fault), back_off(failures)
                 if lane.alone:  # the next in line must not meet the server while it dies
                     await asyncio.sleep(wait)
             finally:
                 self._lanes.release(lane)
-            if failed >= self._attempts:
-                return self._finish(request, f"{reason} (attempts: {failed})")
+            if failures >= self._attempts:
+                return self._finish(request, failed(f"{reason} (attempts: {failures})"))
             suspect = suspect or lane.away
             await asyncio.sleep(wait)
             suspect = suspect or lane.away  # a dying server says 500 before it goes
 
-    def _finish(self, request: Request, found: Reply | str) -> Answer:
-        """An answer, or the reason why there is none, with its share of the wall time."""
+    def _finish(self, request: Request, said: Said) -> Answer:
+        """Make the answer, with its share of the wall time: the seconds since the newest one."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        if isinstance(found, str):
-            return Answer(request=request, text="", finish_reason="error", num_tokens=0, seconds=seconds, error=found)
-        return Answer(
-            request=request,
-            text=found.text,
-            finish_reason=found.finish_reason,
-            num_tokens=found.num_tokens,
-            seconds=seconds,
-            reasoning=found.reasoning,
-            num_prompt_tokens=found.num_prompt_tokens,
-        )
+        return answer_to(request, said, seconds=seconds)
 
 
 @dataclass(eq=False)
@@ -242,17 +232,18 @@ class _Caller:
     failure: BaseException | None = None
 
     def collect(self, *, wait: bool) -> list[Answer]:
-        found: list[Answer] = []
+        """Take what has come in; with `wait`, wait for the first answer where any is outstanding."""
+        arrived: list[Answer] = []
         block = wait and self.outstanding > 0 and self.failure is None
         while True:
             try:
                 item = self.queue.get(block=block)
             except queue.Empty:
-                return found
+                return arrived
             block = False
             if isinstance(item, Answer):
                 self.outstanding -= 1
-                found.append(item)
+                arrived.append(item)
             else:
                 self.failure = item
 

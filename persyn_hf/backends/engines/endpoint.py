@@ -1,7 +1,7 @@
-"""One url of a model server: a request goes out, a `Reply` or one of the faults below comes back.
+"""Ask one url of a model server: a request goes out, what was `Said` or one of the faults below comes back.
 
 What is here asks for chat completions, and reads the faults of every kind of request. `AsyncInferenceClient` builds
-the request and reads the answer. The connections are ours, since its own are at most 100, refuse to work under
+the request and reads the answer. The connections are ours: its own number at most 100, refuse to work under
 HF_HUB_OFFLINE (a server next door needs no Hub) and trip over error bodies of odd shape.
 """
 
@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import InferenceTimeoutError
 
-from persyn_hf.backends.answers import Reply, Request, well_formed
+from persyn_hf.backends.answers import Request, Said, well_formed
 from persyn_hf.errors import EngineError, RecipeError
 
 
@@ -31,7 +31,7 @@ LOCAL = ("localhost", "127.0.0.1", "[::1]")  # HTTP_PROXY of a cluster must not 
 
 
 class Busy(Exception):
-    """The server cannot take the request now; `pause` is what it asks for, in seconds."""
+    """The fault of a server that cannot take the request now; `pause` is the wait that it asks for, in seconds."""
 
     def __init__(self, reason: str, pause: float) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class Busy(Exception):
 
 
 class Away(Exception):
-    """No connection, or it was cut: then the server may have died of the request (`sent`)."""
+    """The fault of no connection, or a cut one: then the server may have died of the request, which was `sent`."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)
@@ -47,15 +47,15 @@ class Away(Exception):
 
 
 class Failed(Exception):
-    """The server broke, or what it sent is no answer; another attempt may do."""
+    """The fault of a server that broke, or sent what is no answer; another attempt may do."""
 
 
 class Rejected(Exception):
-    """The server will not take this request, however often it is sent."""
+    """The fault of a request that the server will not take, however often it is sent."""
 
 
 class Endpoint:
-    """One url. To be used from one event loop. Another kind of request overrides `send` and the names."""
+    """One url, used from one event loop. Another kind of request overrides `send` and the names."""
 
     path = CHAT
     wanted = "chat completion"
@@ -87,10 +87,11 @@ class Endpoint:
         self._client.connections = self.http
 
     async def close(self) -> None:
+        """Close the connections."""
         await self.http.aclose()
 
-    async def ask(self, request: Request) -> Reply:
-        """Send one request; raises one of the faults above, or `EngineError` where no request can succeed."""
+    async def ask(self, request: Request) -> Said:
+        """Send one request. Raises one of the faults above, or `EngineError` where no request can succeed."""
         try:
             return await self.send(request)
         except _Status as status:
@@ -107,15 +108,15 @@ class Endpoint:
             raise Failed(f"the server's answer is no {self.wanted} ({type(error).__name__})") from None
         raise await self._fault(response)
 
-    async def send(self, request: Request) -> Reply:
-        """Send one request and read what comes; raises what the libraries raise."""
-        found = await self._client.chat_completion(
+    async def send(self, request: Request) -> Said:
+        """Send one request and read what comes. Raises whatever the libraries raise."""
+        completion = await self._client.chat_completion(
             [dict(message) for message in request.prompt.messages], model=self.model, extra_body=self._body(request)
         )
-        return _reply(found)
+        return _said(completion)
 
     async def reachable(self) -> bool:
-        """Whether anything but a gateway answers, and it is not still loading."""
+        """Tell whether the server itself answers: neither only its gateway, nor a server that is still loading."""
         try:
             await self.http.get(self._models, headers=self.headers(), timeout=PROBE_S)
         except _Status as status:
@@ -125,6 +126,7 @@ class Endpoint:
         return True
 
     def headers(self) -> dict[str, str]:
+        """Make the headers that carry the key, where there is one."""
         return {} if self._key is None else {"authorization": f"Bearer {self._key}"}
 
     async def _drop_no_key(self, request: httpx2.Request) -> None:
@@ -132,7 +134,10 @@ class Endpoint:
             del request.headers["authorization"]
 
     def _body(self, request: Request) -> dict[str, Any]:
-        """The sampling, then `extra`: null there leaves a field out, `max_completion_tokens` renames `max_tokens`."""
+        """Make the body's fields of the sampling, then of `extra`.
+
+        A null in `extra` leaves a field out; `max_completion_tokens` there renames `max_tokens`.
+        """
         sampling = request.sampling
         body: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
         if sampling.temperature > 0:
@@ -144,7 +149,7 @@ class Endpoint:
         return body | {key: value for key, value in self._extra.items() if key != "max_completion_tokens"}
 
     async def _fault(self, response: httpx2.Response) -> Exception:
-        """What an HTTP error means."""
+        """Return the fault that an HTTP error stands for."""
         code, message = response.status_code, self._message(response)
         reason = f"HTTP {code}: {message}" if message else f"HTTP {code}"
         if code in (429, 503, 529):
@@ -172,13 +177,13 @@ class Endpoint:
         )
 
     def _message(self, response: httpx2.Response) -> str:
-        """The server's own words: their first line, without the key that some servers repeat."""
+        """Extract the first line of the server's own words, without the key that some servers repeat."""
         try:
-            found = response.json()
+            body = response.json()
             for key in ("error", "message", "detail"):
-                if isinstance(found, dict) and found.get(key):
-                    found = found[key]
-            text = found if isinstance(found, str) else json.dumps(found)
+                if isinstance(body, dict) and body.get(key):
+                    body = body[key]
+            text = body if isinstance(body, str) else json.dumps(body)
         except ValueError:
             text = "" if "html" in response.headers.get("content-type", "") else response.text
         text = text.replace(self._key, "***") if self._key else text
@@ -205,13 +210,16 @@ async def _check_status(response: httpx2.Response) -> None:
 
 
 def _shown(url: str) -> str:
-    """The url without what may be secret: user, password and query."""
+    """Remove from a url what may be secret: user, password and query."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _addresses(url: str, path: str = CHAT, urls_at: str = URLS_AT) -> tuple[str, str]:
-    """Where `path` and the list of models are; a /v1 that is missing is added, as on the Hub's clients."""
+    """Return the addresses of `path` and of the list of models; a missing /v1 is added, as the Hub's clients do.
+
+    Raises `RecipeError` where `url` is none; `urls_at` is the setting that holds it.
+    """
     try:
         host = httpx2.URL(url).host
     except httpx2.InvalidURL:
@@ -228,15 +236,15 @@ def _addresses(url: str, path: str = CHAT, urls_at: str = URLS_AT) -> tuple[str,
     return urlunsplit(parts._replace(path=address)), urlunsplit(parts._replace(path=base + "/models"))
 
 
-def _reply(found: Any) -> Reply:
-    """Read a chat completion; of anything else some part is missing or of a wrong type."""
-    choice = found.choices[0]
+def _said(completion: Any) -> Said:
+    """Read a chat completion. Raises `LookupError`, `TypeError` or the like where it is none."""
+    choice = completion.choices[0]
     content = choice.message.content
     reasoning = choice.message.get("reasoning") or choice.message.get("reasoning_content")
     if not isinstance(content, str | None) or not isinstance(reasoning, str | None):
         raise TypeError("no text")
-    usage = found.usage or {}
-    return Reply(
+    usage = completion.usage or {}
+    return Said(
         text=well_formed(content or ""),
         reasoning=well_formed(reasoning) if reasoning else None,
         finish_reason=str(choice.finish_reason or "unknown"),
@@ -246,7 +254,7 @@ def _reply(found: Any) -> Reply:
 
 
 def _pause(header: str | None) -> float:
-    """Retry-After: seconds or a date."""
+    """Read a Retry-After header, seconds or a date, as seconds from now; 0 where it says nothing."""
     if header is None:
         return 0.0
     try:

@@ -1,6 +1,11 @@
-"""Responses that exist already, in one of three forms: long, one row per prompt and teacher; wide, one column per
-teacher (Magpie-Zoo); or a config of a dataset per teacher (PerSyn-Math). Tables are read as streams; only responses
-that are asked for are kept."""
+"""Read responses that exist already, from a table in one of three forms.
+
+    long       one row per prompt and teacher
+    wide       one column per teacher (Magpie-Zoo)
+    configs    a config of a dataset per teacher (PerSyn-Math)
+
+Tables are read as streams; only responses that are asked for are kept.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +30,7 @@ CONTENT = "content"  # field of a struct that holds the text, where nothing else
 
 
 class Columns(Strict):
-    """Which column of an imported table holds what."""
+    """The columns of an imported table: which holds what."""
 
     prompt: str = "prompt"  # text, or a list of {role, content}: the same as in the prompts
     teacher: str = "teacher"  # long form: the teacher's name or its model
@@ -44,7 +49,7 @@ class Columns(Strict):
 
 
 class ImportSettings(Strict):
-    """Where imported responses are."""
+    """The place of imported responses."""
 
     path: str | None = None  # .parquet, .jsonl, .json or .csv
     dataset: str | None = None  # Hub id, or a local folder
@@ -71,7 +76,7 @@ class ImportSettings(Strict):
 
 
 class _Form(Protocol):
-    """How a table is laid out."""
+    """The form of a table: which columns it needs and where in a row the responses are."""
 
     def choose(self, known: Sequence[str]) -> set[str]: ...
 
@@ -93,18 +98,20 @@ class _Table:
 def read_responses(
     settings: ImportSettings, teachers: Sequence[Teacher], cells: Cells
 ) -> dict[tuple[str, str], list[Imported]]:
-    """Responses by (prompt_id, name of the teacher) for `cells`, in the order of the table; empty ones are left out.
+    """Read the responses of `cells` by (prompt_id, name of the teacher), in the order of the table.
 
-    A prompt is named as in the `prompts` stage, so the texts must be the same. More responses of one cell are samples.
+    A prompt is named as in the `prompts` stage, so the texts must be the same. Several responses of one cell are its
+    samples; empty ones are left out. Raises `InputError` where the table cannot be read, has none of the prompts, or
+    has no response of a teacher.
     """
     asked = [teacher for teacher in teachers if cells.get(teacher.name)]
-    found: dict[tuple[str, str], list[Imported]] = {}
+    responses: dict[tuple[str, str], list[Imported]] = {}
     for table in _tables(settings, asked) if asked else ():
-        _read_table(table, settings.columns.prompt, cells, found)
-    return found
+        _read_table(table, settings.columns.prompt, cells, responses)
+    return responses
 
 
-def _read_table(table: _Table, column: str, cells: Cells, found: dict[tuple[str, str], list[Imported]]) -> None:
+def _read_table(table: _Table, column: str, cells: Cells, responses: dict[tuple[str, str], list[Imported]]) -> None:
     wanted = {name: {row["prompt_id"] for row in cells[name]} for name in table.teachers}
     prompts = set().union(*wanted.values())
     first, number, matched, answered = None, 0, 0, set()
@@ -116,7 +123,7 @@ def _read_table(table: _Table, column: str, cells: Cells, found: dict[tuple[str,
             matched += 1
             for teacher, imported in table.form.responses(row, where):
                 if name in wanted[teacher]:
-                    found.setdefault((name, teacher), []).append(imported)
+                    responses.setdefault((name, teacher), []).append(imported)
                     answered.add(teacher)
     if not matched:
         example = cells[table.teachers[0]][0]["messages"]
@@ -141,11 +148,12 @@ def _tables(settings: ImportSettings, teachers: Sequence[Teacher]) -> Iterator[_
         rows = _rows(settings, settings.config, form.choose)
         yield _Table(source=source, form=form, rows=rows, teachers=[teacher.name for teacher in teachers])
         return
-    known = configs_of_dataset(source, settings.revision, "generate")
-    chosen = [_named(settings.configs, teacher, known, "generate.configs", "config") for teacher in teachers]
+    configs = configs_of_dataset(source, settings.revision, "generate")
+    chosen = [_named(settings.configs, teacher, configs, "generate.configs", "config") for teacher in teachers]
     for teacher, config in zip(teachers, chosen, strict=True):  # all of them, before any is read
-        if config not in known:
-            raise InputError(f"{source} has no config `{config}` for `configs.{teacher.name}`{nearest(config, known)}")
+        if config not in configs:
+            hint = nearest(config, configs)
+            raise InputError(f"{source} has no config `{config}` for `configs.{teacher.name}`{hint}")
     for teacher, config in zip(teachers, chosen, strict=True):
         table = f"{source}, config {config}"
         form = _Long(table, columns, [teacher], only=teacher.name)
@@ -159,7 +167,7 @@ def _rows(settings: ImportSettings, config: str | None, choose: Choose) -> Itera
 
 
 def _named(given: Mapping[str, str | None], teacher: Teacher, known: Sequence[str], key: str, what: str) -> str:
-    """The column or config of a teacher; where none is named, the one that is called like it or its model."""
+    """Find the column or config of a teacher: the one that is named, else the one called like it or its model."""
     if teacher.name not in given:
         raise InputError(
             f"`{key}` names no {what} for the teacher `{teacher.name}`; add `{teacher.name}: {what.upper()}`"
@@ -173,7 +181,7 @@ def _aliases(teacher: Teacher) -> list[str]:
 
 
 class _Long:
-    """One row per prompt and teacher; `only`: all rows are this teacher's."""
+    """The form of one row per prompt and teacher; with `only`, all rows are this teacher's."""
 
     def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher], only: str | None = None) -> None:
         self._source = source
@@ -214,7 +222,7 @@ class _Long:
 
 
 class _Wide:
-    """One column per teacher."""
+    """The form of one column per teacher."""
 
     def __init__(self, source: str, columns: Columns, teachers: Sequence[Teacher]) -> None:
         self._source = source
@@ -245,23 +253,16 @@ class _Wide:
 def to_samples(
     imported: Mapping[tuple[str, str], list[Imported]], teacher: str, prompts: Sequence[Mapping[str, Any]]
 ) -> list[Sample]:
-    """Imported responses of one teacher; a cell that has none becomes an error row."""
+    """Make samples of one teacher's imported responses; a cell that has none becomes a sample with an error."""
     samples = []
     for prompt in prompts:
         cell: list[Imported | None] = [*imported.get((prompt["prompt_id"], teacher), [])]
-        for index, found in enumerate(cell or [None]):
-            error, text = ("no imported response", "") if found is None else (None, found.response)
+        for index, given in enumerate(cell or [None]):
+            error, text = ("no imported response", "") if given is None else (None, given.response)
             response, reasoning = split_reasoning(text)
-            entry = Entry(
-                text=text,
-                finish_reason="error" if error else "imported",
-                num_prompt_tokens=0,
-                num_tokens=0,
-                seconds=0.0,
-                error=error,
-                attempt=0,
-            )
-            quality, is_correct = (found.quality, found.is_correct) if found else (None, None)
+            finish_reason = "error" if error else "imported"
+            entry = Entry(text=text, finish_reason=finish_reason, num_tokens=0, error=error, attempt=0)
+            quality, is_correct = (given.quality, given.is_correct) if given else (None, None)
             samples.append(
                 Sample(
                     prompt=prompt,

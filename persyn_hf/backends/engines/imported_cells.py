@@ -1,7 +1,7 @@
-"""What a cell of a table of responses holds: one text or several, with what others said of their quality.
+"""Read a cell of a table of responses: one text or several, with judgements that others made of them.
 
-A response is text, a conversation whose last turn is the assistant's, a struct with the text in one field (Magpie-Zoo:
-`content` beside the scores of three reward models), or a list of any of these: samples.
+A response is text, a conversation whose last turn is the assistant's, or a struct with the text in one field
+(Magpie-Zoo: `content`, next to the scores of three reward models). A list of any of these holds samples.
 """
 
 import math
@@ -15,12 +15,12 @@ from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import prompt_id
 
 
-NOWHERE = object()  # a judgement that must stand beside the text, in a field of its struct
+NOWHERE = object()  # a judgement that must be in a field of the struct that holds the text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """One response as the table gives it; null: the table does not say."""
+    """One response as the table gives it; None where the table does not judge it."""
 
     response: str
     quality: float | None
@@ -29,7 +29,7 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """Names that `columns` gives: of a struct's text, of what is said of its quality, and whether it is right."""
+    """The names that `columns` gives to a struct's fields: its text, its quality, and whether it is right."""
 
     text: str
     quality: str | None
@@ -37,17 +37,22 @@ class Fields:
 
 
 def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> Iterator[Imported]:
-    """The responses of a cell that are not empty.
+    """Yield the responses of a cell, without empty ones.
 
     Args:
-        judged: quality and verdict by the row: for each one value for the whole cell, or a list with one per sample.
+        judged: quality and verdict that the row gives: each is one value for the whole cell, or a list with one per
+            sample.
+        where: the place of the cell, for errors.
+
+    Raises:
+        InputError: the cell holds anything else than text, or judgements that do not fit.
     """
     if turns := as_turns(cell):
         cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
     if isinstance(cell, Mapping):
         names = (fields.quality, fields.is_correct)
-        beside = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
-        missing = [name for name, value in zip(names, beside, strict=True) if value is NOWHERE]
+        own = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
+        missing = [name for name, value in zip(names, own, strict=True) if value is NOWHERE]
         if fields.text not in cell:
             raise InputError(
                 f"{where} is a struct without the field `{fields.text}`{nearest(fields.text, list(cell))}, where its "
@@ -57,7 +62,7 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
             raise InputError(
                 f"{where} is a struct without the field `{missing[0]}`{nearest(str(missing[0]), list(cell))}"
             )
-        yield from read_cell(cell[fields.text], beside, fields, where)
+        yield from read_cell(cell[fields.text], own, fields, where)
     elif isinstance(cell, list):
         each = (_each(value, len(cell), where) for value in judged)
         for item, *its_own in zip(cell, *each, strict=True):
@@ -74,7 +79,7 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
 
 
 def id_of_prompt(prompt: Any, where: str) -> str | None:
-    """The name that the `prompts` stage gives this prompt (text, or a list of turns); None: the cell is empty."""
+    """Compute the name that the `prompts` stage gives a prompt (text, or a list of turns); None for an empty cell."""
     if prompt is None or isinstance(prompt, str):
         text = (prompt or "").strip()
         return prompt_id([{"role": "user", "content": text}]) if text else None
@@ -85,12 +90,13 @@ def id_of_prompt(prompt: Any, where: str) -> str | None:
 
 
 def excerpt(value: Any) -> str:
+    """Quote a value in at most 80 characters, for errors."""
     text = repr(value[-1].get("content") if isinstance(value, list) and as_turns(value) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _each(value: Any, count: int, where: str) -> list[Any]:
-    """A judgement of each of so many samples."""
+    """Return one judgement for each of `count` samples."""
     if not isinstance(value, list):
         return [value] * count
     if len(value) != count:

@@ -1,7 +1,19 @@
-"""Which url gets the next request, and how many each may have in flight.
+"""Choose the url that gets the next request, and adapt how many requests each url may have in flight.
 
-The limits rise by addition and fall by multiplication, as in TCP. A url that is away or has asked for a pause gets
-nothing; where there are others they take its load.
+No server says how much load suits it, so each url has a limit that is found by trying, as in TCP: it rises by addition
+while answers come, and falls by multiplication when the server refuses (HTTP 429, 503) or does not answer in time. An
+example, with `concurrency: 16`:
+
+    16 answers come while the url is kept full      each adds 1, so the limit doubles: 32
+    8 of the 32 in flight are refused               the first lowers it to 0.75 x 32 = 24; the other 7 were sent
+                                                    before that, so they say nothing about 24 and change nothing
+    24 answers come while the url is kept full      each adds 1/limit from now on: 25
+    20 answers come while 5 are in flight           nothing: 25 was never tried
+
+A url that is away, or has asked for a pause (Retry-After), gets nothing, and the others take its load. It is given up
+after `patience_s` without success: when it is still away then, or when it refuses a request that is alone in flight.
+Pauses that it asked for are not counted, but one longer than `patience_s` ends the patience at once. When every url
+has been given up, the run ends.
 """
 
 import asyncio
@@ -26,7 +38,7 @@ DECREASE = 0.75
 
 
 class Limit:
-    """The requests that one url may have in flight. Times are seconds of any clock that only goes forward.
+    """The limit on the requests that one url may have in flight. Times are seconds of a monotonic clock.
 
     Until the server first refuses, every success adds one, which doubles the limit per window; after that a whole
     window of successes adds one.
@@ -39,16 +51,17 @@ class Limit:
         self._decreased_at = -math.inf
 
     def free(self) -> int:
+        """Return the number of further requests that may be sent."""
         return int(self.value) - self.in_flight
 
     def succeeded(self) -> None:
-        """A success shows something only where at least half the window is used (the rest may have just come in)."""
+        """Raise the limit after a success, where more than half of it is in use (the rest may have just come in)."""
         if 2 * self.in_flight > self.value:
             step = 1.0 if self._decreased_at == -math.inf else 1 / self.value
             self.value = min(self.value + step, float(self._most))
 
     def refused(self, sent_at: float, now: float) -> None:
-        """Decrease once per round trip: what was sent before the last decrease says nothing about the new limit."""
+        """Lower the limit, once per round trip: what was sent before the last decrease says nothing of the new one."""
         if sent_at >= self._decreased_at:
             self.value = max(1.0, DECREASE * min(self.value, self.in_flight))
             self._decreased_at = now
@@ -56,7 +69,7 @@ class Limit:
 
 @dataclass(eq=False)
 class Lane:
-    """One url and how it fares."""
+    """One url and its state."""
 
     endpoint: Endpoint
     limit: Limit
@@ -68,17 +81,19 @@ class Lane:
     dropped: str | None = None  # why, when it has ended
 
     def free(self, alone: bool) -> int:
+        """Return the number of free slots; for a request that must be `alone`, 1 if nothing is in flight, else 0."""
         if self.away or self.alone or time.monotonic() < self.paused_until:
             return 0
         return int(self.limit.in_flight == 0) if alone else self.limit.free()
 
     def works(self) -> None:
+        """Note that the server has answered: all trouble is over."""
         self.troubled_at = self.deadline = math.inf
         self.dropped = None
 
 
 class Lanes:
-    """All urls of a model; lives in the thread of its event loop. `end` ends the run."""
+    """The urls of a model, used in the thread of its event loop only. `end` ends the run."""
 
     def __init__(
         self,
@@ -95,6 +110,7 @@ class Lanes:
 
     @property
     def slots(self) -> int:
+        """The requests that all urls together may have in flight."""
         return sum(int(lane.limit.value) for lane in self._lanes)
 
     async def close(self) -> None:
@@ -102,7 +118,7 @@ class Lanes:
             await lane.endpoint.close()
 
     async def acquire(self, *, alone: bool) -> Lane:
-        """A slot on the url that has the most free ones. Those who must be alone go first."""
+        """Wait for a slot on the url with the most free ones; requests that must be `alone` go first."""
         self._loners += alone
         try:
             while True:
@@ -118,12 +134,13 @@ class Lanes:
                 self._wake()
 
     def release(self, lane: Lane) -> None:
+        """Give a slot back."""
         lane.limit.in_flight -= 1
         lane.alone = False
         self._wake()
 
     def pause(self, lane: Lane, sent_at: float, fault: Busy) -> None:
-        """The server has refused a request: send it less, and nothing for as long as it asks."""
+        """Note that the server refused a request: send it less, and nothing for as long as it asks."""
         now = time.monotonic()
         lane.limit.refused(sent_at, now)
         hopeless = lane.limit.in_flight == 1 and sent_at >= lane.troubled_at and now >= lane.deadline
@@ -139,7 +156,7 @@ class Lanes:
             self._drop(lane, str(fault))
 
     def lose(self, lane: Lane, fault: Away) -> None:
-        """The url is away: send it nothing until it is back."""
+        """Note that the url is away: send it nothing until it is back."""
         if lane.away:
             return
         lane.away = True
@@ -181,7 +198,7 @@ class Lanes:
         self._wake()
 
     def _drop(self, lane: Lane, reason: str) -> None:
-        """Give a url up, though it is still tried; the run ends when no other is left."""
+        """Give a url up, though it is still tried; end the run when no other is left."""
         lane.dropped = f"{lane.endpoint.name} ({reason})"
         if all(lane.dropped for lane in self._lanes):
             self._end(
@@ -194,7 +211,10 @@ class Lanes:
 
 
 async def _call_in_thread(function: Callable[[str], None], url: str) -> None:
-    """Run in a thread that nothing waits for at the end: a server may take half an hour to start, Ctrl-C may not."""
+    """Call `function(url)` in a thread that the end of the program does not wait for.
+
+    A server may take half an hour to start; Ctrl-C may not. Raises what the function raises.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[BaseException | None] = loop.create_future()
 
@@ -217,5 +237,5 @@ async def _call_in_thread(function: Callable[[str], None], url: str) -> None:
 
 
 def back_off(times: int) -> float:
-    """Seconds to wait after so many troubles in a row, with jitter, so that not all come back at once."""
+    """Compute the seconds to wait after `times` troubles in a row, with jitter, so that not all come back at once."""
     return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(max(times, 1) - 1, 16)) * random.uniform(0.5, 1.5)

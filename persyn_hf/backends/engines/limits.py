@@ -1,4 +1,4 @@
-"""`--max-generations` and `--max-cost`: what a recipe may still ask for."""
+"""Keep a recipe within `--max-generations` and `--max-cost`."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ Money = Callable[[str, float, float, float], float]  # teacher, prompt tokens, c
 
 
 class Budget:
-    """Counts what is in flight at the most it can cost, so that a limit is never passed.
+    """The budget of a recipe, in which requests in flight count at the most they can cost: no limit is ever passed.
 
-    Limits are of the recipe, all its runs together: a loop that starts a killed run again spends no more.
+    A limit covers all runs of the recipe together: a loop that starts a killed run again spends no more.
     """
 
     def __init__(self, limits: Limits, *, generations: int, cost: float, money: Money) -> None:
@@ -24,7 +24,7 @@ class Budget:
         self._lock = threading.Lock()  # engines pull batches from threads of their own
 
     def reserve(self, teacher: str, batch: Batch) -> bool:
-        """Take a batch in if it fits even at its dearest; batches are never cut."""
+        """Take a batch in and return True, if it fits even at its highest cost; batches are never cut."""
         most = {request.key: self._most(teacher, request) for request in batch if not request.prompt.refusal}
         with self._lock:
             generations, cost = self._limits.max_generations, self._limits.max_cost
@@ -37,7 +37,7 @@ class Budget:
         return True
 
     def settle(self, teacher: str, answers: Sequence[Answer]) -> None:
-        """Put what answers did cost in the place of what they might have."""
+        """Replace the highest cost of answered requests with the cost of their answers."""
         with self._lock:
             for answer in answers:
                 if self._reserved.pop(answer.request.key, None) is not None:
@@ -46,7 +46,7 @@ class Budget:
                     self._cost += self._money(teacher, prompt_tokens, answer.num_tokens, answer.seconds)
 
     def stop(self, teacher: str, batch: Batch, left: int) -> BudgetReached:
-        """The sentence for a run that has to end before `batch`."""
+        """Make the error of a run that has to end before `batch`, with `left` answers left in the step."""
         limit = self._limits.max_generations
         if limit is not None and self._generations + len(batch) > limit:
             return BudgetReached(
@@ -61,6 +61,9 @@ class Budget:
         )
 
     def _most(self, teacher: str, request: Request) -> float:
-        """A token has at least one byte, so the bytes of the prompt bound its tokens where the engine knows none."""
+        """Compute the most that a request can cost.
+
+        A token has at least one byte, so the bytes of the prompt bound its tokens where the engine does not know them.
+        """
         prompt_tokens = request.prompt.num_tokens or len(request.prompt.text.encode("utf-8", "surrogatepass"))
         return self._money(teacher, prompt_tokens, request.sampling.max_tokens, 0.0)

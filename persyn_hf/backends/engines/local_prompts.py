@@ -1,4 +1,4 @@
-"""What engines that render the chat template themselves have in common: prompts as text, context, size."""
+"""Prepare prompts for engines that render the chat template themselves, and read a model's context and size."""
 
 import json
 import math
@@ -32,12 +32,12 @@ def prepare(
 
 
 def new_tokens(request: Request, context_length: int) -> int:
-    """What is left of the context after the prompt, `max_tokens` at most."""
+    """Return the tokens that an answer may have: the rest of the context, `max_tokens` at most."""
     return min(request.sampling.max_tokens, context_length - request.prompt.num_tokens)
 
 
 def context_length(model: str, revision: str | None) -> int:
-    """Positions that the model knows (prompt and answer together)."""
+    """Read from a model's config how many positions it knows, prompt and answer together; 2^30 where it says none."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
@@ -45,7 +45,7 @@ def context_length(model: str, revision: str | None) -> int:
 
 
 def params_b(model: str) -> float | None:
-    """Billions of parameters, from the headers of its safetensors files; null for a Hub model, which may not be here.
+    """Count a local model's parameters, in billions, in the headers of its safetensors files; None for a Hub model.
 
     A file begins with the length of its header in 8 bytes; the header is JSON.
     """

@@ -1,4 +1,4 @@
-"""From a recipe's words to an engine. Plain arguments, so that an actor on another machine can do the same."""
+"""Open the engine that a recipe names, from plain arguments, so that an actor on another machine can do the same."""
 
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from persyn_hf.backends.loading import Dtype
 
 
 def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
-    """The engine of one teacher, in this process or, with an executor, as actors of a Ray cluster."""
+    """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster."""
     local = open_local(**options)
     if executor is None:
         return local
@@ -32,7 +32,7 @@ def open_local(
     vllm: VllmSettings,
     log_dir: Path,
 ) -> Engine:
-    """An engine in this process; loads no weights and starts no server yet."""
+    """Open an engine in this process; no weights are loaded and no server is started yet."""
     if kind == "server":
         from persyn_hf.backends.engines.server import ServerEngine
 

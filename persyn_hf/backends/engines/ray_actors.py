@@ -1,4 +1,4 @@
-"""`generate.executor: {kind: ray}`: copies of an engine as actors of a Ray cluster, fed and journalled by the driver.
+"""Run copies of an engine as actors of a Ray cluster, fed and journalled by the driver (`generate.executor`).
 
 The actors are a pool of Ray Data. Its dataset has no fixed length: the driver hands a row of requests to `Feed` when
 an answered one comes back, so that work in flight is bounded, a budget may end the run early, and the actors load
@@ -27,9 +27,9 @@ ATTEMPTS = 4  # at a row whose actor dies; a row that kills every actor must not
 
 
 class RayEngine(Engine):
-    """`replicas` engines made by `build`; `local` prepares and plans in the driver and loads no weights there.
+    """One teacher on `replicas` actors, each with an engine made by `build`, which is pickled and called there.
 
-    `build` is pickled and called in each actor.
+    `local` prepares and plans in the driver and loads no weights there.
     """
 
     def __init__(self, local: Engine, build: Callable[[], Engine], settings: RaySettings) -> None:
@@ -62,7 +62,7 @@ class RayEngine(Engine):
             self._drop()
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
-        """Answer every request; batches are pulled as answers come in and have been taken by the caller.
+        """Answer every request; the next batches are pulled once the caller has taken the answers to earlier ones.
 
         Raises:
             EngineError: no cluster, no node that an actor fits on, or a fault in an actor.
@@ -76,11 +76,11 @@ class RayEngine(Engine):
             feed.put.remote(first)
             in_flight = len(first)
             while in_flight:
-                found = next(results)
-                yield from _read_result(found["result"])
-                more = list(itertools.islice(rows, 1))
-                feed.put.remote(more, found["index"])
-                in_flight += len(more) - 1
+                answered = next(results)
+                yield from _read_result(answered["result"])
+                following = list(itertools.islice(rows, 1))
+                feed.put.remote(following, answered["index"])
+                in_flight += len(following) - 1
         except BaseException as error:  # what is in flight would come out of the next call
             self._drop()
             import ray
@@ -94,7 +94,7 @@ class RayEngine(Engine):
             raise
 
     def _rows(self, batches: Iterable[Batch]) -> Iterator[bytes]:
-        """Rows of one batch, or, where a batch is one request, of several."""
+        """Yield rows for the actors: a row is one batch or, where a batch is a single request, `GROUP` of them."""
         remaining = iter(batches)
         while row := list(itertools.islice(remaining, 1 if self.fixed_batches else GROUP)):
             yield pickle.dumps(row)
@@ -110,7 +110,7 @@ class RayEngine(Engine):
         return feed, _results(ray, self._dataset(ray, feed))
 
     def _drop(self) -> None:
-        """Let go of the pool, whatever it does."""
+        """Let go of the pool, whatever it is doing."""
         if self._pool is not None:
             import ray
 
@@ -120,7 +120,7 @@ class RayEngine(Engine):
             ray.kill(feed)
 
     def _dataset(self, ray: Any, feed: Any) -> Any:
-        """A lazy dataset: one task that reads the feed, and the pool of actors."""
+        """Make the lazy dataset: one task that reads the feed, and the pool of actors."""
         threads = 1 if self.fixed_batches else THREADS
         replicas = self._settings.replicas
         context = ray.data.DataContext.get_current().copy()
@@ -145,7 +145,7 @@ class RayEngine(Engine):
 
 
 class Feed:
-    """An actor beside the driver that holds the rows that are not answered yet, by number.
+    """The actor on the driver's node that holds the rows that are not answered yet, by number.
 
     A row stays until its answers are here: should Ray read the feed again after a loss, it reads the same rows.
     """
@@ -158,7 +158,7 @@ class Feed:
         self._changed = asyncio.Condition()
 
     async def put(self, rows: Sequence[bytes], answered: int | None = None) -> None:
-        """Take in the next rows in the place of one that is answered."""
+        """Take in the next rows, and drop the one that was answered."""
         async with self._changed:
             if answered is not None:
                 self._rows.pop(answered, None)
@@ -168,13 +168,13 @@ class Feed:
             self._changed.notify_all()
 
     async def end(self) -> None:
-        """No more rows will come."""
+        """Note that no more rows will come."""
         async with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     async def take(self, index: int) -> bytes | None:
-        """The row of that number, once it has come in; None after the last."""
+        """Return the row of that number, once it has come in; None after the last."""
         async with self._changed:
             await self._changed.wait_for(lambda: index < self._count or self._ended)
         if index >= self._count:
@@ -182,14 +182,14 @@ class Feed:
         return self._rows.get(index, pickle.dumps([]))
 
     async def begin(self, index: int) -> int:
-        """Note that an actor sets about a row; returns how many have before it. Ray itself restarts without end."""
+        """Note that an actor begins a row, and return how many did before it. Ray itself would restart without end."""
         before = self._begun.get(index, 0)
         self._begun[index] = before + 1
         return before
 
 
 class Worker:
-    """The engine in its actor. Faults go back as values: Ray would log, and perhaps retry, what is raised."""
+    """An engine in its actor. Faults go back as values: Ray would log, and perhaps retry, what is raised."""
 
     def __init__(self, build: Callable[[], Engine], feed: Any) -> None:
         self._feed = feed
@@ -223,14 +223,14 @@ class Worker:
         return list(self._engine.generate(batches))
 
     def __del__(self) -> None:
-        """Ray drops the worker when its dataset is done; an engine that owns a server must end it then."""
+        """Close the engine when Ray drops the worker at the end of its dataset: it may own a server."""
         if not isinstance(self._engine, PersynError):
             with suppress(Exception):
                 self._engine.close()
 
 
 def _read(_: Mapping[str, Any], feed: Any) -> Iterator[dict[str, Any]]:
-    """Rows of the feed, one block each."""
+    """Yield the rows of the feed, one block each."""
     import ray
 
     for index in itertools.count():
@@ -241,7 +241,7 @@ def _read(_: Mapping[str, Any], feed: Any) -> Iterator[dict[str, Any]]:
 
 
 def _results(ray: Any, dataset: Any) -> Generator[dict[str, Any], None, None]:
-    """What the actors return, each row as soon as it is done: iter_batches would hold it back for the next."""
+    """Yield what the actors return, each row as soon as it is done: iter_batches would hold it back for the next."""
     for bundle in dataset.iter_internal_ref_bundles():
         for entry in bundle.blocks:
             yield from ray.get(entry.ref).to_pylist()

@@ -1,4 +1,4 @@
-"""To a Ray cluster, without a word on the terminal: the one at an address, or one started on this machine."""
+"""Connect to a Ray cluster without a word on the terminal: the one at an address, or one started on this machine."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # of
 
 
 def connect(address: str | None) -> Any:
-    """The module `ray`, connected; None: to a cluster that is started here and ends with this process.
+    """Connect to the cluster at `address` and return the module `ray`; None starts one that ends with this process.
 
     Raises:
         EngineError: there is no cluster, or it cannot be used.
@@ -45,15 +45,15 @@ def connect(address: str | None) -> Any:
 
 
 def check_room(ray: Any, settings: RaySettings) -> None:
-    """Refuse actors that fit on no node: Ray would wait for one in silence for ever."""
+    """Refuse actors that fit on no node, for Ray would wait for one in silence for ever (`EngineError`)."""
     need = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
         return
-    found = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+    sizes = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
     raise EngineError(
         f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `generate.executor` "
-        f"asks for each replica (found: {found}); ask for less, or add a node"
+        f"asks for each replica (found: {sizes}); ask for less, or add a node"
     )
 
 
@@ -77,7 +77,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Ray itself tries a silent address for minutes and then ends the process."""
+    """Refuse an address that nothing answers at: Ray itself tries it for minutes and then ends the process."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")

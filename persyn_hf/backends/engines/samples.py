@@ -1,4 +1,4 @@
-"""Samples on their way from a teacher's answer to a row: reasoning cut off, verified, one per cell selected."""
+"""Turn a teacher's answers into rows: cut the reasoning off, note the verdicts, select one sample per cell."""
 
 import random
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Entry, Request, seed_from
+from persyn_hf.backends.answers import Entry, Request, Said, seed_from
 from persyn_hf.backends.chat import split_reasoning
 from persyn_hf.core.mixing import CUT_OFF
 
@@ -27,22 +27,26 @@ class Sample:
 
 
 def to_sample(prompt: Mapping[str, Any], request: Request, entry: Entry, round: int) -> Sample:
-    """A journalled answer, its reasoning cut off where the server has not done so."""
+    """Make a sample of a journalled answer; its reasoning is cut off where the server has not done so."""
     response, reasoning = split_response(request, entry)
     return Sample(
         prompt=prompt, index=request.sample_index, entry=entry, response=response, reasoning=reasoning, round=round
     )
 
 
-def split_response(request: Request, answer: Answer | Entry) -> tuple[str, str | None]:
-    """(answer, reasoning or None)."""
-    if answer.reasoning is not None:
-        return answer.text, answer.reasoning
-    return split_reasoning(answer.text, request.prompt.text)
+def split_response(request: Request, said: Said) -> tuple[str, str | None]:
+    """Separate an answer from its reasoning: (answer, reasoning or None)."""
+    if said.reasoning is not None:
+        return said.text, said.reasoning
+    return split_reasoning(said.text, request.prompt.text)
 
 
 def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
-    """Keep one sample of each cell: a correct one, else a wrong one, both drawn; else the first that is no error."""
+    """Mark the one sample of each cell that is kept (`selected`).
+
+    That is a correct one drawn at random, else a wrong one drawn at random, else the first that is no error. The
+    draw depends on `salt` and the prompt only.
+    """
     cells: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
         if sample.entry.error is None:
@@ -57,6 +61,7 @@ def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
 
 
 def to_row(teacher: str, sample: Sample) -> dict[str, Any]:
+    """Make the row of a sample in the responses dataset."""
     entry = sample.entry
     return {
         "prompt_id": sample.prompt["prompt_id"],
@@ -79,7 +84,7 @@ def to_row(teacher: str, sample: Sample) -> dict[str, Any]:
 
 @dataclass
 class Totals:
-    """Sums over one teacher's samples, for the counts, the card and the ledger."""
+    """The sums over one teacher's samples, for the counts, the card and the ledger."""
 
     counts: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
@@ -87,7 +92,7 @@ class Totals:
     seconds: float = 0.0
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Errors cost what their server had written until then; their prompts are not charged for."""
+        """Add samples. An error costs the tokens that its server had written; its prompt is not charged for."""
         for sample in samples:
             entry, answered = sample.entry, sample.entry.error is None
             self.counts.update(
@@ -106,7 +111,7 @@ class Totals:
             self.seconds += entry.seconds
 
     def metrics(self) -> dict[str, Any]:
-        """One teacher's line in the card's table; accuracy is over selected samples that could be judged."""
+        """Compute one teacher's line in the card's table; accuracy is over selected samples that could be judged."""
         counts, answered = self.counts, max(self.counts["answered"], 1)
         return {
             "rows": counts["requested"],

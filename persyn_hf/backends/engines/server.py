@@ -57,7 +57,7 @@ class ServerEngine(Engine):
                 self._client = None
 
     def prepare(self, messages: Messages) -> Prepared:
-        """The conversation as it is sent; the system prompt goes in front of one that has none of its own."""
+        """Prepare a conversation as it is sent; the system prompt goes in front of one that has none of its own."""
         turns = conversation(messages, self._system_prompt)
         if not turns:
             return EMPTY
@@ -70,7 +70,7 @@ class ServerEngine(Engine):
         return Prepared(text=text, num_tokens=0, refusal=refusal, messages=tuple(turns))
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """One request per batch: the server makes its own."""
+        """Return one batch per request: the server makes its own."""
         return [[request] for request in requests]
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
@@ -94,7 +94,7 @@ class ServerEngine(Engine):
 
 
 def _check_extra(settings: ServerSettings) -> None:
-    """`extra` may not say again what the recipe says elsewhere, or the journal would note a sampling that was not."""
+    """Refuse in `extra` what the recipe sets elsewhere, or the journal would note a sampling that was not used."""
     for key, value in settings.extra.items():
         if key in NEVER_EXTRA:
             raise RecipeError(f"`generate.server.extra` must not hold `{key}`, which the engine sets; take it out")

@@ -1,4 +1,4 @@
-"""What a recipe says about engines: `generate.server`, `generate.vllm`, `generate.executor`."""
+"""The settings of engines in a recipe: `generate.server`, `generate.vllm`, `generate.executor`."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from persyn_hf.recipe.strict import Strict
 
 
 class Connection(Strict):
-    """Urls of servers that give the same answers, and how they are fetched."""
+    """The urls of servers that give the same answers, and how these are fetched."""
 
     place: ClassVar[str]  # where in a recipe this stands
 
@@ -24,7 +24,7 @@ class Connection(Strict):
     patience_s: float = Field(default=300, ge=0)  # how long a server that is away is waited for
 
     def options(self) -> dict[str, Any]:
-        """What a `Client` is given, but for the urls."""
+        """Return the arguments of a `Client`, except the urls."""
         return {
             "api_key": self.api_key(),
             "concurrency": self.concurrency,
@@ -40,7 +40,7 @@ class Connection(Strict):
         }
 
     def api_key(self) -> str | None:
-        """The key that the environment holds; a variable that is missing is refused."""
+        """Read the key from the environment; None if no variable is named. Raises `RecipeError` where it is unset."""
         variable = self.api_key_env
         if variable is None:
             return None
@@ -56,7 +56,7 @@ class Connection(Strict):
 
 
 class ServerSettings(Connection):
-    """OpenAI-compatible endpoints. Only `extra` may change an answer."""
+    """The settings of OpenAI-compatible endpoints. Only `extra` may change an answer."""
 
     place = "generate.server"
 
@@ -66,7 +66,7 @@ class ServerSettings(Connection):
 
 
 class VllmSettings(Strict):
-    """`vllm serve`, started for one teacher at a time."""
+    """The settings of `vllm serve`, which is started for one teacher at a time."""
 
     tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share one copy of the model
     data_parallel_size: int = Field(default=1, ge=1)  # copies of the model
@@ -79,7 +79,7 @@ class VllmSettings(Strict):
 
     @property
     def gpus(self) -> int:
-        """GPUs that one server holds, its pipeline stages included."""
+        """The number of GPUs that one server holds, its pipeline stages included."""
         stages = value_of(self.args, "--pipeline-parallel-size", "-pp")
         return self.tensor_parallel_size * self.data_parallel_size * int(stages or 1)
 
@@ -90,17 +90,17 @@ ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {f"server.{key}" for key in ServerSettin
 
 
 def value_of(args: Sequence[str], *names: str) -> str | None:
-    """Value of an argument, `--name value` or `--name=value`; the last one counts."""
-    found = None
+    """Find the value of an argument, `--name value` or `--name=value`, None without one; the last one counts."""
+    last = None
     for position, argument in enumerate(args):
         name, equals, value = argument.partition("=")
         if name.replace("_", "-") in names:
-            found = value if equals else "".join(args[position + 1 : position + 2])
-    return found
+            last = value if equals else "".join(args[position + 1 : position + 2])
+    return last
 
 
 class RaySettings(Strict):
-    """Engines as actors of a Ray cluster."""
+    """The settings of engines that run as actors of a Ray cluster."""
 
     kind: Literal["ray"]
     replicas: int = Field(default=1, ge=1)  # actors per teacher

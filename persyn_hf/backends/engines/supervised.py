@@ -1,8 +1,21 @@
-"""Run a command so that it and all of its children are gone once its user is, however that user ends.
+"""Run a command so that it and all of its children are gone once its user is gone, however that user ends.
 
 The user (`Kept`) starts this file as a program of its own, the keeper, and holds the keeper's standard input open. The
-keeper starts the command in a new session, so Ctrl-C in the terminal reaches neither, and ends all of it when it is
-sent SIGTERM (`Kept.stop`), when its input is closed (the user has died, of SIGKILL even), or when the command ends.
+keeper starts the command in a new session, so Ctrl-C in the terminal reaches neither. An example, a vLLM server:
+
+    persyn run  --pipe-->  keeper  --fork-->  vllm serve (own session)  -->  its workers, one of which may leave the
+                                                                             session: the keeper adopts orphans
+
+    who ends                      who notices, and how                        what follows
+    the user calls `stop`         keeper: SIGTERM                             it ends session and orphans, then itself
+    the user is killed (-9)       keeper: its input is closed, or it has      the same
+                                  another parent
+    the command ends              keeper: waitpid                             it ends what is left of the session, and
+                                                                              exits with the command's status
+    the keeper is killed (-9)     kernel: SIGTERM to the command              `poll` of the user kills the session
+    user and keeper are killed    kernel: SIGTERM to the command              the command has to end its children
+
+To end the session is SIGTERM, then SIGKILL after `grace` seconds.
 """
 
 import ctypes
@@ -22,19 +35,13 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
 
 class Kept:
-    """A command under its keeper: what it prints is appended to `log`, `grace` are seconds from SIGTERM to SIGKILL."""
+    """A command under its keeper. Its output is appended to `log`; `grace` is the seconds from SIGTERM to SIGKILL."""
 
     def __init__(
         self, command: Sequence[str], *, environment: Mapping[str, str], log: Path, grace: float = 10
     ) -> None:
-        program = [
-            sys.executable,
-            "-I",
-            "-S",
-            __file__,
-            str(grace),
-            *command,
-        ]  # -S: it needs no packages to search for
+        isolated = ("-I", "-S")  # the keeper needs neither our folder nor any package
+        program = [sys.executable, *isolated, __file__, str(grace), *command]
         with log.open("ab") as output:
             self._keeper = subprocess.Popen(
                 program,
@@ -48,7 +55,7 @@ class Kept:
         self.group = int(self._keeper.stdout.readline() or 0)  # process group of the command; 0: it never started
 
     def poll(self) -> int | None:
-        """Exit status of the command as a shell counts it (128 + signal); None while it runs."""
+        """Return the exit status of the command as a shell counts it (128 + signal); None while it runs."""
         status = self._keeper.poll()
         if status is None or status >= 0:
             return status
@@ -69,7 +76,7 @@ class Kept:
 
 
 def main(grace: float, command: Sequence[str]) -> int:
-    """Keep a command; returns its exit status."""
+    """Keep a command until it or its user ends, and return its exit status."""
     user = os.getppid()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
@@ -109,7 +116,7 @@ def _become(command: Sequence[str]) -> NoReturn:
 
 
 def _end(group: int, grace: float) -> None:
-    """SIGTERM to the group, SIGKILL to what is left of it after `grace` seconds; return when all of it is gone."""
+    """Send SIGTERM to the group and SIGKILL to what is left after `grace` seconds; return when all of it is gone."""
     _signal(group, signal.SIGTERM)
     deadline = time.monotonic() + grace
     while _signal(group, 0) and time.monotonic() < deadline:
@@ -124,7 +131,7 @@ def _end(group: int, grace: float) -> None:
 
 
 def _collect() -> bool:
-    """Collect the children that have ended; whether others are left."""
+    """Collect the children that have ended, and tell whether others are left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -134,7 +141,7 @@ def _collect() -> bool:
 
 
 def _children() -> list[int]:
-    """Children of this process, such as those that left the command's group; none where /proc does not tell."""
+    """List the children of this process, such as those that left the command's group; [] without /proc."""
     try:
         return [int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     except OSError:
@@ -142,7 +149,7 @@ def _children() -> list[int]:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a process group (to one process: its id below zero); whether there was one."""
+    """Send a signal to a process group (to one process: its id below zero), and tell whether there was one."""
     try:
         os.kill(-group, number)
     except OSError:

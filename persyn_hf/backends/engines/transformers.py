@@ -1,7 +1,7 @@
 """The in-process engine: a teacher under `transformers`, in fixed batches of similar length.
 
-What it answers depends on the request and on the batch that the request is in: batches are fixed by the journal's
-plan, and each is seeded by its own keys, so a batch that a kill cut short gives the same answers when done again.
+An answer depends on its request and on the batch that the request is in. So the journal's plan fixes the batches, and
+each is seeded by its own keys: a batch that a kill cut short gives the same answers when it is done again.
 """
 
 import gc
@@ -61,12 +61,12 @@ class TransformersEngine(Engine):
 
     @cached_property
     def context_length(self) -> int:
-        """Positions that the model knows (prompt and answer together)."""
+        """The number of positions that the model knows, prompt and answer together."""
         return rendered.context_length(*self._source[:2])
 
     @cached_property
     def params_b(self) -> float | None:
-        """Billions of parameters; null for a Hub model, whose files may not be here."""
+        """The number of parameters in billions; None for a Hub model, whose files may not be here."""
         return rendered.params_b(self._source[0])
 
     def prepare(self, messages: Messages) -> Prepared:
@@ -74,7 +74,7 @@ class TransformersEngine(Engine):
         return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """Batches of at most `batch_tokens` (padding and room for the answers included), longest prompts first.
+        """Group requests into batches of at most `batch_tokens`, padding and room for answers included, longest first.
 
         All rows of a batch have the same limit on new tokens. Refused requests form a batch of their own.
         """
@@ -156,7 +156,7 @@ class TransformersEngine(Engine):
         )
 
     def _model(self) -> "PreTrainedModel":
-        """Load the weights once. The model's own sampling defaults (top_k, penalties) are taken away."""
+        """Load the weights once, and take the model's own sampling defaults (top_k, penalties) away."""
         if self._loaded is None:
             from transformers import GenerationConfig
 

@@ -62,18 +62,18 @@ class VllmEngine(Engine):
 
     @property
     def gpus(self) -> int:
-        """GPUs that the server holds."""
+        """The number of GPUs that the server holds."""
         return self._settings.gpus
 
     @cached_property
     def context_length(self) -> int:
-        """Positions for prompt and answer together."""
+        """The number of positions for prompt and answer together."""
         given = value_of(self._settings.args, "--max-model-len")
         return int(given) if given else rendered.context_length(*self._source[:2])
 
     @cached_property
     def params_b(self) -> float | None:
-        """Billions of parameters; null for a Hub model, whose files may not be here."""
+        """The number of parameters in billions; None for a Hub model, whose files may not be here."""
         return rendered.params_b(self._source[0])
 
     def prepare(self, messages: Messages) -> Prepared:
@@ -81,11 +81,11 @@ class VllmEngine(Engine):
         return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """One request per batch: the server makes its own batches."""
+        """Return one batch per request: the server makes its own."""
         return [[request] for request in requests]
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
-        """Answer in order of completion."""
+        """Answer every request, in order of completion."""
         requests = chain.from_iterable(batches)
         for request in requests:
             if not request.prompt.refusal:
@@ -94,7 +94,7 @@ class VllmEngine(Engine):
                 yield [refuse(request)]
 
     def _send(self, requests: Iterable[Request]) -> Iterator[list[Answer]]:
-        """Have requests answered; none asks for more tokens than the context has left, as vLLM would refuse it."""
+        """Have requests answered, none with more tokens than the context has left: vLLM would refuse it."""
         asked: dict[str, Request] = {}
 
         def fit(request: Request) -> Request:
@@ -109,7 +109,7 @@ class VllmEngine(Engine):
             yield [replace(a, request=asked.pop(a.request.key, a.request)) if asked else a for a in answers]
 
     def _ready(self) -> Client:
-        """The client of the running server, which is started where it is not."""
+        """Return the client of the running server, which is started first where it is not."""
         with self._lock:
             if self._client is None:
                 self._server = VllmServer(
@@ -137,11 +137,11 @@ class VllmEngine(Engine):
             return self._client
 
     def _ends(self) -> list[int]:
-        """Tokens that end an answer; vLLM itself adds those of the model's generation config."""
+        """Return the tokens that end an answer; vLLM itself adds those of the model's generation config."""
         return sorted({self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])})
 
     def _arguments(self) -> list[str]:
-        """What `vllm serve` is given. `--generation-config vllm`: without the model's own sampling defaults."""
+        """Make the arguments of `vllm serve`; `--generation-config vllm` leaves the model's sampling defaults out."""
         model, revision, dtype = self._source
         given = self._settings.args
         arguments = {

@@ -1,6 +1,6 @@
-"""One vLLM server as a child process: started, watched, started again after a crash, and gone for certain at the end.
+"""Run one vLLM server as a child process: start it, watch it, restart it after a crash, and end it for certain.
 
-A process for each teacher is the only unloading that frees the GPU whatever happened in it.
+Each teacher has a process of its own, for only its end frees the GPU whatever happened in it.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|L
 
 
 class VllmServer:
-    """A server of the model `name` with these arguments of `vllm serve`; output is appended to `log`.
+    """A server of the model `name` with these arguments of `vllm serve`; its output is appended to `log`.
 
-    `stage`: whose `vllm` section the user has set, for the sentences that name a setting.
+    `stage` is the stage whose `vllm` section the user has set, for sentences that name a setting.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class VllmServer:
 
     @property
     def url(self) -> str:
+        """The url of the OpenAI-compatible API."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     def start(self) -> None:
-        """Start on a free port; returns once the server answers."""
+        """Start on a free port, and return once the server answers. Raises `EngineError` where it never does."""
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
                 "the engine `vllm` needs the package `vllm`, which is not installed: pip install 'persyn-hf[vllm]'"
@@ -83,7 +84,7 @@ class VllmServer:
                     raise
 
     def recover(self, url: str) -> None:
-        """Start again, on the same port, where the server has died; after too many times that is the end."""
+        """Start again on the same port, where the server has died. Raises `EngineError` after `max_restarts` times."""
         while not self._is_up():
             if self._restarts >= self._max_restarts:
                 raise EngineError(
@@ -147,7 +148,7 @@ class VllmServer:
 
 
 def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"]) -> None:
-    """Refuse in `args` of the stage's `vllm` section what has another place, or what is read here and is no number."""
+    """Refuse in `args` of the stage's `vllm` section what has another place, and sizes that are no number."""
     holder = "teacher" if stage == "generate" else "student"
     for argument in args:
         name = argument.partition("=")[0].replace("_", "-")
@@ -163,8 +164,8 @@ def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"])
 
 
 def telling_lines(log: str) -> list[str]:
-    """The last lines that say what went wrong: errors, each once, without the frames of their tracebacks."""
-    told: dict[str, None] = {}
+    """Extract from a log the last lines that say what went wrong: errors, each once, without frames of tracebacks."""
+    telling: dict[str, None] = {}
     kept = False
     for line in log.splitlines():
         line = PREFIX.sub("", line)
@@ -173,8 +174,8 @@ def telling_lines(log: str) -> list[str]:
         if not line.startswith(" "):  # an indented line goes with the one before it
             kept = not NOISE.search(line) and (level is None or level["level"] not in ("INFO", "WARNING", "DEBUG"))
         if kept:
-            told[line.strip()[:300]] = None
-    return list(told)[-QUOTED:] or [line[:300] for line in log.splitlines()[-QUOTED:]]
+            telling[line.strip()[:300]] = None
+    return list(telling)[-QUOTED:] or [line[:300] for line in log.splitlines()[-QUOTED:]]
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Verdicts on answers: graded while teachers still answer, kept in the journal, never computed twice."""
+"""Grade answers while teachers still answer; verdicts are kept in the journal and never computed twice."""
 
 import hashlib
 import importlib.metadata
@@ -19,7 +19,7 @@ AT_A_TIME = 512
 
 
 class Grader:
-    """math-verify behind a queue. The journal is only touched by the caller's thread."""
+    """A queue in front of math-verify. Only the caller's thread touches the journal."""
 
     def __init__(self, journal: Journal, timeout_s: float) -> None:
         self._journal = journal
@@ -41,7 +41,7 @@ class Grader:
         self._verifier.close()
 
     def submit(self, pairs: Sequence[Pair]) -> None:
-        """Have answers graded in the background."""
+        """Have (reference, answer) pairs graded in the background."""
         self._collect()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
@@ -50,16 +50,16 @@ class Grader:
             self._waiting.put({self._key(pair): pair for pair in pairs[start : start + AT_A_TIME]})
 
     def judge(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """Verdicts of (reference, answer) pairs, in order; see `Verifier.grade`."""
+        """Return the verdicts of (reference, answer) pairs, in order; they are those of `Verifier.grade`."""
         self._waiting.join()
         self._collect()
         keys = [self._key(pair) for pair in pairs]
-        known = self._journal.recall(keys)
-        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        verdicts = self._journal.recall(keys)
+        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in verdicts}
         fresh = dict(zip(todo, self._verifier.grade(list(todo.values())), strict=True))
         if fresh:
             self._journal.keep(fresh)
-        return [{**known, **fresh}[key] for key in keys]
+        return [{**verdicts, **fresh}[key] for key in keys]
 
     def _collect(self) -> None:
         fresh: dict[str, bool | None] = {}

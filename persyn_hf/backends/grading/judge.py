@@ -1,4 +1,4 @@
-"""One verdict of math-verify: how a reference and an answer are read and compared. No time limit: see `verifier`."""
+"""Read and compare a reference and an answer by math-verify, without a time limit: that is the pool's (pool.py)."""
 
 import re
 from decimal import Decimal
@@ -21,9 +21,10 @@ DELIMITED = re.compile(r"\$[^$]+\$|\\\(.+\\\)|\\\[.+\\\]|\\boxed\s*\{", re.DOTAL
 
 
 def judge(reference: str, answer: str | None) -> bool | None:
-    """True, false or, where the reference does not parse or grading fails, null.
+    """Judge an answer: True, False, or None where the reference does not parse or grading fails.
 
-    Without an answer: can the reference be used? `$9999999^{9999999}$` parses, but comparing any number with it hangs.
+    Without an answer, tell whether the reference can be used: `$9999999^{9999999}$` parses, but comparing any number
+    with it hangs.
     """
     from math_verify import parse, verify
     from sympy import Integer  # type: ignore[import-untyped]  # it has no stubs
@@ -31,21 +32,23 @@ def judge(reference: str, answer: str | None) -> bool | None:
     try:
         gold, decimals, is_number = parse_reference(reference)
         if answer is None:
-            if not any(isinstance(one, str) or one.free_symbols for one in gold[:1]):
+            if not any(isinstance(expression, str) or expression.free_symbols for expression in gold[:1]):
                 verify(list(gold), Integer(1), timeout_seconds=None)
             return bool(gold)
         if not gold:
             return None
         text = THIN_SPACE.sub("", answer)
-        found = parse(_written_out(text) if is_number else text, parsing_timeout=None, raise_on_error=True)
-        return bool(verify(list(gold), found, float_rounding=decimals, timeout_seconds=None, raise_on_error=True))
+        answered = parse(_written_out(text) if is_number else text, parsing_timeout=None, raise_on_error=True)
+        return bool(verify(list(gold), answered, float_rounding=decimals, timeout_seconds=None, raise_on_error=True))
     except Exception:  # noqa: BLE001  # sympy raises anything; an answer that cannot be judged is null, and counted
         return None
 
 
 @lru_cache(maxsize=REFERENCES)
 def parse_reference(reference: str) -> tuple[tuple[Any, ...], int, bool]:
-    """The parsed reference (empty: it cannot be used), the decimals to compare, whether it is a plain number.
+    """Parse a reference; return its expressions, the decimals to compare, and whether it is a plain number.
+
+    No expressions mean that it cannot be used.
 
     - A reference is one expression as a whole or nothing: by itself math-verify takes `2` out of
       `x-\\frac{E_{0}^{2}}{2 m}`, of which it cannot parse the rest.
@@ -72,11 +75,10 @@ def _expressions(text: str) -> tuple[Any, ...]:
     import sympy
     from math_verify import parse
 
-    found = parse(text, parsing_timeout=None, extraction_mode="first_match")
-    usable = [
-        one for one in found if not isinstance(one, str) and not one.has(sympy.zoo, sympy.nan)
-    ]  # `2:00` is 2 / 0
-    return tuple(found) if usable else ()
+    parsed = parse(text, parsing_timeout=None, extraction_mode="first_match")
+    expressions = (expression for expression in parsed if not isinstance(expression, str))
+    is_usable = any(not expression.has(sympy.zoo, sympy.nan) for expression in expressions)  # `2:00` is 2 / 0
+    return tuple(parsed) if is_usable else ()
 
 
 def _written_out(text: str) -> str:

@@ -1,11 +1,24 @@
-"""Grading by math-verify, in worker processes that can be killed.
+"""Grade by math-verify, in worker processes that can be killed.
 
 math-verify's own time-out needs signals in the main thread and does not interrupt big-integer arithmetic: an answer
 like `$9999999^{9999999}$` hangs it. So each row has `timeout_s` of processor time, after which the kernel ends the
-process that judges it; that row is null. On a busy machine a row is not judged by what else runs there.
+process that judges it, and the verdict of that row is None. Processor time, because a row must not be judged by what
+else runs on a busy machine.
 
-A worker (verifier_worker.py) is a plain child process with line-wise pipes, so it imports nothing of the program that
-starts it. A process that judges has 1 GiB of address space, all of them together at most half of the machine's memory.
+A worker (worker.py) is a plain child process with line-wise pipes, so it imports nothing of the program that starts
+it. It forks the process that judges, which has 1 GiB of address space; all of them together have at most half of the
+machine's memory. An example of what goes through the pipes, with `timeout_s` 1:
+
+    pool -> worker      [1.0, [["4", null], ["4", "$4$"], ["4", "$9999999^{9999999}$"], ["4", "$5$"]]]
+    worker -> pool      1 true          the reference "4" can be used: a reference is tried before its first answer,
+                                        so that an answer is not blamed for it
+                        2 true          "$4$" agrees
+                        3 null          after one second of processor time the kernel has ended the forked process;
+                                        the worker says null for the row it was at, and forks another
+                        4 false         the rest of the list is judged there
+
+A worker that says nothing for `WALL` times `timeout_s` is killed by the pool: the row that it was at stays None, and
+its other rows wait for it or for another worker.
 """
 
 import atexit
@@ -32,7 +45,7 @@ AHEAD = 5000  # characters that wait for a busy worker: at 12 bytes each they fi
 NAP_S = 0.002  # between two looks at what workers have said: a look takes a tenth of the time of a row
 WORTH_A_WORKER = 64  # rows: a worker takes half a second to start
 START_S = 120  # a worker imports sympy: half a second, more on a busy machine
-WALL = 4  # a row may take so many times its processor time
+WALL = 4  # times its processor time that a row may take
 WORKER = "persyn_hf.backends.grading.worker"
 MOST = min(8, os.cpu_count() or 1)  # workers of a pool
 SPARES = 2  # workers that are kept for the next pool: every step of a recipe has one
@@ -46,15 +59,15 @@ Task = tuple[int, str, str | None]  # row, reference, answer (None: does the ref
 class Verifier:
     """A pool of graders. The first one of a program takes half a second to start.
 
-    Rows of one reference go to the same worker, which keeps it parsed; a worker that has nothing to do takes rows from
-    others. A reference that hangs is given up once, and so are all its rows.
+    Rows of one reference go to the same worker, which keeps it parsed; a worker that has nothing to do takes rows of
+    others. A reference that hangs is tried once, and all its rows are None.
     """
 
     def __init__(self, workers: int = MOST, timeout_s: float = 5.0) -> None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._timeout_s = timeout_s
         self._workers = [_Worker() for _ in range(max(1, min(workers, memory // (2 * MEMORY))))]
-        self._started = 1  # so many of them are in use
+        self._started = 1  # number of workers in use
         self._selector = selectors.DefaultSelector()
         self._references: dict[str, bool | None] = {}
 
@@ -65,7 +78,7 @@ class Verifier:
         self.close()
 
     def close(self) -> None:
-        """End the workers, but for a few that wait for the next pool without their memory."""
+        """End the workers, except a few that wait for the next pool, without their memory."""
         for worker in self._workers:
             if worker.process is not None:
                 self._selector.unregister(worker.output)
@@ -83,7 +96,7 @@ class Verifier:
         return verdicts
 
     def parses(self, references: Sequence[str]) -> list[bool | None]:
-        """Say of each reference whether it can be used for grading; None: finding out took too long or crashed."""
+        """Tell of each reference whether it can be used for grading; None where that took too long or crashed."""
         new = dict.fromkeys(reference for reference in references if reference not in self._references)
         self._run([(0, reference, None) for reference in new], [])
         return [self._references[reference] for reference in references]
@@ -122,7 +135,7 @@ class Verifier:
                     self._give_up(worker)
 
     def _occupy(self, worker: "_Worker", workers: list["_Worker"], share: int) -> None:
-        """Start a worker, or give it rows: its own, else the last ones of the worker that has most."""
+        """Start a worker, or give it up to `share` rows: its own, else the last ones of the worker with the most."""
         if worker.is_ready and not worker.tasks and not worker.is_idle:
             self._stop(worker)  # killed while it had nothing to do
         if worker.process is None:
@@ -147,7 +160,7 @@ class Verifier:
             worker.send(tasks, self._timeout_s)
 
     def _receive(self, worker: "_Worker", verdicts: list[bool | None]) -> bool:
-        """Take in what a worker has said; False: it has ended."""
+        """Take in what a worker has said, and return False where it has ended."""
         received = os.read(worker.output.fileno(), 65536)
         *lines, worker.pending = (worker.pending + received).split(b"\n")
         for line in lines:
@@ -167,7 +180,7 @@ class Verifier:
         return bool(received)
 
     def _give_up(self, worker: "_Worker") -> None:
-        """End a worker and the row that it is at (it stays None); the other rows wait again."""
+        """End a worker and give up the row that it is at, which stays None; its other rows wait again."""
         if worker.is_starting:
             raise EngineError(
                 "a grader process ended or hung before it was ready; "
@@ -188,7 +201,7 @@ class Verifier:
 
 @dataclass
 class _Worker:
-    """A child process, the rows that wait for it, those it has been given, and when its present row is given up."""
+    """A child process with the rows that wait for it, the rows that it has, and the deadline of its present row."""
 
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False

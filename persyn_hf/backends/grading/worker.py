@@ -1,8 +1,8 @@
-"""A worker of verifier.py: it imports math-verify once and forks the process that judges.
+"""Run a worker of the pool (pool.py): import math-verify once, and fork the process that judges.
 
-Whoever judges dies of a row that hangs or eats memory; another one costs milliseconds, an import half a second. A line
-comes in with a time limit and tasks, a line comes out per task: its number since the start, and its verdict. A line
-without tasks ends what the last ones have left in memory.
+The process that judges dies of a row that hangs or eats memory. Another fork costs milliseconds, an import half a
+second. A line comes in with a time limit and tasks; a line goes out for each task, with its number since the start and
+its verdict. A line without tasks frees the memory that the last ones have left in use.
 """
 
 import contextlib
@@ -65,16 +65,16 @@ def work() -> None:
 
 
 def _reap(child: Connection) -> None:
-    """Have a child end, if it has not, and wait until it is gone."""
+    """Have a child end, where it has not ended yet, and wait until it is gone."""
     child.close()
     os.wait()
 
 
 def _fork(begun: mmap.mmap, hopeless: set[str]) -> Connection:
-    """The other end of a new process that judges one list of tasks after another, until its input ends.
+    """Fork a process that judges lists of tasks until its input ends, and return the other end of its pipe.
 
-    The alarm of each row is left to the kernel: nothing of Python's runs while an integer is multiplied. After a list,
-    or a row that has left much memory behind, it says whether that is so.
+    The alarm of each row is left to the kernel: no Python code runs while an integer is multiplied. After a list, or
+    after a row that has left much memory in use, the process says whether that is so.
     """
     ours, theirs = Pipe()
     if os.fork():
@@ -104,7 +104,10 @@ def _say(line: str) -> None:
 
 
 def _limit_memory() -> None:
-    """Linux only: elsewhere the limit is refused or not kept. Where memory ends all the same, a grader goes first."""
+    """Limit the address space, on Linux: other systems refuse the limit or ignore it.
+
+    Where the machine runs out of memory all the same, a grader is killed first.
+    """
     import resource
 
     with contextlib.suppress(ValueError, OSError):
@@ -113,7 +116,7 @@ def _limit_memory() -> None:
 
 
 def _address_space() -> int:
-    """Bytes; 0 where the system does not say."""
+    """Return the bytes of address space that are in use; 0 where the system does not say."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

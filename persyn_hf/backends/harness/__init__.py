@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: a student over the tasks that it ships, or over questions that math-verify grades.
+"""Evaluate a student by lm-evaluation-harness, on tasks that it ships or on questions that math-verify grades.
 
     questions.py   questions with reference answers, from a file or a dataset
     stock.py       tasks of the harness, their items from the Hub or from a file
@@ -8,10 +8,10 @@
     recorded.py    answers that were given elsewhere
     summary.py     scores and their intervals
 
-The harness builds the prompts, batches and generates. Its own tasks it scores itself; grading by math-verify comes
-after generation, all items at once, in worker processes that can be killed (the harness would grade in its own
-process, where math-verify can hang). `lm_eval.simple_evaluate` is left aside for the functions that it calls: it also
-scans all installed packages and asks the Hub for the model, and neither is wanted here.
+The harness builds the prompts, batches and generates, and it scores its own tasks. Grading by math-verify comes after
+generation, for all items at once, in worker processes that can be killed: the harness would grade in its own process,
+where math-verify can hang. Instead of `lm_eval.simple_evaluate`, the functions that it calls are used, because it also
+scans all installed packages and asks the Hub for the model.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One item of a task with its answer. `score`: 0 to 1; None: it was not, or could not be, judged."""
+    """One item of a task with its answer. The score is 0 to 1, or None where it was not, or could not be, judged."""
 
     prompt: str
     reference: str | None

@@ -1,4 +1,4 @@
-"""LiveBench, asked and scored by its own scripts: the student's server, what the scripts do with it, the average."""
+"""Evaluate on LiveBench, whose own scripts ask the student's server and score its answers; average the scores."""
 
 import json
 import math
@@ -34,7 +34,10 @@ def ask_livebench(
     settings: VllmSettings,
     log: Path,
 ) -> tuple[dict[str, Answered], dict[str, Any]]:
-    """Every question by its name, category/task/id, and the line of the metrics."""
+    """Ask and score all questions; return each by its name, category/task/id, and the line of metrics.
+
+    Raises `InputError` where `max_tokens` is too large, and `EngineError` where server or scripts fail.
+    """
     tokenizer = models.load_tokenizer(model, revision, template)
     arguments = as_trained(tokenizer, model, bench.folder)
     given = settings.model_copy(update={"args": (*arguments, *settings.args)})
@@ -58,7 +61,10 @@ def ask_livebench(
 
 
 def as_trained(tokenizer: Any, model: str, folder: Path) -> list[str]:
-    """What lets vLLM write conversations as the student has learned them, and stop where it has learned to stop."""
+    """Make the arguments by which vLLM writes conversations as the student learned them, and stops where it did.
+
+    The files that they name are written into `folder`.
+    """
     template, defaults = folder / "chat_template.jinja", folder / "generation"
     dated = DATES.sub(lambda found: json.dumps(chat.DATE.strftime(found[2])), tokenizer.get_chat_template())
     template.write_text(dated, encoding="utf-8")
@@ -69,8 +75,10 @@ def as_trained(tokenizer: Any, model: str, folder: Path) -> list[str]:
 
 
 def summarise(bench: LiveBench, items: Mapping[str, Answered]) -> dict[str, Any]:
-    """`accuracy` is LiveBench's average: the mean over categories of their means over tasks, which `groups` has.
-    The standard error takes items for independent draws, each with its weight in the average.
+    """Compute the line of metrics.
+
+    `accuracy` is LiveBench's average, the mean over categories of their means over tasks; `groups` has these. The
+    standard error treats items as independent draws, each with its weight in the average.
     """
     scores = {name: item.score for name, item in items.items() if item.score is not None}
     accuracy, stderr = _mean(scores)
@@ -94,7 +102,7 @@ def summarise(bench: LiveBench, items: Mapping[str, Answered]) -> dict[str, Any]
 
 
 def _mean(scores: Mapping[str, float]) -> tuple[float | None, float | None]:
-    """Mean of the groups that the names tell, and its standard error."""
+    """Compute the mean over the groups that the names tell, and its standard error; None where nothing is scored."""
     if not scores:
         return None, None
     weights, values = group_weights(list(scores)), np.array(list(scores.values()))

@@ -1,7 +1,7 @@
-"""The scripts of LiveBench: they ask the student's server, and score what it says.
+"""Run the scripts of LiveBench, which ask the student's server and score its answers.
 
-Scripts, questions and the Python that runs them are those of a clone of the user's, which is left as it is: the
-scripts work in a folder of the step, where what they have written is still there when a killed run goes on.
+Scripts, questions and the Python that runs them belong to a clone of the user's, which is left as it is. The scripts
+work in a folder of the step, so that what they have written is still there when a killed run goes on.
 """
 
 import json
@@ -43,7 +43,7 @@ SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW", re.IGNORECASE)
 
 
 class LiveBenchSettings(Strict):
-    """Which questions of LiveBench, and where its scripts are."""
+    """The settings of LiveBench: which questions, and where its scripts are."""
 
     path: str  # folder `livebench` of a clone; its download_questions.py has put the questions into `data` there
     python: str | None = None  # an absolute path, of one with LiveBench's requirements; null: that of its .venv
@@ -55,7 +55,7 @@ class LiveBenchSettings(Strict):
 
 
 class Question(NamedTuple):
-    """One question of the release; `name`: category/task/id."""
+    """One question of the release; its name is category/task/id."""
 
     name: str
     prompt: str
@@ -64,7 +64,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveBench:
-    """The scripts of a clone, at work in `folder`. `limit`: questions per task, the first ones."""
+    """The scripts of a clone, at work in `folder`, on the first `limit` questions of each task (None: all)."""
 
     settings: LiveBenchSettings
     folder: Path
@@ -73,18 +73,21 @@ class LiveBench:
 
     @property
     def scripts(self) -> Path:
+        """The folder of the scripts in the clone."""
         return Path(self.settings.path)
 
     @property
     def python(self) -> Path:
+        """The Python that runs the scripts."""
         return Path(self.settings.python or self.scripts.parent / ".venv" / "bin" / "python")
 
     @property
     def log(self) -> Path:
+        """The log that the scripts' output is appended to."""
         return self.folder / "livebench.log"
 
     def prepare(self) -> None:
-        """Lay the questions out in the folder, and see that the scripts start: faults are found before any work."""
+        """Lay the questions out in the folder and try to start the scripts, to find faults before any work."""
         if not (self.scripts / ASK).is_file():
             raise InputError(
                 f"`evaluate.livebench.path`: {self.scripts} has no {ASK}; it must be the folder `livebench` of a "
@@ -101,9 +104,9 @@ class LiveBench:
             if category in (self.settings.categories or [category]) and not link.is_symlink():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(source.resolve())
-        found = {question.name.partition("/")[0] for question in self.questions}
-        missing = [category for category in self.settings.categories if category not in found]
-        if missing or not found:
+        present = {question.name.partition("/")[0] for question in self.questions}
+        missing = [category for category in self.settings.categories if category not in present]
+        if missing or not present:
             raise InputError(
                 f"{self.scripts / DATA.joinpath(*missing[:1])} has no questions of the release "
                 f"{self.settings.release}; fetch them in the folder `livebench` of the clone: "
@@ -114,22 +117,24 @@ class LiveBench:
 
     @cached_property
     def questions(self) -> list[Question]:
-        """Those of the release by LiveBench's rule: out by then, and not taken back."""
-        found, release = [], self.settings.release
+        """The questions of the release by LiveBench's rule: published by then, and not removed."""
+        questions, release = [], self.settings.release
         for file in sorted((self.folder / DATA).glob("*/*/question.jsonl")):
             rows = [row for _, row in _lines(file) if str(row.get("livebench_release_date"))[:10] <= release]
             rows = [row for row in rows if not "" < str(row.get("livebench_removal_date") or "")[:10] <= release]
             for row in rows[: self.limit]:
                 name = "/".join([*file.parts[-3:-1], str(row["question_id"])])
                 reference = row.get("ground_truth")
-                found.append(Question(name, "\n\n".join(row["turns"]), None if reference is None else str(reference)))
-        return found
+                questions.append(
+                    Question(name, "\n\n".join(row["turns"]), None if reference is None else str(reference))
+                )
+        return questions
 
     def answer(self, open_server: Callable[[], AbstractContextManager[str]], workers: int, starts: int) -> None:
-        """Have every question answered that is not yet; `open_server` gives the url of a server of the student.
+        """Have the remaining questions answered; `open_server` gives the url of a server of the student.
 
-        The scripts note a question at which the server failed and go on. Where it has died, another is started, so
-        many times; what one that lives has refused stays without an answer.
+        The scripts note a question at which the server failed and go on. A server that has died is started again, up
+        to `starts` times in all. A question that a running server has refused stays without an answer.
         """
         options = ["--parallel", str(workers), "--max-tokens", str(self.settings.max_tokens)]
         options += ["--force-temperature", "0", "--retry-failures"]
@@ -148,18 +153,18 @@ class LiveBench:
                     "it has answered is kept"
                 )
         if not self._answers():
-            told = [row["error_msg"] for row in self._read(ANSWERS).values() if row.get("error_msg")]
+            reasons = [row["error_msg"] for row in self._read(ANSWERS).values() if row.get("error_msg")]
             raise EngineError(
-                f"the student's server answered none of LiveBench's questions: {(told or ['no reason is told'])[0]}; "
-                f"see {self.log}"
+                f"the student's server answered none of LiveBench's questions: "
+                f"{(reasons or ['no reason is told'])[0]}; see {self.log}"
             )
 
     def judge(self) -> None:
-        """Have every answer scored that is not yet."""
+        """Have the remaining answers scored."""
         self._work(JUDGE, JUDGMENTS, ["--ignore-missing-answers"], "scoring")
 
     def items(self) -> dict[str, Answered]:
-        """Every question by its name. Without an answer, or a score of it, it is not judged."""
+        """Return every question by its name; one without an answer, or without a score of it, is not judged."""
         answers, judgments = self._answers(), self._read(JUDGMENTS)
         scores = {name: judgments[name]["score"] for name in answers if name in judgments}
         return {
@@ -173,22 +178,22 @@ class LiveBench:
         }
 
     def lengths(self) -> list[int]:
-        """Tokens of each answer, as the server has counted them."""
+        """Return the tokens of each answer, as the server has counted them."""
         return [row.get("total_output_tokens") or 0 for row in self._answers().values()]
 
     def _read(self, name: str) -> dict[str, dict[str, Any]]:
-        """What a script has written of the questions: of several lines, the last counts."""
-        found = {}
+        """Read what a script has written about the questions, by name; of several lines, the last counts."""
+        rows = {}
         for file in sorted((self.folder / DATA).glob(f"*/*/{name}")):
             for _, row in _lines(file):
-                found["/".join([*file.relative_to(self.folder / DATA).parts[:2], str(row["question_id"])])] = row
-        return {question.name: found[question.name] for question in self.questions if question.name in found}
+                rows["/".join([*file.relative_to(self.folder / DATA).parts[:2], str(row["question_id"])])] = row
+        return {question.name: rows[question.name] for question in self.questions if question.name in rows}
 
     def _answers(self) -> dict[str, dict[str, Any]]:
         return {name: row for name, row in self._read(ANSWERS).items() if _is_answer(row)}
 
     def _work(self, script: str, output: str, options: Sequence[str], doing: str) -> None:
-        """Run a script over the questions until it ends; what it has written before stands."""
+        """Run a script over the questions until it ends; what it has written before is kept."""
         files = [file.parent / output for file in (self.folder / DATA).glob("*/*/question.jsonl")]
         for file in files:
             if file.is_file():  # a line that a kill has cut would stop the script
@@ -216,10 +221,10 @@ class LiveBench:
         status, said = self._run(script, ["--livebench-release-option", self.settings.release, "--help"])
         refused = REFUSED.search(said)
         if refused:
-            known = sorted(re.findall(r"[\d-]{10}", refused[1]))
+            releases = sorted(re.findall(r"[\d-]{10}", refused[1]))
             raise InputError(
                 f"`evaluate.livebench.release`: the clone {self.scripts} knows no release "
-                f"{self.settings.release}{nearest(self.settings.release, known)}"
+                f"{self.settings.release}{nearest(self.settings.release, releases)}"
             )
         if status:
             raise InputError(
@@ -228,7 +233,7 @@ class LiveBench:
             )
 
     def _run(self, script: str, options: Sequence[str], tick: Callable[[], None] | None = None) -> tuple[int, str]:
-        """Its exit status, and the last that it has said; `tick` is called now and then while it runs."""
+        """Run a script and return its exit status and its last words; `tick` is called now and then while it runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         begin = self.log.stat().st_size if self.log.exists() else 0
         place = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(self.folder)]  # where it reads and writes data
@@ -247,7 +252,7 @@ class LiveBench:
         return status, "".join(f"\n    {line}" for line in telling_lines(said)[-QUOTED:])
 
     def _environment(self) -> dict[str, str]:
-        """Without secrets, as tasks of coding run what the student writes, and with no proxy before our own server."""
+        """Make the scripts' environment: no secrets, as coding tasks run the student's code, and no proxy to us."""
         ours = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
         direct = ",".join([*filter(None, [ours.get("no_proxy") or ours.get("NO_PROXY")]), "127.0.0.1"])
         paths = os.pathsep.join([str(self.python.parent), ours.get("PATH", os.defpath)])
@@ -259,7 +264,7 @@ class LiveBench:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The whole lines of a JSONL file, and what they hold."""
+    """Yield the whole lines of a JSONL file, and what they hold."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             with suppress(ValueError):

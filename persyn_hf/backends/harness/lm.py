@@ -1,4 +1,4 @@
-"""lm-evaluation-harness as it is used here: a model inside it, without its log and its bars."""
+"""Run a model inside lm-evaluation-harness, without the harness's log and bars."""
 
 import contextlib
 import logging
@@ -14,7 +14,7 @@ BARS = ("tqdm", "tqdm_asyncio")
 
 
 def make_lm(model: Any, tokenizer: Any, batch_size: int, progress: Progress) -> Any:
-    """The harness's HFLM with three changes: progress, no slow stop check, answers that were cut are counted."""
+    """Make the harness's HFLM with three changes: progress, no slow stop check, a count of answers that were cut."""
     from lm_eval.models.huggingface import HFLM
 
     class StudentLM(HFLM):
@@ -54,7 +54,7 @@ def make_lm(model: Any, tokenizer: Any, batch_size: int, progress: Progress) -> 
 
 
 def make_hook(progress: Progress) -> Any:
-    """What the harness calls with every answer, to keep it: here it only counts."""
+    """Make the hook that the harness calls with every answer to keep it; this one only counts."""
 
     class Hook:
         def add_partial(self, attr: str, req: Any, res: Any) -> None:

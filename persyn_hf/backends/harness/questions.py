@@ -1,4 +1,4 @@
-"""Questions with reference answers, from a file of the user's or a dataset."""
+"""Read questions with reference answers from a user's file or a dataset."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ SECTION = "evaluate.tasks"
 
 @dataclass(frozen=True, kw_only=True)
 class MathTask:
-    """Questions with reference answers."""
+    """A task of questions with reference answers."""
 
     name: str
     questions: list[str]
@@ -38,7 +38,7 @@ class Source:
     split: str = "test"
 
     def rows(self, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """All rows; of `columns`, none may be missing."""
+        """Yield all rows. Raises `InputError` where one of `columns` is missing."""
         name = self.path or str(self.dataset)
 
         def choose(known: Sequence[str]) -> Sequence[str]:
@@ -55,7 +55,10 @@ class Source:
 
 
 def read_questions(source: Source, question: Sequence[str], answer: str) -> list[tuple[str, str]]:
-    """(question, answer) of every row, as text; `question`: columns that make it up."""
+    """Read (question, answer) of every row as text; `question` names the columns that make it up.
+
+    Raises `InputError` where a cell is empty or there are no rows.
+    """
     name = source.path or source.dataset
     pairs = []
     for number, row in enumerate(source.rows([*question, answer]), start=1):
@@ -72,20 +75,23 @@ def read_questions(source: Source, question: Sequence[str], answer: str) -> list
 
 
 def final_answer(text: str, marker: str) -> str | None:
-    """What follows the last `marker`, without thousands separators: "... #### 1,080" gives "1080"; None: no marker."""
-    _, found, answer = text.rpartition(marker)
+    """Extract what follows the last `marker`, without thousands separators; None where there is no marker.
+
+    With the marker "####", "... #### 1,080" gives "1080".
+    """
+    _, separator, answer = text.rpartition(marker)
     answer = THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer).strip()
-    return answer if found and answer else None
+    return answer if separator and answer else None
 
 
 def _text(value: Any) -> str:
-    """A cell as text; OlympiadBench gives a list of answers."""
+    """Read a cell as text; OlympiadBench gives a list of answers."""
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
     return "" if value is None or isinstance(value, Mapping) else str(value).strip()
 
 
 def _join(texts: Sequence[str]) -> str:
-    """SVAMP's story and its question, a full stop between them where there is none."""
+    """Join texts, such as SVAMP's story and its question, with a full stop where one lacks its end."""
     ended = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:-1]]
     return " ".join([*ended, texts[-1]])

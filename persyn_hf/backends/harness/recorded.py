@@ -1,4 +1,4 @@
-"""Answers that were given elsewhere, in the place of a model: scoring without one."""
+"""Score answers that were given elsewhere, which take the place of a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from persyn_hf.stage import Progress
 
 
 def make_recorded(predictions: Sequence[str | Sequence[float]], progress: Progress) -> Any:
-    """A model of the harness that answers item i with `predictions[i]`.
+    """Make a model of the harness that answers item i with `predictions[i]`.
 
-    That is a text or, for multiple choice, the log-likelihood of each choice.
+    A prediction is a text or, for multiple choice, the log-likelihood of each choice.
     """
     from lm_eval.api.model import LM
 

@@ -1,4 +1,4 @@
-"""A student under a vLLM server, asked by the harness's own client."""
+"""Serve a student by vLLM, and ask it by the harness's own client."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ def serve(
     log: Path,
     progress: Progress,
 ) -> Iterator[tuple[Any, int]]:
-    """A model of the harness that asks the server, and its positions."""
+    """Start a server of the student; yield a model of the harness that asks it, and its number of positions."""
     check_arguments(settings.args, "evaluate")
     given = value_of(settings.args, "--max-model-len")
     length = int(given) if given else rendered.context_length(model, revision)
@@ -64,7 +64,7 @@ def serve(
 
 
 def _stored_dtype(model: str, revision: str | None) -> str:
-    """vLLM's own `auto` would run float32 weights in 16 bits."""
+    """Read the dtype that the weights are stored in: vLLM's own `auto` would run float32 weights in 16 bits."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
@@ -74,7 +74,7 @@ def _stored_dtype(model: str, revision: str | None) -> str:
 def make_client(
     server: VllmServer, tokenizer: Any, ends: list[int], length: int, settings: VllmSettings, progress: Progress
 ) -> Any:
-    """The harness's client of a completions endpoint, with our chat template, stop tokens and progress.
+    """Make the harness's client of a completions endpoint, with our chat template, stop tokens and progress.
 
     Where the server dies, it is started again and asked for everything anew.
     """
@@ -86,15 +86,10 @@ def make_client(
         what = ""
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    chat_history,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                    strftime_now=DATE.strftime,
-                )
-            )
+            to_answer = add_generation_prompt
+            ending = {"add_generation_prompt": to_answer, "continue_final_message": not to_answer}
+            render = self.tokenizer.apply_chat_template
+            return str(render(chat_history, tokenize=False, strftime_now=DATE.strftime, **ending))
 
         def generate_until(self, requests: Any, **kwargs: Any) -> Any:
             return self._tell(super().generate_until, requests, **kwargs)

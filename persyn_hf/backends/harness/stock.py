@@ -1,4 +1,4 @@
-"""Tasks that lm-evaluation-harness ships, and what it makes of their items."""
+"""Load tasks that lm-evaluation-harness ships, and read what it makes of their items."""
 
 import json
 import math
@@ -18,7 +18,10 @@ OWN_NAMES = {"truthfulqa_mc1": "mc1", "truthfulqa_mc2": "mc2"}  # where the harn
 
 
 def load_stock(name: str, source: Source | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
-    """The task of that name, or those of a group. `source`: items of one's own instead of the Hub's."""
+    """Load the task of that name, or the tasks of a group, by name; `source` gives other items than the Hub's.
+
+    Raises `InputError` where there is no such task, or it cannot be loaded.
+    """
     with quiet():
         manager = _manager(name)
         if name not in manager.task_index:
@@ -47,9 +50,9 @@ def load_stock(name: str, source: Source | None = None, num_fewshot: int | None 
 
 
 def _manager(name: str) -> Any:
-    """The harness's index: of the folder that is named like the task, if the task is there, else of all folders.
+    """Return the harness's index of the folder that is named like the task, if the task is there, else of all.
 
-    All of them are thousands of files, and 13 s.
+    All folders are thousands of files, which take 13 s.
     """
     folder = name.partition("_")[0]
     if folder.isidentifier():
@@ -69,9 +72,9 @@ def _index(folder: str | None) -> Any:
 
 
 def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
-    """The item with one metric (None: the task's first) as its score.
+    """Make an item with one metric (None: the task's first) as its score.
 
-    Of multiple choice, the likeliest choice is the prediction. A metric that is a list judges several things at once.
+    In multiple choice, the likeliest choice is the prediction. A metric that is a list judges several things at once.
     """
     counted = _counted(sample, metric)
     value = None if counted is None else sample[counted]
@@ -96,15 +99,15 @@ def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
 
 
 def metric_name(task: str, sample: Mapping[str, Any], metric: str | None) -> str | None:
-    """What `stock_item` makes the score of, by the name that it is known by; None where the task measures nothing."""
+    """Name the metric that `stock_item` makes the score of; None where the task measures nothing."""
     return OWN_NAMES.get(task) or _counted(sample, metric)
 
 
 def _counted(sample: Mapping[str, Any], metric: str | None) -> str | None:
-    known = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
-    if metric is not None and metric not in known:
-        raise InputError(f"the task has no metric `{metric}`{nearest(metric, known)}; see `evaluate.tasks`")
-    return metric or next(iter(known), None)
+    usable = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
+    if metric is not None and metric not in usable:
+        raise InputError(f"the task has no metric `{metric}`{nearest(metric, usable)}; see `evaluate.tasks`")
+    return metric or next(iter(usable), None)
 
 
 def _parts(value: Any) -> list[bool]:
@@ -121,7 +124,7 @@ def _documents(source: Source) -> Any:
 
 
 def _truthfulqa(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of TruthfulQA.csv as the Hub's `truthfulqa/truthful_qa` has it: true answers first, and labels."""
+    """Convert a line of TruthfulQA.csv to the form of the Hub's `truthfulqa/truthful_qa`: true answers come first."""
     true, false = (_answers(row[f"{kind} Answers"]) for kind in ("Correct", "Incorrect"))
     return {
         "question": row["Question"].strip(),
@@ -139,7 +142,7 @@ def _labelled(true: Sequence[str], false: Sequence[str]) -> dict[str, Any]:
 
 
 def _prepare_ifeval() -> None:
-    """Its checks split text with nltk, and guess languages by chance: a fixed seed makes that repeatable."""
+    """Prepare the checks of IFEval: they need nltk to split text, and a fixed seed to guess languages repeatably."""
     try:
         import langdetect
         import nltk

@@ -1,4 +1,4 @@
-"""What answers the items of a task: a student, under any engine."""
+"""Answer the items of a task by a student, under any engine."""
 
 import random
 import sys
@@ -27,7 +27,7 @@ from persyn_hf.stage import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """A model inside the harness. `positions`: of question and answer together."""
+    """A model inside the harness, with its number of positions for question and answer together."""
 
     lm: Any
     tokenizer: Any
@@ -35,7 +35,7 @@ class Student:
     chat: bool = True  # prompts go through the chat template
 
     def answer(self, task: MathTask, max_tokens: int) -> tuple[list[Answered], dict[str, Any]]:
-        """Greedy answers to all questions, in order, not yet judged; and how many were cut at `max_tokens`."""
+        """Answer all questions greedily; return the answers, in order and unjudged, and how many were cut (`cut`)."""
         from lm_eval.api.task import ConfigurableTask
 
         self._check_room(max_tokens)
@@ -55,7 +55,10 @@ class Student:
     def answer_stock(
         self, name: str, task: Any, limit: int | None, max_tokens: int, metric: str | None
     ) -> tuple[list[Answered], dict[str, Any]]:
-        """A task that the harness ships, scored by the harness: items, and its own metrics."""
+        """Answer a task that the harness ships; return the items as the harness scores them, and its own metrics.
+
+        Raises `InputError` where the task holds no items or has no such metric.
+        """
         generates = task.get_config("output_type") == "generate_until"
         with quiet():
             if generates:
@@ -66,10 +69,11 @@ class Student:
         if not samples:
             raise InputError(f"the task {name} holds no items; a task needs at least one")
         kept = [stock_item(sample, metric) for sample in samples if sample["filter"] == samples[0]["filter"]]
-        told = {"metric": metric_name(name, samples[0], metric), "harness": values}
-        return kept, told | ({"cut": self.lm.cut} if generates else {})
+        metrics = {"metric": metric_name(name, samples[0], metric), "harness": values}
+        return kept, metrics | ({"cut": self.lm.cut} if generates else {})
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text, without special tokens."""
         if not texts:
             return []
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
@@ -80,7 +84,7 @@ class Student:
         self.lm.what, self.lm.cut = f"evaluating {name}", 0
         task.set_fewshot_seed(seed=1234)  # the harness's own default
         with _fixed_chance(), np.errstate(invalid="ignore"):  # of no number `stock_item` makes an unjudged item
-            found = evaluate(
+            outcome = evaluate(
                 lm=self.lm,
                 task_dict={"tasks": {name: task}},
                 limit=limit,
@@ -88,8 +92,8 @@ class Student:
                 apply_chat_template=self.chat,
                 fewshot_as_multiturn=self.chat,
             )
-        samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
-        values = {k: float(v) for k, v in found["results"][name].items() if isinstance(v, float) and isfinite(v)}
+        samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
+        values = {k: float(v) for k, v in outcome["results"][name].items() if isinstance(v, float) and isfinite(v)}
         return samples, values
 
     def _check_room(self, max_tokens: int) -> None:
@@ -104,7 +108,7 @@ class Student:
 def open_transformers(
     model: str, revision: str | None, template: str | None, *, dtype: models.Dtype, batch_size: int, progress: Progress
 ) -> Iterator[Student]:
-    """A student in this process, on the first GPU or the CPU."""
+    """Open a student in this process, on the first GPU or the CPU."""
     require("lm_eval", extra="eval", feature="Evaluation")
     tokenizer = models.load_tokenizer(model, revision, template)
     loaded = models.load_causal_lm(model, revision, dtype, "auto")
@@ -125,7 +129,7 @@ def open_vllm(
     log: Path,
     progress: Progress,
 ) -> Iterator[Student]:
-    """A student under a vLLM server of its own, which is gone, its GPUs free, when this is left."""
+    """Open a student under a vLLM server of its own, which has ended, with its GPUs free, when the block is left."""
     require("lm_eval", extra="eval", feature="Evaluation")
     tokenizer = models.load_tokenizer(model, revision, template)
     with serve(model, revision, tokenizer, dtype=dtype, settings=settings, log=log, progress=progress) as (lm, length):
@@ -133,13 +137,16 @@ def open_vllm(
 
 
 def recorded(predictions: Sequence[str | Sequence[float]], tokenizer: Any, progress: Progress) -> Student:
-    """No model: answers to the items of one task, as `make_recorded` takes them."""
+    """Open recorded answers to the items of one task, as `make_recorded` takes them, in the place of a model."""
     return Student(lm=make_recorded(predictions, progress), tokenizer=tokenizer, chat=False)
 
 
 @contextmanager
 def _fixed_chance() -> Iterator[None]:
-    """IFEval checks a letter drawn at random where the one asked for is none of a to z, as in 2 of its 541 prompts."""
+    """Fix the seed of `random`, and restore its state afterwards.
+
+    IFEval draws the letter to check at random where the one asked for is none of a to z, as in 2 of its 541 prompts.
+    """
     before = random.getstate()
     random.seed(0)
     try:
@@ -149,7 +156,7 @@ def _fixed_chance() -> Iterator[None]:
 
 
 def _config(task: MathTask, max_tokens: int) -> dict[str, Any]:
-    """The harness's task config. `until` is empty: its default would cut answers at the first blank line."""
+    """Make the harness's task config; `until` is empty, for its default would cut answers at the first blank line."""
     from datasets import Dataset
 
     docs = Dataset.from_dict({"question": task.questions, "reference": task.references})

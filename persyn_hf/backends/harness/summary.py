@@ -1,4 +1,4 @@
-"""The score of a task and its 95 % interval."""
+"""Compute the score of a task and its 95 % interval."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from persyn_hf.backends.harness import Answered
 
 
 def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
-    """`accuracy`: mean score of the judged items, each counting as often as it has parts, with its standard error.
+    """Compute a task's line of metrics: `accuracy`, its standard error and 95 % interval, and the numbers of items.
 
-    So IFEval's is the instruction-level accuracy: instructions followed, of all instructions of all prompts. The
-    standard error takes items for independent, not the parts of one item.
+    The accuracy is the mean score of the judged items, where an item counts as often as it has parts. So for IFEval it
+    is the instruction-level accuracy: instructions followed, of all instructions of all prompts. The standard error
+    treats items as independent, but not the parts of one item.
     """
     judged = [(item.score, len(item.parts) or 1) for item in answered if item.score is not None]
     total = sum(weight for _, weight in judged)
@@ -29,7 +30,10 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
 
 
 def interval(share: float | None, stderr: float | None, items: int) -> tuple[float, float]:
-    """95 % interval of a share: Wilson's, with as many items as would give a yes-or-no share this standard error."""
+    """Compute the 95 % interval of a share with its standard error; (0, 1) where there is none.
+
+    It is Wilson's, with the number of items with which a yes-or-no share would have this standard error.
+    """
     if share is None or stderr is None:
         return 0.0, 1.0
     effective = share * (1 - share) / stderr**2 if stderr > 0 else items
@@ -37,7 +41,10 @@ def interval(share: float | None, stderr: float | None, items: int) -> tuple[flo
 
 
 def wilson(correct: float, total: float, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a share (E. B. Wilson, 1927): unlike the normal one it stays in [0, 1] and holds at 0 and 1."""
+    """Compute the 95 % interval of a share by E. B. Wilson (1927).
+
+    Unlike the normal interval it stays in [0, 1] and holds at 0 and 1.
+    """
     if total == 0:
         return 0.0, 1.0
     share, shrink = correct / total, 1 + z * z / total

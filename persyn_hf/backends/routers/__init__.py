@@ -1,8 +1,8 @@
-"""Routers: a score per teacher for every prompt. `fit` trains one into a folder, `load` reads it back.
+"""Train and load routers, which score every teacher for every prompt. `fit` writes into a folder, `load` reads it.
 
 The cheap kinds are a head (`logistic`, `ridge`, `knn`, `best_per_topic`) over features of the prompt (`tfidf` or
 `embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind, teachers in order, knobs)
-beside what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
+and what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
 """
 
 import importlib
@@ -34,7 +34,7 @@ MODULES = {
 
 
 class RouterSettings(Strict):
-    """Knobs of training a router. Their defaults live here and nowhere else. Numbers in a tuple are tried in turn."""
+    """The settings of training a router, with their only defaults. Numbers in a tuple are tried in turn."""
 
     kind: Literal["auto", Trained] = "llm"
     # auto: a kind alone is tried over tfidf, and over embeddings too where there is an `encoder`; settings, like
@@ -67,7 +67,9 @@ class RouterSettings(Strict):
     head_learning_rate: float = Field(default=1e-3, gt=0)  # llm: the new head
     warmup: float = Field(default=0.05, ge=0, lt=1)  # llm: share of the steps
     gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
-    save_steps: int | None = Field(default=None, ge=1)  # llm: checkpoints after so many steps, too; null: after epochs
+    save_steps: int | None = Field(
+        default=None, ge=1
+    )  # llm: from checkpoint to checkpoint within an epoch; null: none
     accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
     max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
     device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
@@ -75,11 +77,11 @@ class RouterSettings(Strict):
     @field_validator("candidates", mode="before")
     @classmethod
     def _known_kinds(cls, value: Any) -> Any:
-        for one in value if isinstance(value, (list, tuple)) else ():
-            kind = one.get("kind") if isinstance(one, dict) else one
+        for candidate in value if isinstance(value, (list, tuple)) else ():
+            kind = candidate.get("kind") if isinstance(candidate, dict) else candidate
             if kind not in get_args(Trained):
-                found = "an entry without `kind`" if kind is None else f"`{kind}`"
-                raise ValueError(f"{found} is no candidate{nearest(str(kind), get_args(Trained))}")
+                named = "an entry without `kind`" if kind is None else f"`{kind}`"
+                raise ValueError(f"{named} is no candidate{nearest(str(kind), get_args(Trained))}")
         return value
 
     @model_validator(mode="after")
@@ -111,10 +113,11 @@ class RouterSettings(Strict):
 
 
 class Labelled(NamedTuple):
-    """Conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing.
+    """The conversations and their measured rewards (num_prompts, num_teachers), NaN where a cell is missing.
 
-    `quality` and `learnability`: what the rewards were combined from, for `two_head`. `preferences` (num_prompts, n,
-    n): comparisons that there are no rewards of, for `llm`; the rewards are then the shares of them that were won.
+    `quality` and `learnability` (num_prompts, num_teachers) are what the rewards were combined from, for `two_head`.
+    `preferences` (num_prompts, n, n) are comparisons without rewards, for `llm`; the rewards are then the shares of
+    comparisons that were won.
     """
 
     conversations: Sequence[Conversation]
@@ -124,19 +127,22 @@ class Labelled(NamedTuple):
     preferences: FloatArray | None = None
 
     def take(self, rows: Sequence[int]) -> "Labelled":
-        """Some of the prompts, in the order given."""
+        """Select some of the prompts, in the order given."""
         matrices: list[Any] = [None if matrix is None else matrix[list(rows)] for matrix in self[1:]]
         return Labelled([self.conversations[row] for row in rows], *matrices)
 
 
 class Router(Protocol):
-    """What `load` returns."""
+    """The interface of a trained router, as `load` returns it."""
 
     teachers: tuple[str, ...]
     scale: Scale
 
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
-        """Scores (num_prompts, num_teachers), columns in `teachers` order; `advance` hears of prompts done."""
+        """Score conversations: (num_prompts, num_teachers), columns in `teachers` order.
+
+        `advance` gets the number of prompts that were scored since its last call.
+        """
         ...
 
 
@@ -152,9 +158,10 @@ def fit(
 ) -> dict[str, Any]:
     """Train a router of `settings.kind`, not `auto`, into `folder` (made if needed) and return its training record.
 
-    `validation` chooses the epoch (llm), the regularisation, the number of neighbours or of topics; it may be empty:
-    then the last epoch, the middle of the values. A teacher without any reward is put last by the cheap kinds.
-    `advance` hears of epochs (llm) or the whole. The record is plain JSON and the same for the same input and seed.
+    `validation` chooses the epoch (llm), the regularisation, or the number of neighbours or topics. Where it is empty,
+    the last epoch is taken, or the middle one of the values. The cheap kinds put a teacher without any reward last.
+    `advance` gets the number of epochs that were done (llm), else 1 at the end. The record is plain JSON, and the same
+    for the same input and seed. Raises `InputError` or `RecipeError` where data or settings do not allow the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(MODULES[settings.kind])
@@ -163,7 +170,7 @@ def fit(
 
 
 def describe(folder: Path, settings: RouterSettings, teachers: Sequence[str], scale: Scale, **own: Any) -> None:
-    """Write `router.json`, by which `load` finds the rest of the folder."""
+    """Write `router.json`, which tells `load` what the rest of the folder is."""
     # Model folders are paths, which are no one else's business; the manifest names them by their content.
     paths = {"backbone", "backbone_revision", "encoder", "encoder_revision", "accelerate"}
     left_out = {"kind", "device", "candidates", *paths}
@@ -173,9 +180,10 @@ def describe(folder: Path, settings: RouterSettings, teachers: Sequence[str], sc
 
 
 def load(folder: Path, device: str = "auto", alpha: float | None = None) -> Router:
-    """Read a router from its folder; its `teachers` say which column is whose.
+    """Read a router from its folder; its `teachers` name the columns of its scores.
 
-    `alpha` weighs the heads of `two_head` anew (null: as in training); other routers have theirs built in.
+    `alpha` weighs the heads of `two_head` anew (None: as in training); in other routers it is built in. Raises
+    `InputError` where the folder holds no router that this version knows.
     """
     try:
         saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -184,9 +192,9 @@ def load(folder: Path, device: str = "auto", alpha: float | None = None) -> Rout
     except ValueError as error:
         raise InputError(f"{folder / FILE} is not valid JSON ({error}); fetch the router again") from None
     if not isinstance(saved, dict) or saved.get("kind") not in MODULES or not saved.get("teachers"):
-        found = saved.get("kind") if isinstance(saved, dict) else saved
+        kind = saved.get("kind") if isinstance(saved, dict) else saved
         raise InputError(
-            f"{folder / FILE} holds the router kind {found!r}, known are {', '.join(MODULES)}; update persyn-hf"
+            f"{folder / FILE} holds the router kind {kind!r}, known are {', '.join(MODULES)}; update persyn-hf"
         )
     module = importlib.import_module(MODULES[saved["kind"]])
     weighed = {} if saved.get("alpha") is None else {"alpha": alpha}
@@ -195,13 +203,13 @@ def load(folder: Path, device: str = "auto", alpha: float | None = None) -> Rout
 
 
 def merged(train: Labelled, validation: Labelled) -> Labelled:
-    """Both sets as one."""
+    """Join two sets of prompts into one."""
     both = zip(train[1:], validation[1:], strict=True)
-    matrices: list[Any] = [None if one is None else np.concatenate([one, other]) for one, other in both]
+    matrices: list[Any] = [None if first is None else np.concatenate([first, second]) for first, second in both]
     return Labelled([*train.conversations, *validation.conversations], *matrices)
 
 
 def teacher_means(rewards: FloatArray) -> FloatArray:
-    """Mean measured reward of each teacher (n,); one that was never measured gets less than any reward."""
+    """Compute each teacher's mean measured reward (n,); one that was never measured gets less than any reward."""
     means = column_means(rewards)
     return np.where(np.isnan(means), np.nanmin(rewards) - 1.0, means)

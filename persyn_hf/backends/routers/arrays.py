@@ -1,4 +1,4 @@
-"""Arrays of a router in its folder, as safetensors."""
+"""Write and read the arrays of a router in its folder, as safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,12 @@ from persyn_hf.errors import InputError
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by their names."""
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
+    """Read arrays by their names. Raises `InputError` where the file is missing or damaged."""
     try:
         arrays: dict[str, np.ndarray] = load_file(path)
     except OSError as error:

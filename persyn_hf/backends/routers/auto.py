@@ -1,6 +1,6 @@
 """Router kind `auto`: train every candidate on every draw of the calibration prompts, keep the best on dev.
 
-What is kept is the candidate with the least mean dev regret, as it was trained on the first draw.
+The best is the candidate with the least mean dev regret. It is kept as it was trained on the first draw.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from persyn_hf.recipe.strict import read_section
 
 
 class Best(NamedTuple):
-    """What is said of the candidate that was kept, of all of them, and the time they took (not to be repeated)."""
+    """The record of the candidate that was kept, the comparison of all, and their times (which no rerun repeats)."""
 
     record: dict[str, Any]
     comparison: dict[str, Any]
@@ -38,9 +38,10 @@ def fit_best(
     rng: np.random.Generator,
     advance: Advance,
 ) -> Best:
-    """Ties go to the simpler candidate. The draws of most prompts decide, all of them are the learning curve.
+    """Train every candidate on every draw, and write the best one into `folder`; ties go to the simpler candidate.
 
-    `advance` hears of every training.
+    The draws of the most prompts decide; all draws together are the learning curve. `advance(1)` follows every
+    training.
     """
     tried, save = _try_all(settings, teachers, Prompts(calibration, dev), draws, folder, advance)
     most, baseline = max(draws), teacher_means(calibration.rewards)
@@ -48,27 +49,29 @@ def fit_best(
     runs = {
         name: [
             Scored(trial.dev, trial.validation, rewards, trial.scale == "log_odds")
-            for trial, rewards in zip(of[most], held_out, strict=True)
+            for trial, rewards in zip(trials[most], held_out, strict=True)
         ]
-        for name, of in tried.items()
+        for name, trials in tried.items()
     }
-    regrets = {name: mean_regret(of, dev.rewards) for name, of in runs.items()}
+    regrets = {name: mean_regret(scored, dev.rewards) for name, scored in runs.items()}
     chosen = min(regrets, key=lambda name: regrets[name])
     save[chosen](folder)
-    found = comparison(runs, chosen, dev.rewards, baseline, rng)
+    compared = comparison(runs, chosen, dev.rewards, baseline, rng)
     if len(draws) > 1:
-        scores = {name: {size: [trial.dev for trial in of[size]] for size in draws} for name, of in tried.items()}
-        found["learning_curve"] = learning_curve(scores, dev.rewards, baseline)
+        scores = {
+            name: {size: [trial.dev for trial in trials[size]] for size in draws} for name, trials in tried.items()
+        }
+        compared["learning_curve"] = learning_curve(scores, dev.rewards, baseline)
         if steps := _steps(tried):
-            found["learning_curve"]["steps"] = steps
+            compared["learning_curve"]["steps"] = steps
     record = {
         "chosen": chosen,
         "chosen_by": f"dev regret, among {len(runs)}: the dev figures of this router flatter it slightly",
         **tried[chosen][most][0].record,
         "candidates": [{"candidate": name, "regret": regret} for name, regret in regrets.items()],
     }
-    times = {name: _times(of[most], len(dev.rewards)) for name, of in tried.items()}
-    return Best(record, found, times)
+    times = {name: _times(trials[most], len(dev.rewards)) for name, trials in tried.items()}
+    return Best(record, compared, times)
 
 
 def _try_all(
@@ -79,18 +82,22 @@ def _try_all(
     folder: Path,
     advance: Advance,
 ) -> tuple[Tried, dict[str, Callable[[Path], object]]]:
-    """All trials, and what writes each candidate as it was after the first draw of most prompts."""
+    """Try every candidate on every draw.
+
+    Returns the trials, and for each candidate the function that writes it as it was after the first draw of the most
+    prompts.
+    """
     each = candidates(settings)
     tried: Tried = {name: {size: [] for size in draws} for name in each}
     save: dict[str, Callable[[Path], object]] = {}
     for size in sorted(draws, reverse=True):
         for number, draw in enumerate(draws[size]):
-            for place, (name, one) in enumerate(each.items()):
+            for place, (name, candidate) in enumerate(each.items()):
                 apart = folder.with_name(f"{folder.name}-{place}-{size}-{number}")
-                if one.kind in FEATURED:
-                    trial, write = try_head(one, teachers, prompts, draw)
+                if candidate.kind in FEATURED:
+                    trial, write = try_head(candidate, teachers, prompts, draw)
                 else:
-                    trial, write = try_kind(one, teachers, prompts, draw, apart)
+                    trial, write = try_kind(candidate, teachers, prompts, draw, apart)
                 tried[name][size].append(trial)
                 if name in save:
                     shutil.rmtree(apart, ignore_errors=True)
@@ -100,11 +107,13 @@ def _try_all(
 
 
 def _steps(tried: Tried) -> dict[str, dict[str, float]]:
-    """Mean training steps by number of prompts, of the candidates that train in steps."""
+    """Compute the mean training steps by number of prompts, for the candidates that train in steps."""
     return {
-        name: {str(size): float(np.mean([trial.record["steps"] for trial in trials])) for size, trials in of.items()}
-        for name, of in tried.items()
-        if all("steps" in trial.record for trials in of.values() for trial in trials)
+        name: {
+            str(size): float(np.mean([trial.record["steps"] for trial in trials])) for size, trials in sizes.items()
+        }
+        for name, sizes in tried.items()
+        if all("steps" in trial.record for trials in sizes.values() for trial in trials)
     }
 
 
@@ -114,21 +123,24 @@ def _times(trials: Sequence[Trial], num_prompts: int) -> dict[str, float]:
 
 
 def candidates(settings: RouterSettings) -> dict[str, RouterSettings]:
-    """Name -> settings, the simplest first. A kind: over tfidf, and over embeddings too where there is an encoder."""
-    found = {}
-    for one in sorted(settings.candidates, key=lambda one: get_args(Trained).index(_kind(one))):
-        if isinstance(one, str):
-            both = one in FEATURED and settings.encoder is not None
+    """Return the settings of each candidate by its name, the simplest first.
+
+    A candidate that is a kind alone is tried over tfidf, and over embeddings too where there is an encoder.
+    """
+    by_name = {}
+    for given in sorted(settings.candidates, key=lambda given: get_args(Trained).index(_kind(given))):
+        if isinstance(given, str):
+            both = given in FEATURED and settings.encoder is not None
             for features in ("tfidf", "embeddings") if both else ("tfidf",):
-                values = settings.model_copy(update={"kind": one, "features": features})
-                found[_name(one, features, {})] = values
+                values = settings.model_copy(update={"kind": given, "features": features})
+                by_name[_name(given, features, {})] = values
         else:
             base = settings.model_dump(include=set(RouterSettings.model_fields) - {"candidates"})
-            if one.get("features", base["features"]) == "tfidf":
+            if given.get("features", base["features"]) == "tfidf":
                 base |= {"encoder": None, "encoder_revision": None}
-            values = read_section(RouterSettings, {**base, **one}, "train_router.candidates")
-            found[_name(values.kind, values.features, one)] = values
-    return found
+            values = read_section(RouterSettings, {**base, **given}, "train_router.candidates")
+            by_name[_name(values.kind, values.features, given)] = values
+    return by_name
 
 
 def _kind(candidate: str | Mapping[str, Any]) -> str:
@@ -136,6 +148,6 @@ def _kind(candidate: str | Mapping[str, Any]) -> str:
 
 
 def _name(kind: str, features: str, given: Mapping[str, Any]) -> str:
-    """`knn over tfidf`, and what sets a candidate apart from others of its kind; folders by their name alone."""
+    """Name a candidate, such as `knn over tfidf`, with all that its settings give; of folders only the last part."""
     own = [f"{key} {Path(str(value)).name}" for key, value in given.items() if key not in ("kind", "features")]
     return ", ".join([f"{kind} over {features}" if kind in FEATURED else kind, *own])

@@ -1,9 +1,9 @@
-"""Router kind `extended`: a trained router with columns for teachers that joined later; its own columns stay as they
-are, bit by bit.
+"""Router kind `extended`: a trained router with columns for teachers that joined later.
 
-A new teacher's score is ridge regression on the old router's scores, and on its features where it is a head over some,
-so it works over every kind and needs few prompts (anchors): those that the new teacher and some old one were both
-measured on. What it learns is by how much the new teacher is better than the old ones, in the unit of their scores.
+The old columns stay as they are, bit by bit. A new teacher's score is ridge regression on the old router's scores, and
+on its features where it is a head over features. So it works over every kind, and needs few prompts (anchors): those
+that the new teacher and some old one were both measured on. It learns by how much the new teacher is better than the
+old ones, in the unit of their scores.
 """
 
 import json
@@ -29,7 +29,7 @@ FEWEST = 20  # anchors
 
 
 class Extended:
-    """The old router's columns and, as functions of them, the new ones; in the order of the pool."""
+    """The old router's columns with the new ones, which are functions of them, in the order of the pool."""
 
     def __init__(self, teachers: tuple[str, ...], base: Router, joined: Joined) -> None:
         self.teachers = teachers
@@ -40,27 +40,32 @@ class Extended:
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
         old = [self.teachers.index(name) for name in self.base.teachers]
         new = new_places(self.teachers, self.base)
-        found = np.zeros((len(conversations), len(self.teachers)))
-        found[:, old] = self.base.scores(conversations, advance)
-        for start in range(0, len(found), CHUNK):
+        scores = np.zeros((len(conversations), len(self.teachers)))
+        scores[:, old] = self.base.scores(conversations, advance)
+        for start in range(0, len(scores), CHUNK):
             rows = slice(start, start + CHUNK)
-            found[rows, new] = self.joined.scores(found[rows, old], features_of(self.base, conversations[rows]))
-        return found
+            scores[rows, new] = self.joined.scores(scores[rows, old], features_of(self.base, conversations[rows]))
+        return scores
 
 
 def features_of(base: Router, conversations: Sequence[Conversation]) -> Any:
-    """Of a head over features; null of other kinds, an extended one among them."""
+    """Compute the features that a head over features reads of conversations; None for routers of other kinds."""
     if not isinstance(base, Featured):
         return None
     return base.features.transform(texts_of(conversations))
 
 
 def new_places(teachers: Sequence[str], base: Router) -> list[int]:
+    """Return the columns of the teachers that the old router does not know."""
     return [place for place, name in enumerate(teachers) if name not in base.teachers]
 
 
 def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Path, device: str) -> dict[str, Any]:
-    """Write the extended router into `folder` and return its training record; `labelled`: all calibration prompts."""
+    """Extend the router in `base` to all `teachers`, write it into `folder`, and return its training record.
+
+    `labelled` are all calibration prompts, with rewards (num_prompts, num_teachers). Raises `InputError` where an old
+    teacher is missing, none is new, or a new one has too few anchors.
+    """
     old = routers.load(base, device)
     gone = [name for name in old.teachers if name not in teachers]
     new = new_places(teachers, old)
@@ -93,7 +98,8 @@ def extend(teachers: tuple[str, ...], base: Path, labelled: Labelled, folder: Pa
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Extended:
-    found = arrays.read(folder / WEIGHTS)
-    weights, of_features, bias = (found[name] for name in ARRAYS)
+    """Read an extended router from its folder; `saved` is its `router.json`."""
+    stored = arrays.read(folder / WEIGHTS)
+    weights, of_features, bias = (stored[name] for name in ARRAYS)
     joined = Joined(weights, of_features, bias, tuple(saved["l2"]))
     return Extended(tuple(saved["teachers"]), routers.load(folder / BASE, device), joined)

@@ -1,4 +1,4 @@
-"""Router kinds that are a head over features of the prompt: `logistic`, `ridge`, `knn`, `best_per_topic`."""
+"""Train and load the router kinds that are a head over features: `logistic`, `ridge`, `knn`, `best_per_topic`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ CHUNK = 4096  # prompts that are features in memory at a time
 
 
 class Featured:
-    """A head on its features."""
+    """A router that is a head over features."""
 
     def __init__(self, teachers: tuple[str, ...], features: Features, head: Head) -> None:
         self.teachers = teachers
@@ -27,11 +27,12 @@ class Featured:
         self.scale = head.scale
 
     def scores(self, conversations: Sequence[Conversation], advance: Advance | None = None) -> FloatArray:
-        found = np.zeros((len(conversations), len(self.teachers)))
-        for start in range(0, len(found), CHUNK):
+        """Score conversations: (num_prompts, num_teachers), columns in `teachers` order."""
+        scores = np.zeros((len(conversations), len(self.teachers)))
+        for start in range(0, len(scores), CHUNK):
             texts = texts_of(conversations[start : start + CHUNK])
-            found[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
-        return found
+            scores[start : start + CHUNK] = self.head.scores(self.features.transform(texts, advance))
+        return scores
 
 
 def fit(
@@ -43,6 +44,7 @@ def fit(
     seed: int,
     advance: Advance | None,
 ) -> dict[str, Any]:
+    """Fit features and head, write the router into `folder`, and return its training record."""
     features = fit_features(settings, texts_of(train.conversations))
     head, record = fit_head(settings, split(features, train), split(features, validation), seed)
     save(folder, settings, Featured(teachers, features, head))
@@ -52,11 +54,12 @@ def fit(
 
 
 def texts_of(conversations: Sequence[Conversation]) -> list[str]:
+    """Extract the text of the user turns of each conversation."""
     return [user_text(messages) for messages in conversations]
 
 
 def split(features: Features, labelled: Labelled) -> Split | None:
-    """None: no prompts."""
+    """Compute the features of labelled prompts; None where there are none."""
     if not len(labelled.rewards):
         return None
     return Split(features.transform(texts_of(labelled.conversations)), labelled.rewards)
@@ -65,14 +68,14 @@ def split(features: Features, labelled: Labelled) -> Split | None:
 def fit_head(
     settings: RouterSettings, train: Split | None, validation: Split | None, seed: int
 ) -> tuple[Head, dict[str, Any]]:
-    """Head and training record."""
+    """Train the head of `settings.kind`, and return it with its training record."""
     assert train is not None  # the stage checked that there are calibration prompts
     head, record = _kinds()[settings.kind][0](settings, train, validation, seed)
     return head, {**record, "num_features": int(train.features.shape[1])}
 
 
 def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Callable[..., Head]]]:
-    """What trains the head of each kind, and what makes it of its arrays."""
+    """Return for each kind the function that trains its head, and the one that makes it of its arrays."""
     from persyn_hf.backends.routers import linear, neighbours
 
     return {
@@ -84,11 +87,13 @@ def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Call
 
 
 def save(folder: Path, settings: RouterSettings, router: Featured) -> None:
+    """Write a router into a folder, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays.write(folder / WEIGHTS, router.head.arrays())
     describe(folder, settings, router.teachers, router.scale, **router.features.save(folder))
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> Featured:
+    """Read a router from its folder; `saved` is its `router.json`."""
     head = _kinds()[saved["kind"]][1](arrays.read(folder / WEIGHTS), saved["scale"])
     return Featured(tuple(saved["teachers"]), load_features(folder, saved, device), head)

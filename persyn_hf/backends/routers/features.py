@@ -1,4 +1,4 @@
-"""Features of a prompt for the cheap routers: weighted words, or the hidden states of a model. Rows have length 1."""
+"""Compute features of prompts for the cheap routers: weighted words, or hidden states of a model, with length 1."""
 
 import json
 import shutil
@@ -25,22 +25,24 @@ WINDOW = 2048  # prompts that are tokens in memory at a time
 
 
 class Features(Protocol):
-    """Texts to rows (num_texts, num_features): a scipy CSR matrix, or a float32 array."""
+    """The interface of features: rows (num_texts, num_features), as a scipy CSR matrix or a float32 array."""
 
-    def transform(self, texts: Sequence[str], advance: Advance | None = None) -> Any: ...
+    def transform(self, texts: Sequence[str], advance: Advance | None = None) -> Any:
+        """Compute the rows of texts; `advance` gets the number of texts that are done."""
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write what `load` needs; returns what `router.json` must say of it."""
+        """Write what `load_features` needs, and return what `router.json` must say of it."""
 
 
 class Tfidf:
-    """Words and word pairs, weighted by how rare they are."""
+    """The features of words and word pairs, weighted by how rare they are."""
 
     def __init__(self, vectorizer: Any) -> None:
         self.vectorizer = vectorizer
 
     @classmethod
     def fit(cls, texts: Sequence[str], max_features: int) -> "Tfidf":
+        """Learn a vocabulary of at most `max_features` terms. Raises `InputError` where the texts hold no words."""
         try:
             return cls(_vectorizer(max_features=max_features).fit(texts))
         except ValueError:
@@ -50,6 +52,7 @@ class Tfidf:
 
     @classmethod
     def load(cls, folder: Path) -> "Tfidf":
+        """Read vocabulary and weights from a router's folder."""
         idf = arrays.read(folder / WEIGHTS)["idf"]
         try:
             terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))
@@ -73,9 +76,9 @@ class Tfidf:
 
 
 class Embeddings:
-    """Mean of a model's last hidden states over the tokens of the prompt; all 0 for a prompt without tokens.
+    """The mean of a model's last hidden states over the tokens of a prompt; all 0 for a prompt without tokens.
 
-    Any encoder or causal language model; a prompt is put into the chat template of a tokenizer that has one.
+    The model is any encoder or causal language model. A tokenizer with a chat template puts prompts into it.
     """
 
     def __init__(self, encoder: str, revision: str | None, max_length: int, device: str) -> None:
@@ -93,19 +96,19 @@ class Embeddings:
         self.max_length = min(max_length, limit, self.tokenizer.model_max_length)  # the latter knows RoBERTa's offset
 
     def transform(self, texts: Sequence[str], advance: Advance | None = None) -> NDArray[np.float32]:
-        found = np.zeros((len(texts), self.width), dtype=np.float32)
+        rows = np.zeros((len(texts), self.width), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda text: (-len(texts[text]), text))
         for start in range(0, len(order), WINDOW):
             window = order[start : start + WINDOW]
             ids = self.encode([texts[text] for text in window])
-            for batch in plan_batches([len(row) for row in ids], models.suitable_batch(self.model)):
-                found[[window[place] for place in batch]] = self._embed([ids[place] for place in batch])
+            for batch in plan_batches([len(tokens) for tokens in ids], models.suitable_batch(self.model)):
+                rows[[window[place] for place in batch]] = self._embed([ids[place] for place in batch])
                 if advance is not None:
                     advance(len(batch))
-        return found
+        return rows
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt; the beginning of a long one is cut."""
+        """Encode prompts as token ids; the beginning of a long one is cut."""
         templated = self.tokenizer.chat_template is not None
         if templated:
             texts = [render(self.tokenizer, [{"role": "user", "content": text}]) for text in texts]
@@ -133,7 +136,7 @@ class Embeddings:
         return embedded
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """A Hub model is named by its commit, a folder is copied: paths lead nowhere on other machines."""
+        """Name a Hub model by its commit, or copy a local one: paths lead nowhere on other machines."""
         if not Path(self.name).is_dir():
             return {"features": "embeddings", "encoder": self.name, "encoder_revision": self.revision}
         copy = folder / ENCODER
@@ -144,7 +147,7 @@ class Embeddings:
 
 
 def fit_features(settings: RouterSettings, texts: Sequence[str]) -> Features:
-    """The features that the settings name, fitted to the training prompts where there is something to fit."""
+    """Make the features that the settings name, fitted to the training prompts where there is something to fit."""
     if settings.features == "tfidf":
         return Tfidf.fit(texts, settings.max_features)
     assert settings.encoder is not None  # `RouterSettings` checked it
@@ -152,6 +155,7 @@ def fit_features(settings: RouterSettings, texts: Sequence[str]) -> Features:
 
 
 def load_features(folder: Path, saved: Mapping[str, Any], device: str) -> Features:
+    """Read features from a router's folder; `saved` is its `router.json`."""
     if saved["features"] == "tfidf":
         return Tfidf.load(folder)
     encoder = saved["encoder"] or str(folder / ENCODER)

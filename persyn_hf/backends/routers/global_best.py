@@ -1,4 +1,4 @@
-"""Router kind `global_best`: every prompt to the teacher with the best mean reward. The bar for all other kinds."""
+"""Router kind `global_best`: send every prompt to the teacher with the best mean reward, the baseline of all kinds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from persyn_hf.core.rewards import FloatArray
 
 
 class GlobalBest:
-    """The same scores, the mean calibration rewards, for every prompt."""
+    """The router whose scores are the mean calibration rewards, the same for every prompt."""
 
     scale: Scale = "reward"
 
@@ -43,7 +43,7 @@ def fit(
     seed: int,
     advance: Advance | None,
 ) -> dict[str, Any]:
-    """Nothing is chosen on the validation prompts, so their rewards count too."""
+    """Average the rewards, those of the validation prompts too, since nothing is chosen on them."""
     means = teacher_means(merged(train, validation).rewards).tolist()
     describe(folder, settings, teachers, GlobalBest.scale, scores=means)
     if advance is not None:
@@ -52,4 +52,5 @@ def fit(
 
 
 def load(folder: Path, saved: Mapping[str, Any], device: str) -> GlobalBest:
+    """Make the router of its `router.json`."""
     return GlobalBest(tuple(saved["teachers"]), saved["scores"])

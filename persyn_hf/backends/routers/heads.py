@@ -1,4 +1,4 @@
-"""What every router over features has in common: a head, and how its knob is chosen."""
+"""Define the head of a router over features, and choose its one setting on the validation prompts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -11,28 +11,29 @@ from persyn_hf.core.rewards import FloatArray
 
 
 class Split(NamedTuple):
-    """Features (num_prompts, num_features), CSR or dense, and rewards (num_prompts, num_teachers)."""
+    """The features (num_prompts, num_features), CSR or dense, and rewards (num_prompts, num_teachers) of prompts."""
 
     features: Any
     rewards: FloatArray
 
 
 class Head(Protocol):
-    """From features to scores."""
+    """The interface of a head, which turns features into scores."""
 
     scale: Scale
 
-    def scores(self, features: Any) -> FloatArray: ...
+    def scores(self, features: Any) -> FloatArray:
+        """Score prompts: (num_prompts, num_features) -> (num_prompts, num_teachers)."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All there is to it; `from_arrays` makes the same head of them."""
+        """Return the whole head as arrays, of which `from_arrays` makes the same head again."""
 
 
 H = TypeVar("H", bound=Head)
 
 
 def squared_error(scores: FloatArray, rewards: FloatArray) -> float:
-    """Mean over the measured cells."""
+    """Compute the mean squared error over the measured cells."""
     return float(np.nanmean((scores - rewards) ** 2))
 
 
@@ -43,12 +44,14 @@ def choose(
     validation: Split | None,
     loss: Callable[[FloatArray, FloatArray], float] = squared_error,
 ) -> tuple[H, dict[str, Any]]:
-    """A head for each value of the grid; keep the one with the least loss on the validation prompts, then the least
-    regret, then the first.
+    """Make a head for each value of the grid, and keep the one with the least loss on the validation prompts.
 
-    The loss counts every cell, regret on a few prompts is mostly chance: on the judged answers of twelve models, `l2`
-    by loss lost 0.211 of reward on dev, by regret 0.222, at best 0.209. Without validation prompts: the middle of the
-    grid.
+    Ties go to the least regret, then to the first value. Without validation prompts the middle of the grid is taken.
+    Returns the head and its training record.
+
+    The loss decides because it counts every cell, while regret on a few prompts is mostly chance. On the judged
+    answers of twelve models, `l2` chosen by loss lost 0.211 of reward on dev, chosen by regret 0.222; the best value
+    lost 0.209.
     """
     if validation is None:
         value = grid[len(grid) // 2]

@@ -1,4 +1,4 @@
-"""Linear heads: `logistic` (all comparisons of a prompt at once, the loss of `llm`) and `ridge` (the rewards)."""
+"""Train linear heads: `logistic` on all comparisons of a prompt (the loss of `llm`), `ridge` on the rewards."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from persyn_hf.errors import require
 
 
 class Linear:
-    """scores = features @ weights + bias."""
+    """The linear head: scores = features @ weights + bias."""
 
     def __init__(self, weights: FloatArray, bias: FloatArray, scale: Scale) -> None:
         self.weights = weights  # (num_features, num_teachers)
@@ -33,7 +33,10 @@ class Linear:
 def fit_logistic(
     settings: RouterSettings, train: Split, validation: Split | None, seed: int
 ) -> tuple[Linear, dict[str, Any]]:
-    """Minimise grouped loss + l2 / 2 |weights|^2; the strongest `l2` first, each from where the last one ended."""
+    """Minimise mean loss + l2 / 2 |weights|^2, for the strongest `l2` first and each from where the last one ended.
+
+    Returns the head of the chosen `l2` and its training record.
+    """
     num_features, num_teachers = train.features.shape[1], train.rewards.shape[1]
     start = np.zeros((num_features + 1, num_teachers))
     compared = _Comparisons(train.rewards, settings)
@@ -53,7 +56,10 @@ def fit_logistic(
 def fit_ridge(
     settings: RouterSettings, train: Split, validation: Split | None, seed: int
 ) -> tuple[Linear, dict[str, Any]]:
-    """Minimise mean squared error / 2 + l2 / 2 |weights|^2 for each teacher over its measured prompts."""
+    """Minimise mean squared error / 2 + l2 / 2 |weights|^2 for each teacher over its measured prompts.
+
+    Returns the head of the chosen `l2` and its training record.
+    """
     from sklearn.linear_model import Ridge
 
     measured = ~np.isnan(train.rewards)
@@ -84,8 +90,11 @@ def _unmeasured_last(head: Linear, rewards: FloatArray) -> Linear:
 
 
 class _Comparisons:
-    """All comparisons of all prompts. `loss` is `grouped_loss` with its gradient, without torch: each call is short,
-    and threads that wait for one another made it five times slower on a busy machine."""
+    """The comparisons of all prompts.
+
+    `loss` is the mean loss of `llm_data.mean_loss` with its gradient, computed without torch: each call is short, and
+    threads that wait for one another made it five times slower on a busy machine.
+    """
 
     def __init__(self, rewards: FloatArray, settings: RouterSettings) -> None:
         torch = require("torch", extra="models", feature="training a logistic router")
@@ -95,13 +104,13 @@ class _Comparisons:
         of_teachers = np.eye(rewards.shape[1])
         self.signs = of_teachers[first] - of_teachers[second]  # (num_pairs, num_teachers)
         preferred = preferences(torch.tensor(rewards), settings.objective, settings.tau).numpy()[:, first, second]
-        known = ~np.isnan(preferred)
-        number = known.sum(axis=1, keepdims=True)
+        is_compared = ~np.isnan(preferred)
+        number = is_compared.sum(axis=1, keepdims=True)
         self.targets = np.nan_to_num(preferred)
-        self.weights = known / np.maximum(number, 1) / max((number > 0).sum(), 1)
+        self.weights = is_compared / np.maximum(number, 1) / max((number > 0).sum(), 1)
 
     def loss(self, scores: FloatArray) -> tuple[float, FloatArray]:
-        """Loss and its gradient with respect to the scores (N, n)."""
+        """Compute the loss and its gradient with respect to the scores (N, n)."""
         from scipy.special import expit
 
         gap = scores @ self.signs.T
@@ -110,7 +119,7 @@ class _Comparisons:
 
 
 def _solve(features: Any, compared: _Comparisons, l2: float, start: FloatArray) -> FloatArray:
-    """L-BFGS; the last row is the bias and goes free."""
+    """Minimise by L-BFGS from `start` (num_features + 1, n); its last row is the bias, which l2 does not touch."""
     from scipy.optimize import minimize
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
@@ -120,5 +129,5 @@ def _solve(features: Any, compared: _Comparisons, l2: float, start: FloatArray) 
         gradient = np.vstack([features.T @ by_score + l2 * weights, by_score.sum(axis=0)])
         return loss + l2 / 2 * float((weights**2).sum()), gradient.ravel()
 
-    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return np.asarray(found.x).reshape(start.shape)
+    solution = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return np.asarray(solution.x).reshape(start.shape)

@@ -1,4 +1,4 @@
-"""What the llm router is trained on: the preferences of each prompt, in the order of an epoch."""
+"""Lay out what the llm router is trained on: the preferences of each prompt, in the order of an epoch."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from persyn_hf.core.bradley_terry import compared, preference_losses, preference
 
 
 class Prompts(torch.utils.data.Dataset):
-    """Token ids, preferences and weight of each prompt, in the order of an epoch.
+    """The token ids, preferences and weight of each prompt, in the order of an epoch.
 
-    Every step has as many rows, whatever the number of processes: the last one of an epoch, and one that does not
-    divide by the processes, are filled up with rows of weight 0. The weights of a step add up to 1.
+    Every step has the same number of rows. The last step of an epoch, and a step that does not divide by the number of
+    processes, are filled up with rows of weight 0. The weights of a step add up to 1.
     """
 
     def __init__(self, tokens: Sequence[list[int]], preferred: torch.Tensor, batch_size: int, seed: int) -> None:
@@ -28,14 +28,17 @@ class Prompts(torch.utils.data.Dataset):
         self.fill(1, batch_size)
 
     def fill(self, processes: int, micro: int) -> None:
-        """Cut steps into micro batches of `micro` prompts at most, as many for each process."""
+        """Cut steps into micro batches of `micro` prompts at most, the same number for each process."""
         self.accumulation = math.ceil(self.batch_size / (processes * micro))
         self.micro = math.ceil(self.batch_size / (processes * self.accumulation))
         self.per_step = processes * self.micro * self.accumulation
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Accelerate. Within a step prompts go by length, so that micro batches are padded little."""
+        """Draw the order of an epoch; Accelerate calls this.
+
+        Prompts of a step are ordered by length, so that micro batches need little padding.
+        """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.rows).tolist()
         self.order: list[tuple[int, float]] = []
         for start in range(0, len(order), self.batch_size):
@@ -51,7 +54,7 @@ class Prompts(torch.utils.data.Dataset):
 
 
 def targets(labelled: Labelled, alpha: float | None, settings: RouterSettings) -> torch.Tensor:
-    """Preferences of every prompt for each head: (num_prompts, num_heads, n, n)."""
+    """Compute the preferences of every prompt for each head: (num_prompts, num_heads, n, n)."""
     if alpha is None and labelled.preferences is not None:
         return torch.tensor(labelled.preferences[:, None])
     rewards = [labelled.rewards] if alpha is None else [getattr(labelled, head) for head in HEADS]
@@ -61,17 +64,17 @@ def targets(labelled: Labelled, alpha: float | None, settings: RouterSettings) -
 
 
 def prompt_losses(outputs: torch.Tensor, preferred: torch.Tensor) -> torch.Tensor:
-    """Loss of each prompt, mean over its heads: (B, heads x n), (B, heads, n, n) -> (B,)."""
+    """Compute the loss of each prompt, the mean over its heads: (B, heads x n), (B, heads, n, n) -> (B,)."""
     heads, teachers = preferred.shape[1:3]
     losses = preference_losses(outputs.reshape(-1, teachers), preferred.flatten(0, 1))
     return losses.view(-1, heads).mean(dim=1)
 
 
 def mean_loss(outputs: torch.Tensor, preferred: torch.Tensor) -> torch.Tensor:
-    """Over the prompts that have a comparison."""
+    """Compute the mean loss over the prompts that have a comparison; the shapes are those of `prompt_losses`."""
     return prompt_losses(outputs, preferred).sum() / _counts(preferred).sum().clamp(min=1)
 
 
 def _counts(preferred: torch.Tensor) -> torch.Tensor:
-    """Whether a prompt has a comparison: (B, heads, n, n) -> (B,)."""
+    """Tell which prompts have a comparison: (B, heads, n, n) -> (B,)."""
     return compared(preferred.flatten(0, 1)).flatten(1).any(dim=1).view(preferred.shape[:2]).any(dim=1)

@@ -1,7 +1,7 @@
-"""The llm router with a frozen backbone: each prompt is read once, and the head is trained on what came out.
+"""Train the llm router with a frozen backbone: each prompt is read once, and the head is trained on its embedding.
 
-The folder is the same stock model with the trained head. That head has no bias (transformers gives it none), and needs
-none: embeddings of prompts have much in common, so a direction of the weights says what a bias would.
+The folder is the same stock model with the trained head. That head has no bias (transformers gives it none) and needs
+none: embeddings of prompts have much in common, so a direction of the weights does what a bias would.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from scipy.optimize import minimize
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.batches import plan_batches
 from persyn_hf.backends.loading import no_logs
-from persyn_hf.backends.routers import Conversation, Labelled, RouterSettings
+from persyn_hf.backends.routers import Conversation, RouterSettings
 from persyn_hf.backends.routers.llm_data import mean_loss, targets
-from persyn_hf.backends.routers.llm_model import Llm, new
+from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
@@ -28,18 +28,12 @@ from persyn_hf.errors import InputError
 CHUNK = 512  # prompts whose embeddings are kept together
 
 
-def train(
-    settings: RouterSettings,
-    teachers: tuple[str, ...],
-    train: Labelled,
-    validation: Labelled,
-    alpha: float | None,
-    folder: Path,
-    seed: int,
-) -> dict[str, Any]:
-    """Train into `folder` and return the record; the strongest `l2` first, the best by validation regret is kept."""
-    torch.manual_seed(seed)
-    router = new(settings, teachers, alpha)
+def train(training: LlmTraining) -> dict[str, Any]:
+    """Train one head for each `l2`, the strongest first; save the best by validation regret and return the record."""
+    settings, alpha, folder = training.settings, training.alpha, training.folder
+    train, validation = training.train, training.validation
+    torch.manual_seed(training.seed)
+    router = new(settings, training.teachers, alpha)
     head = getattr(router.model, "score", None)
     if not isinstance(head, torch.nn.Linear):
         raise InputError(
@@ -50,10 +44,10 @@ def train(
     aims, checks = targets(train, alpha, settings), targets(validation, alpha, settings)
     scale = 1 / (np.sqrt((of_train**2).mean(axis=0) * of_train.shape[1]) + 1e-12)  # rows of about length 1
     weights = np.zeros((of_train.shape[1], head.out_features))
-    found, tried = [], []
+    solved, tried = [], []
     for l2 in sorted(set(settings.l2), reverse=True):
         weights = _solve(of_train * scale, aims, l2, weights)
-        found.append(weights)
+        solved.append(weights)
         tried.append({"l2": l2, "train_loss": float(mean_loss(torch.tensor(of_train * scale @ weights), aims))})
         if len(of_validation):
             outputs = of_validation * scale @ weights
@@ -63,7 +57,7 @@ def train(
     if len(of_validation):
         best = min(range(len(tried)), key=lambda i: (tried[i]["regret"], tried[i]["loss"]))
     with torch.no_grad():
-        head.weight.copy_(torch.tensor((found[best] * scale[:, None]).T))
+        head.weight.copy_(torch.tensor((solved[best] * scale[:, None]).T))
     with no_logs():
         router.model.save_pretrained(folder)
         router.tokenizer.save_pretrained(folder)
@@ -71,7 +65,10 @@ def train(
 
 
 def embed(router: Llm, settings: RouterSettings, conversations: Sequence[Conversation], folder: Path) -> FloatArray:
-    """What the head reads of each prompt, (num_prompts, width); kept beside `folder` for the next run or router."""
+    """Compute what the head reads of each prompt, (num_prompts, width), float64.
+
+    Embeddings are kept next to `folder` for the next run or router.
+    """
     tokens = router.encode(conversations)
     backbone = models.identify(settings.backbone, settings.backbone_revision)
     parts = [np.zeros((0, router.model.config.get_text_config().hidden_size))]
@@ -88,7 +85,7 @@ def embed(router: Llm, settings: RouterSettings, conversations: Sequence[Convers
 
 
 def _embed(router: Llm, tokens: Sequence[list[int]]) -> np.ndarray:
-    found: list[Any] = [None] * len(tokens)
+    embeddings: list[Any] = [None] * len(tokens)
     router.model.eval()
     with torch.inference_mode(), router.autocast():
         for batch in plan_batches([len(row) for row in tokens], models.suitable_batch(router.model)):
@@ -97,12 +94,12 @@ def _embed(router: Llm, tokens: Sequence[list[int]]) -> np.ndarray:
             }
             states = router.model.base_model(**padded).last_hidden_state.float().cpu().numpy()
             for place, row in enumerate(batch):
-                found[row] = states[place, len(tokens[row]) - 1]
-    return np.stack(found)
+                embeddings[row] = states[place, len(tokens[row]) - 1]
+    return np.stack(embeddings)
 
 
 def _solve(embeddings: FloatArray, aims: torch.Tensor, l2: float, start: FloatArray) -> FloatArray:
-    """Minimise grouped loss + l2 / 2 |weights|^2 by L-BFGS from `start`, (width, num_labels)."""
+    """Minimise mean loss + l2 / 2 |weights|^2 by L-BFGS from `start`, (width, num_labels)."""
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         weights = flat.reshape(start.shape)
@@ -112,5 +109,5 @@ def _solve(embeddings: FloatArray, aims: torch.Tensor, l2: float, start: FloatAr
         gradient = embeddings.T @ by_output.numpy() + l2 * weights
         return float(loss.detach()) + l2 / 2 * float((weights**2).sum()), gradient.ravel()
 
-    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return np.asarray(found.x).reshape(start.shape)
+    solution = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return np.asarray(solution.x).reshape(start.shape)

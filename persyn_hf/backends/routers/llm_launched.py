@@ -1,4 +1,4 @@
-"""Training the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
+"""Train the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
 import shutil
@@ -10,26 +10,20 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends import launch
-from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
+from persyn_hf.backends.routers import Labelled, RouterSettings
+from persyn_hf.backends.routers.llm_model import LlmTraining
 from persyn_hf.errors import InputError
 
 
-TASK, EPOCHS, RECORD = "task.json", "epochs", "record.json"
+TASK = "task.json"
+MODULE = "persyn_hf.backends.routers.llm_launched"
 KEY = "train_router.accelerate"
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
-def train(
-    settings: RouterSettings,
-    teachers: tuple[str, ...],
-    train: Labelled,
-    validation: Labelled,
-    alpha: float | None,
-    folder: Path,
-    seed: int,
-    advance: Advance | None,
-) -> dict[str, Any]:
-    """As `llm_training.train`, in the processes that the file `settings.accelerate` names."""
+def train(training: LlmTraining) -> dict[str, Any]:
+    """Train by `llm_training.train` in the processes that the file `settings.accelerate` names; return the record."""
+    settings, folder = training.settings, training.folder
     assert settings.accelerate is not None
     config = launch.read_config(settings.accelerate, KEY, "a router is trained")
     kind = getattr(config.distributed_type, "value", config.distributed_type)
@@ -43,25 +37,17 @@ def train(
     place.mkdir(parents=True)
     task = {
         "settings": settings.model_dump(mode="json", include=set(RouterSettings.model_fields)),
-        "teachers": teachers,
-        "alpha": alpha,
+        "teachers": training.teachers,
+        "alpha": training.alpha,
         "folder": str(folder),
-        "seed": seed,
+        "seed": training.seed,
         "cpu": bool(config.use_cpu),
     }
     (place / TASK).write_text(json.dumps(task), encoding="utf-8")
-    for name, part in (("train", train), ("validation", validation)):
+    for name, part in (("train", training.train), ("validation", training.validation)):
         _write(place / name, part)
-    told, status = 0, None
-    for status in launch.launch(settings.accelerate, "persyn_hf.backends.routers.llm_launched", place):  # noqa: B007
-        done = (place / EPOCHS).stat().st_size if (place / EPOCHS).exists() else 0
-        if advance is not None and done > told:
-            advance(done - told)
-        told = done
-    if status or not (place / RECORD).exists():
-        raise launch.fault(place, status, "before the router was trained; its last checkpoint is kept")
-    record: dict[str, Any] = json.loads((place / RECORD).read_text(encoding="utf-8"))
-    shutil.rmtree(place)
+    state = "before the router was trained; its last checkpoint is kept"
+    record: dict[str, Any] = launch.follow(settings.accelerate, MODULE, place, training.advance, state)
     return record
 
 
@@ -79,33 +65,26 @@ def _read(path: Path) -> Labelled:
 
 
 def main(place: Path) -> None:
-    """Train in one of the processes; the first one tells of epochs and leaves the record."""
-    rank = launch.join()
-    with launch.telling_faults(place, rank.rank):
+    """Train in one of the processes; the first one counts the epochs and leaves the record."""
+    process = launch.join()
+    with launch.telling_faults(place, process.rank):
         from persyn_hf.backends.routers import llm_training
 
         task: Mapping[str, Any] = json.loads((place / TASK).read_text(encoding="utf-8"))
-        device = launch.own_device(task["cpu"], rank.local_rank, KEY)
-        settings = RouterSettings.model_validate({**task["settings"], "accelerate": None, "device": device})
-
-        def advance(count: int) -> None:
-            with (place / EPOCHS).open("a", encoding="utf-8") as epochs:
-                epochs.write("." * count)
-
-        record = llm_training.train(
-            settings,
-            tuple(task["teachers"]),
-            _read(place / "train"),
-            _read(place / "validation"),
-            task["alpha"],
-            Path(task["folder"]),
-            task["seed"],
-            advance if rank.rank == 0 else None,
+        device = launch.own_device(task["cpu"], process.local_rank, KEY)
+        training = LlmTraining(
+            settings=RouterSettings.model_validate({**task["settings"], "accelerate": None, "device": device}),
+            teachers=tuple(task["teachers"]),
+            train=_read(place / "train"),
+            validation=_read(place / "validation"),
+            alpha=task["alpha"],
+            folder=Path(task["folder"]),
+            seed=task["seed"],
+            advance=launch.advancing(place) if process.rank == 0 else None,
         )
-        if rank.rank == 0:
-            part = place / "record.part"
-            part.write_text(json.dumps(record), encoding="utf-8")
-            part.rename(place / RECORD)
+        record = llm_training.train(training)
+        if process.rank == 0:
+            launch.leave(place, record)
 
 
 if __name__ == "__main__":

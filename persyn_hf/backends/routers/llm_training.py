@@ -1,7 +1,8 @@
-"""Training of the llm router by transformers' Trainer: one forward pass per prompt, all its comparisons in the loss.
+"""Train the llm router by transformers' Trainer, with one forward pass per prompt and all its comparisons in the loss.
 
-Checkpoints lie beside the router's folder, named by what is trained, so that a killed run is taken up again and no
-other one is. Runs in one process, or in each of those of `accelerate launch` (llm_launched.py).
+Checkpoints are kept next to the router's folder. Their name tells what is trained, so that a killed run is taken up
+again and no other one is. The training runs in one process, or in each process of `accelerate launch`
+(llm_launched.py).
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from persyn_hf.backends.loading import no_logs, suitable_threads
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
 from persyn_hf.backends.routers.llm_data import Prompts, mean_loss, prompt_losses, targets
-from persyn_hf.backends.routers.llm_model import Llm, new
+from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, new
 from persyn_hf.core.metrics import regret
 from persyn_hf.errors import RecipeError, require
 
@@ -29,24 +30,17 @@ ADAPTED = "base_model.model."  # what PEFT puts before the name of a parameter
 NOT_THE_RESULT = {"device", "micro_batch_size", "gradient_checkpointing", "accelerate", "save_steps"}  # of settings
 
 
-def train(
-    settings: RouterSettings,
-    teachers: tuple[str, ...],
-    train: Labelled,
-    validation: Labelled,
-    alpha: float | None,
-    folder: Path,
-    seed: int,
-    advance: Advance | None,
-) -> dict[str, Any]:
-    """Train into `folder` and return the record; of several processes, the first one writes."""
-    torch.manual_seed(seed)
-    router = new(settings, teachers, alpha)
-    data = Prompts(router.encode(train.conversations), targets(train, alpha, settings), settings.batch_size, seed)
-    scratch = folder.with_name(f"{folder.name}-training-{_digest(settings, teachers, alpha, seed, data, validation)}")
+def train(training: LlmTraining) -> dict[str, Any]:
+    """Train backbone and head into the folder and return the record; of several processes, the first one writes."""
+    settings, labelled, folder, advance = training.settings, training.train, training.folder, training.advance
+    torch.manual_seed(training.seed)
+    router = new(settings, training.teachers, training.alpha)
+    aims = targets(labelled, training.alpha, settings)
+    data = Prompts(router.encode(labelled.conversations), aims, settings.batch_size, training.seed)
+    scratch = folder.with_name(f"{folder.name}-training-{_digest(training, data)}")
     if settings.method == "lora":
         router.model = _with_adapters(router.model, settings)
-    args = _arguments(settings, router, scratch, seed, bool(len(validation.conversations)))
+    args = _arguments(settings, router, scratch, training.seed, bool(len(training.validation.conversations)))
     data.fill(args.world_size, settings.micro_batch_size)
     args.per_device_train_batch_size, args.gradient_accumulation_steps = data.micro, data.accumulation
     args.warmup_steps = int(settings.warmup * settings.epochs * data.steps)
@@ -54,7 +48,7 @@ def train(
     if advance is not None:
         advance(_epochs(state, state.global_step))
     with no_logs(), suitable_threads(router.model):
-        trainer = RouterTrainer(router, settings, data, validation, args, advance)
+        trainer = RouterTrainer(router, settings, data, training.validation, args, advance)
         trainer.accelerator.wait_for_everyone()  # all have read what was left
         if not _is_over(settings, state):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -66,7 +60,7 @@ def train(
 
 
 class RouterTrainer(Trainer):
-    """The grouped loss, two learning rates, and the validation regret after every epoch."""
+    """The trainer with the loss over comparisons, two learning rates, and the validation regret after every epoch."""
 
     loss_is_scaled_for_ga = True  # by the weights of the rows
 
@@ -93,6 +87,7 @@ class RouterTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def collate(self, rows: Sequence[tuple[list[int], torch.Tensor, float]]) -> dict[str, torch.Tensor]:
+        """Make a micro batch of rows of `Prompts`, its tokens padded on the right."""
         tokens, preferred, weights = zip(*rows, strict=True)
         return {
             **self.router.pad(tokens),
@@ -101,7 +96,7 @@ class RouterTrainer(Trainer):
         }
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW without weight decay; the head at a rate of its own."""
+        """Make AdamW without weight decay, with a learning rate of its own for the head."""
         prefix = f"{self.model.base_model_prefix}."
         inside: list[Any] = []
         head: list[Any] = []
@@ -120,35 +115,35 @@ class RouterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """This micro batch's part of the step's mean loss."""
+        """Compute this micro batch's part of the step's mean loss."""
         preferred, weights = inputs.pop("preferred"), inputs.pop("weights")
         losses = prompt_losses(model(**inputs).logits.float(), preferred)
         return (weights * losses).sum() * self.args.world_size  # processes are averaged
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Regret and loss on the validation prompts, each process a share of them; decides what to keep, when to stop.
+        """Compute regret and loss on the validation prompts, and decide which epoch to keep and when to stop.
 
-        Lower regret is better, then lower loss.
+        Each process scores a share of the prompts. Lower regret is better, then lower loss.
         """
         rank, world = self.args.process_index, self.args.world_size
         share = self.router.outputs(self.validation_tokens[rank::world])
         outputs = np.zeros((len(self.validation_tokens), share.shape[1]))
         for number, part in enumerate(gather_object([share])):
             outputs[number::world] = part
-        found = {
+        metrics = {
             "regret": float(np.nanmean(regret(self.router.combine(outputs), self.validation.rewards))),
             "validation_loss": float(mean_loss(torch.tensor(outputs), self.validation_targets)),
         }
         state = self.state
-        if state.best_metric is None or list(found.values()) < state.best_metric:
-            state.best_metric, state.best_global_step = list(found.values()), state.global_step
-        self.log(found)
+        if state.best_metric is None or list(metrics.values()) < state.best_metric:
+            state.best_metric, state.best_global_step = list(metrics.values()), state.global_step
+        self.log(metrics)
         self.control.should_training_stop |= _is_over(self.settings, state)
-        return found
+        return metrics
 
 
 class Watch(TrainerCallback):
-    """Stops where the loss is no number, has every epoch saved, and tells of it."""
+    """The callback that stops where the loss is no number, has every epoch saved, and counts epochs."""
 
     def __init__(self, advance: Advance | None) -> None:
         self.advance = advance
@@ -212,23 +207,18 @@ def _with_adapters(model: Any, settings: RouterSettings) -> Any:
     return peft.get_peft_model(model, adapters)
 
 
-def _digest(
-    settings: RouterSettings,
-    teachers: Sequence[str],
-    alpha: float | None,
-    seed: int,
-    data: Prompts,
-    validation: Labelled,
-) -> str:
-    """What is trained, in 16 hex digits."""
-    found = hashlib.sha256(settings.model_dump_json(exclude=NOT_THE_RESULT).encode())
-    found.update(repr((list(teachers), alpha, seed, data.tokens, list(validation.conversations))).encode())
-    found.update(data.preferred.numpy().tobytes() + validation.rewards.tobytes())
-    return found.hexdigest()[:16]
+def _digest(training: LlmTraining, data: Prompts) -> str:
+    """The name of what is trained, in 16 hex digits."""
+    validation = training.validation
+    what = (list(training.teachers), training.alpha, training.seed, data.tokens, list(validation.conversations))
+    digest = hashlib.sha256(training.settings.model_dump_json(exclude=NOT_THE_RESULT).encode())
+    digest.update(repr(what).encode())
+    digest.update(data.preferred.numpy().tobytes() + validation.rewards.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _left(scratch: Path) -> tuple[Path | None, TrainerState]:
-    """The last whole checkpoint of a killed run and its state; the folder itself where it was done."""
+    """Find the last whole checkpoint of a killed run and its state; the folder itself where the run was done."""
     checkpoints = sorted(scratch.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
     for folder in (scratch, *checkpoints):
         try:
@@ -239,7 +229,7 @@ def _left(scratch: Path) -> tuple[Path | None, TrainerState]:
 
 
 def _epochs(state: TrainerState, step: int) -> int:
-    """Whole epochs that `step` steps are."""
+    """Return the number of whole epochs in `step` steps."""
     return step * state.num_train_epochs // state.max_steps if state.max_steps else 0
 
 
@@ -270,7 +260,7 @@ def _finish(router: Llm, state: TrainerState, scratch: Path, folder: Path) -> No
 
 
 def _record(state: TrainerState, data: Prompts) -> dict[str, Any]:
-    """Plain JSON; prompts and steps apart, for more of one need not be more of the other."""
+    """Make the training record, plain JSON. It gives prompts and steps, since more prompts need not be more steps."""
     history: list[dict[str, Any]] = []
     for epoch in range(1, _epochs(state, state.global_step) + 1):
         logs = [line for line in state.log_history if (epoch - 1) * data.steps < line["step"] <= epoch * data.steps]

@@ -1,4 +1,4 @@
-"""Heads that go by likeness: `knn` (the prompts nearest by cosine) and `best_per_topic` (the nearest cluster)."""
+"""Train heads that go by similarity: `knn` (the prompts nearest by cosine), `best_per_topic` (the nearest cluster)."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ RESTARTS = 5  # of k-means
 
 
 class Neighbours:
-    """Mean reward of the `k` nearest training prompts, and of those as near as the k-th.
+    """The mean reward of the `k` nearest training prompts, and of those as near as the k-th.
 
     Missing cells are left out; a teacher that no neighbour measured has its mean over all prompts. A prompt that
     shares nothing with any other is equally far from all, so it gets the mean of all.
@@ -35,17 +35,17 @@ class Neighbours:
         self.means = teacher_means(rewards)
 
     def scores(self, features: Any) -> FloatArray:
-        found = np.zeros((features.shape[0], self.rewards.shape[1]))
+        scores = np.zeros((features.shape[0], self.rewards.shape[1]))
         block = max(1, CELLS // len(self.rewards))
-        for start in range(0, len(found), block):
+        for start in range(0, len(scores), block):
             cosine = features[start : start + block] @ self.points.T
             cosine = cosine if isinstance(cosine, np.ndarray) else cosine.toarray()
             kth = np.partition(cosine, -self.k, axis=1)[:, [-self.k]]
             near = (cosine > kth - SAME).astype(np.float64)
             number = near @ self.measured
             mean = near @ self.filled / np.maximum(number, 1)
-            found[start : start + block] = np.where(number > 0, mean, self.means)
-        return found
+            scores[start : start + block] = np.where(number > 0, mean, self.means)
+        return scores
 
     def arrays(self) -> dict[str, np.ndarray]:
         own = {"rewards": self.rewards, "k": np.array([self.k])}
@@ -69,7 +69,7 @@ class Neighbours:
 def fit_knn(
     settings: RouterSettings, train: Split, validation: Split | None, seed: int
 ) -> tuple[Neighbours, dict[str, Any]]:
-    """Choose `k`; ties go to the larger."""
+    """Choose `k` on the validation prompts, ties to the larger; return the head and its training record."""
     grid = sorted({min(k, len(train.rewards)) for k in settings.neighbours}, reverse=True)
 
     def make(k: int) -> Neighbours:
@@ -79,7 +79,7 @@ def fit_knn(
 
 
 class Topics:
-    """Mean reward in the nearest topic; prompts without features are a topic of their own."""
+    """The mean reward in the nearest topic; prompts without features are a topic of their own."""
 
     scale: Scale = "reward"
 
@@ -101,7 +101,10 @@ class Topics:
 def fit_topics(
     settings: RouterSettings, train: Split, validation: Split | None, seed: int
 ) -> tuple[Topics, dict[str, Any]]:
-    """Cluster the training prompts (k-means) and choose the number of topics; ties go to the smaller."""
+    """Cluster the training prompts (k-means), and choose the number of topics, ties to the smaller.
+
+    Returns the head and its training record.
+    """
     grid = sorted({min(number, len(train.rewards)) for number in settings.topics})
 
     def make(number: int) -> Topics:
@@ -112,7 +115,7 @@ def fit_topics(
 
 
 def nearest_centre(features: Any, centres: FloatArray) -> np.ndarray:
-    """Index of the nearest centre (Euclidean) of each row; num_topics for a row of zeros."""
+    """Find the nearest centre (Euclidean) of each row, as its index; num_topics for a row of zeros."""
     distance = (centres**2).sum(axis=1) - 2 * np.asarray(features @ centres.T)
     empty = np.asarray(abs(features).sum(axis=1)).ravel() == 0
     return np.where(empty, len(centres), distance.argmin(axis=1))
@@ -125,12 +128,12 @@ def _centres(features: Any, number: int, seed: int) -> FloatArray:
 
     with threadpool_limits(1), warnings.catch_warnings():  # threads add up in any order: other last digits each time
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different prompts than topics: some stay empty
-        found = KMeans(number, n_init=RESTARTS, random_state=seed).fit(features)
-    return np.asarray(found.cluster_centers_, dtype=np.float64)
+        clusters = KMeans(number, n_init=RESTARTS, random_state=seed).fit(features)
+    return np.asarray(clusters.cluster_centers_, dtype=np.float64)
 
 
 def _topic_means(topic: np.ndarray, rewards: FloatArray, number: int) -> FloatArray:
-    """Mean rewards (number + 1, n), each topic's drawn to the mean of all by `PRIOR` prompts."""
+    """Compute mean rewards (number + 1, n); `PRIOR` prompts pull each topic's towards the mean of all."""
     sums, counts = (np.zeros((number + 1, rewards.shape[1])) for _ in range(2))
     np.add.at(sums, topic, np.nan_to_num(rewards))
     np.add.at(counts, topic, ~np.isnan(rewards))

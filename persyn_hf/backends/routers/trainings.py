@@ -1,4 +1,4 @@
-"""Trials of router kinds: one training on some of the calibration prompts, its scores on dev, and what it took.
+"""Try router kinds: train on some of the calibration prompts, score dev, and measure the time.
 
 A prompt is embedded once for all trials; words are weighed once per draw.
 """
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Draw(NamedTuple):
-    """Calibration prompts, by row, to train on and to choose the numbers by; and the seed of the training."""
+    """The rows of calibration prompts to train on and to choose the settings by, and the seed of the training."""
 
     train: Sequence[int]
     validation: Sequence[int]
@@ -30,7 +30,7 @@ class Draw(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One candidate after one draw: its scores (num_prompts, num_teachers), and what it took."""
+    """One candidate trained on one draw: its scores (num_prompts, num_teachers) and its times in seconds."""
 
     dev: FloatArray
     validation: FloatArray
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
 
 
 class _Matrices(NamedTuple):
-    """Features of the prompts of a draw and of dev, and the seconds that went into either."""
+    """The features of the prompts of a draw and of dev, and the seconds that went into either."""
 
     features: Features
     train: Any
@@ -52,7 +52,7 @@ class _Matrices(NamedTuple):
 
 
 class Prompts:
-    """The prompts and, once made, their features."""
+    """The calibration and dev prompts and, once made, their features."""
 
     def __init__(self, calibration: Labelled, dev: Labelled) -> None:
         self.calibration = calibration
@@ -61,13 +61,14 @@ class Prompts:
         self._embedded: dict[tuple[Any, ...], _Matrices] = {}
         self._weighed: tuple[Any, _Matrices] | None = None  # of the latest draw
 
-    def matrices(self, one: RouterSettings, draw: Draw) -> _Matrices:
-        if one.features == "embeddings":
-            return self._embed(one, draw)
-        key = (draw, one.max_features)
+    def matrices(self, candidate: RouterSettings, draw: Draw) -> _Matrices:
+        """Return the features that the candidate reads of the prompts of a draw and of dev."""
+        if candidate.features == "embeddings":
+            return self._embed(candidate, draw)
+        key = (draw, candidate.max_features)
         if self._weighed is None or self._weighed[0] != key:
             train, validation = ([self._texts[0][row] for row in rows] for rows in draw[:2])
-            features, fit_s = _timed(lambda: fit_features(one, train))
+            features, fit_s = _timed(lambda: fit_features(candidate, train))
             (of_train, of_validation), transform_s = _timed(
                 lambda: [features.transform(texts) if texts else None for texts in (train, validation)]
             )
@@ -76,10 +77,10 @@ class Prompts:
             self._weighed = key, made
         return self._weighed[1]
 
-    def _embed(self, one: RouterSettings, draw: Draw) -> _Matrices:
-        key = (one.encoder, one.encoder_revision, one.max_length, one.device)
+    def _embed(self, candidate: RouterSettings, draw: Draw) -> _Matrices:
+        key = (candidate.encoder, candidate.encoder_revision, candidate.max_length, candidate.device)
         if key not in self._embedded:
-            features = fit_features(one, [])
+            features = fit_features(candidate, [])
             calibration, training_s = _timed(lambda: features.transform(self._texts[0]))
             dev, routing_s = _timed(lambda: features.transform(self._texts[1]))
             self._embedded[key] = _Matrices(features, calibration, None, dev, training_s, routing_s)
@@ -90,33 +91,36 @@ class Prompts:
 
 
 def try_head(
-    one: RouterSettings, teachers: tuple[str, ...], prompts: Prompts, draw: Draw
+    candidate: RouterSettings, teachers: tuple[str, ...], prompts: Prompts, draw: Draw
 ) -> tuple[Trial, Callable[[Path], object]]:
-    """A trial, and what writes its router into a folder."""
-    made = prompts.matrices(one, draw)
+    """Try a head over features; return the trial and the function that writes its router into a folder."""
+    made = prompts.matrices(candidate, draw)
     train = featured.Split(made.train, prompts.calibration.rewards[list(draw.train)])
     held_out = prompts.calibration.rewards[list(draw.validation)]
     validation = featured.Split(made.validation, held_out) if len(held_out) else None
-    (head, record), training_s = _timed(lambda: featured.fit_head(one, train, validation, draw.seed))
+    (head, record), training_s = _timed(lambda: featured.fit_head(candidate, train, validation, draw.seed))
     dev, routing_s = _timed(lambda: head.scores(made.dev))
     checked = held_out[:0] if validation is None else head.scores(validation.features)
     seconds = made.training_s + training_s, made.routing_s + routing_s
     router = featured.Featured(teachers, made.features, head)
-    return Trial(dev, checked, head.scale, record, *seconds), partial(featured.save, settings=one, router=router)
+    return Trial(dev, checked, head.scale, record, *seconds), partial(featured.save, settings=candidate, router=router)
 
 
 def try_kind(
-    one: RouterSettings, teachers: tuple[str, ...], prompts: Prompts, draw: Draw, folder: Path
+    candidate: RouterSettings, teachers: tuple[str, ...], prompts: Prompts, draw: Draw, folder: Path
 ) -> tuple[Trial, Callable[[Path], object]]:
-    """Kinds that read the prompts themselves. They may take hours, so a finished trial outlives a killed run."""
+    """Try a kind that reads the prompts itself; return the trial and the function that writes its router.
+
+    It may take hours, so a finished trial outlives a killed run.
+    """
     kept, save = folder.with_suffix(".json"), partial(shutil.copytree, folder, dirs_exist_ok=True)
     if kept.exists():
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        arrays = {part: np.reshape(known[part], (-1, len(teachers))) for part in ("dev", "validation")}
-        return Trial(**{**known, **arrays}), save
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        arrays = {part: np.reshape(stored[part], (-1, len(teachers))) for part in ("dev", "validation")}
+        return Trial(**{**stored, **arrays}), save
     train, validation = (prompts.calibration.take(rows) for rows in draw[:2])
-    record, training_s = _timed(lambda: fit(one, teachers, train, validation, folder, seed=draw.seed))
-    router = load(folder, one.device)
+    record, training_s = _timed(lambda: fit(candidate, teachers, train, validation, folder, seed=draw.seed))
+    router = load(folder, candidate.device)
     dev, routing_s = _timed(lambda: router.scores(prompts.dev.conversations))
     trial = Trial(dev, router.scores(validation.conversations), router.scale, record, training_s, routing_s)
     plain = trial._asdict() | {"dev": dev.tolist(), "validation": trial.validation.tolist()}

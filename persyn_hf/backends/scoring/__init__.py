@@ -1,8 +1,8 @@
-"""Measuring answers with a model: rows in, a few numbers per row out.
+"""Measure answers with a model: rows in, a few numbers per row out.
 
-The student's log-probabilities and a reward model's scores are measured alike: a `Scorer` knows the model, and what is
-here cuts the rows into batches. Batches depend on nothing but the rows, so that a resumed run, or one with more
-processes, gives the same numbers.
+The student's log-probabilities and a reward model's scores are measured alike. A `Scorer` knows the model; this module
+cuts the rows into batches. Batches depend on nothing but the rows, so that a resumed run, or one with more processes,
+gives the same numbers.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -15,20 +15,21 @@ from persyn_hf.backends.chat import Row, Turn
 Values = list[Any]  # what one row measures: plain JSON numbers, booleans, null
 Measured = Generator[tuple[list[int], list[Values]]]  # finished rows (by number) with their values, batch by batch
 
-CHARACTERS = 4  # of a token, about
-WINDOW = 8  # batches, about, that are tokens in memory at a time and fall to one process
-WINDOWS = 64  # at least, where there are batches enough: so that many processes share them evenly
+CHARACTERS = 4  # per token, about
+WINDOW = 8  # batches per window, about; a window is in memory as tokens at a time and falls to one process
+WINDOWS = 64  # windows at least, where there are enough batches, so that many processes share them evenly
 
 
 class Scorer(Protocol):
-    """A model in memory."""
+    """The interface of a model in memory that measures rows."""
 
     batch_tokens: int  # of a batch, as suits its device
 
-    def encode(self, rows: Sequence[Row]) -> list[Turn]: ...
+    def encode(self, rows: Sequence[Row]) -> list[Turn]:
+        """Encode rows as token ids, in their order."""
 
     def measure(self, turns: Sequence[Turn]) -> list[Values]:
-        """Values of one batch, in its order."""
+        """Measure one batch, in its order."""
 
 
 def score_rows(
@@ -40,11 +41,10 @@ def score_rows(
     rank: int = 0,
     processes: int = 1,
 ) -> Measured:
-    """Measure the rows that fall to process `rank` of `processes`, longest first.
+    """Measure the rows that fall to process `rank` of `processes`, longest first, and yield them batch by batch.
 
-    Batches hold at most `batch_tokens` tokens (null: what suits the device), padding included, and rows of similar
-    length. Rows in `skip` are not
-    measured (they are known already) but keep their place in the batches.
+    A batch holds rows of similar length, at most `batch_tokens` tokens with padding (None: what suits the device).
+    Rows in `skip` are known already: they are not measured but keep their place in the batches.
     """
     batch_tokens = batch_tokens or scorer.batch_tokens
     for number, window in enumerate(_windows(rows, batch_tokens)):
@@ -58,7 +58,7 @@ def score_rows(
 
 
 def _windows(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows by falling length, cut into parts of about the same work."""
+    """Yield row numbers by falling length, in parts of about the same work."""
     sizes = [sum(len(turn["content"]) for turn in messages) + len(response) for messages, response in rows]
     batch = CHARACTERS * batch_tokens
     size = min(max(sum(sizes) / WINDOWS, batch), WINDOW * batch)

@@ -1,7 +1,7 @@
-"""Scoring in the processes of `accelerate launch`: started, read as they go, and gone for certain at the end.
+"""Score in the processes of `accelerate launch`.
 
-Every process (worker.py) appends its batches to a file of its own. What is read there goes to the journal; what a
-killed run has left there is taken over by the next one (`read_left`), so a kill costs at most a batch per process.
+Every process (worker.py) appends its batches to a file of its own. What is read there goes to the journal. The next
+run takes over what a killed run left there (`read_left`), so a kill costs at most one batch per process.
 """
 
 import json
@@ -31,10 +31,11 @@ def score_launched(
     skip: frozenset[int] = frozenset(),
     key: str = "score.accelerate",
 ) -> Measured:
-    """As `score_rows` with the scorer of `kind` and `options`, in the processes that the file `config` names.
+    """Measure rows by the scorer of `kind` and `options` in the processes that the accelerate config describes.
 
-    `folder` is emptied: what it holds must be in the journal. `under`, see `journalled.measure`, is for `read_left`.
-    `key` is what names the config in a recipe.
+    Finished rows come as from `score_rows`. `folder` is emptied first: what it holds must be in the journal. `under`
+    (see `measure.measure`) is kept for `read_left`. `key` is the setting that names the config in a recipe. Raises the
+    error of a process that fails.
     """
     cpu = bool(launch.read_config(config, key, "answers are scored").use_cpu)
     if folder.exists():
@@ -49,8 +50,9 @@ def score_launched(
         "skip": sorted(skip),
         "cpu": cpu,
         "key": key,
+        "under": list(under),
     }
-    (folder / TASK).write_text(json.dumps(task | {"cpu": cpu, "key": key, "under": list(under)}), encoding="utf-8")
+    (folder / TASK).write_text(json.dumps(task), encoding="utf-8")
     offsets: dict[Path, int] = {}
     left, status = len(rows) - len(skip), None
     for status in launch.launch(config, WORKER, folder):  # noqa: B007
@@ -62,24 +64,25 @@ def score_launched(
 
 
 def read_left(folder: Path) -> Iterator[tuple[Sequence[Any], Row, Values]]:
-    """What a killed run measured there: `under`, row, values."""
+    """Yield what a killed run measured in `folder`, as (`under`, row, values)."""
     try:
         task = json.loads((folder / TASK).read_text(encoding="utf-8"))
         rows = read_rows(folder)
     except (FileNotFoundError, ValueError):  # killed while the folder was filled or emptied; torn by a power cut
         return
     for numbers, values in _read_new(folder, {}):
-        for number, found in zip(numbers, values, strict=True):
-            yield task["under"], rows[number], found
+        for number, of_row in zip(numbers, values, strict=True):
+            yield task["under"], rows[number], of_row
 
 
 def read_rows(folder: Path) -> list[Row]:
+    """Read the rows that the processes measure."""
     with (folder / ROWS).open(encoding="utf-8") as file:
         return [(messages, response) for messages, response in map(json.loads, file)]
 
 
 def _read_new(folder: Path, offsets: dict[Path, int]) -> Measured:
-    """Batches that were written whole since the last call."""
+    """Yield the batches that were written whole since the last call; `offsets` remembers how far files were read."""
     for path in sorted(folder.glob("measured-*.jsonl")):
         with path.open("rb") as file:
             file.seek(offsets.get(path, 0))

@@ -1,9 +1,19 @@
-"""Learnability (paper Eq. 1): the student's mean log-probability of a response.
+"""Measure learnability (paper Eq. 1): the student's mean log-probability of a response.
 
-One forward pass gives all that is known of a response under a student. The LM head is applied to the response's
-positions only and in chunks, so that memory does not grow with vocabulary x length. Rows are padded on the right and
-there is no attention mask: a token never sees what follows it, and without a mask attention takes no memory of
-length x length.
+One forward pass gives all that is measured. An example, with a prompt of 3 tokens and a response of 2:
+
+    ids           p0   p1   p2   r0   r1   end      `start` is 3; the end-of-turn token is scored too
+    scored                       r0   r1   end
+    predicted by            p2   r0   r1            the hidden state at t-1 predicts the token at t
+    probability                  1/2  1/4  1/2      sum_logprob = ln(1/16) = -2.77 nats, num_tokens = 3
+    rank                         1    3    1        sum_min_rank = 5 (1 is the likeliest token)
+
+The learnability of this response is -2.77 / 3 = -0.92.
+
+The LM head is applied to the scored positions only and in chunks, so that memory does not grow with vocabulary x
+length. Rows are padded on the right and there is no attention mask: a token never sees what follows it, and without a
+mask attention takes no memory of length x length. Some models do look ahead, or compute their logits in another way:
+`_check_path` refuses these before anything is measured.
 """
 
 from collections.abc import Sequence
@@ -24,7 +34,7 @@ if TYPE_CHECKING:
 # likeliest token; cut at max_length, so without an end of turn.
 MEASURES = ("sum_logprob", "num_tokens", "sum_min_rank", "truncated")
 
-RANK_CAP = 100  # rank-surprisal ratio: ranks beyond it count as it
+RANK_CAP = 100  # of the rank-surprisal ratio: a larger rank counts as 100
 
 # Positions x vocabulary whose logits are in memory at a time: two float32 tables of 256 MB, which all chunks share
 # (glibc would scatter fresh ones over ever more memory). A CPU is about as fast with 2^22; a GPU needs some 400
@@ -33,7 +43,7 @@ HEAD_ELEMENTS = 1 << 26
 
 
 class LikelihoodScorer:
-    """A student in memory. Its values of a response are those of `MEASURES`.
+    """A student in memory, whose values of a response are those of `MEASURES`.
 
     They equal, row by row, `log_softmax(model(ids).logits[:-1])` gathered at `ids[1:]` over the response's positions.
     A response with no token left to score within `max_length` has num_tokens 0.
@@ -58,9 +68,11 @@ class LikelihoodScorer:
         self._check_path()
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
+        """Encode conversations with their answers, each cut at `max_length` tokens."""
         return chat.encode_turns(self.tokenizer, rows, self._max_length)
 
     def measure(self, turns: Sequence[chat.Turn]) -> list[Values]:
+        """Measure one batch, in its order. Raises `EngineError` where values are not finite or memory is short."""
         sums = _score_batch(self, turns)
         if not sums.isfinite().all():
             raise self._broken()
@@ -70,12 +82,15 @@ class LikelihoodScorer:
         ]
 
     def hidden_states(self, ids: "torch.Tensor") -> "torch.Tensor":
-        """Last hidden states, shape (rows, length, width)."""
+        """Compute the last hidden states (rows, length, width) of token ids (rows, length)."""
         states: torch.Tensor = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states
 
     def logits(self, states: "torch.Tensor", out: "torch.Tensor") -> "torch.Tensor":
-        """The LM head with the scaling and soft-capping that some families put after it, written to `out`."""
+        """Apply the LM head, with the scaling and soft-capping that some families put after it.
+
+        States (positions, width) give logits (positions, vocabulary), which are written to `out` and returned.
+        """
         import torch
 
         head, config = self.model.get_output_embeddings(), self.model.config.get_text_config()
@@ -90,9 +105,10 @@ class LikelihoodScorer:
         return out if cap is None else out.div_(cap).tanh_().mul_(cap)
 
     def _check_path(self) -> None:
-        """Compare our path to the logits with the model's own on a few tokens.
+        """Compare our path to the logits with the model's own on a few tokens, and refuse a model whose logits differ.
 
-        The model is not shown the second half of them: a student that looks ahead would be misled by padding.
+        The model itself is not shown the second half of them, because a student that looks ahead would be misled by
+        padding.
         """
         import torch
 
@@ -123,7 +139,7 @@ class LikelihoodScorer:
 
 
 def _score_batch(student: LikelihoodScorer, turns: Sequence[chat.Turn]) -> "torch.Tensor":
-    """Sum of log-probabilities, number of tokens and sum of capped ranks; shape (3, rows)."""
+    """Return the sum of log-probabilities, the number of tokens and the sum of capped ranks of each row: (3, rows)."""
     import torch
 
     device = student.model.device
@@ -150,10 +166,10 @@ def _score_batch(student: LikelihoodScorer, turns: Sequence[chat.Turn]) -> "torc
 
 
 def _score_positions(student: LikelihoodScorer, states: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """Log-probability, 1 and capped rank of each target; shape (3, tokens), float64. The softmax is in float32."""
+    """Return log-probability, 1 and capped rank of each target: (3, tokens), float64. The softmax is in float32."""
     import torch
 
-    found = torch.ones((3, len(targets)), dtype=torch.float64, device=states.device)
+    measured = torch.ones((3, len(targets)), dtype=torch.float64, device=states.device)
     vocabulary = len(student.model.get_output_embeddings().weight)
     chunk = min(len(targets), max(1, HEAD_ELEMENTS // vocabulary))
     tables = torch.empty((2, chunk, vocabulary), device=states.device)
@@ -162,7 +178,7 @@ def _score_positions(student: LikelihoodScorer, states: "torch.Tensor", targets:
         logits = student.logits(states[start : start + chunk], table)
         at_target, top = logits.gather(1, target), logits.amax(1, keepdim=True)
         total = torch.sub(logits, top, out=spare).exp_().sum(1, keepdim=True)
-        found[0, start : start + chunk] = (at_target - top - total.log()).squeeze(1)
-        found[2, start : start + chunk] = 1 + logits.gt_(at_target).sum(1)  # in place: a table of booleans is cast
-    found[2].clamp_(max=RANK_CAP)
-    return found
+        measured[0, start : start + chunk] = (at_target - top - total.log()).squeeze(1)
+        measured[2, start : start + chunk] = 1 + logits.gt_(at_target).sum(1)  # in place: a table of booleans is cast
+    measured[2].clamp_(max=RANK_CAP)
+    return measured

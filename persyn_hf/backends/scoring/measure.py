@@ -1,4 +1,4 @@
-"""Scores through the journal: what it knows is not measured again, what is new is kept batch by batch."""
+"""Measure rows through the journal: what it holds is not measured again, what is new is kept batch by batch."""
 
 import hashlib
 import json
@@ -24,33 +24,35 @@ def measure(
     planned: Path,
     left: Iterable[tuple[Sequence[Any], Row, Values]] = (),
 ) -> list[Values]:
-    """Values of every row, in order.
+    """Return the values of every row, in order.
 
-    `under` names, as plain JSON, all that the values depend on beside the row. `score` gets the rows that were not
-    known when the step first started, copies left out, and the numbers of those that are known by now: values depend
-    on batches by their rounding, so a resumed run keeps to the rows that it began with. `planned` is the file that
-    remembers these. `left` is what an earlier run measured and could not keep any more: (`under`, row, values).
+    `under` names, as plain JSON, everything besides the row that the values depend on. `score` gets the rows that were
+    not known when the step first started, without copies, and the numbers of those that are known by now. (The
+    rounding of values depends on the batches, so a resumed run keeps to the rows that it began with; the file
+    `planned` remembers them.) `left` is what an earlier run measured but could not keep any more: (`under`, row,
+    values).
     """
     keys = [key_of(under, row) for row in rows]
     first = {key: number for number, key in reversed(list(enumerate(keys)))}
     with Journal(journal) as book:
         book.keep({key_of(before, row): values for before, row, values in left})
-        known: dict[str, Values] = book.recall(first)
-        progress.start(what, len(keys), sum(key in known for key in keys))
-        if len(known) < len(first):
-            places = sorted(first[key] for key in _plan(planned, [key for key in first if key not in known], first))
-            skip = frozenset(at for at, number in enumerate(places) if keys[number] in known)
+        values_of: dict[str, Values] = book.recall(first)
+        progress.start(what, len(keys), sum(key in values_of for key in keys))
+        if len(values_of) < len(first):
+            missing = [key for key in first if key not in values_of]
+            places = sorted(first[key] for key in _plan(planned, missing, first))
+            skip = frozenset(at for at, number in enumerate(places) if keys[number] in values_of)
             with closing(score([rows[number] for number in places], skip)) as measured:  # it may hold processes
                 for numbers, values in measured:
                     fresh = dict(zip((keys[places[at]] for at in numbers), values, strict=True))
                     book.keep(fresh)
-                    known.update(fresh)
+                    values_of.update(fresh)
                     progress.advance(len(numbers))
-    return [known[key] for key in keys]
+    return [values_of[key] for key in keys]
 
 
 def _plan(path: Path, missing: list[str], keys: Collection[str]) -> list[str]:
-    """The keys to be measured that the step began with, those of now at its first start."""
+    """Return the keys that the step began with; at its first start these are the `missing` ones of now."""
     if path.exists():
         planned: list[str] = json.loads(path.read_text(encoding="utf-8"))
         if set(missing) <= set(planned) <= set(keys):
@@ -62,6 +64,6 @@ def _plan(path: Path, missing: list[str], keys: Collection[str]) -> list[str]:
 
 
 def key_of(under: Sequence[Any], row: Row) -> str:
-    """Name of a row's values in the journal."""
+    """Compute the name of a row's values in the journal."""
     messages, response = row
     return hashlib.sha256(json.dumps([*under, list(messages), response]).encode()).hexdigest()

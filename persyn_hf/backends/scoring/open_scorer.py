@@ -1,4 +1,4 @@
-"""From plain arguments to a scorer, so that another process can do the same."""
+"""Open a scorer from plain arguments, so that another process can do the same."""
 
 from typing import Any
 

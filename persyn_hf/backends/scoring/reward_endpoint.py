@@ -1,6 +1,6 @@
-"""Quality by a reward model behind vLLM's pooling API (`vllm serve MODEL --runner pooling`).
+"""Measure quality by a reward model behind vLLM's pooling API (`vllm serve MODEL --runner pooling`).
 
-The server applies its own chat template to the messages, so no tokenizer is needed here, and gives the logit as it is.
+The server applies its own chat template to the messages, so no tokenizer is needed here, and returns the raw logit.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from persyn_hf.backends import chat
-from persyn_hf.backends.answers import Answer, Prepared, Reply, Request, Sampling
+from persyn_hf.backends.answers import Answer, Prepared, Request, Said, Sampling
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.settings import Connection
@@ -22,7 +22,7 @@ CONTEXT = re.compile(r"maximum context length is (\d+) tokens")  # how vLLM refu
 
 
 class RewardEndpoint(Endpoint):
-    """One url; the text of a reply is the score as JSON."""
+    """One url of a reward model; the text that is `Said` is the score as JSON."""
 
     path = "/classify"
     wanted = "classification"
@@ -30,7 +30,8 @@ class RewardEndpoint(Endpoint):
     model_at = "`score.reward_model.model`"
     check = "that it is vLLM with a reward model, started with `--runner pooling`"
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> Said:
+        """Send one conversation with its answer, and read the score."""
         body = {
             "model": self.model,
             "messages": [dict(message) for message in request.prompt.messages],
@@ -39,8 +40,8 @@ class RewardEndpoint(Endpoint):
             "chat_template_kwargs": {"date_string": f"{chat.DATE:%d %b %Y}"},  # as in `chat.apply`
         }
         response = await self.http.post(self.address, json=body, headers=self.headers())
-        found = response.json()
-        scores = found["data"][0]["probs"]
+        classification = response.json()
+        scores = classification["data"][0]["probs"]
         if len(scores) != 1:
             raise EngineError(
                 f"{self.name} gives {len(scores)} numbers per answer for the model `{self.model}`, one is needed; "
@@ -48,10 +49,8 @@ class RewardEndpoint(Endpoint):
             )
         if not math.isfinite(scores[0]):
             raise ValueError("no number")
-        tokens = int(found["usage"]["prompt_tokens"])
-        return Reply(
-            text=json.dumps(scores[0]), reasoning=None, finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens
-        )
+        tokens = int(classification["usage"]["prompt_tokens"])
+        return Said(text=json.dumps(scores[0]), finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens)
 
 
 def judge(
@@ -62,7 +61,11 @@ def judge(
     *,
     max_length: int,
 ) -> Measured:
-    """Raw scores of the rows, in order of completion; null: an answer that does not fit within `max_length`."""
+    """Score the rows, except those in `skip`; the raw scores are yielded in order of completion.
+
+    The score of an answer that does not fit within `max_length` tokens is None. Raises `EngineError` for any other
+    answer without a score, after the scores that came with it.
+    """
     client = Client(model, server.urls, extra={}, endpoint=RewardEndpoint, **server.options())
     try:
         for answers in client.answers(_requests(model, rows, skip)):
@@ -95,7 +98,7 @@ def _requests(model: str, rows: Sequence[chat.Row], skip: frozenset[int]) -> Ite
 
 
 def _score(answer: Answer, max_length: int) -> float | None:
-    """The score of a reply; null where the answer is too long. Any other error is no score: it ends the run."""
+    """Read the score; None where the answer is too long. Any other error raises `EngineError`, which ends the run."""
     if answer.error is None:
         fits = (answer.num_prompt_tokens or 0) <= max_length
         return float(json.loads(answer.text)) if fits else None

@@ -1,4 +1,4 @@
-"""Quality by a reward model: what its one logit says of a conversation and its answer."""
+"""Measure quality by a reward model: its one logit for a conversation with its answer."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -22,10 +22,10 @@ ADVICE = "set `score.reward_model.model` to another, such as Skywork/Skywork-Rew
 
 
 class RewardScorer:
-    """A sequence-classification model with one label in memory. Its one value of an answer is the raw logit.
+    """A sequence-classification model with one label, in memory. Its one value of an answer is the raw logit.
 
-    An answer that does not fit within `max_length` is not judged (null): the score of a cut answer is the score of
-    another answer.
+    An answer that does not fit within `max_length` tokens is not judged (None), because the score of a cut answer is
+    the score of another answer.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RewardScorer:
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
-        """Tokens of the whole conversations; none of one that is too long."""
+        """Encode whole conversations; one that is too long gets no tokens."""
         texts = [self._render(messages, answer) for messages, answer in rows]
         turns = []
         for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]:
@@ -63,6 +63,7 @@ class RewardScorer:
         return turns
 
     def measure(self, turns: Sequence[chat.Turn]) -> list[Values]:
+        """Measure one batch, in its order. Raises `EngineError` where a score is not finite or memory is short."""
         scores = iter(_score_batch(self, [turn for turn in turns if not turn.truncated]))
         return [[None if turn.truncated else next(scores)] for turn in turns]
 
@@ -77,7 +78,7 @@ class RewardScorer:
 
 
 def _score_batch(judge: RewardScorer, turns: Sequence[chat.Turn]) -> list[float]:
-    """Logits of the rows, padded on the right."""
+    """Compute the logits of the rows, padded on the right."""
     import torch
 
     if not turns:
@@ -104,11 +105,11 @@ def _score_batch(judge: RewardScorer, turns: Sequence[chat.Turn]) -> list[float]
 def _choose_padding(model: "PreTrainedModel", turns: Sequence[chat.Turn]) -> int:
     """Make a token that ends no row the padding of the model.
 
-    Decoders read the score at the last token that is not padding. With the end-of-turn token as padding, as in many
-    checkpoints, they would read it one token too early; without any padding they refuse batches.
+    A decoder reads the score at the last token that is not padding. With the end-of-turn token as padding, as in many
+    checkpoints, it would read the score one token too early; without a padding token it refuses batches.
     """
     last = {int(turn.ids[-1]) for turn in turns}
-    found = next(token for token in count() if token not in last)
+    unused = next(token for token in count() if token not in last)
     for config in (model.config, model.config.get_text_config()):
-        config.pad_token_id = found
-    return found
+        config.pad_token_id = unused
+    return unused

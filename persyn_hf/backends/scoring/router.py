@@ -1,4 +1,4 @@
-"""The llm router's scores of prompts, so that the processes of `accelerate launch` can share them."""
+"""Score prompts by an llm router, as a scorer, so that the processes of `accelerate launch` can share them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from persyn_hf.backends.scoring import Values
 
 
 class RouterScorer:
-    """An llm router in memory. Its values of a prompt are the scores of the teachers, in its order."""
+    """An llm router in memory. Its values of a prompt are the scores of the teachers, in the router's order."""
 
     def __init__(self, folder: str, alpha: float | None, device: str = "auto") -> None:
         router = load(Path(folder), device, alpha)
@@ -22,10 +22,11 @@ class RouterScorer:
         self.batch_tokens = suitable_batch(router.model)
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
-        """Tokens of the conversations; there are no answers yet."""
+        """Encode conversations; there are no answers yet."""
         tokens = self._router.encode([messages for messages, _ in rows])
         return [chat.Turn(ids=np.array(ids, dtype=np.int32), start=0, truncated=False) for ids in tokens]
 
     def measure(self, turns: Sequence[chat.Turn]) -> list[Values]:
+        """Measure one batch, in its order."""
         outputs = self._router.outputs([turn.ids.tolist() for turn in turns])
         return [list(row) for row in self._router.combine(outputs).tolist()]

@@ -1,7 +1,7 @@
-"""One process of `accelerate launch` that scores: started by launched.py as `python -m ... FOLDER`.
+"""Score in one process of `accelerate launch`, started by launched.py as `python -m ... FOLDER`.
 
-It says what it has measured in a file of its own, so the processes need not talk to one another: none waits, and none
-runs into another's time-out.
+A process writes what it has measured to a file of its own, so the processes need not talk to one another: none waits,
+and none runs into the time-out of another.
 """
 
 import json

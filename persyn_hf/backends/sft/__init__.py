@@ -1,10 +1,10 @@
-"""Supervised fine-tuning with TRL: one student, rows of token ids and labels, in this process or in several.
+"""Fine-tune one student with TRL on rows of token ids and labels, in this process or in several.
 
-    training.py   the rows in their order, the trainer, its checkpoints
-    models.py     the student as it is trained, and as it is saved
-    launched.py   the same in the processes of `accelerate launch`
+    training.py        the rows in their order, the trainer, its checkpoints
+    student_model.py   the student as it is trained, and as it is saved
+    launched.py        the same in the processes of `accelerate launch`
 
-A killed training goes on from its last checkpoint, to the weights that it would have had.
+A killed training goes on from its last checkpoint, and ends with the weights that it would have had.
 """
 
 import math
@@ -29,7 +29,7 @@ LORA_ABOVE = 14e9  # parameters; the paper's Tables 9 and 10
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is trained and how; plain values, so that other processes can be told."""
+    """The model that is trained and how, in plain values that other processes can read."""
 
     model: str
     revision: str | None
@@ -54,7 +54,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Optimiser steps of a training."""
+    """The optimiser steps of a training."""
 
     per_epoch: int
     total: int
@@ -62,13 +62,17 @@ class Schedule:
 
     @classmethod
     def of(cls, training: Training, rows: int) -> "Schedule":
+        """Compute the steps of a training on `rows` rows."""
         per_epoch = math.ceil(rows / training.batch_size)
         total = math.ceil(training.epochs * per_epoch)
         return cls(per_epoch=per_epoch, total=total, warmup=min(training.warmup_steps, total // 2))
 
 
 def describe(model: str, revision: str | None) -> tuple[int, str, int | None]:
-    """Parameters of a model, the dtype it is stored in and its positions, from config.json alone."""
+    """Read from config.json alone a model's number of parameters, stored dtype and positions (None: it says none).
+
+    Raises `InputError` where the config cannot be loaded.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -87,9 +91,10 @@ def train(
 ) -> list[list[float]]:
     """Fine-tune on `examples` (token ids, labels) and leave the student in `folder`, ready for `from_pretrained`.
 
-    Returns the loss curve: [step, mean nats per trained token since the last entry]. Checkpoints lie beside `folder`.
-    With LoRA the adapters are merged, and lie in `adapter/` as well. The same seed, threads and machine give the same
-    weights on the CPU. `accelerate`: config of `accelerate launch`, for other processes than this one.
+    Returns the loss curve: [step, mean nats per trained token since the last entry]. Checkpoints are kept next to
+    `folder`. With LoRA the adapters are merged, and are in `adapter/` as well. The same seed, threads and machine give
+    the same weights on the CPU. With `accelerate`, a config of `accelerate launch`, other processes do the training.
+    Raises `RecipeError` where the batch size does not divide, or the loss is no number.
     """
     require("trl", extra="train", feature="Training a student")
     if training.lora:

@@ -1,4 +1,4 @@
-"""Training a student in the processes of `accelerate launch`; each of them runs this file's `main`."""
+"""Train a student in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
 import os
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-TASK, ROWS, STEPS, CURVE = "task.json", "rows.arrow", "steps", "curve.json"
+TASK, ROWS = "task.json", "rows.arrow"
 KEY = "train_student.accelerate"
 KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
 class Config(NamedTuple):
-    """A config of `accelerate launch`."""
+    """The parts of an accelerate config that a training depends on."""
 
     path: str
     kind: str
@@ -33,9 +33,9 @@ class Config(NamedTuple):
 
 
 def read_config(path: str) -> Config:
-    """The config; one that a student cannot be trained by is refused before anything is started."""
-    found = launch.read_config(path, KEY, "a student is trained")
-    kind = str(getattr(found.distributed_type, "value", found.distributed_type))
+    """Read the config, and refuse one that a student cannot be trained by before anything is started."""
+    config = launch.read_config(path, KEY, "a student is trained")
+    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
     if kind not in KINDS:
         raise InputError(
             f"the accelerate config {path} is of type {kind}, and a student is trained by {', '.join(KINDS)}; "
@@ -43,17 +43,17 @@ def read_config(path: str) -> Config:
         )
     if kind == "DEEPSPEED":
         require("deepspeed", extra="deepspeed", feature=f"the accelerate config {path}")
-        settings = getattr(found, "deepspeed_config", None) or {}
+        settings = getattr(config, "deepspeed_config", None) or {}
         if settings.get("zero_stage") == 3 and not settings.get("zero3_save_16bit_model"):
             raise InputError(
                 f"the accelerate config {path} shards the weights (`zero_stage: 3`) and does not gather them; write "
                 "`zero3_save_16bit_model: true` under `deepspeed_config`"
             )
-    return Config(path, kind, int(found.num_processes), bool(found.use_cpu))
+    return Config(path, kind, int(config.num_processes), bool(config.use_cpu))
 
 
 def layout(config: Config | None) -> str:
-    """What a checkpoint depends on beside what is trained: sharded ones suit the same number of processes alone."""
+    """Name what checkpoints depend on besides the training: sharded ones fit the same number of processes only."""
     return "1" if config is None else f"{config.kind}-{config.processes}".lower()
 
 
@@ -66,7 +66,7 @@ def train(
     last: Path | None,
     advance: Callable[[int], None],
 ) -> list[list[float]]:
-    """As `training.train`, in the processes that `config` names."""
+    """Train by `training.train` in the processes that `config` describes, and return the loss curve."""
     from datasets.arrow_writer import ArrowWriter
 
     place = folder.with_name(f"{folder.name}-launch")
@@ -83,21 +83,13 @@ def train(
     with ArrowWriter(path=str(place / ROWS), features=examples.features) as writer:
         writer.write_table(examples.data.table)
         writer.finalize()
-    told, status = 0, None
-    for status in launch.launch(config.path, "persyn_hf.backends.sft.launched", place):  # noqa: B007
-        done = (place / STEPS).stat().st_size if (place / STEPS).exists() else 0
-        if done > told:
-            advance(done - told)
-        told = done
-    if status or not (place / CURVE).exists():
-        raise launch.fault(place, status, "before the student was trained; its last checkpoint is kept")
-    curve: list[list[float]] = json.loads((place / CURVE).read_text(encoding="utf-8"))
-    shutil.rmtree(place)
+    state = "before the student was trained; its last checkpoint is kept"
+    curve: list[list[float]] = launch.follow(config.path, "persyn_hf.backends.sft.launched", place, advance, state)
     return curve
 
 
 def main(place: Path) -> None:
-    """Train in one of the processes; the first one tells of steps and leaves the loss curve."""
+    """Train in one of the processes; the first one counts the steps and leaves the loss curve."""
     process = launch.join()
     with launch.telling_faults(place, process.rank):
         from datasets import Dataset
@@ -108,23 +100,17 @@ def main(place: Path) -> None:
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # of the config; `train_student.dtype` decides
         launch.own_device(task["cpu"], process.local_rank, KEY)
 
-        def advance(count: int) -> None:
-            with (place / STEPS).open("a", encoding="utf-8") as steps:
-                steps.write("." * count)
-
         curve = here.train(
             Training(**task["training"]),
             Dataset.from_file(str(place / ROWS)),
             Path(task["folder"]),
             Path(task["checkpoints"]),
             Path(task["last"]) if task["last"] else None,
-            advance,
+            launch.advancing(place),
             task["cpu"],
         )
         if process.rank == 0:
-            part = place / "curve.part"
-            part.write_text(json.dumps(curve), encoding="utf-8")
-            part.rename(place / CURVE)
+            launch.leave(place, curve)
 
 
 if __name__ == "__main__":

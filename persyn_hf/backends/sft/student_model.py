@@ -1,7 +1,7 @@
-"""The student as it is trained, and as it is saved.
+"""Load the student for its training, and save it.
 
-What TRL would leave open is settled here: the token that ends a turn is found in the chat template and made the one
-that generation stops on, and padding is another token.
+Two things that TRL leaves open are settled here: the token that ends a turn is found in the chat template and made the
+one that generation stops on, and padding is another token.
 """
 
 import json
@@ -19,7 +19,7 @@ PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<un
 
 
 def load(training: Training, dtype: models.Dtype) -> tuple[Any, Any]:
-    """Model and tokenizer, aligned, on the CPU: the trainer moves the model."""
+    """Load model and tokenizer, aligned, on the CPU; the trainer moves the model."""
     import torch
 
     torch.manual_seed(training.seed)  # embeddings of new tokens
@@ -49,9 +49,9 @@ def align(model: Any, tokenizer: Any, end: int) -> None:
 
 
 def save(trainer: Any, tokenizer: Any, training: Training, folder: Path) -> None:
-    """Weights in the dtype that the student came in, configs and tokenizer; with LoRA the adapters alone.
+    """Save weights in the dtype that the student came in, configs and tokenizer; with LoRA the adapters alone.
 
-    Called in every process: sharded weights are gathered by all, and written by the first.
+    Every process calls this: sharded weights are gathered by all of them, and written by the first.
     """
     import torch
 
@@ -65,7 +65,8 @@ def save(trainer: Any, tokenizer: Any, training: Training, folder: Path) -> None
         _make_portable(folder / ADAPTER, training)
         return
     dtype = getattr(torch, training.stored_dtype)
-    kept = {name: of.to(dtype) for name, of in weights.items() if name not in model.all_tied_weights_keys}
+    tied = model.all_tied_weights_keys
+    kept = {name: tensor.to(dtype) for name, tensor in weights.items() if name not in tied}
     model.save_pretrained(folder, state_dict=kept)
     model.config.dtype = dtype
     model.config.save_pretrained(folder)
@@ -85,7 +86,7 @@ def _make_portable(adapter: Path, training: Training) -> None:
 
 
 def merge(training: Training, folder: Path) -> None:
-    """Put the student with the adapters of `folder` merged beside them, so that it loads as any model does."""
+    """Save the student with its adapters merged into `folder`, next to them, so that it loads as any model does."""
     import peft
 
     model, tokenizer = load(training, "auto")

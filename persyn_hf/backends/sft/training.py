@@ -1,7 +1,7 @@
-"""Training by TRL's SFTTrainer: in one process, or in each of those of `accelerate launch` (launched.py).
+"""Train by TRL's SFTTrainer, in one process or in each process of `accelerate launch` (launched.py).
 
 The order of the rows and the steps that they make depend on the seed and the batch size alone, not on the number of
-processes, nor on kills. A checkpoint counts once all processes have written their parts of it.
+processes or on kills. A checkpoint counts once all processes have written their parts of it.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 WHOLE = "whole"  # empty file in a checkpoint, written last
 KEPT = 2  # checkpoints
-POINTS = 100  # of the loss curve, at least where there are so many steps
+POINTS = 100  # of the loss curve, at least, where there are that many steps
 
 
 def clear(checkpoints: Path) -> tuple[Path | None, int]:
-    """The last whole checkpoint of a killed training and its step; what was not written to its end goes."""
-    found = []
+    """Find the last whole checkpoint of a killed training and its step (None, 0 without), and remove broken ones."""
+    whole = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / WHOLE).exists():
-            found.append((int(folder.name.rpartition("-")[2]), folder))
+            whole.append((int(folder.name.rpartition("-")[2]), folder))
         else:
             shutil.rmtree(folder, ignore_errors=True)  # its processes may be about to end
-    step, last = max(found, default=(0, None))
+    step, last = max(whole, default=(0, None))
     return last, step
 
 
@@ -47,7 +47,11 @@ def train(
     advance: Callable[[int], None],
     cpu: bool = False,
 ) -> list[list[float]]:
-    """Train from the checkpoint `last` on, save the student in `folder`, and return the loss curve."""
+    """Train from the checkpoint `last` on, save the student in `folder`, and return the loss curve.
+
+    `advance` gets the number of steps that were done. Raises `EngineError` where memory is short, and `RecipeError`
+    where the loss is no number.
+    """
     import torch
     import trl
     from transformers import PrinterCallback
@@ -81,9 +85,9 @@ def train(
 
 
 def lay_out(training: Training, examples: "Dataset") -> "Dataset":
-    """The rows as they are trained on: each epoch in an order of its own, its last step filled up with empty rows.
+    """Lay the rows out as they are trained on: each epoch in its own order, its last step filled up with empty rows.
 
-    Without these, accelerate would give the processes that have no row left one from the start of the epoch again.
+    Without these, accelerate would give a process that has no row left one from the start of the epoch again.
     """
     import torch
     from datasets import Dataset, concatenate_datasets
@@ -100,7 +104,7 @@ def lay_out(training: Training, examples: "Dataset") -> "Dataset":
 
 
 def _arguments(training: Training, schedule: Schedule, checkpoints: Path, cpu: bool, bfloat16: bool) -> Any:
-    """TRL's arguments: no packing, no truncation, no reports."""
+    """Make TRL's arguments: no packing, no truncation, no reports."""
     import trl
 
     logging_steps = max(1, schedule.total // POINTS)
@@ -154,7 +158,7 @@ def _lora(training: Training) -> Any:
 
 
 def _watch(advance: Callable[[int], None]) -> Any:
-    """Tells of every step, stops where the loss is no number, and marks checkpoints as whole."""
+    """Make the callback that counts steps, stops where the loss is no number, and marks checkpoints as whole."""
     from accelerate import PartialState
     from transformers import TrainerCallback
 
@@ -181,7 +185,7 @@ def _watch(advance: Callable[[int], None]) -> Any:
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """Deterministic kernels where there are any; the process gets its own settings back."""
+    """Use deterministic kernels where there are any, and restore the settings of the process afterwards."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
