@@ -13,15 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from wide_heads import widen
 
-
-sys.path.insert(0, str(Path(__file__).parent / "backends"))  # wide_heads.py
-
-from wide_heads import widen  # noqa: E402
-
-from persyn_hf.cli.main import main  # noqa: E402
-from persyn_hf.schemas import RESPONSES  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+from persyn_hf.cli.main import main
+from persyn_hf.schemas import RESPONSES
+from persyn_hf.store.local import Store
 
 
 Victim = Callable[[psutil.Process], bool]

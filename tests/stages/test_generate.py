@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from tiny_models import save_model
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_models.py
-
-from tiny_models import save_model  # noqa: E402
-
-from persyn_hf.backends.answers import Entry  # noqa: E402
-from persyn_hf.backends.engines.samples import Sample, select  # noqa: E402
-from persyn_hf.backends.engines.transformers import TransformersEngine  # noqa: E402
-from persyn_hf.errors import EngineError, InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe.roles import Teacher  # noqa: E402
-from persyn_hf.recipe.strict import read_section  # noqa: E402
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id  # noqa: E402
-from persyn_hf.stage import Context, Result  # noqa: E402
-from persyn_hf.stages import generate  # noqa: E402
+from persyn_hf.backends.answers import Entry
+from persyn_hf.backends.engines.samples import Sample, select
+from persyn_hf.backends.engines.transformers import TransformersEngine
+from persyn_hf.errors import EngineError, InputError, RecipeError
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages import generate
 
 
 QUESTIONS = [f"What is {a} and {b}?" for a, b in ((1, 2), (30, 4), (5, 5), (77, 1), (6, 600), (12, 12))]

@@ -1,26 +1,21 @@
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from tiny_models import TEMPLATE, save_model
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_models.py
-
-from tiny_models import TEMPLATE, save_model  # noqa: E402
-
-from persyn_hf.backends.chat import Row  # noqa: E402
-from persyn_hf.backends.scoring import Measured  # noqa: E402
-from persyn_hf.backends.scoring.likelihood import LikelihoodScorer  # noqa: E402
-from persyn_hf.backends.scoring.measure import measure  # noqa: E402
-from persyn_hf.errors import InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe.roles import Student, Teacher  # noqa: E402
-from persyn_hf.recipe.strict import read_section  # noqa: E402
-from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
-from persyn_hf.stage import Context, Result, Silent  # noqa: E402
-from persyn_hf.stages import score  # noqa: E402
+from persyn_hf.backends.chat import Row
+from persyn_hf.backends.scoring import Measured
+from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
+from persyn_hf.backends.scoring.measure import measure
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id
+from persyn_hf.stage import Context, Result, Silent
+from persyn_hf.stages import score
 
 
 POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))
