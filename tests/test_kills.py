@@ -24,16 +24,16 @@ Victim = Callable[[psutil.Process], bool]
 
 DRIVER = """
 import sys
-from persyn_hf.backends.engines import journalled
+from persyn_hf.backends.engines import ask
 
-class Logged(journalled._Affordable):
+class Logged(ask._Affordable):
     def __iter__(self):
         for batch in super().__iter__():
             with open(sys.argv[1], "a") as log:
                 log.write("".join(request.key + "\\n" for request in batch))
             yield batch
 
-journalled._Affordable = Logged
+ask._Affordable = Logged
 from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """

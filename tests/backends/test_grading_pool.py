@@ -338,13 +338,13 @@ def test_the_next_pool_takes_over_workers_without_their_memory(monkeypatch: pyte
 def test_a_program_that_has_forked_shares_no_worker() -> None:
     code = (
         "import os\n"
-        "from persyn_hf.backends import verifier\n"
-        "with verifier.Verifier(1, 2) as pool:\n"
+        "from persyn_hf.backends.grading import pool as module\n"
+        "with module.Verifier(1, 2) as pool:\n"
         "    pool.grade([('1', '1')])\n"
         "if not os.fork():\n"
-        "    os._exit(len(verifier._spares))\n"
+        "    os._exit(len(module._spares))\n"
         "status = os.waitstatus_to_exitcode(os.wait()[1])\n"
-        "print(status, len(verifier._spares), verifier._spares[0].process.pid)\n"
+        "print(status, len(module._spares), module._spares[0].process.pid)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     in_child, in_parent, pid = map(int, said.stdout.split())

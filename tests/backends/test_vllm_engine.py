@@ -303,7 +303,7 @@ def test_nothing_is_left_after_close(engine: VllmEngine) -> None:
 USER = """
 import os, signal, sys
 from pathlib import Path
-from persyn_hf.backends.engines import Request, Sampling
+from persyn_hf.backends.answers import Request, Sampling
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.vllm import VllmEngine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored
