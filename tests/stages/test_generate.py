@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from rows import assignment, prompt
 from tiny_models import save_model
 
 from persyn_hf.backends.answers import Entry
@@ -21,7 +22,7 @@ from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.errors import EngineError, InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import generate
 
@@ -46,36 +47,17 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, ...]:
 
 
 def make_prompts(questions: list[str] = QUESTIONS, reference: str | None = "3") -> Dataset:
-    messages = [[{"role": "user", "content": question}] for question in questions]
     rows = [
-        {
-            "prompt_id": prompt_id(turns),
-            "messages": turns,
-            "reference": reference,
-            "source": "test",
-            "topic": None,
-            "split": "pool" if row % 2 else "calibration",
-        }
-        for row, turns in enumerate(messages)
+        prompt(question, reference=reference, split="pool" if number % 2 else "calibration")
+        for number, question in enumerate(questions)
     ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    return PROMPTS.dataset(rows)
 
 
 def assign(prompts: Dataset, teachers: list[str]) -> Dataset:
-    rows = [
-        {
-            "prompt_id": row["prompt_id"],
-            "teacher": name,
-            "scores": [],
-            "margin": None,
-            "confidence": None,
-            "source": "rule",
-            "split": row["split"],
-        }
-        for name in teachers
-        for row in reversed(list(prompts))
-    ]
-    return Dataset.from_list(rows, features=ASSIGNMENTS.features)
+    backwards = list(reversed(list(prompts)))
+    rows = [assignment(row["prompt_id"], name, split=row["split"]) for name in teachers for row in backwards]
+    return ASSIGNMENTS.dataset(rows)
 
 
 def run(

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from scoring_run import rewards
+from scoring_run import ENVIRONMENT, rewards
 
 from persyn_hf.backends.scoring import likelihood
 from persyn_hf.backends.scoring.launched import read_left
@@ -56,7 +56,7 @@ def assert_same(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> 
 
 def start(folder: Path, config: str, prompts: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, str(RUN), str(folder), config, str(prompts)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, env=ENVIRONMENT)
 
 
 def relatives(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
@@ -114,7 +114,7 @@ def disturb(folder: Path, config: str, victim: str, rows: int, prompts: int = PR
 
 
 def role(line: str) -> str:
-    words = (("keeper.py", "keeper"), ("accelerate.commands.launch", "launcher"), ("scoring.worker", "worker"))
+    words = (("supervised.py", "keeper"), ("accelerate.commands.launch", "launcher"), ("scoring.worker", "worker"))
     return next((name for word, name in words if word in line), "run")
 
 

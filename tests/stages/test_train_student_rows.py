@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from rows import assignment
 from test_train_student import PAIRS, context, rows
 
 from persyn_hf.backends import sft as backend
@@ -20,8 +21,7 @@ SMALL = Settings(epochs=1, batch_size=3, per_device_batch_size=3)
 
 
 def assignments(*cells: tuple[str, str]) -> Dataset:
-    more = {"scores": [], "margin": None, "confidence": None, "source": "rule", "split": "pool"}
-    return ASSIGNMENTS.dataset([{"prompt_id": prompt_id, "teacher": name, **more} for prompt_id, name in cells])
+    return ASSIGNMENTS.dataset([assignment(*cell) for cell in cells])
 
 
 def test_rows_are_joined_to_their_assignments(base_student: Path, tmp_path: Path) -> None:
