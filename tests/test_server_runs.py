@@ -20,6 +20,9 @@ from persyn_hf.schemas import prompt_id
 from persyn_hf.store.local import Store
 
 
+pytestmark = pytest.mark.heavy
+
+
 KEY = "sk-very-secret-1234"
 ROWS = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(10, 40)]
 

@@ -16,7 +16,7 @@ from persyn_hf.stage import Result
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def undisturbed(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return sft_run.train(tmp_path_factory.mktemp("whole"))
 
 

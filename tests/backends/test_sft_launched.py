@@ -21,7 +21,7 @@ CPU_2 = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Told]:
+def two(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Told]:
     """By a config that names another precision: `train_student.dtype` decides."""
     folder, told = tmp_path_factory.mktemp("two"), Told()
     config = folder / "bf16.yaml"

@@ -35,6 +35,8 @@ def run(folder: Path, router: Path, **values: Any) -> dict[str, Any]:
     return found.data.to_dict()
 
 
+@pytest.mark.ci
+@pytest.mark.heavy
 def test_two_processes_give_the_same_assignments(
     backbone: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

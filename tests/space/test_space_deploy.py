@@ -154,6 +154,7 @@ def test_without_a_network_what_was_fetched_before_is_shown(
     assert said.endswith("needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset HF_HUB_OFFLINE and try again")
 
 
+@pytest.mark.heavy
 def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_path: Path) -> None:
     where = {"PERSYN_STORE": str(tmp_path / "none"), "TMPDIR": str(tmp_path), "PERSYN_REFS": f"{FIRST}  {ANSWERS}\n"}
     process, address = serve(hub.env(home=tmp_path / "cache") | where)
@@ -167,6 +168,7 @@ def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.heavy
 def test_the_deployed_program_says_what_is_wrong(hub: HubServer, tmp_path: Path) -> None:
     where = {"PERSYN_STORE": str(tmp_path / "none"), "PERSYN_REFS": "org/assignments-s-routed@v2"}
     process, address = serve(hub.env(home=tmp_path / "cache") | where)

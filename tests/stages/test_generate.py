@@ -308,7 +308,8 @@ def child(folder: Path, pool: tuple[Teacher, ...], log: Path, out: Path, connect
     out.write_text(json.dumps([data, result.counts, result.metrics]))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.ci), pytest.param(4, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teacher, ...], kills: int) -> None:
     expected = run(tmp_path / "whole", pool, make_prompts())
     folder, out = tmp_path / "killed", tmp_path / "out.json"

@@ -300,7 +300,7 @@ def test_several_teachers_per_prompt_are_scored_before_they_are_mixed(tmp_path: 
     [
         (
             "{kind: strong, escalate: 1}",
-            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt`, `escalate`, `confidence`, `budget`",
+            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt`, `escalate`, `confidence`",
         ),
         ("{kind: persyn, per_prompt: 2, escalate: 1}", "sets `per_prompt` and `escalate`; choose one of the two"),
         ("{kind: persyn, per_prompt: 3}", "asks for 3 teachers per prompt, the pool holds 2; lower"),

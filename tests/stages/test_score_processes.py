@@ -30,7 +30,7 @@ RUN = Path(__file__).parent / "scoring_run.py"
 
 
 @pytest.fixture(scope="session")
-def configs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def configs(heavy: None, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Accelerate configs by number of processes."""
     one = tmp_path_factory.mktemp("accelerate") / "cpu-1.yaml"
     one.write_text("{distributed_type: 'NO', use_cpu: true, num_machines: 1, num_processes: 1, mixed_precision: 'no'}")
@@ -127,6 +127,7 @@ def finish(folder: Path, config: str, prompts: int = PROMPTS) -> tuple[list[int]
     return written(folder), found
 
 
+@pytest.mark.ci
 def test_killed_scoring_goes_on_where_it_was(
     tmp_path: Path, configs: dict[str, str], undisturbed: dict[str, list[Any]]
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_positions_limit_max_length(base_student: Path, tmp_path: Path) -> N
     assert (result.metrics["max_length"], result.counts["too_long"], result.counts["trained"]) == (40, 1, 3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["qwen-student", "llama-student"])
 def test_a_base_student_of_the_tiny_world_learns_to_stop(name: str, zoo: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

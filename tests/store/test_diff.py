@@ -238,6 +238,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     """The same rows with answers of 100 characters and of 10,000: 160 MB of text more are read, none is kept."""
     peaks = []
