@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def heavy() -> None:
-    """What starts an engine, a browser, processes that train, or a whole run asks for this: see the marker `heavy`."""
+    """What starts an engine, a browser, a training or a whole run asks for this: see the marker `heavy`."""
 
 
 @pytest.fixture(scope="session")

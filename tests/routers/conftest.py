@@ -27,7 +27,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2 of hidden size 32, randomly initialised, without pad token; a byte-level BPE learnt from the corpus."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

@@ -44,5 +44,5 @@ def make_student(folder: Path, **special: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_student(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_student(tmp_path_factory.mktemp("base") / "student")

@@ -23,6 +23,9 @@ from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
 from persyn_hf.stages import generate, prompts
 
 
+pytestmark = pytest.mark.heavy
+
+
 SETTINGS: dict[str, Any] = {"samples": 2, "max_tokens": 100, "batch_tokens": 4096, "dtype": "float32"}
 
 
