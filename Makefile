@@ -2,10 +2,12 @@
 PYTHON ?= python3.11
 BIN = .venv/bin
 TEST_PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest
+PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install engines demo test test-all bench lint clean
+.PHONY: install engines demo test-fast test test-ci test-all bench lint clean
 
 install: .venv/installed
 
@@ -28,11 +30,18 @@ demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
+# No vLLM, Ray, browser or whole run: about 2 minutes on two cores.
+test-fast: install
+	$(PYTEST) -m "not (heavy or ci or slow)" $(PARALLEL)
+
 test: engines
-	$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(PYTEST) -m "not (ci or slow)" $(PARALLEL)
+
+test-ci: engines
+	$(PYTEST) -m "not slow" $(PARALLEL)
 
 test-all: engines
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: engines
 	@failed=; for script in bench/*.py; do $(BIN)/python $$script || failed="$$failed $$script"; done; \

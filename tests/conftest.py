@@ -22,6 +22,21 @@ settings.load_profile("default")
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests whose fixtures are heavy. Their files come first, lest one of them begin when the others end."""
+    for item in items:
+        if "heavy" in getattr(item, "fixturenames", ()):
+            item.add_marker("heavy")
+    long = {item.path for item in items if item.get_closest_marker("heavy")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session")
+def heavy() -> None:
+    """What starts an engine, a browser, a training or a whole run asks for this: see the marker `heavy`."""
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""
@@ -44,7 +59,7 @@ def recipes() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def finished(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A store with the finished chain of `smoke_run`, and the seconds it took, start-up of the process included.
 
     Made once for all processes of the tests, which must leave it as it is.

@@ -80,7 +80,10 @@ def test_one_changed_byte_anywhere_fails_verification_by_name(
     assert main(["artifacts", "verify", last, "--store", str(store)]) == 0
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(2, marks=pytest.mark.ci), pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+)
 def test_killed_at_random_moments_the_chain_ends_with_the_same_digests(
     undisturbed: tuple[Path, float], tmp_path: Path, kills: int
 ) -> None:

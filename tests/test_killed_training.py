@@ -16,6 +16,9 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
+pytestmark = pytest.mark.heavy
+
+
 STEPS, SAVE_STEPS = 80, 8
 
 DRIVER = """
@@ -70,6 +73,7 @@ def student(store: Path) -> list[Stored]:
     return [item for item in Store(store).artifacts() if item.kind == "student"]
 
 
+@pytest.mark.ci
 def test_the_same_command_ends_at_the_weights_of_an_undisturbed_run(recipe: Path, tmp_path: Path) -> None:
     plain, store, log = tmp_path / "plain", tmp_path / "store", tmp_path / "log"
     assert main(["run", str(recipe), "--store", str(store), "--set", "until=mix"]) == 0

@@ -13,31 +13,30 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from wide_heads import widen
+
+from persyn_hf.cli.main import main
+from persyn_hf.schemas import RESPONSES
+from persyn_hf.store.local import Store
 
 
-sys.path.insert(0, str(Path(__file__).parent / "backends"))  # wide_heads.py
-
-from wide_heads import widen  # noqa: E402
-
-from persyn_hf.cli.main import main  # noqa: E402
-from persyn_hf.schemas import RESPONSES  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+pytestmark = pytest.mark.heavy
 
 
 Victim = Callable[[psutil.Process], bool]
 
 DRIVER = """
 import sys
-from persyn_hf.backends.engines import journalled
+from persyn_hf.backends.engines import ask
 
-class Logged(journalled._Affordable):
+class Logged(ask._Affordable):
     def __iter__(self):
         for batch in super().__iter__():
             with open(sys.argv[1], "a") as log:
                 log.write("".join(request.key + "\\n" for request in batch))
             yield batch
 
-journalled._Affordable = Logged
+ask._Affordable = Logged
 from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -161,7 +160,7 @@ def digest(store: Path) -> str:
 @pytest.mark.parametrize(
     ("kills", "questions", "seed"),
     [
-        pytest.param(3, 30, 59, marks=pytest.mark.slow),  # the run as it starts, the run at work, an actor
+        pytest.param(3, 30, 59, marks=pytest.mark.ci),  # the run as it starts, the run at work, an actor
         pytest.param(20, 400, 20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )
@@ -177,15 +176,22 @@ def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(
     assert digest(tmp_path / "store") == digest(plain / "store")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_with_vllm_every_key_is_there_once_and_what_was_journalled_stays(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(3, marks=[pytest.mark.ci, pytest.mark.timeout(1200)]),
+        pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+    ],
+)
+def test_with_vllm_every_key_is_there_once_and_what_was_journalled_stays(
+    tmp_path: Path, root: Path, kills: int
+) -> None:
     args = ["--enforce-eager", "--no-enable-chunked-prefill", "--max-model-len", "256"]
     zoo = root / "recipes" / "tiny" / "zoo"
     teachers = (zoo / "llama-long", widen(zoo / "mistral-eq", tmp_path / "mistral-eq"))
     path = recipe(tmp_path, root, teachers, engine="vllm", vllm={"concurrency": 2, "args": args})
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    before = disturb(path, tmp_path / "store", 20, is_vllm, 1, random.Random(0))
+    before = disturb(path, tmp_path / "store", kills, is_vllm, 1, random.Random(0))
     store = Store(tmp_path / "store")
     rows = store.read_dataset(store.get("local/kills-responses@v1"))
     RESPONSES.check(rows, "responses")

@@ -88,6 +88,7 @@ def printed(table: str) -> dict[str, float]:
     return {name: float(size) for name, size in zip(words[::2], words[1::2], strict=True)}
 
 
+@pytest.mark.heavy
 def test_all_are_valid_and_planned_without_network_or_models(root: Path, tmp_path: Path) -> None:
     """In a process of its own, which may not open a connection."""
     files = [str(path) for path in paper(root)]

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
+from openai_server import OpenAIServer, Response, completion
+
+from persyn_hf.cli.main import main
+from persyn_hf.schemas import prompt_id
+from persyn_hf.store.local import Store
 
 
-sys.path.insert(0, str(Path(__file__).parent / "backends"))  # openai_server.py
-
-from openai_server import OpenAIServer, Response, completion  # noqa: E402
-
-from persyn_hf.cli.main import main  # noqa: E402
-from persyn_hf.schemas import prompt_id  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+pytestmark = pytest.mark.heavy
 
 
 KEY = "sk-very-secret-1234"

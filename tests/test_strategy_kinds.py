@@ -1,36 +1,31 @@
 """Every kind of strategy is planned, assigned, costed and shown as its record says; `reassign` over each other."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from openai_server import OpenAIServer, Response, completion
 from rich.console import Console
 
-
-sys.path.insert(0, str(Path(__file__).parent / "backends"))  # openai_server.py
-
-from openai_server import OpenAIServer, Response, completion  # noqa: E402
-
-from persyn_hf.errors import RecipeError  # noqa: E402
-from persyn_hf.forecast.generation import forecast  # noqa: E402
-from persyn_hf.forecast.outlook import look_ahead  # noqa: E402
-from persyn_hf.recipe import names  # noqa: E402
-from persyn_hf.recipe.file import load_recipe  # noqa: E402
-from persyn_hf.recipe.recipe import Recipe  # noqa: E402
-from persyn_hf.recipe.strategies import KINDS, Strategy, answers_seen, known_shares  # noqa: E402
-from persyn_hf.report.run_tables import summary  # noqa: E402
-from persyn_hf.report.strategy_costs import strategy_cost  # noqa: E402
-from persyn_hf.report.tables import Table  # noqa: E402
-from persyn_hf.runner.plan import make_plan  # noqa: E402
-from persyn_hf.runner.run import look_up, manifests_of, run_recipe  # noqa: E402
-from persyn_hf.space.collection import open_shelf  # noqa: E402
-from persyn_hf.space.costs import costs  # noqa: E402
-from persyn_hf.space.database import Database  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+from persyn_hf.errors import RecipeError
+from persyn_hf.forecast.generation import forecast
+from persyn_hf.forecast.outlook import look_ahead
+from persyn_hf.recipe import names
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.strategies import KINDS, Strategy, answers_seen, known_shares
+from persyn_hf.report.run_tables import summary
+from persyn_hf.report.strategy_costs import strategy_cost
+from persyn_hf.report.tables import Table
+from persyn_hf.runner.plan import make_plan
+from persyn_hf.runner.run import look_up, manifests_of, run_recipe
+from persyn_hf.space.collection import open_shelf
+from persyn_hf.space.costs import costs
+from persyn_hf.space.database import Database
+from persyn_hf.store.local import Store
 
 
 CALIBRATION, DEV, POOL, SAMPLES = 12, 20, 9, 2
@@ -94,7 +89,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Iterator[Reci
 
 
 @pytest.fixture(scope="module")
-def store(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(heavy: None, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store in which every strategy of the recipe has been assigned and answered."""
     store = Store(tmp_path_factory.mktemp("kinds-store") / "store")
     run_recipe(recipe, store, Console(quiet=True))

@@ -1,13 +1,8 @@
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests/backends/tiny_models.py
-
-from tiny_models import save_model  # noqa: E402
+from tiny_models import save_model
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from rows import example
 
 from persyn_hf.recipe.roles import Student
 from persyn_hf.schemas import SFT
@@ -19,6 +20,7 @@ from persyn_hf.stages import train_student
 
 
 STUDENT = Path(__file__).parents[2] / "recipes" / "tiny" / "zoo" / "qwen-student"
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # where this program finds its modules
 ROWS = 21  # the last step of an epoch is not full
 CHANGES: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -54,17 +56,7 @@ def die() -> None:
 
 def rows() -> Dataset:
     texts = [(f"What is {i} and {i + 3}?", f"The answer is {2 * i + 3}." * (1 + i % 3)) for i in range(ROWS)]
-    found = [
-        {
-            "prompt": [{"role": "user", "content": question}],
-            "completion": [{"role": "assistant", "content": answer}],
-            "prompt_id": f"{number:02}",
-            "teacher": "t",
-            "reward": None,
-        }
-        for number, (question, answer) in enumerate(texts)
-    ]
-    return Dataset.from_list(found, features=SFT.features)
+    return SFT.dataset([example(*text, prompt_id=f"{number:02}") for number, text in enumerate(texts)])
 
 
 def train(folder: Path, progress: Told | None = None, **changes: Any) -> Result:

@@ -50,7 +50,7 @@ FOLLOWED: list[tuple[str, list[bool]]] = [  # an answer to each prompt of ifeval
 
 
 @pytest.fixture(scope="module")
-def tokenizer(zoo: Path) -> Any:
+def tokenizer(heavy: None, zoo: Path) -> Any:
     return models.load_tokenizer(str(zoo / "qwen-student"))
 
 

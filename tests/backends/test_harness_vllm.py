@@ -87,6 +87,7 @@ def test_arguments_that_have_another_place(args: list[str], sentence: str, root:
     assert str(caught.value) == sentence
 
 
+@pytest.mark.heavy
 @NEEDS_VLLM
 def test_a_late_server_names_the_setting_of_the_evaluation(root: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"was not ready in time \(`evaluate.vllm.start_timeout_s`: 1\); mend"):

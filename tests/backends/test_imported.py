@@ -447,6 +447,7 @@ print(len(read(Path(sys.argv[1]))), re.search(r"VmHWM:\\s+(\\d+) kB", Path("/pro
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, ending: str) -> None:
     """30 MB and 120 MB of responses to other prompts: both take what a few row groups take."""

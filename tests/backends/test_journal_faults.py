@@ -59,6 +59,7 @@ def told(path: Path) -> int:
     return len(found)
 
 
+@pytest.mark.heavy
 def test_a_kill_loses_no_answer_and_doubles_none(tmp_path: Path) -> None:
     path, draw, last = tmp_path / "j.sqlite", random.Random(0), 0
     for _ in range(4):

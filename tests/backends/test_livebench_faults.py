@@ -18,6 +18,9 @@ from openai_server import OpenAIServer, Response, completion
 from persyn_hf.errors import EngineError, InputError
 
 
+pytestmark = pytest.mark.heavy
+
+
 DRIVER = """
 import sys, time
 from contextlib import nullcontext

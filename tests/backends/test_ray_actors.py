@@ -31,7 +31,7 @@ TWO = RaySettings(kind="ray", replicas=2)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(heavy: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ray_cluster.QUIET, "PYTHONPATH": str(Path(__file__).parent)}.items():  # this module
             patch.setenv(name, value)
@@ -307,7 +307,10 @@ def children(pid: int) -> set[int]:
     return found - {pid}
 
 
-@pytest.mark.parametrize("end", [pytest.param("close", marks=pytest.mark.slow), "kill"])
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "end", [pytest.param("close", marks=pytest.mark.slow), pytest.param("kill", marks=pytest.mark.ci)]
+)
 def test_a_cluster_of_its_own_ends_with_the_run_and_says_nothing(tmp_path: Path, end: str) -> None:
     process = run_alone(tmp_path / "notes")
     assert process.stdout is not None
@@ -325,6 +328,7 @@ def test_a_cluster_of_its_own_ends_with_the_run_and_says_nothing(tmp_path: Path,
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.heavy
 def test_no_cluster_there(tmp_path: Path) -> None:
     out, err = run_alone(tmp_path / "notes", "127.0.0.1:9", "ray://head:10001").communicate("\n", timeout=30)
     assert err == ""

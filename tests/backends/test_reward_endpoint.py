@@ -51,7 +51,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vllm(dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def vllm(heavy: None, dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     arguments = ["--model", str(dated), "--served-model-name", "rm", "--runner", "pooling", "--dtype", "float32"]
     arguments += ["--enforce-eager", "--max-model-len", "128"]
     log = tmp_path_factory.mktemp("logs") / "vllm.log"

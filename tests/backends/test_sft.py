@@ -16,7 +16,7 @@ from persyn_hf.stage import Result
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def undisturbed(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return sft_run.train(tmp_path_factory.mktemp("whole"))
 
 
@@ -29,7 +29,7 @@ def assert_same(one: Result, other: Result) -> None:
 
 def killed(folder: Path, when: str, config: str = "none") -> None:
     command = [sys.executable, sft_run.__file__, str(folder), config, when]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=sft_run.ENVIRONMENT)
     assert done.returncode == -9, done.stderr
 
 

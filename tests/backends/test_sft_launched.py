@@ -21,7 +21,7 @@ CPU_2 = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Told]:
+def two(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Told]:
     """By a config that names another precision: `train_student.dtype` decides."""
     folder, told = tmp_path_factory.mktemp("two"), Told()
     config = folder / "bf16.yaml"
@@ -58,7 +58,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(two: tuple[Resul
 @pytest.mark.slow
 def test_killed_with_its_processes_it_goes_on_to_the_same_weights(two: tuple[Result, Told], tmp_path: Path) -> None:
     command = [sys.executable, sft_run.__file__, str(tmp_path), CPU_2, "step-5"]
-    assert subprocess.run(command, capture_output=True, timeout=250, check=False).returncode == -9
+    assert subprocess.run(command, capture_output=True, timeout=250, env=sft_run.ENVIRONMENT).returncode == -9
     psutil.wait_procs(list(relatives(tmp_path)), timeout=30)
     assert not list(relatives(tmp_path))
     told = Told()

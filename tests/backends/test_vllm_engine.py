@@ -49,7 +49,7 @@ def questions(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+def engine(heavy: None, zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
     with open_engine(zoo / "llama-long", tmp_path_factory.mktemp("logs")) as opened:
         yield opened
 
@@ -203,6 +203,8 @@ def test_the_lines_of_a_log_that_tell() -> None:
     assert telling_lines("\n".join(quiet)) == quiet[-15:]
 
 
+@pytest.mark.ci
+@pytest.mark.heavy
 @needs_vllm
 def test_a_start_that_fails_says_why(zoo: Path, tmp_path: Path) -> None:
     with open_engine(zoo / "llama-long", tmp_path, args=("--no-such-flag",)) as engine:
@@ -216,6 +218,7 @@ def test_a_start_that_fails_says_why(zoo: Path, tmp_path: Path) -> None:
         assert lines[-1] == "    api_server.py: error: unrecognized arguments: --no-such-flag"
 
 
+@pytest.mark.heavy
 @needs_vllm
 def test_a_start_that_takes_too_long_is_ended(zoo: Path, tmp_path: Path) -> None:
     with open_engine(zoo / "llama-long", tmp_path, start_timeout_s=1) as engine:
@@ -271,6 +274,7 @@ def test_bad_and_tight_rows_leave_their_neighbours_alone(engine: VllmEngine, que
     assert found[tight.prompt_id].request == tight
 
 
+@pytest.mark.ci
 @needs_vllm
 def test_a_crash_in_the_middle_loses_nothing(engine: VllmEngine, questions: list[str]) -> None:
     requests = [ask(engine, question, DRAWN) for question in questions[:120]]
@@ -303,7 +307,7 @@ def test_nothing_is_left_after_close(engine: VllmEngine) -> None:
 USER = """
 import os, signal, sys
 from pathlib import Path
-from persyn_hf.backends.engines import Request, Sampling
+from persyn_hf.backends.answers import Request, Sampling
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.vllm import VllmEngine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored

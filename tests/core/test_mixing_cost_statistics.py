@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rows import response as whole
 from scipy.stats import bootstrap
 
 from persyn_hf.core.mixing import chosen_responses, drop_reason, sft_rows
@@ -9,18 +10,7 @@ from persyn_hf.core.statistics import bootstrap_means, percentile_bounds
 
 
 def response(prompt_id="p", teacher="a", text="4", **changes):
-    row = {
-        "prompt_id": prompt_id,
-        "teacher": teacher,
-        "response": text,
-        "reasoning": None,
-        "finish_reason": "stop",
-        "is_correct": True,
-        "selected": True,
-        "round": 0,
-        "status": "ok",
-    }
-    return {**row, **changes}
+    return whole(prompt_id, teacher, text, **{"is_correct": True} | changes)
 
 
 @pytest.mark.parametrize(

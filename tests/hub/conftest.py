@@ -1,14 +1,9 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from huggingface_hub.utils import disable_progress_bars
-
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests/hub/hub_server.py
-
-from hub_server import HubServer  # noqa: E402
 
 
 @pytest.fixture

@@ -1,16 +1,10 @@
 """A chain of real artifacts, small: what the tests push and pull."""
 
-import sys
-from pathlib import Path
+from store_samples import dataset_of, fields, link, model_folder, rows_of
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
-
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
-
-from store_samples import dataset_of, fields, link, model_folder, rows_of  # noqa: E402
 
 
 CHAIN = {  # name -> kind, inputs

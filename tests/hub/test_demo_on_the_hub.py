@@ -129,7 +129,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="module")
-def maker(server: HubServer, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Person:
+def maker(heavy: None, server: HubServer, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Person:
     """Who ran the recipe and pushed all of it."""
     alice = Person(server, tmp_path_factory.mktemp("alice"), server.token("alice"))
     said = alice.persyn(run_command(root), ["artifacts", "push", LAST, *BESIDE, "--lineage"])

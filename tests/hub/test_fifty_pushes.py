@@ -121,6 +121,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", range(PUSHES))
 def test_published_once_and_right_or_told(
     hub: HubServer, store: Store, pauses: list[float], tmp_path: Path, number: int

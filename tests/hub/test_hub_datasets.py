@@ -11,6 +11,9 @@ from hub_server import HubServer
 from huggingface_hub import CommitOperationAdd, HfApi
 
 
+pytestmark = pytest.mark.heavy
+
+
 DATA = "lab/responses"
 README = """---
 license: mit

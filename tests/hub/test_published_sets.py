@@ -16,6 +16,9 @@ from huggingface_hub import CommitOperationAdd
 from persyn_hf.store.local import Store
 
 
+pytestmark = pytest.mark.heavy
+
+
 PROMPTS = [f"What is {i} + {i}?" for i in range(6)]
 README = """---
 configs:

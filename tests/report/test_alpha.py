@@ -19,7 +19,7 @@ TEACHERS = ("qwen-gen", "gemma-terse", "llama-long")
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> tuple[Path, Path]:
+def scored(heavy: None, tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> tuple[Path, Path]:
     """A recipe that was run as far as its rewards, and its store."""
     folder = tmp_path_factory.mktemp("scored")
     recipe = {

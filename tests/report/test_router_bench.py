@@ -20,7 +20,7 @@ LEARNED = {"knn over tfidf", "logistic over tfidf"}
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, Path]:
+def ran(heavy: None, tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, Path]:
     """Store and report of 100 questions that two real models answered; learnability left out."""
     store, out = (tmp_path_factory.mktemp(name) for name in ("store", "report"))
     recipe = str(root / "recipes/real/model-results.yaml")

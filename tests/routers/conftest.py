@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from corpora import SHARED, TOPICS
+from tiny_models import build_tokenizer
 
 
 CHATML = (
@@ -26,26 +27,21 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen2 of hidden size 32, randomly initialised, without pad token; a byte-level BPE learnt from the corpus."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     words = ["user", "assistant", *TOPICS[0], *TOPICS[1], *SHARED]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    fast = build_tokenizer(
+        CHATML,
+        special=special,
+        texts=[f"{word} {word}" for word in words] * 5,
+        vocab_size=400,
+        eos_token=special[0],
+        additional_special_tokens=special[1:],
     )
-    tokenizer.train_from_iterator([f"{word} {word}" for word in words] * 5, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", additional_special_tokens=special[1:]
-    )
-    fast.chat_template = CHATML
     folder = tmp_path_factory.mktemp("backbone")
     fast.save_pretrained(folder)
     torch.manual_seed(0)

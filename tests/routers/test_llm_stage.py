@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from corpora import TEACHERS, corpus
 from datasets import Dataset
+from rows import prompt, reward
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import RecipeError
@@ -30,20 +31,11 @@ def data() -> dict[str, Dataset]:
     asked, scored = [], []
     for number, (messages, quality) in enumerate(zip(found.conversations, found.rewards, strict=True)):
         name, split = f"{number:03d}", "calibration" if number < CALIBRATION else "dev"
-        values = {"reference": None, "source": "t", "topic": None, "split": split}
-        asked.append({"prompt_id": name, "messages": messages, **values})
-        for teacher, reward in zip(TEACHERS, quality.tolist(), strict=True):
-            row = {
-                **dict.fromkeys(REWARDS.names),
-                "prompt_id": name,
-                "teacher": teacher,
-                "quality_reward": reward,
-                "learnability_reward": 1 - reward,
-                "reward": (1 - ALPHA) * reward + ALPHA * (1 - reward),
-                "truncated": False,
-                "split": split,
-            }
-            scored.append(row)
+        asked.append(prompt("", name, messages=messages, split=split))
+        for teacher, quality_of in zip(TEACHERS, quality.tolist(), strict=True):
+            parts = {"quality_reward": quality_of, "learnability_reward": 1 - quality_of}
+            value = (1 - ALPHA) * quality_of + ALPHA * (1 - quality_of)
+            scored.append(reward(name, teacher, value, split=split, **parts))
     return {"prompts": PROMPTS.dataset(asked), "rewards": REWARDS.dataset(scored)}
 
 

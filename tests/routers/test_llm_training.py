@@ -31,6 +31,8 @@ def same_weights(one: Path, other: Path, within: float) -> bool:
     return all(np.abs(first[name] - second[name]).max() <= within for name in first)
 
 
+@pytest.mark.ci
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("epoch", "changes"),
     [pytest.param(3, {}, marks=pytest.mark.slow, id="epochs"), pytest.param(2, {"save_steps": 3}, id="steps")],
@@ -75,6 +77,8 @@ def test_a_training_that_was_done_is_not_repeated(backbone, tmp_path):
     }
 
 
+@pytest.mark.ci
+@pytest.mark.heavy
 def test_two_processes_train_as_one_with_twice_the_accumulation(backbone, tmp_path):
     told: list[int] = []
     parts = corpus(90, 1, 0.1), corpus(24, 2)  # 90 prompts: the last step of an epoch is not full

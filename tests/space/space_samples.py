@@ -4,6 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rows import assignment, prompt, response, reward
+
 from persyn_hf.core.rewards import recombine
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS
 from persyn_hf.store.local import Store
@@ -30,6 +32,17 @@ EVIL = [
 ]
 MATHS = r"So $x^2 = \frac{1}{4}$, hence \boxed{\frac{1}{2}}."
 NUMBER = 60  # prompts
+UNSHOWN = [  # address, words of what is said instead
+    ("assignment=org/x@v1", "`org/x@v1` is not shown here"),
+    ("view=none", "the address asks for the view `none`"),
+    ("alpha=<script>", "the address gives `alpha` as `<script>`, a number is needed"),
+    ("split=none", "there is no split `none`; choose one of all, calibration, pool"),
+    ("view=prompts&sort=x;--", "there is no sort `x;--`; choose one of place"),
+    ("view=whatif&alpha=7", "the address gives `alpha` as 7, 0 to 1 is needed"),
+    ("view=prompts&prompt=none", "holds no prompt `none`"),
+    ("view=prompts&teacher=small&correct=wrong&q=nowhere", "No prompt passes"),
+    ("view=router&assignment=org/assignments-s-strong@v1", "made by the strategy `strong`"),
+]
 
 
 def prompt_id(number: int) -> str:
@@ -38,14 +51,14 @@ def prompt_id(number: int) -> str:
 
 def prompts() -> list[dict[str, Any]]:
     return [
-        {
-            "prompt_id": prompt_id(number),
-            "messages": [{"role": "user", "content": EVIL[number] if number < len(EVIL) else f"Question {number}?"}],
-            "reference": str(number),
-            "source": "made",
-            "topic": ["sums", "=products", None][number % 3],
-            "split": "calibration" if number % 3 == 0 else "pool",
-        }
+        prompt(
+            EVIL[number] if number < len(EVIL) else f"Question {number}?",
+            prompt_id(number),
+            reference=str(number),
+            source="made",
+            topic=["sums", "=products", None][number % 3],
+            split="calibration" if number % 3 == 0 else "pool",
+        )
         for number in range(NUMBER)
     ]
 
@@ -53,16 +66,12 @@ def prompts() -> list[dict[str, Any]]:
 def rewards() -> list[dict[str, Any]]:
     draw = random.Random(0)
     rows = []
-    for prompt in prompts():
+    for asked in prompts():
         for teacher in POOL:
-            measured = draw.random() < 0.95
-            rows.append(
-                {
-                    **{"prompt_id": prompt["prompt_id"], "teacher": teacher, "split": prompt["split"]},
-                    **{"quality_raw": float(draw.random() < 0.7) if measured else None, "num_tokens": 10},
-                    **{"mean_logprob": -draw.random(), "sum_logprob": -10.0, "sum_min_rank": 20.0, "truncated": False},
-                }
-            )
+            quality = None if draw.random() >= 0.95 else float(draw.random() < 0.7)
+            values = {"quality_raw": quality, "mean_logprob": -draw.random(), "sum_logprob": -10.0}
+            values |= {"num_tokens": 10, "sum_min_rank": 20.0, "split": asked["split"]}
+            rows.append(reward(asked["prompt_id"], teacher, **values))
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     made = recombine(columns, 0.4)
     return [row | {name: values[place] for name, values in made.items()} for place, row in enumerate(rows)]
@@ -71,29 +80,22 @@ def rewards() -> list[dict[str, Any]]:
 def assignments(kind: str) -> list[dict[str, Any]]:
     draw = random.Random(1)
     rows = []
-    for prompt in prompts():
+    for asked in prompts():
         scores = [draw.gauss(0, 1) for _ in POOL]
         best, second = sorted(scores, reverse=True)[:2]
         routed = {"teacher": POOL[scores.index(best)], "scores": scores, "margin": best - second, "source": "router"}
-        ruled = {"teacher": "large", "scores": [], "margin": None, "source": "rule"}
-        decided = routed if kind == "persyn" else ruled
-        rows.append({"prompt_id": prompt["prompt_id"], "split": prompt["split"], "confidence": None, **decided})
+        decided = routed if kind == "persyn" else {"teacher": "large"}
+        rows.append(assignment(asked["prompt_id"], split=asked["split"], **decided))
     return rows
 
 
 def responses() -> list[dict[str, Any]]:
     rows = []
-    for place, (prompt, teacher) in enumerate((prompt, teacher) for prompt in prompts() for teacher in POOL):
+    for place, (asked, teacher) in enumerate((asked, teacher) for asked in prompts() for teacher in POOL):
         number = place // len(POOL)
         text = EVIL[number] if number < len(EVIL) else "y" * 1_000_000 if number == 7 else MATHS
-        rows.append(
-            {
-                **{"prompt_id": prompt["prompt_id"], "teacher": teacher, "split": prompt["split"], "sample_index": 0},
-                **{"response": text, "reasoning": None, "finish_reason": "stop", "num_prompt_tokens": 5},
-                **{"num_tokens": 10 + place, "is_correct": [True, False, None][place % 3], "quality": None},
-                **{"selected": True, "round": 0, "status": "ok", "error": None},
-            }
-        )
+        values = {"num_prompt_tokens": 5, "num_tokens": 10 + place, "is_correct": [True, False, None][place % 3]}
+        rows.append(response(asked["prompt_id"], teacher, text, split=asked["split"], **values))
     return rows
 
 

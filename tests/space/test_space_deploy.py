@@ -13,23 +13,19 @@ from typing import Any
 
 import pytest
 import yaml
+from hub_server import HubServer
+from huggingface_hub.utils import disable_progress_bars
 from space_samples import blob
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))
-
-from hub_server import HubServer  # noqa: E402
-from huggingface_hub.utils import disable_progress_bars  # noqa: E402
-
-import persyn_hf  # noqa: E402
-from persyn_hf.errors import DamagedArtifact, StoreError  # noqa: E402
-from persyn_hf.space.collection import open_folder, open_shelf  # noqa: E402
-from persyn_hf.space.database import Database  # noqa: E402
-from persyn_hf.space.events import Desk  # noqa: E402
-from persyn_hf.space.views import lineage_view  # noqa: E402
-from persyn_hf.store.hub import faults  # noqa: E402
-from persyn_hf.store.hub.push import push  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+import persyn_hf
+from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.space.collection import open_folder, open_shelf
+from persyn_hf.space.database import Database
+from persyn_hf.space.events import Desk
+from persyn_hf.space.views import lineage_view
+from persyn_hf.store.hub import faults
+from persyn_hf.store.hub.push import push
+from persyn_hf.store.local import Store
 
 
 SPACE = Path(__file__).parent.parent.parent / "spaces" / "allocations"
@@ -158,6 +154,7 @@ def test_without_a_network_what_was_fetched_before_is_shown(
     assert said.endswith("needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset HF_HUB_OFFLINE and try again")
 
 
+@pytest.mark.heavy
 def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_path: Path) -> None:
     where = {"PERSYN_STORE": str(tmp_path / "none"), "TMPDIR": str(tmp_path), "PERSYN_REFS": f"{FIRST}  {ANSWERS}\n"}
     process, address = serve(hub.env(home=tmp_path / "cache") | where)
@@ -171,6 +168,7 @@ def test_the_deployed_program_shows_what_its_variable_names(hub: HubServer, tmp_
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.heavy
 def test_the_deployed_program_says_what_is_wrong(hub: HubServer, tmp_path: Path) -> None:
     where = {"PERSYN_STORE": str(tmp_path / "none"), "PERSYN_REFS": "org/assignments-s-routed@v2"}
     process, address = serve(hub.env(home=tmp_path / "cache") | where)

@@ -1,9 +1,9 @@
 """A tiny untrained student with a byte-level tokenizer, made once per session."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny_models import build_tokenizer
 
 
 CHAT_TEMPLATE = (
@@ -17,29 +17,14 @@ CHAT_TEMPLATE = (
 SPECIAL = ["<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
 
 
-def make_tokenizer(**special: str) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(["What is the sum of 1 and 2? The answer is 3."], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
 def make_student(folder: Path, **special: str) -> Path:
     """A random Llama of 2 layers; `eos_token` is <|endoftext|>, as in base models, unless `special` says otherwise."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer(**({"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"} | special))
+    named = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"} | special
+    texts = ["What is the sum of 1 and 2? The answer is 3."]
+    tokenizer = build_tokenizer(CHAT_TEMPLATE, special=SPECIAL, texts=texts, vocab_size=300, **named)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -59,5 +44,5 @@ def make_student(folder: Path, **special: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_student(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_student(tmp_path_factory.mktemp("base") / "student")

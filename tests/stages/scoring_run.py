@@ -1,6 +1,7 @@
 """Score the answers of two teachers, as a program that can be killed: FOLDER, accelerate config or `none`, prompts."""
 
 import json
+import os
 import random
 import signal
 import sys
@@ -8,41 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from rows import prompt, response
 
 from persyn_hf.cli import main as cli
 from persyn_hf.errors import PersynError
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.recipe.strict import read_section
-from persyn_hf.schemas import PROMPTS, RESPONSES, prompt_id
+from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.stage import Context
 from persyn_hf.stages import score
 
 
 STUDENT = str(Path(__file__).parent.parent.parent / "recipes" / "tiny" / "zoo" / "qwen-student")
 POOL = ("terse", "long")
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # where this program finds its modules
 
 
 def answers(count: int) -> tuple[Dataset, Dataset]:
     """Prompts and responses of very different lengths, the same in every process."""
     rng = random.Random(0)
-    prompts: list[dict[str, Any]] = []
-    responses = []
+    prompts, responses = [], []
     for number in range(count):
-        turns = [{"role": "user", "content": f"What is {number} + {rng.randrange(100)}?"}]
-        row = {"prompt_id": prompt_id(turns), "messages": turns, "reference": None, "source": "x", "topic": None}
-        prompts.append(row | {"split": "calibration"})
+        asked = prompt(f"What is {number} + {rng.randrange(100)}?", split="calibration")
+        prompts.append(asked)
         for teacher in POOL:
             words = 3 if teacher == "terse" else rng.randrange(10, 60)
             text = " ".join(str(rng.randrange(1000)) for _ in range(words))
-            fixed = {"finish_reason": "stop", "status": "ok", "selected": True, "split": "calibration"}
-            numbers = {"sample_index": 0, "num_prompt_tokens": 1, "num_tokens": 1, "round": 0}
-            empty = {"reasoning": None, "quality": None, "error": None, "is_correct": rng.random() < 0.5}
-            named = {"prompt_id": row["prompt_id"], "teacher": teacher, "response": text}
-            responses.append(named | fixed | numbers | empty)
-    return (
-        Dataset.from_list(prompts, features=PROMPTS.features),
-        Dataset.from_list(responses, features=RESPONSES.features),
-    )
+            values = {"is_correct": rng.random() < 0.5, "split": "calibration"}
+            responses.append(response(asked["prompt_id"], teacher, text, **values))
+    return PROMPTS.dataset(prompts), RESPONSES.dataset(responses)
 
 
 def rewards(folder: Path, config: str | None, count: int, model: str = STUDENT) -> dict[str, list[Any]]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from datasets import Dataset
+from rows import prompt, row
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
 from persyn_hf.errors import InputError, RecipeError
@@ -33,34 +34,16 @@ PLACES = ("reward", "quality_reward", "learnability_reward", "quality_raw", "mea
 
 
 def prompts(splits=SPLITS) -> Dataset:
-    rows = [
-        {
-            "prompt_id": name,
-            "messages": [{"role": "user", "content": f"question {name}"}],
-            "reference": None,
-            "source": "test",
-            "topic": None,
-            "split": split,
-        }
-        for name, split in splits.items()
-    ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    return PROMPTS.dataset([prompt(f"question {name}", name, split=split) for name, split in splits.items()])
 
 
 def rewards(measured=MEASURED) -> Dataset:
     rows = [
-        {
-            **dict.fromkeys(REWARDS.names),
-            **dict(zip(PLACES, values, strict=True)),
-            "prompt_id": name,
-            "teacher": teacher,
-            "truncated": False,
-            "split": SPLITS[name],
-        }
+        row(REWARDS, prompt_id=name, teacher=teacher, split=SPLITS[name], **dict(zip(PLACES, values, strict=True)))
         for name, cells in measured.items()
         for teacher, values in zip(POOL, cells, strict=True)
     ]
-    return Dataset.from_list(rows, features=REWARDS.features)
+    return REWARDS.dataset(rows)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from datasets import Dataset
+from rows import prompt, response, reward
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit
 from persyn_hf.errors import InputError, RecipeError
@@ -38,64 +39,44 @@ def prompts() -> Dataset:
     while any(left.values()):
         for split in [split for split, count in left.items() if count]:
             left[split] -= 1
-            text = f"a question of {topic_of(number)}, number {number}"
-            data.append(
-                {
-                    "prompt_id": f"{number:04d}",
-                    "messages": [{"role": "user", "content": text}],
-                    "reference": None,
-                    "source": "test",
-                    "topic": topic_of(number),
-                    "split": split,
-                }
-            )
+            topic = topic_of(number)
+            text = f"a question of {topic}, number {number}"
+            data.append(prompt(text, f"{number:04d}", topic=topic, split=split))
             number += 1
-    return Dataset.from_list(data, features=PROMPTS.features)
+    return PROMPTS.dataset(data)
 
 
 @pytest.fixture(scope="module")
 def rewards(prompts) -> Dataset:
     rng = np.random.default_rng(0)
     data = [
-        {
-            **dict.fromkeys(REWARDS.names),
-            "prompt_id": row["prompt_id"],
-            "teacher": teacher,
-            "reward": float(worth + rng.normal(0, 0.1)),
-            "truncated": False,
-            "split": row["split"],
-        }
+        reward(row["prompt_id"], teacher, float(worth + rng.normal(0, 0.1)), split=row["split"])
         for row in prompts
         if row["split"] != "pool"
         for teacher, worth in zip(POOL, WORTH[row["topic"]], strict=True)
     ]
-    return Dataset.from_list(data, features=REWARDS.features)
+    return REWARDS.dataset(data)
 
 
 @pytest.fixture(scope="module")
 def calibration(prompts) -> Dataset:
     """Two answers each: 100, 200 and 50 tokens to prompts of 10; the dev answers, of 9999 tokens, do not count."""
     data = [
-        {
-            **dict.fromkeys(RESPONSES.names),
-            "prompt_id": row["prompt_id"],
-            "teacher": teacher,
-            "sample_index": sample,
-            "response": "",
-            "finish_reason": "stop",
-            "num_prompt_tokens": 10,
-            "num_tokens": tokens if row["split"] == "calibration" else 9999,
-            "selected": sample == 0,
-            "round": 0,
-            "status": "ok",
-            "split": row["split"],
-        }
+        response(
+            row["prompt_id"],
+            teacher,
+            sample_index=sample,
+            num_prompt_tokens=10,
+            num_tokens=tokens if row["split"] == "calibration" else 9999,
+            selected=sample == 0,
+            split=row["split"],
+        )
         for row in prompts
         if row["split"] != "pool"
         for teacher, tokens in zip(POOL, (100, 200, 50), strict=True)
         for sample in range(2)
     ]
-    return Dataset.from_list(data, features=RESPONSES.features)
+    return RESPONSES.dataset(data)
 
 
 @pytest.fixture(scope="module")

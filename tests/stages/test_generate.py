@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from rows import assignment, prompt
+from tiny_models import save_model
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_models.py
-
-from tiny_models import save_model  # noqa: E402
-
-from persyn_hf.backends.answers import Entry  # noqa: E402
-from persyn_hf.backends.engines.samples import Sample, select  # noqa: E402
-from persyn_hf.backends.engines.transformers import TransformersEngine  # noqa: E402
-from persyn_hf.errors import EngineError, InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe.roles import Teacher  # noqa: E402
-from persyn_hf.recipe.strict import read_section  # noqa: E402
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id  # noqa: E402
-from persyn_hf.stage import Context, Result  # noqa: E402
-from persyn_hf.stages import generate  # noqa: E402
+from persyn_hf.backends.answers import Entry
+from persyn_hf.backends.engines.samples import Sample, select
+from persyn_hf.backends.engines.transformers import TransformersEngine
+from persyn_hf.errors import EngineError, InputError, RecipeError
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages import generate
 
 
 QUESTIONS = [f"What is {a} and {b}?" for a, b in ((1, 2), (30, 4), (5, 5), (77, 1), (6, 600), (12, 12))]
@@ -51,36 +47,17 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, ...]:
 
 
 def make_prompts(questions: list[str] = QUESTIONS, reference: str | None = "3") -> Dataset:
-    messages = [[{"role": "user", "content": question}] for question in questions]
     rows = [
-        {
-            "prompt_id": prompt_id(turns),
-            "messages": turns,
-            "reference": reference,
-            "source": "test",
-            "topic": None,
-            "split": "pool" if row % 2 else "calibration",
-        }
-        for row, turns in enumerate(messages)
+        prompt(question, reference=reference, split="pool" if number % 2 else "calibration")
+        for number, question in enumerate(questions)
     ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    return PROMPTS.dataset(rows)
 
 
 def assign(prompts: Dataset, teachers: list[str]) -> Dataset:
-    rows = [
-        {
-            "prompt_id": row["prompt_id"],
-            "teacher": name,
-            "scores": [],
-            "margin": None,
-            "confidence": None,
-            "source": "rule",
-            "split": row["split"],
-        }
-        for name in teachers
-        for row in reversed(list(prompts))
-    ]
-    return Dataset.from_list(rows, features=ASSIGNMENTS.features)
+    backwards = list(reversed(list(prompts)))
+    rows = [assignment(row["prompt_id"], name, split=row["split"]) for name in teachers for row in backwards]
+    return ASSIGNMENTS.dataset(rows)
 
 
 def run(
@@ -331,7 +308,8 @@ def child(folder: Path, pool: tuple[Teacher, ...], log: Path, out: Path, connect
     out.write_text(json.dumps([data, result.counts, result.metrics]))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.ci), pytest.param(4, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, pool: tuple[Teacher, ...], kills: int) -> None:
     expected = run(tmp_path / "whole", pool, make_prompts())
     folder, out = tmp_path / "killed", tmp_path / "out.json"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from rows import assignment, prompt
 
 from persyn_hf.backends.answers import Request
 from persyn_hf.backends.engines.transformers import TransformersEngine
@@ -17,9 +18,12 @@ from persyn_hf.recipe.file import load_recipe
 from persyn_hf.recipe.roles import Price, Teacher
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.runner.plan import make_plan
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, prompt_id
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Result
 from persyn_hf.stages import generate, prompts
+
+
+pytestmark = pytest.mark.heavy
 
 
 SETTINGS: dict[str, Any] = {"samples": 2, "max_tokens": 100, "batch_tokens": 4096, "dtype": "float32"}
@@ -47,19 +51,8 @@ def pool(zoo: Path, *names: str, **more: Any) -> tuple[Teacher, ...]:
 def questions(root: Path, number: int, skill: str | None = None) -> Dataset:
     lines = (root / "recipes" / "tiny" / "prompts.jsonl").read_text().splitlines()
     found = [row for row in map(json.loads, lines) if skill in (None, row["skill"])][:number]
-    messages = [[{"role": "user", "content": row["question"]}] for row in found]
-    rows = [
-        {
-            "prompt_id": prompt_id(turns),
-            "messages": turns,
-            "reference": row["answer"],
-            "source": "test",
-            "topic": row["skill"],
-            "split": "pool",
-        }
-        for row, turns in zip(found, messages, strict=True)
-    ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    rows = [prompt(row["question"], reference=row["answer"], topic=row["skill"]) for row in found]
+    return PROMPTS.dataset(rows)
 
 
 def assign(
@@ -68,19 +61,17 @@ def assign(
     """All prompts to every teacher or, with scores, to the first by a router that prefers the pool's order."""
     given = teachers[:1] if scores else teachers
     rows = [
-        {
-            "prompt_id": row["prompt_id"],
-            "teacher": teacher.name,
-            "scores": scores or [],
-            "margin": None,
-            "confidence": sure[number % len(sure)] if sure else None,
-            "source": "router" if scores else "rule",
-            "split": "pool",
-        }
+        assignment(
+            row["prompt_id"],
+            teacher.name,
+            scores=scores or [],
+            confidence=sure[number % len(sure)] if sure else None,
+            source="router" if scores else "rule",
+        )
         for number, row in enumerate(asked)
         for teacher in given
     ]
-    return Dataset.from_list(rows, features=ASSIGNMENTS.features)
+    return ASSIGNMENTS.dataset(rows)
 
 
 def run(
@@ -312,7 +303,7 @@ def test_several_teachers_per_prompt_are_scored_before_they_are_mixed(tmp_path: 
     [
         (
             "{kind: strong, escalate: 1}",
-            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt`, `escalate` and `budget`",
+            "strategy `strong-escalate1` of kind strong has no router, and `per_prompt`, `escalate`, `confidence`",
         ),
         ("{kind: persyn, per_prompt: 2, escalate: 1}", "sets `per_prompt` and `escalate`; choose one of the two"),
         ("{kind: persyn, per_prompt: 3}", "asks for 3 teachers per prompt, the pool holds 2; lower"),

@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from rows import assignment, prompt, reward, row
 
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
@@ -11,53 +12,16 @@ from persyn_hf.stages import mix
 
 
 def prompts(ids="pqrstu") -> Dataset:
-    rows = [
-        {
-            "prompt_id": name,
-            "messages": [{"role": "user", "content": f"ask {name}"}],
-            "reference": "4",
-            "source": "test",
-            "topic": None,
-            "split": "pool",
-        }
-        for name in ids
-    ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    return PROMPTS.dataset([prompt(f"ask {name}", name, reference="4") for name in ids])
 
 
 def assignments(cells: dict[str, str], extra=()) -> Dataset:
-    rows = [
-        {
-            "prompt_id": p,
-            "teacher": t,
-            "scores": [],
-            "margin": None,
-            "confidence": None,
-            "source": "rule",
-            "split": "pool",
-        }
-        for p, t in [*cells.items(), *extra]
-    ]
-    return Dataset.from_list(rows, features=ASSIGNMENTS.features)
+    return ASSIGNMENTS.dataset([assignment(p, t) for p, t in [*cells.items(), *extra]])
 
 
 def responses(*cells: dict) -> Dataset:
-    usual = {
-        "sample_index": 0,
-        "response": "4",
-        "reasoning": None,
-        "finish_reason": "stop",
-        "num_prompt_tokens": 3,
-        "num_tokens": 10,
-        "is_correct": True,
-        "quality": None,
-        "selected": True,
-        "round": 0,
-        "status": "ok",
-        "error": None,
-        "split": "pool",
-    }
-    return Dataset.from_list([{**usual, **cell} for cell in cells], features=RESPONSES.features)
+    usual = {"response": "4", "num_tokens": 10, "is_correct": True}
+    return RESPONSES.dataset([row(RESPONSES, **{**usual, **cell}) for cell in cells])
 
 
 ASSIGNED = {"u": "a", "q": "b", "p": "a", "r": "a", "s": "b"}
@@ -112,14 +76,8 @@ def test_wrong_answers_can_be_left_out(tmp_path):
 
 
 def test_measured_rewards_travel_along(tmp_path):
-    row = {**dict.fromkeys(REWARDS.names), "prompt_id": "p", "teacher": "a", "reward": 0.7, "truncated": False}
-    rewards = Dataset.from_list([{**row, "split": "pool"}], features=REWARDS.features)
+    rewards = REWARDS.dataset([reward("p", "a", 0.7)])
     assert run(tmp_path, rewards).data["reward"][:] == [0.7, None]
-
-
-def reward(prompt_id: str, teacher: str, value: float | None) -> dict:
-    row = {**dict.fromkeys(REWARDS.names), "truncated": False, "split": "pool"}
-    return {**row, "prompt_id": prompt_id, "teacher": teacher, "reward": value}
 
 
 def test_of_several_teachers_the_best_rewarded_answer_is_kept(tmp_path):
@@ -128,7 +86,7 @@ def test_of_several_teachers_the_best_rewarded_answer_is_kept(tmp_path):
     answers = [{"prompt_id": p, "teacher": t, "response": f"{t}{p}"} for p in "pqr" for t in ("b", "a")]
     answers[3]["finish_reason"] = "length"
     values = {("p", "a"): 0.2, ("p", "b"): 0.8, ("q", "a"): 0.9, ("q", "b"): 0.1, ("r", "a"): None, ("r", "b"): None}
-    measured = Dataset.from_list([reward(p, t, v) for (p, t), v in values.items()], features=REWARDS.features)
+    measured = REWARDS.dataset([reward(p, t, v) for (p, t), v in values.items()])
     found = mix.run(
         mix.Settings(),
         Context(seed=0, work_dir=tmp_path, teachers=(Teacher(name="a"), Teacher(name="b"))),

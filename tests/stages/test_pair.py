@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from rows import prompt, reward, user
 
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
@@ -10,36 +11,18 @@ from persyn_hf.stage import Context
 from persyn_hf.stages import pair
 
 
+def split(name: str) -> str:
+    return "calibration" if name == "p" else "dev"
+
+
 def prompts(ids: str = "pq") -> Dataset:
-    rows = [
-        {
-            "prompt_id": name,
-            "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": f"ask {name}"}],
-            "reference": None,
-            "source": "test",
-            "topic": None,
-            "split": "calibration" if name == "p" else "dev",
-        }
-        for name in ids
-    ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    system = {"role": "system", "content": "s"}
+    rows = [prompt("", name, messages=[system, *user(f"ask {name}")], split=split(name)) for name in ids]
+    return PROMPTS.dataset(rows)
 
 
 def rewards(cells: list[tuple[str, str, float | None, float | None]]) -> Dataset:
-    blank = dict.fromkeys(REWARDS.names)
-    rows = [
-        {
-            **blank,
-            "prompt_id": p,
-            "teacher": t,
-            "quality_reward": quality,
-            "reward": reward,
-            "truncated": False,
-            "split": "calibration" if p == "p" else "dev",
-        }
-        for p, t, reward, quality in cells
-    ]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in REWARDS.names}, features=REWARDS.features)
+    return REWARDS.dataset([reward(p, t, value, quality_reward=q, split=split(p)) for p, t, value, q in cells])
 
 
 CELLS = [

@@ -1,26 +1,22 @@
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from rows import prompt, row
+from tiny_models import TEMPLATE, save_model
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_models.py
-
-from tiny_models import TEMPLATE, save_model  # noqa: E402
-
-from persyn_hf.backends.chat import Row  # noqa: E402
-from persyn_hf.backends.scoring import Measured  # noqa: E402
-from persyn_hf.backends.scoring.likelihood import LikelihoodScorer  # noqa: E402
-from persyn_hf.backends.scoring.measure import measure  # noqa: E402
-from persyn_hf.errors import InputError, RecipeError  # noqa: E402
-from persyn_hf.recipe.roles import Student, Teacher  # noqa: E402
-from persyn_hf.recipe.strict import read_section  # noqa: E402
-from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS, prompt_id  # noqa: E402
-from persyn_hf.stage import Context, Result, Silent  # noqa: E402
-from persyn_hf.stages import score  # noqa: E402
+from persyn_hf.backends.chat import Row
+from persyn_hf.backends.scoring import Measured
+from persyn_hf.backends.scoring.likelihood import LikelihoodScorer
+from persyn_hf.backends.scoring.measure import measure
+from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
+from persyn_hf.stage import Context, Result, Silent
+from persyn_hf.stages import score
 
 
 POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))
@@ -43,41 +39,21 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
 
 
 def make_prompts() -> Dataset:
-    turns = [[{"role": "user", "content": question}] for question in QUESTIONS]
-    columns = {
-        "prompt_id": [prompt_id(messages) for messages in turns],
-        "messages": turns,
-        "reference": ["3", "34", None],
-        "source": ["test"] * 3,
-        "topic": [None] * 3,
-        "split": ["calibration", "dev", "pool"],
-    }
-    return Dataset.from_dict(columns, features=PROMPTS.features)
+    answers, splits = ("3", "34", None), ("calibration", "dev", "pool")
+    cells = zip(QUESTIONS, answers, splits, strict=True)
+    return PROMPTS.dataset([prompt(question, reference=answer, split=split) for question, answer, split in cells])
 
 
 def make_responses(cells: list[tuple[Any, ...]] = CELLS) -> Dataset:
-    ids = make_prompts()["prompt_id"]
+    ids, names = (
+        make_prompts()["prompt_id"],
+        ("teacher", "sample_index", "response", "is_correct", "quality", "selected"),
+    )
     rows = [
-        {
-            "prompt_id": ids[question],
-            "teacher": teacher,
-            "sample_index": index,
-            "response": response,
-            "reasoning": None,
-            "finish_reason": "stop",
-            "num_prompt_tokens": 1,
-            "num_tokens": 1,
-            "is_correct": is_correct,
-            "quality": quality,
-            "selected": selected,
-            "round": 0,
-            "status": "ok",
-            "error": None,
-            "split": "calibration",
-        }
-        for question, teacher, index, response, is_correct, quality, selected in cells
+        row(RESPONSES, prompt_id=ids[question], split="calibration", **dict(zip(names, rest, strict=True)))
+        for question, *rest in cells
     ]
-    return Dataset.from_list(rows, features=RESPONSES.features)
+    return RESPONSES.dataset(rows)
 
 
 def run(folder: Path, student: Student | None, responses: Dataset | None = None, **settings: Any) -> Result:

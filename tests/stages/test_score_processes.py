@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from scoring_run import rewards
+from scoring_run import ENVIRONMENT, rewards
 
 from persyn_hf.backends.scoring import likelihood
 from persyn_hf.backends.scoring.launched import read_left
@@ -30,7 +30,7 @@ RUN = Path(__file__).parent / "scoring_run.py"
 
 
 @pytest.fixture(scope="session")
-def configs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def configs(heavy: None, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Accelerate configs by number of processes."""
     one = tmp_path_factory.mktemp("accelerate") / "cpu-1.yaml"
     one.write_text("{distributed_type: 'NO', use_cpu: true, num_machines: 1, num_processes: 1, mixed_precision: 'no'}")
@@ -56,7 +56,7 @@ def assert_same(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> 
 
 def start(folder: Path, config: str, prompts: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, str(RUN), str(folder), config, str(prompts)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, env=ENVIRONMENT)
 
 
 def relatives(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
@@ -127,6 +127,7 @@ def finish(folder: Path, config: str, prompts: int = PROMPTS) -> tuple[list[int]
     return written(folder), found
 
 
+@pytest.mark.ci
 def test_killed_scoring_goes_on_where_it_was(
     tmp_path: Path, configs: dict[str, str], undisturbed: dict[str, list[Any]]
 ) -> None:

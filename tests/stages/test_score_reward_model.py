@@ -1,30 +1,25 @@
 """Stage `score` with a reward model: judged once, whoever the student is, and by the server as in this process."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from classify_server import ClassifyServer, classification
 from datasets import Dataset
+from scoring_run import answers
+from tiny_rewards import save_reward_model
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "backends"))  # tiny_rewards.py, classify_server.py
-
-from classify_server import ClassifyServer, classification  # noqa: E402
-from scoring_run import answers  # noqa: E402
-from tiny_rewards import save_reward_model  # noqa: E402
-
-from persyn_hf.backends.scoring import likelihood, reward_model  # noqa: E402
-from persyn_hf.cli.main import main  # noqa: E402
-from persyn_hf.errors import RecipeError  # noqa: E402
-from persyn_hf.recipe.file import load_recipe  # noqa: E402
-from persyn_hf.recipe.roles import Teacher  # noqa: E402
-from persyn_hf.recipe.strict import read_section  # noqa: E402
-from persyn_hf.stage import Context, Result  # noqa: E402
-from persyn_hf.stages import score  # noqa: E402
-from persyn_hf.store.local import Store  # noqa: E402
+from persyn_hf.backends.scoring import likelihood, reward_model
+from persyn_hf.cli.main import main
+from persyn_hf.errors import RecipeError
+from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages import score
+from persyn_hf.store.local import Store
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from datasets import Dataset
+from rows import prompt, reward
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError, RecipeError
@@ -25,30 +26,13 @@ def data(calibration: int, dev: int, measured: bool = True) -> tuple[Dataset, Da
     for index in range(calibration + dev + 2):
         name = f"{index:04d}"
         split = "calibration" if index < calibration else "dev" if index < calibration + dev else "pool"
-        messages = [{"role": "user", "content": f"{WORDS[index % 2]} {index}"}]
-        asked.append(
-            {"prompt_id": name, "messages": messages, "reference": None, "source": "t", "topic": None, "split": split}
-        )
-        for place, teacher in enumerate(POOL):
+        asked.append(prompt(f"{WORDS[index % 2]} {index}", name, split=split))
+        for place, teacher in enumerate(POOL if split != "pool" else ()):
             quality = float(place == index % 2)
-            row = {
-                **dict.fromkeys(REWARDS.names),
-                "prompt_id": name,
-                "teacher": teacher,
-                "quality_reward": quality,
-                "learnability_reward": 1 - quality,
-                "reward": 0.6 * quality + 0.4 * (1 - quality) if measured else None,
-                "truncated": False,
-                "split": split,
-            }
-            if split != "pool":
-                scored.append(row)
-    return (
-        Dataset.from_list(asked, features=PROMPTS.features),
-        Dataset.from_list(scored, features=REWARDS.features)
-        if scored
-        else Dataset.from_dict({name: [] for name in REWARDS.names}, features=REWARDS.features),
-    )
+            value = 0.6 * quality + 0.4 * (1 - quality) if measured else None
+            parts = {"quality_reward": quality, "learnability_reward": 1 - quality}
+            scored.append(reward(name, teacher, value, split=split, **parts))
+    return PROMPTS.dataset(asked), REWARDS.dataset(scored)
 
 
 def train(tmp_path, calibration=60, dev=20, measured=True, **settings):

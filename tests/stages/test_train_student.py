@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from rows import example
 
 from persyn_hf.backends import chat
 from persyn_hf.backends import loading as models
@@ -36,19 +37,7 @@ class Watch:
 
 
 def rows(pairs: Sequence[tuple[str, str]] = PAIRS) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "prompt": [{"role": "user", "content": question}],
-                "completion": [{"role": "assistant", "content": answer}],
-                "prompt_id": str(index),
-                "teacher": "t",
-                "reward": None,
-            }
-            for index, (question, answer) in enumerate(pairs)
-        ],
-        features=SFT.features,
-    )
+    return SFT.dataset([example(*pair, prompt_id=str(index)) for index, pair in enumerate(pairs)])
 
 
 def context(folder: Path, model: Path | None, template: Path | None = None, **more: Any) -> Context:
@@ -73,11 +62,11 @@ def test_loss_on_response_and_end_of_turn_only(base_student: Path) -> None:
     assert tokenizer.convert_ids_to_tokens(end) == "<|end|>"
     examples, counts = train_student.tokenise(rows(), tokenizer, end, 256)
     assert counts == {"rows": 3}
-    for example, (question, answer) in zip(examples, PAIRS, strict=True):
+    for tokens, (question, answer) in zip(examples, PAIRS, strict=True):
         prompt = tokenizer(f"<|user|>{question}<|end|>\n<|assistant|>", add_special_tokens=False)["input_ids"]
         response = tokenizer(answer, add_special_tokens=False)["input_ids"]
-        assert example["input_ids"] == [*prompt, *response, end]
-        assert example["labels"] == [-100] * len(prompt) + [*response, end]
+        assert tokens["input_ids"] == [*prompt, *response, end]
+        assert tokens["labels"] == [-100] * len(prompt) + [*response, end]
 
 
 def test_labels_are_those_of_trl(base_student: Path, tmp_path: Path) -> None:

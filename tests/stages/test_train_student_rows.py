@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from rows import assignment
 from test_train_student import PAIRS, context, rows
 
 from persyn_hf.backends import sft as backend
@@ -20,8 +21,7 @@ SMALL = Settings(epochs=1, batch_size=3, per_device_batch_size=3)
 
 
 def assignments(*cells: tuple[str, str]) -> Dataset:
-    more = {"scores": [], "margin": None, "confidence": None, "source": "rule", "split": "pool"}
-    return ASSIGNMENTS.dataset([{"prompt_id": prompt_id, "teacher": name, **more} for prompt_id, name in cells])
+    return ASSIGNMENTS.dataset([assignment(*cell) for cell in cells])
 
 
 def test_rows_are_joined_to_their_assignments(base_student: Path, tmp_path: Path) -> None:
@@ -74,6 +74,7 @@ def test_the_positions_limit_max_length(base_student: Path, tmp_path: Path) -> N
     assert (result.metrics["max_length"], result.counts["too_long"], result.counts["trained"]) == (40, 1, 3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["qwen-student", "llama-student"])
 def test_a_base_student_of_the_tiny_world_learns_to_stop(name: str, zoo: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
+from rows import prompt
 from store_samples import fields
 
 from persyn_hf.schemas import PROMPTS
@@ -16,17 +17,10 @@ def prompts() -> Dataset:
     """5,000 prompts whose splits take turns at random."""
     splits = np.random.default_rng(0).choice(["pool", "dev", "calibration"], 5000, p=[0.8, 0.1, 0.1]).tolist()
     rows = [
-        {
-            "prompt_id": f"{number:016x}",
-            "messages": [{"role": "user", "content": f"question {number}"}],
-            "reference": None if number % 3 else str(number),
-            "source": "test",
-            "topic": None,
-            "split": split,
-        }
+        prompt(f"question {number}", f"{number:016x}", reference=None if number % 3 else str(number), split=split)
         for number, split in enumerate(splits)
     ]
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    return PROMPTS.dataset(rows)
 
 
 def test_rows_come_back_in_order_whether_in_memory_or_not(tmp_path, monkeypatch, prompts):

@@ -68,7 +68,7 @@ STRANGE = [
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
+def verifier(heavy: None) -> Iterator[Verifier]:
     with Verifier(workers=2, timeout_s=1) as pool:
         yield pool
 
@@ -143,6 +143,7 @@ def test_gold_and_answer_are_not_exchanged(verifier: Verifier) -> None:
     assert verifier.grade([("$1<x<2$", "$(1,2)$"), ("$(1,2)$", "$1<x<2$")]) == [True, False]
 
 
+@pytest.mark.heavy
 def test_real_answers_in_order(root: Path) -> None:
     """By the flags of the file, a string match, but for the dollars and cents that it does not see."""
     rows = pq.read_table(root / "tests" / "data" / "gsm8k_two_models_sample.parquet").to_pylist()
@@ -197,6 +198,7 @@ def test_references_that_cannot_be_used(verifier: Verifier) -> None:
     assert verifier.grade([]) == []
 
 
+@pytest.mark.heavy
 def test_a_reference_is_parsed_by_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """As teachers answer the same prompts one after the other; but for rows that an idle worker takes over."""
     homes: list[list[set[str]]] = []  # of each call: the references whose rows wait for each worker
@@ -228,6 +230,7 @@ def test_a_reference_is_parsed_by_one_worker(monkeypatch: pytest.MonkeyPatch) ->
         assert of_others == sorted(of_others)  # it takes over rows when none of its own are left, not before
 
 
+@pytest.mark.heavy
 def test_answers_cannot_take_the_memory() -> None:
     """Parsing this answer asks for 200 times its size; who judges it gives up, ends, and leaves room for the next."""
     hungry = "$1$. " * 1_500_000
@@ -253,6 +256,7 @@ def test_workers_that_die_between_calls_cost_nothing(verifier: Verifier) -> None
     assert verifier.grade(pairs) == [True] * 200
 
 
+@pytest.mark.heavy
 def test_a_judge_that_is_killed_costs_one_row_and_shifts_no_other() -> None:
     pairs = [(str(number % 50), f"It is {number % 50 + number % 3 % 2}.") for number in range(3000)]
     right = [number % 3 != 1 for number in range(3000)]
@@ -284,6 +288,7 @@ def test_a_judge_that_is_killed_costs_one_row_and_shifts_no_other() -> None:
     assert [found for found in zip(verdicts, right, strict=True) if found[0] not in (None, found[1])] == []
 
 
+@pytest.mark.heavy
 def test_a_worker_that_stands_still_is_given_up() -> None:
     """Its processor time stands still as well."""
     with Verifier(workers=1, timeout_s=0.5) as pool:
@@ -294,6 +299,7 @@ def test_a_worker_that_stands_still_is_given_up() -> None:
         assert pool.grade([("1", "1"), ("2", "2")]) == [None, True]
 
 
+@pytest.mark.heavy
 def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "_spares", [])  # else one of another test does it
     (tmp_path / "math_verify.py").write_text("raise ImportError")
@@ -305,6 +311,7 @@ def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     )
 
 
+@pytest.mark.heavy
 def test_the_next_pool_takes_over_workers_without_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     spares: list[module._Worker] = []
     monkeypatch.setattr(module, "_spares", spares)
@@ -335,16 +342,17 @@ def test_the_next_pool_takes_over_workers_without_their_memory(monkeypatch: pyte
     module._stop_spares()
 
 
+@pytest.mark.heavy
 def test_a_program_that_has_forked_shares_no_worker() -> None:
     code = (
         "import os\n"
-        "from persyn_hf.backends import verifier\n"
-        "with verifier.Verifier(1, 2) as pool:\n"
+        "from persyn_hf.backends.grading import pool as module\n"
+        "with module.Verifier(1, 2) as pool:\n"
         "    pool.grade([('1', '1')])\n"
         "if not os.fork():\n"
-        "    os._exit(len(verifier._spares))\n"
+        "    os._exit(len(module._spares))\n"
         "status = os.waitstatus_to_exitcode(os.wait()[1])\n"
-        "print(status, len(verifier._spares), verifier._spares[0].process.pid)\n"
+        "print(status, len(module._spares), module._spares[0].process.pid)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     in_child, in_parent, pid = map(int, said.stdout.split())
@@ -352,6 +360,7 @@ def test_a_program_that_has_forked_shares_no_worker() -> None:
     assert not Path(f"/proc/{pid}").exists()  # it ends with the program
 
 
+@pytest.mark.heavy
 def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
     code = (
         "from persyn_hf.backends.grading.pool import Verifier\n"
@@ -379,6 +388,7 @@ def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
     pytest.fail("the worker outlived its parent")
 
 
+@pytest.mark.heavy
 def test_verdicts_are_kept(tmp_path: Path) -> None:
     """A second run asks no worker; a hanging row is not tried again."""
     pairs = [("1", "1"), ("72", HANGING), ("2", "3"), ("", "1")]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from rows import prompt, reward
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError
@@ -18,13 +18,11 @@ WORDS = ("sum of two numbers", "verse about the moon")
 
 
 def prompts(calibration=120, dev=30):
-    rows = []
-    for index in range(calibration + dev):
-        messages = [{"role": "user", "content": f"{WORDS[index % 2]} {index}"}]
-        split = "calibration" if index < calibration else "dev"
-        row = {"prompt_id": f"{index:04d}", "messages": messages, "source": "t", "split": split}
-        rows.append({**dict.fromkeys(PROMPTS.names), **row})
-    return Dataset.from_list(rows, features=PROMPTS.features)
+    rows = [
+        prompt(f"{WORDS[n % 2]} {n}", f"{n:04d}", split="calibration" if n < calibration else "dev")
+        for n in range(calibration + dev)
+    ]
+    return PROMPTS.dataset(rows)
 
 
 def rewards_of(asked, seed=0):
@@ -33,10 +31,9 @@ def rewards_of(asked, seed=0):
     rows = []
     for prompt_id, teacher, split in zip(asked["prompt_id"], asked["teacher"], asked["split"], strict=True):
         best = (0.9, 0.4, 0.1, 0.0) if int(prompt_id) % 2 == 0 else (0.4, 0.9, 0.1, 0.0)
-        reward = best[POOL.index(teacher)] + rng.normal() * 0.02
-        row = {"prompt_id": prompt_id, "teacher": teacher, "split": split, "reward": reward, "truncated": False}
-        rows.append({**dict.fromkeys(REWARDS.names), **row})
-    return Dataset.from_list(rows, features=REWARDS.features)
+        value = best[POOL.index(teacher)] + rng.normal() * 0.02
+        rows.append(reward(prompt_id, teacher, value, split=split))
+    return REWARDS.dataset(rows)
 
 
 def context(folder, pool=POOL):

@@ -52,7 +52,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> P
 
 
 @pytest.fixture(scope="module")
-def store(recipe: Path) -> Store:
+def store(heavy: None, recipe: Path) -> Store:
     """First without seeds, then with them, then the other recipe."""
     store = Store(recipe.parent / "store")
     for path, sets in (

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from persyn_hf.core import partial_calibration as labelling
@@ -92,6 +92,7 @@ def test_predictions_know_what_was_measured_often():
     seed=st.integers(0, 99),
     kind=st.sampled_from(["halve", "contend"]),
 )
+@example(rows=30, teachers=2, share=0.8999999999999999, seed=0, kind="halve")  # 0.9 but for rounding: 54 cells
 def test_rounds_keep_what_is_paid_for_stay_within_the_share_and_leave_no_cell_alone(rows, teachers, share, seed, kind):
     rng = np.random.default_rng(seed)
     truth, order, shape = rng.random((rows, teachers)), rng.permutation(rows), (rows, teachers)
@@ -99,7 +100,7 @@ def test_rounds_keep_what_is_paid_for_stay_within_the_share_and_leave_no_cell_al
     number = labelling.quota(asked, share, 3, 1)
     first = labelling.first_in_full(shape, number, order)
     asked = first if kind == "halve" and first.any() else labelling.first_at_random(shape, max(2, number), order, rng)
-    limit = max(share * truth.size, asked.sum())
+    limit = max(int(share * truth.size + 1e-9), asked.sum())
     for round in (2, 3):
         number = labelling.quota(asked, share, 3, round)
         rewards = np.where(asked, truth, NAN)

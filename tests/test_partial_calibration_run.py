@@ -41,7 +41,7 @@ def write(folder: Path, root: Path, zoo: Path, **more: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> Store:
+def store(heavy: None, tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> Store:
     """Halved in two rounds."""
     folder = tmp_path_factory.mktemp("part")
     halved = {"strategy": "successive_halving", "share": 0.5, "rounds": 2}

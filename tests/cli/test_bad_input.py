@@ -156,6 +156,7 @@ def test_store_that_cannot_be_written(recipe: Path, capsys: pytest.CaptureFixtur
     assert "store" in message
 
 
+@pytest.mark.heavy
 def test_full_disk(recipe: Path) -> None:
     """A limit on the size of files stands for the full disk; the kernel answers writes with an error all the same."""
     store = recipe.parent / "store"
@@ -203,6 +204,7 @@ def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]
     assert "local/bad-prompts@v2" in capsys.readouterr().out, "without a version the next free one is taken"
 
 
+@pytest.mark.heavy
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, longer = recipe.parent / "store", ["--set", "generate.samples=20"]
     command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]

@@ -40,7 +40,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> P
 
 
 @pytest.fixture(scope="module")
-def runs(recipe: Path) -> list[tuple[dict[str, int], str]]:
+def runs(heavy: None, recipe: Path) -> list[tuple[dict[str, int], str]]:
     """Of the run with the first student alone, and of the one with both: answers asked for until then, the output."""
     store, found = Store(recipe.parent / "s"), []
     alone = str(yaml.safe_load(recipe.read_text())["students"][0])

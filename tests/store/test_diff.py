@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rows import assignment, prompt
 from store_samples import DATASETS, MODELS, dataset_of, fields, link, model_folder, rows_of
 
 from persyn_hf.cli.main import main
@@ -32,8 +33,8 @@ def notes(old: Stored, new: Stored) -> dict[str, str]:
 
 def cells(teachers: dict[str, str], **more: Any) -> list[dict[str, Any]]:
     """Assignments: prompt -> teacher."""
-    row = {"scores": [0.1, 0.9], "margin": 0.8, "confidence": None, "source": "router", "split": "pool"}
-    return [{"prompt_id": prompt, "teacher": teacher, **row, **more} for prompt, teacher in teachers.items()]
+    values = {"scores": [0.1, 0.9], "margin": 0.8, "source": "router", **more}
+    return [assignment(prompt, teacher, **values) for prompt, teacher in teachers.items()]
 
 
 def test_an_artifact_does_not_differ_from_itself(store: Store) -> None:
@@ -237,17 +238,14 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     """The same rows with answers of 100 characters and of 10,000: 160 MB of text more are read, none is kept."""
     peaks = []
     for length in (100, 10_000):
         store = Store(tmp_path / str(length))
         for word in ("one ", "two "):
-            rows = [
-                {"prompt_id": f"{i:016x}", "messages": [{"role": "user", "content": f"{i} {word}" * (length // 10)}],
-                 "reference": None, "source": "s", "topic": None, "split": "pool"}
-                for i in range(8_000)
-            ]  # fmt: skip
+            rows = [prompt(f"{i} {word}" * (length // 10), f"{i:016x}") for i in range(8_000)]
             put(store, PROMPTS, rows)
         done = subprocess.run(
             [sys.executable, "-c", PEAK, str(store.root)], capture_output=True, text=True, check=True

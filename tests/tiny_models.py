@@ -1,5 +1,6 @@
 """Very small models with random weights, of three architectures, and a byte-level tokenizer with a chat template."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ TEMPLATE = (  # ChatML's shape: template text (a line break) follows the end-of-
 )
 
 
-def build_tokenizer(template: str | None = TEMPLATE) -> Any:
+def build_tokenizer(
+    template: str | None = TEMPLATE,
+    *,
+    special: Sequence[str] = (PAD, START, END),
+    texts: Sequence[str] = ("user assistant What is the sum of 12 and 30? The answer is 42.\n\n",) * 8,
+    vocab_size: int = 320,
+    **named: Any,
+) -> Any:
+    """A byte-level BPE learnt from `texts`; named: `pad_token`, `eos_token` and others of the tokens in `special`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -22,13 +31,13 @@ def build_tokenizer(template: str | None = TEMPLATE) -> Any:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=[PAD, START, END],
+        vocab_size=vocab_size,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(["user assistant What is the sum of 12 and 30? The answer is 42.\n\n"] * 8, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END)
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **(named or {"pad_token": PAD, "eos_token": END}))
     tokenizer.chat_template = template
     return tokenizer
 

@@ -33,7 +33,7 @@ def number(text: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> tuple[Path, Path]:
+def two(heavy: None, tmp_path_factory: pytest.TempPathFactory, root: Path, zoo: Path) -> tuple[Path, Path]:
     """A recipe of two teachers, run as far as its answers, and its store."""
     folder = tmp_path_factory.mktemp("two")
     recipe = {
