@@ -28,7 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, Schema
+from persyn_hf.contract import Schema
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS
 from persyn_hf.space.collection import Shelf
 from persyn_hf.store.manifest import Input, Manifest
 from persyn_hf.store.stored import Stored

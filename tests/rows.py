@@ -6,7 +6,8 @@ The schema gives the rest: null where a cell may be null, else empty, zero or fa
 from typing import Any
 
 from persyn_hf import schemas
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, SFT, Column, Schema
+from persyn_hf.contract import Column, Schema
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, SFT
 
 
 EMPTY: dict[str, Any] = {"string": "", "int64": 0, "float64": 0.0, "bool": False}  # lists are empty lists

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
+from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
-from persyn_hf.schemas import ModelSchema, Schema
 
 
 # The order in which steps run, those of one phase as planned. `assign`, `generate` and, where several teachers

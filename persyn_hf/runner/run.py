@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
@@ -28,7 +29,6 @@ from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
-from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.disk import FULL, disk_faults
 from persyn_hf.store.hub.login import hub_api

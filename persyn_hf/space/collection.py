@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import nearest, read_section
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.disk import file_digest
 from persyn_hf.store.lineage import open_artifact
 from persyn_hf.store.local import Store

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.errors import PersynError, StoreError, reason, require
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.space.collection import Shelf
 from persyn_hf.store.parquet import shards
 from persyn_hf.store.stored import Stored

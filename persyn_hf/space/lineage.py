@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.report.show import Branch, drawing
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.space.collection import Shelf
 from persyn_hf.store.cards.markdown import HUB
 from persyn_hf.store.lineage import Node

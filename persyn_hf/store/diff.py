@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from persyn_hf.contract import Schema
 from persyn_hf.errors import StoreError
 from persyn_hf.formats import UNKNOWN
-from persyn_hf.schemas import SCHEMAS, Schema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.manifest import Manifest, is_card
 from persyn_hf.store.row_hashes import column_hashes, row_keys, shared, sums_by, value_counts
 from persyn_hf.store.stored import Stored

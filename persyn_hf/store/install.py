@@ -28,8 +28,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.schemas import ModelSchema, Schema
 from persyn_hf.store import parquet
 from persyn_hf.store.disk import copy_synced, file_digest, replace_atomically, sync_folder, write_synced
 from persyn_hf.store.manifest import CARD, MANIFEST, Manifest

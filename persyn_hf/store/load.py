@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.contract import ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.local import Store
 
 

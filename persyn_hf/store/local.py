@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe.roles import NAME
-from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store import install, parquet
 from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.contract import Schema
 from persyn_hf.errors import StoreError
-from persyn_hf.schemas import Schema
 from persyn_hf.store.parquet_read import ORDER, Stream
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe.roles import NAME
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.disk import file_digest
 from persyn_hf.store.manifest import MANIFEST, Manifest, is_card, remedy
 

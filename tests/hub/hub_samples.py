@@ -2,7 +2,8 @@
 
 from store_samples import dataset_of, fields, link, model_folder, rows_of
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.contract import ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 

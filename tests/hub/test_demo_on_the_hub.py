@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.contract import ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 

@@ -17,8 +17,9 @@ from hub_server import Fault, HubServer
 from huggingface_hub import CommitOperationAdd, DatasetCard
 from store_samples import dataset_of, model_folder, rows_of
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.errors import StoreError
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.hub import faults
 from persyn_hf.store.hub.pull import pull
 from persyn_hf.store.hub.push import push

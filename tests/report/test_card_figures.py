@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
+from persyn_hf.contract import ModelSchema
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report import card_figures as drawing
 from persyn_hf.report.card_figures import card_figures
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.cards.licences import HUB_LICENCES
 from persyn_hf.store.local import Store

@@ -8,7 +8,8 @@ import numpy as np
 from datasets import Dataset
 from safetensors.numpy import save_file
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
+from persyn_hf.contract import ModelSchema, Schema
+from persyn_hf.schemas import SCHEMAS
 
 
 TEXTS = ["", "plain", "été 数学 🧮", 'a | b\n"quoted" \\ back', "x" * 500, "<b>&amp;</b>", "\u2028\x00\x7f"]

@@ -12,8 +12,9 @@ from rows import assignment, prompt
 from store_samples import DATASETS, MODELS, dataset_of, fields, link, model_folder, rows_of
 
 from persyn_hf.cli.main import main
+from persyn_hf.contract import Schema
 from persyn_hf.errors import DamagedArtifact, StoreError
-from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS, Schema
+from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS
 from persyn_hf.store.diff import Section, compare
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored

@@ -8,10 +8,11 @@ from datasets import Dataset
 from rich.console import Console
 from store_samples import DATASETS, dataset_of, fields, rows_of
 
+from persyn_hf.contract import Schema
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.run import run_recipe
-from persyn_hf.schemas import PROMPTS, REWARDS, Schema
+from persyn_hf.schemas import PROMPTS, REWARDS
 
 
 NULLABLE = [(schema, column.name) for schema in DATASETS for column in schema.columns if column.nullable]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from importlib import resources
 from urllib.parse import quote
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
+from persyn_hf.contract import ModelSchema, Schema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards import costs, headlines, licences, markdown
 from persyn_hf.store.cards.front_matter import front_matter
 from persyn_hf.store.manifest import Manifest

@@ -7,7 +7,8 @@ number of rows that is wrong there keeps `load_dataset` from loading.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.schemas import SCHEMAS, ModelSchema
+from persyn_hf.contract import ModelSchema
+from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards import headlines, licences, markdown
 from persyn_hf.store.manifest import Manifest
 
