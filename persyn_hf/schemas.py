@@ -36,6 +36,7 @@ class Schema:
 
     kind: str
     row: str
+    key: tuple[str, ...]  # columns that tell one row from every other
     columns: tuple[Column, ...]
     version: int = 1
     config_by: str | None = None
@@ -138,6 +139,7 @@ TEACHER = Column(name="teacher", dtype="string", meaning="name of the teacher in
 PROMPTS = Schema(
     kind="prompts",
     row="one prompt",
+    key=("prompt_id",),
     split_by="split",
     columns=(
         PROMPT_ID,
@@ -152,6 +154,7 @@ PROMPTS = Schema(
 ASSIGNMENTS = Schema(
     kind="assignments",
     row="one (prompt, teacher) cell to be generated",
+    key=("prompt_id", "teacher"),
     version=2,
     split_by="split",
     columns=(
@@ -178,6 +181,7 @@ ASSIGNMENTS = Schema(
 RESPONSES = Schema(
     kind="responses",
     row="one sampled response",
+    key=("prompt_id", "teacher", "sample_index"),
     version=2,
     config_by="teacher",
     split_by="split",
@@ -216,6 +220,7 @@ RESPONSES = Schema(
 REWARDS = Schema(
     kind="rewards",
     row="one selected response under one student",
+    key=("prompt_id", "teacher"),
     split_by="split",
     columns=(
         PROMPT_ID,
@@ -249,6 +254,7 @@ REWARDS = Schema(
 PAIRS = Schema(
     kind="pairs",
     row="one comparison of two teachers on one prompt",
+    key=("prompt_id", "teacher_a", "teacher_b"),
     split_by="split",
     columns=(
         PROMPT_ID,
@@ -264,6 +270,7 @@ PAIRS = Schema(
 SFT = Schema(
     kind="sft",
     row="one training example",
+    key=("prompt_id", "teacher"),
     columns=(
         Column(name="prompt", dtype="messages", meaning="conversation, TRL's prompt-completion format"),
         Column(name="completion", dtype="messages", meaning="the assistant turn that carries the loss"),
@@ -276,6 +283,7 @@ SFT = Schema(
 EVALUATION = Schema(
     kind="evaluation",
     row="one benchmark item",
+    key=("task", "item"),
     version=2,
     config_by="task",
     columns=(

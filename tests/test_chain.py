@@ -18,7 +18,7 @@ from persyn_hf.store.local import Store
 
 
 def digests(store: Path) -> dict[str, str]:
-    return {f"{item.repo}@{item.tag}": item.digest for item in Store(store).list()}
+    return {f"{item.repo}@{item.tag}": item.digest for item in Store(store).artifacts()}
 
 
 @pytest.fixture(scope="module")

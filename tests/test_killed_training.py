@@ -67,7 +67,7 @@ def start(recipe: Path, store: Path, log: Path) -> "subprocess.Popen[bytes]":
 
 
 def student(store: Path) -> list[Stored]:
-    return [item for item in Store(store).list() if item.kind == "student"]
+    return [item for item in Store(store).artifacts() if item.kind == "student"]
 
 
 def test_the_same_command_ends_at_the_weights_of_an_undisturbed_run(recipe: Path, tmp_path: Path) -> None:

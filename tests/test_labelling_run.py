@@ -86,13 +86,13 @@ def test_a_new_teacher_costs_its_anchors_and_dev_and_leaves_the_router_as_it_was
     everyone = [{"name": name, "model": str(zoo / name), "params_b": 1} for name in (*OLD, NEW)]
     full = write(tmp_path, root, zoo)
     assert main(["run", str(full), "--store", str(store.root)]) == 0
-    tag = max(item.tag for item in store.list() if item.repo == "local/part-router-s")
+    tag = max(item.tag for item in store.artifacts() if item.repo == "local/part-router-s")
     ref, before = f"local/part-router-s@{tag}", requests(store)
     joins = {"calibration": {"anchors": {NEW: 24}}, "train_router": {"extend": ref}, "teachers": everyone}
     recipe = write(tmp_path, root, zoo, **joins)
     assert main(["run", str(recipe), "--store", str(store.root), "--set", "until=train_router"]) == 0
     assert requests(store) == before | {NEW: 24 + DEV}
-    new = [item for item in store.list() if item.repo == "local/part-router-s"][-1]
+    new = [item for item in store.artifacts() if item.repo == "local/part-router-s"][-1]
     assert new.manifest.inputs["base"].ref == ref
     asked = [[{"role": "user", "content": text}] for text in ("What is 3 + 4?", "a poem")]
     old, extended = load(store.get(ref).path), load(new.path)

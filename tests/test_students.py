@@ -67,7 +67,7 @@ def test_a_second_student_costs_no_answer(runs: list[tuple[dict[str, int], str]]
     (asked, _), (then, output) = runs
     assert asked == then == once
     assert "reused local/both-responses@v1" in output and "reused local/both-rewards-qwen-student@v1" in output
-    assert [item.tag for item in store.list() if item.repo == "local/both-responses"] == ["v1"]
+    assert [item.tag for item in store.artifacts() if item.repo == "local/both-responses"] == ["v1"]
     assert "How far the students agree on their teachers" in output
 
 

@@ -42,7 +42,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
     store = open_store(arguments)
     table = Table("artifact", "kind", "rows", "digest", "made")
-    for item in store.list():
+    for item in store.artifacts():
         rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
         table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
     new_console().print(table)

@@ -34,7 +34,7 @@ def _report(arguments: argparse.Namespace) -> int:
         done = look_up(recipe, store)
         parts.append(Part(recipe, stored_of(recipe, store, done)))
         if not parts[-1].stored:
-            others = sum(item.repo.startswith(f"{recipe.full_name}-") for item in store.list())
+            others = sum(item.repo.startswith(f"{recipe.full_name}-") for item in store.artifacts())
             hint = f"; what the store has of it ({others} artifacts) was made by other settings: repeat their --set"
             raise PersynError(f"nothing of {path} is stored yet: persyn run {path}{hint if others else ''}")
         absent += [item.step.key for item in done if item.stored is None]

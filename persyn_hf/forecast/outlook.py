@@ -98,7 +98,7 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
     settings = facts["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
         return Outlook(**facts, cells={})
-    stored = [item.manifest for item in store.list() if item.kind == generate.OUTPUT.kind]
+    stored = [item.manifest for item in store.artifacts() if item.kind == generate.OUTPUT.kind]
     means = _means(recipe.teachers, settings.max_tokens, manifests.get(names.matrix_responses()), stored)
     measured: Counter[str] = Counter()
     for repo, answers in means.values():

@@ -4,10 +4,9 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from persyn_hf.formats import UNKNOWN
+from persyn_hf.formats import HITS, METRIC_TITLES, UNKNOWN
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.figures import teacher_colours
-from persyn_hf.store.cards.headlines import HITS
 from persyn_hf.store.manifest import FIGURES
 
 
@@ -103,7 +102,7 @@ def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
         for left, height in zip(x, heights, strict=True):
             axes.text(left, 0.02, f"{height:.0%}", ha="center", fontsize=8, color="white" if name == "router" else "k")
     axes.set(ylim=(0, 1.02), ylabel="best teacher found")
-    axes.set_xticks(range(len(HITS)), list(HITS.values()))
+    axes.set_xticks(range(len(HITS)), [METRIC_TITLES[metric] for metric in HITS])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     _plain(axes)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)

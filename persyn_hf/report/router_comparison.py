@@ -4,21 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persyn_hf.core.pair_calibration import BINS
-from persyn_hf.formats import UNKNOWN
+from persyn_hf.formats import METRIC_TITLES, UNKNOWN
 from persyn_hf.report.tables import Shown, Table, shown, shown_metric
 from persyn_hf.store.manifest import Manifest
 
 
-COLUMNS = {
-    "hit_at_1": "Hit@1",
-    "hit_at_3": "Hit@3",
-    "hit_at_5": "Hit@5",
-    "regret": "regret",
-    "ndcg_at_3": "NDCG@3",
-    "kendall_tau": "tau",
-    "pair_accuracy": "pairs",
-    "allocation_js": "JS",
-}
+# Calibration errors and the gap closed have columns of their own.
+COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name not in ("calibration_error", "gap_closed")}
 MEANING = (
     "Hit@k: a best teacher is among the first k; regret: reward lost to the oracle; NDCG@3: rewards of the first 3, "
     "the first counting most, against those of the best 3; tau, pairs: order of the teachers; JS: allocation against "

@@ -5,7 +5,7 @@ from typing import Any
 
 from persyn_hf.backends.journal import Spent
 from persyn_hf.core.cost import Cost
-from persyn_hf.formats import known_columns
+from persyn_hf.formats import METRIC_TITLES, known_columns
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
@@ -19,17 +19,8 @@ from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric
 from persyn_hf.store.manifest import Manifest
 
 
-ROUTER_COLUMNS = {
-    "hit_at_1": "Hit@1",
-    "hit_at_3": "Hit@3",
-    "hit_at_5": "Hit@5",
-    "regret": "regret",
-    "ndcg_at_3": "NDCG@3",
-    "kendall_tau": "tau",
-    "pair_accuracy": "pairs",
-    "calibration_error": "ECE",
-    "allocation_js": "JS",
-}
+# The gap closed is shown with its interval, in a column of its own.
+ROUTER_COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name != "gap_closed"}
 
 
 def summary(

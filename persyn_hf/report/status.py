@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from persyn_hf.backends.journal import read_spent
+from persyn_hf.formats import time_span
 from persyn_hf.report.tables import Table
 
 
@@ -31,7 +32,7 @@ def standing(state_dir: Path) -> Standing | None:
     if state["step"]:
         lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
         going = state["state"] == "running" and state.get("per_second")
-        rate = f", {state['per_second']}/s, {_time(state['eta_s'])} left" if going else ""
+        rate = f", {state['per_second']}/s, {time_span(state['eta_s'])} left" if going else ""
         if state["total"]:
             lines.append(f"{state['what']}: {state['done']:,} of {state['total']:,}{rate}")
     if state.get("error"):
@@ -55,7 +56,7 @@ def _teachers(state: Mapping[str, Any]) -> Table:
                 f"{teacher['done']:,}",
                 f"{teacher['total']:,}",
                 "" if rate is None else f"{rate:,.1f}",
-                _time(left / rate) if rate and left and state["state"] == "running" else "",
+                time_span(left / rate) if rate and left and state["state"] == "running" else "",
                 f"{sum(teacher['errors'].values()):,}",
             ]
         )
@@ -74,7 +75,7 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
             f"{line.requests:,}",
             f"{line.prompt_tokens:,}",
             f"{line.completion_tokens:,}",
-            _time(line.seconds),
+            time_span(line.seconds),
             f"{line.truncated:,}",
             f"{line.errors.total():,}",
         ]
@@ -94,17 +95,6 @@ def _kinds(errors: Mapping[str, int]) -> str:
     shown = [f"{number} x {reason}" for reason, number in most[:3]]
     rest = sum(number for _, number in most[3:])
     return "; ".join([*shown, f"{rest} others"] if rest else shown)
-
-
-def _time(seconds: float | None) -> str:
-    """Two leading units: 45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
-    if seconds is None:
-        return "unknown"
-    whole = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // below} {smaller}"
-    return f"{whole} s"
 
 
 def _alive(pid: int) -> bool:

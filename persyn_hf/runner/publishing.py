@@ -1,6 +1,7 @@
 """Publish while a recipe runs: every artifact as soon as its step is done, students at the end."""
 
 from persyn_hf.errors import StoreError
+from persyn_hf.formats import file_size
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.store.hub.login import check_rights, hub_api
 from persyn_hf.store.hub.push import Pushed, TagTaken, push
@@ -67,16 +68,7 @@ def one_line(pushed: Pushed, verb: str = "pushed") -> str:
     """Say in one line what a push did, or (`verb` "would push") would do."""
     if pushed.sent == "nothing":
         return f"{pushed.ref} is on the Hub: {pushed.url}"
-    what = {"tag": "the tag", "card": "the card", "all": f"{len(pushed.added)} files, {_size(pushed.num_bytes)}"}
+    what = {"tag": "the tag", "card": "the card", "all": f"{len(pushed.added)} files, {file_size(pushed.num_bytes)}"}
     gone = f", {len(pushed.deleted)} old ones deleted" if pushed.deleted and not pushed.main else ""
     stays = f"; `main` stays at the newer {pushed.main}" if pushed.main else ""
     return f"{verb} {pushed.ref} ({what[pushed.sent]}{gone}{stays}): {pushed.url}"
-
-
-def _size(num_bytes: float) -> str:
-    """Return a size as text: 1234567 bytes are `1.23 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.1f} GB"

@@ -185,7 +185,7 @@ def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | N
     artifact = store.find(repo, step.output.kind, print_of)
     if recipe.version is None or (artifact is not None and artifact.tag == recipe.version):
         return artifact
-    taken = {item.tag: item for item in store.list() if item.repo == repo and item.kind == step.output.kind}
+    taken = {item.tag: item for item in store.artifacts() if item.repo == repo and item.kind == step.output.kind}
     other = taken.get(recipe.version)
     if other is not None and artifact is not None and other.digest == artifact.digest:
         return other

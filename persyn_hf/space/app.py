@@ -5,8 +5,7 @@ import sys
 from typing import Any
 
 from persyn_hf.errors import PersynError, require
-from persyn_hf.space import controls, pages
-from persyn_hf.space import url_state as address
+from persyn_hf.space import controls, pages, url_state
 from persyn_hf.space.collection import Shelf
 from persyn_hf.space.controls import any_of
 from persyn_hf.space.events import Desk
@@ -171,7 +170,7 @@ def _wire(
 
     def write(event: Any) -> Any:
         """Put the state into the address."""
-        return event.then(None, inputs, None, js=address.WRITE % json.dumps(desk.defaults), **private)
+        return event.then(None, inputs, None, js=url_state.WRITE % json.dumps(desk.defaults), **private)
 
     def follow(event: Any) -> Any:
         return write(event.then(show, inputs, [*outputs.values()], **private))

@@ -94,7 +94,7 @@ def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
     """
     items: dict[str, Stored] = {}
     missing: dict[str, str] = {}
-    here = sorted(store.list(), key=lambda item: tag_order(item.tag), reverse=True)
+    here = sorted(store.artifacts(), key=lambda item: tag_order(item.tag), reverse=True)
     here.sort(key=lambda item: item.repo)
     waiting = list(refs) or [item.ref for item in here]
     asked = set(waiting)

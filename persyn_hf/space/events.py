@@ -8,8 +8,7 @@ from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError, PersynError, reason
-from persyn_hf.space import pages, views, whatif
-from persyn_hf.space import url_state as address
+from persyn_hf.space import pages, url_state, views, whatif
 from persyn_hf.space.allocation import By, allocate, as_csv, splits
 from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
@@ -48,7 +47,7 @@ class Desk:
     def read(self, query: dict[str, str]) -> tuple[dict[str, Any], str]:
         """The state that an address asks for, and what is wrong with it."""
         try:
-            found = address.read(query, self.defaults)
+            found = url_state.read(query, self.defaults)
             for ref in [found["assignment"], *found["with"]]:
                 self.shelf.get(ref)
             known = {"split": (ALL, *self.splits), "teacher": ("", *self.teachers(found["assignment"])), **CHOICES}

@@ -1,6 +1,6 @@
 """Where an artifact comes from: its versions, its inputs back to the prompts, its card as text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from persyn_hf.report.show import Branch, drawing
 from persyn_hf.schemas import SCHEMAS, ModelSchema
@@ -44,18 +44,7 @@ def _node(shelf: Shelf, stored: Stored, absent: dict[str, str], keyword: str = "
             absent[item.ref] = f"what is here under this name has digest {shelf.items[item.ref].digest[:12]}"
         else:
             absent[item.ref] = shelf.missing.get(item.ref, "it is not among the artifacts that are shown")
-    manifest = stored.manifest
-    return Node(
-        ref=stored.ref,
-        kind=stored.kind,
-        digest=stored.digest,
-        counts=manifest.counts,
-        cost=manifest.cost,
-        licences=manifest.licences,
-        on_hub=False,
-        inputs=tuple(inputs),
-        keyword=keyword,
-    )
+    return replace(Node.of(stored, inputs, on_hub=False), keyword=keyword)
 
 
 def hub_address(ref: str, kind: str) -> str:

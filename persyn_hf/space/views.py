@@ -8,7 +8,7 @@ from persyn_hf.core.cost import Cost
 from persyn_hf.core.metrics import total_variation
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError
-from persyn_hf.formats import amount, flops, known_columns
+from persyn_hf.formats import METRIC_TITLES, amount, flops, known_columns
 from persyn_hf.report.results import LEARNABILITY
 from persyn_hf.report.show import describe
 from persyn_hf.space import pages, whatif
@@ -23,8 +23,8 @@ from persyn_hf.space.router_quality import router_quality
 from persyn_hf.store.stored import Stored
 
 
-METRICS = {"hit_at_1": "Hit@1", "hit_at_3": "Hit@3", "hit_at_5": "Hit@5", "regret": "regret", "ndcg_at_3": "NDCG@3"}
-METRICS |= {"kendall_tau": "tau", "pair_accuracy": "pairs", "gap_closed": "gap closed"}
+# The calibration error is shown with the reliability, the divergence of the allocation not at all.
+METRICS = {name: title for name, title in METRIC_TITLES.items() if name not in ("calibration_error", "allocation_js")}
 QUALITY, LEARNED, COST = "#3f8f5f", "#3b6fb6", "#c2572b"
 
 

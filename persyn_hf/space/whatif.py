@@ -19,7 +19,6 @@ from persyn_hf.store.stored import Stored
 
 SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
 ALPHAS = tuple(twentieths / 20 for twentieths in range(21))
-PAPER = {"alpha": 0.4, "normalisation": "minmax", "lambda": 0.0}
 RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
 
 

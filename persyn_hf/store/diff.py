@@ -21,15 +21,6 @@ MANY = 40  # lines of one table
 WIDTH = 48  # characters of one cell
 SHORT = 12  # digits of a digest that are shown
 
-KEYS = {
-    "prompts": ("prompt_id",),
-    "assignments": ("prompt_id", "teacher"),
-    "responses": ("prompt_id", "teacher", "sample_index"),
-    "rewards": ("prompt_id", "teacher"),
-    "pairs": ("prompt_id", "teacher_a", "teacher_b"),
-    "sft": ("prompt_id", "teacher"),
-    "evaluation": ("task", "item"),
-}
 ALLOCATED = ("assignments", "sft")  # kinds whose rows say which teacher a prompt went to
 # Measurements that stand elsewhere, are yardsticks, or curves.
 ASIDE = ("allocation", "alpha", "reliability", "global_best", "oracle", "random")
@@ -156,12 +147,11 @@ def _rows(old: Stored, new: Stored, schema: Schema) -> Iterator[Section]:
     """Rows that came, went or changed, by their key; then where the prompts went."""
     import numpy as np
 
-    key = KEYS[schema.kind]
-    keys = [row_keys(item, key) for item in (old, new)]
+    keys = [row_keys(item, schema.key) for item in (old, new)]
     at_old, at_new = shared(keys[0], keys[1])
     changed, any_changed = [], np.zeros(len(at_old), dtype=bool)
     for column in schema.names:
-        if column not in key:
+        if column not in schema.key:
             differs = column_hashes(old, column)[at_old] != column_hashes(new, column)[at_new]
             any_changed |= differs
             if differs.any():
@@ -171,7 +161,7 @@ def _rows(old: Stored, new: Stored, schema: Schema) -> Iterator[Section]:
     counted = {"removed": num_old - both, "added": num_new - both, "changed": int(any_changed.sum())}
     rows += [(name, "", f"{count:,}") for name, count in counted.items() if count]
     same = "the rows are the same; they stand in another order or in other files"
-    matched = f"{both:,} rows are in both, matched by {', '.join(key)}"
+    matched = f"{both:,} rows are in both, matched by {', '.join(schema.key)}"
     yield Section(title="rows", rows=(*rows, *changed), note=matched if rows else same)
     if schema.kind in ALLOCATED:
         yield _allocation(old, new)

@@ -4,7 +4,7 @@ Each artifact is looked for in the store first, then on the Hub. To show a chain
 it every file is, and its digest is computed here: what a server says of its files is not asked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +43,21 @@ class Node:
     on_hub: bool
     inputs: "tuple[Node, ...]" = ()
     keyword: str = ""  # what the stage that read it calls it; "" at the root
+
+    @classmethod
+    def of(cls, stored: Stored, inputs: "Iterable[Node]", on_hub: bool) -> "Node":
+        """Return the node of a stored artifact, without a keyword, above the nodes of its inputs."""
+        manifest = stored.manifest
+        return cls(
+            ref=stored.ref,
+            kind=stored.kind,
+            digest=stored.digest,
+            counts=manifest.counts,
+            cost=manifest.cost,
+            licences=manifest.licences,
+            on_hub=on_hub,
+            inputs=tuple(inputs),
+        )
 
 
 def verify(store: Store, ref: str) -> list[Checked]:
@@ -104,16 +119,7 @@ def tree(store: Store, ref: str) -> Node:
                 found = made.get(item.ref) or node(item.ref)
             _check_link(stored.ref, keyword, item, found.digest, not found.on_hub)
             inputs.append(replace(found, keyword=keyword))
-        made[ref] = Node(
-            ref=stored.ref,
-            kind=stored.kind,
-            digest=stored.digest,
-            counts=manifest.counts,
-            cost=manifest.cost,
-            licences=manifest.licences,
-            on_hub=not here,
-            inputs=tuple(inputs),
-        )
+        made[ref] = Node.of(stored, inputs, on_hub=not here)
         return made[ref]
 
     return node(ref)

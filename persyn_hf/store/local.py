@@ -4,7 +4,6 @@
 reads it. What is persyn's own (lock, journal, work folders) lies under `root/.persyn`.
 """
 
-import builtins
 import hashlib
 import os
 import threading
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe.roles import NAME
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
-from persyn_hf.store import install as publish
-from persyn_hf.store import parquet
+from persyn_hf.store import install, parquet
 from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.disk import disk_faults, file_digest, replace_atomically, write_synced
 from persyn_hf.store.lock import StoreLock
@@ -67,7 +65,7 @@ class Store:
         with self._lock.hold(wait) as first:
             if first:
                 with disk_faults(self.root):
-                    publish.clean(self.root, self.state_dir)
+                    install.clean(self.root, self.state_dir)
             yield
 
     def put(
@@ -97,8 +95,8 @@ class Store:
         """
         repo_dir = self._repo_dir(repo, schema.kind)
         _check_tag(tag)
-        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
-            rows, files = publish.stage_data(repo, schema, data, stage / "files", shard_rows)
+        with self.lock(), self._putting, disk_faults(self.root), install.staging(self.state_dir, repo_dir) as stage:
+            rows, files = install.stage_data(repo, schema, data, stage / "files", shard_rows)
             for name, picture in (figures or {}).items():
                 write_synced(stage / "files" / name, picture)
                 files[name] = file_digest(stage / "files" / name)
@@ -110,8 +108,8 @@ class Store:
         """Give what is stored one more tag, which must be free."""
         repo_dir = self._repo_dir(stored.repo, stored.kind)
         _check_tag(tag)
-        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
-            publish.write_ref(repo_dir, self._choose_tag(stored.manifest, tag)[0], stored.manifest.commit, stage)
+        with self.lock(), self._putting, disk_faults(self.root), install.staging(self.state_dir, repo_dir) as stage:
+            install.write_ref(repo_dir, self._choose_tag(stored.manifest, tag)[0], stored.manifest.commit, stage)
         return self._open(stored.repo, stored.kind, tag)
 
     def adopt(self, manifest: Manifest, folder: Path, tag: str) -> Stored:
@@ -126,8 +124,8 @@ class Store:
         """
         repo_dir = self._repo_dir(manifest.repo, manifest.kind)
         _check_tag(tag)
-        with self.lock(), self._putting, disk_faults(self.root), publish.staging(self.state_dir, repo_dir) as stage:
-            publish.stage_files(f"{manifest.repo}@{tag}", folder, manifest, stage / "files")
+        with self.lock(), self._putting, disk_faults(self.root), install.staging(self.state_dir, repo_dir) as stage:
+            install.stage_files(f"{manifest.repo}@{tag}", folder, manifest, stage / "files")
             files = {name: digest for name, digest in manifest.files.items() if name != CARD}
             return self._settle(stage, manifest.model_copy(update={"files": files}), tag)
 
@@ -161,17 +159,17 @@ class Store:
                 if kind not in (None, stored.kind):
                     raise StoreError(f"{ref} is of kind `{stored.kind}`, needed is `{kind}`; name another artifact")
                 return stored
-        raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, (item.ref for item in self.list()))}")
+        raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, (item.ref for item in self.artifacts()))}")
 
     def has(self, ref: str) -> bool:
         """Whether the tag is in this store; without a tag, whether the repository is."""
         repo, tag = split_ref(ref)
         return any(tag in self.refs(repo, kind) for kind in TYPE_KINDS.values())
 
-    def list(self) -> builtins.list[Stored]:
-        """Every tag of every repository, by name."""
+    def artifacts(self) -> list[Stored]:
+        """Return one artifact per tag of every repository, sorted by repository, then by tag (v2 before v10)."""
         folders = sorted(folder.name for folder in self.root.iterdir()) if self.root.is_dir() else []
-        repos = [found for folder in folders if (found := repo_of(folder)) is not None]
+        repos = [repo for folder in folders if (repo := repo_of(folder)) is not None]
         return [self._open(repo, kind, tag) for repo, kind in repos for tag in self._tags(repo, kind)]
 
     def read_dataset(self, stored: Stored, config: str | None = None, split: str | None = None) -> "Dataset":
@@ -200,18 +198,18 @@ class Store:
         repo_dir = self._repo_dir(repo, kind)
         tag, same = self._choose_tag(draft, tag)
         if same is None or not self._is_whole(repo, kind, same):
-            publish.install_artifact(stage, repo_dir, draft, render_card(draft, tag))
-            publish.write_ref(repo_dir, "main", draft.commit, stage)
+            install.install_artifact(stage, repo_dir, draft, render_card(draft, tag))
+            install.write_ref(repo_dir, "main", draft.commit, stage)
         elif self._open(repo, kind, same).manifest.fingerprint != draft.fingerprint:
             # other settings of no effect, or newer code, led to the same content: `find` must know it too
             note = self._note(repo, kind, draft.fingerprint)
             note.parent.mkdir(exist_ok=True)
             replace_atomically(note, draft.digest, stage)
         if same != tag:
-            publish.write_ref(repo_dir, tag, draft.commit, stage)
+            install.write_ref(repo_dir, tag, draft.commit, stage)
         return self._open(repo, kind, tag)
 
-    def _tags(self, repo: str, kind: str) -> builtins.list[str]:
+    def _tags(self, repo: str, kind: str) -> list[str]:
         return sorted(self.refs(repo, kind).keys() - {"main"}, key=tag_order)
 
     def _repo_dir(self, repo: str, kind: str) -> Path:

@@ -4,7 +4,6 @@ import datetime
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from persyn_hf.errors import DamagedArtifact
 MANIFEST = "persyn.json"
 CARD = "README.md"
 FIGURES = "figures/"  # pictures of the card lie there
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def utc_now() -> str:

@@ -133,7 +133,7 @@ def maker(server: HubServer, tmp_path_factory: pytest.TempPathFactory, root: Pat
     """Who ran the recipe and pushed all of it."""
     alice = Person(server, tmp_path_factory.mktemp("alice"), server.token("alice"))
     said = alice.persyn(run_command(root), ["artifacts", "push", LAST, *BESIDE, "--lineage"])
-    for stored in alice.store.list():
+    for stored in alice.store.artifacts():
         assert said.count(f"pushed {stored.ref} (") == 1
     return alice
 
@@ -144,7 +144,7 @@ def stranger(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Per
 
 
 def of_kind(maker: Person, *, models: bool) -> list[Stored]:
-    return [item for item in maker.store.list() if isinstance(SCHEMAS[item.kind], ModelSchema) is models]
+    return [item for item in maker.store.artifacts() if isinstance(SCHEMAS[item.kind], ModelSchema) is models]
 
 
 def test_every_dataset_loads_plainly(maker: Person, stranger: Person) -> None:
@@ -178,7 +178,7 @@ def test_models_load_plainly(maker: Person, stranger: Person) -> None:
 
 def test_verified_from_an_empty_store_and_continued(maker: Person, stranger: Person, root: Path) -> None:
     assert not stranger.store.root.exists()
-    made = maker.store.list()
+    made = maker.store.artifacts()
     pulls = [["artifacts", "pull", ref, "--lineage"] for ref in (LAST, *BESIDE)]
     another = run_command(root, "score.alpha=0.9", "until=assign")
     said = stranger.persyn(["artifacts", "verify", LAST], *pulls, run_command(root), another)
@@ -186,7 +186,7 @@ def test_verified_from_an_empty_store_and_continued(maker: Person, stranger: Per
     assert f"\nall steps are done: 0 run now, {len(made)} reused" in said
     assert f"\nall steps are done: {len(OF_ALPHA)} run now, {7 - len(OF_ALPHA)} reused" in said
     assert all(f": stored tiny/smoke-{name}@v2 " in said for name in OF_ALPHA)
-    found = {item.ref: item.digest for item in stranger.store.list()}
+    found = {item.ref: item.digest for item in stranger.store.artifacts()}
     assert {ref: digest for ref, digest in found.items() if ref.endswith("@v1")} == {
         item.ref: item.digest for item in made
     }

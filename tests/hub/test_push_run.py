@@ -67,7 +67,7 @@ def login(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def digests(store: Path) -> dict[str, str]:
-    return {item.ref: item.digest for item in Store(store).list()}
+    return {item.ref: item.digest for item in Store(store).artifacts()}
 
 
 def num_commits(hub: HubServer) -> int:
@@ -150,7 +150,7 @@ def test_a_pinned_input_offline(
             f"; {doing} alice/small-rewards-s@v1 needs the Hub, and HF_HUB_OFFLINE forbids to ask it; "
             "unset HF_HUB_OFFLINE and try again\n"
         )
-    assert not Store(store).list()
+    assert not Store(store).artifacts()
 
 
 def test_rights_are_asked_for_before_any_work(

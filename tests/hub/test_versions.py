@@ -136,7 +136,7 @@ def test_the_way_out_of_taken_tags(
     assert main([*mine, "--set", "version=v2"]) == 0
     assert "\nall steps are done: 0 run now, 4 reused, in " in capsys.readouterr().out
     store = Store(tmp_path / "mine")
-    assert {item.tag for item in store.list()} == {"v1", "v2"}
+    assert {item.tag for item in store.artifacts()} == {"v1", "v2"}
     for ref in ("alice/small-responses@v2", "alice/small-prompts@v2"):
         assert at(hub, "v2", ref.partition("@")[0]).digest == store.get(ref).digest
     assert main(["artifacts", "verify", "alice/small-responses@v2", "--store", str(tmp_path / "none")]) == 0

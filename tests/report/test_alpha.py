@@ -104,7 +104,7 @@ def test_the_measure_in_use_is_shown_by_its_name(scored: tuple[Path, Path], tmp_
     measure = "score.learnability=rank_surprisal"
     assert main(["run", str(recipe), "--store", str(store), "--set", measure]) == 0
     text = report(recipe, store, tmp_path, measure)
-    manifests = [item.manifest for item in Store(store).list() if item.repo == "local/scored-rewards-s"]
+    manifests = [item.manifest for item in Store(store).artifacts() if item.repo == "local/scored-rewards-s"]
     (found,) = (one for one in manifests if one.settings["learnability"] == "rank_surprisal")
     values = [of["rank_surprisal"] for of in found.metrics["alpha"]["measures"].values()]
     assert "negative rank-surprisal: means of the chosen answers" in text and "log-prob" not in text

@@ -52,8 +52,8 @@ def blocks(card: str) -> Iterator[str]:
 
 
 def test_every_kind_has_a_card_that_the_hub_takes_and_its_picture(store: Store) -> None:
-    assert {item.kind for item in store.list()} == set(SCHEMAS)
-    for item in store.list():
+    assert {item.kind for item in store.artifacts()} == set(SCHEMAS)
+    for item in store.artifacts():
         text = text_of(item)
         assert text == render_card(item.manifest, item.tag)
         is_model = isinstance(SCHEMAS[item.kind], ModelSchema)

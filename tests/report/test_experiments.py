@@ -120,13 +120,15 @@ def test_faults_are_named(recipe: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_each_seed_trains_a_student_of_its_own_on_the_same_rows(store: Store) -> None:
-    found = {item.repo: item for item in store.list()}
+    found = {item.repo: item for item in store.artifacts()}
     first, second = (found[f"local/seeded-student-{STUDENT}-car-seed{seed}"] for seed in SEEDS)
     assert first.manifest.inputs["sft"] == second.manifest.inputs["sft"]
     assert first.digest == found[f"local/seeded-student-{STUDENT}-car"].digest != second.digest
     assert (first.manifest.seed, second.manifest.seed) == SEEDS
     tags = [
-        item.tag for item in store.list() if item.repo in ("local/seeded-responses", f"local/seeded-sft-{STUDENT}-car")
+        item.tag
+        for item in store.artifacts()
+        if item.repo in ("local/seeded-responses", f"local/seeded-sft-{STUDENT}-car")
     ]
     assert tags == ["v1", "v1"]
 

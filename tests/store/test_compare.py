@@ -13,7 +13,7 @@ from store_samples import DATASETS, MODELS, dataset_of, fields, link, model_fold
 from persyn_hf.cli.main import main
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS, Schema
-from persyn_hf.store.diff import KEYS, Section, compare
+from persyn_hf.store.diff import Section, compare
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -152,7 +152,7 @@ def test_several_teachers_of_a_prompt_have_no_order(store: Store) -> None:
 @pytest.mark.parametrize("schema", DATASETS, ids=lambda schema: schema.kind)
 def test_rows_of_every_kind_against_a_plain_comparison(store: Store, schema: Schema) -> None:
     """Some removed, added, and changed in one column at a time, in another order, in several row groups."""
-    draw, key = random.Random(5), KEYS[schema.kind]
+    draw, key = random.Random(5), schema.key
     before, others = (dataset_of(schema, rows_of(schema, 60, seed)).to_list() for seed in (0, 9))
     for number, row in enumerate(before):  # texts repeat in the samples; keys may not
         row["prompt_id" if "prompt_id" in key else "item"] = f"p{number}"

@@ -4,7 +4,7 @@ import pytest
 from store_samples import fields
 
 from persyn_hf.core.cost import answers_cost, counterfactual, ledger, unmeasured
-from persyn_hf.formats import amount, duration, flops, known_columns, money
+from persyn_hf.formats import amount, duration, file_size, flops, known_columns, money, time_span
 from persyn_hf.recipe.roles import Price
 from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.manifest import Manifest
@@ -40,6 +40,16 @@ def cost_section(cost):
         (duration, 120, "2.00 min"),
         (duration, 3600, "1.00 h"),
         (duration, 36e5, "1,000 h"),
+        (file_size, 950, "950 B"),
+        (file_size, 1500, "1.5 kB"),
+        (file_size, 999_400, "999 kB"),
+        (file_size, 999_600, "1 MB"),
+        (file_size, 1_250_000_000_000, "1,250.0 GB"),
+        (time_span, None, "unknown"),
+        (time_span, 45.4, "45 s"),
+        (time_span, 725, "12 min 5 s"),
+        (time_span, 12_000, "3 h 20 min"),
+        (time_span, 187_200, "2 d 4 h"),
         (money, 0, "0.00"),
         (money, 0.0024, "0.002"),
         (money, 12_288.0, "12,288.00"),

@@ -65,7 +65,7 @@ def test_killed_at_any_moment_nothing_partial_is_seen(store):
         time.sleep(draw.uniform(0.02, 0.6))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for item in store.list():
+        for item in store.artifacts():
             item.check()
             assert item.repo == "me/x" or sum(map(sum, map(dict.values, item.manifest.rows.values()))) == 200
         if store.root.exists():
@@ -127,8 +127,8 @@ def test_killed_before_each_single_change_of_the_disk(tmp_path):
     tagged = []
     for number in range(1, steps):
         store = Store(tmp_path / f"s-{number}")
-        tagged.append(bool(store.list()))
-        for item in store.list():
+        tagged.append(bool(store.artifacts()))
+        for item in store.artifacts():
             verify(store, item.ref)
         if store.root.exists():
             assert all(".persyn" in str(warning) for warning in scan_cache_dir(store.root).warnings)
@@ -184,7 +184,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     for root in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(StoreError, match="cannot be written .* a file stands where a folder is needed"):
             put(Store(root))
-        assert Store(root).list() == []
+        assert Store(root).artifacts() == []
 
 
 def mount(*arguments):
@@ -203,7 +203,7 @@ def test_a_store_that_cannot_be_written_can_be_read(store):
             put(store, rows=6)
     finally:
         subprocess.run(["umount", store.root], check=True)
-    assert [item.tag for item in store.list()] == ["v1"]
+    assert [item.tag for item in store.artifacts()] == ["v1"]
 
 
 def large(store):
@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
         with pytest.raises(StoreError, match=r"cannot be written \(No space left on device.*free some space") as error:
             large(store)
         assert "\n" not in str(error.value)
-        assert [item.ref for item in store.list()] == [first.ref]
+        assert [item.ref for item in store.artifacts()] == [first.ref]
         assert list((store.state_dir / "incoming").iterdir()) == []
         assert not (store.root / "datasets--me--big").exists()
         assert put(store, rows=6).tag == "v2"
@@ -262,4 +262,4 @@ def test_a_limit_on_file_sizes(store):
     )
     out, err = process.communicate()
     assert out.startswith("StoreError the store") and "raise the limit on file sizes" in out, out + err
-    assert store.list() == []
+    assert store.artifacts() == []

@@ -182,7 +182,7 @@ def test_names_that_the_hub_does_not_take_are_refused(store):
     rows = [{**row, "teacher": "../up"} for row in rows_of(RESPONSES, 2)]
     with pytest.raises(StoreError, match=r"the column `teacher` holds '../up', which cannot name a config"):
         store.put(repo="me/x", schema=RESPONSES, data=dataset_of(RESPONSES, rows), fields=fields())
-    assert store.list() == []
+    assert store.artifacts() == []
 
 
 def test_pickles_are_refused(store, tmp_path):
@@ -192,7 +192,7 @@ def test_pickles_are_refused(store, tmp_path):
         (folder / name).write_bytes(b"\x80\x04.")
         with pytest.raises(StoreError, match="is a pickle or may hold one.*save the weights as safetensors"):
             store.put(repo="me/m", schema=MODELS[0], data=folder, fields=fields())
-    assert store.list() == [] and list((store.state_dir / "incoming").iterdir()) == []
+    assert store.artifacts() == [] and list((store.state_dir / "incoming").iterdir()) == []
 
 
 def test_wrong_data_is_refused(store, tmp_path):

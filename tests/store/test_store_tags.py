@@ -28,7 +28,7 @@ def test_the_same_content_is_written_once(store):
 def test_tags_count_up(store):
     assert [put(store, count).tag for count in (1, 2, 3, 1)] == ["v1", "v2", "v3", "v1"]
     assert [put(store, count).tag for count in range(4, 11)][-1] == "v10"
-    assert [item.tag for item in store.list()] == [f"v{number}" for number in range(1, 11)]
+    assert [item.tag for item in store.artifacts()] == [f"v{number}" for number in range(1, 11)]
     assert store.get("me/x").tag == "v10"  # stored last
 
 

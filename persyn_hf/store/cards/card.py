@@ -9,9 +9,7 @@ from importlib import resources
 from urllib.parse import quote
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema, Schema
-from persyn_hf.store.cards import costs as cost_tables
-from persyn_hf.store.cards import headlines, licences
-from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards import costs, headlines, licences, markdown
 from persyn_hf.store.cards.front_matter import front_matter
 from persyn_hf.store.manifest import Manifest
 
@@ -51,7 +49,7 @@ def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = 
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: the filters below escape for it
     )
-    environment.filters |= {name: getattr(tables, name) for name in ("cell", "code", "text", "literal")}
+    environment.filters |= {name: getattr(markdown, name) for name in ("cell", "code", "text", "literal")}
     environment.filters["python"] = repr  # on one line whatever it holds, so it ends no code block
     schema = SCHEMAS[manifest.kind]
     card = environment.get_template(f"{schema.kind}.md").render(
@@ -66,20 +64,20 @@ def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = 
         configs=list(manifest.rows),
         split=next((split for splits in manifest.rows.values() for split in splits), "train"),
         columns=_columns(schema),
-        rows=tables.grid(manifest.rows),
-        settings=tables.flat(manifest.settings, "setting"),
+        rows=markdown.grid(manifest.rows),
+        settings=markdown.flat(manifest.settings, "setting"),
         models=headlines.models(manifest),
-        counts=tables.flat(manifest.counts, "count", "number"),
-        metrics=tables.sections(manifest.metrics),
+        counts=markdown.flat(manifest.counts, "count", "number"),
+        metrics=markdown.sections(manifest.metrics),
         evaluated=headlines.evaluations(evaluations),
         evaluations=evaluations,
-        ledger=cost_tables.ledger(manifest.cost),
-        counterfactual=cost_tables.counterfactual(manifest.cost),
-        cost=tables.sections({key: item for key, item in manifest.cost.items() if key not in cost_tables.SHOWN}),
-        packages=tables.text(", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items()))),
+        ledger=costs.ledger(manifest.cost),
+        counterfactual=costs.counterfactual(manifest.cost),
+        cost=markdown.sections({key: item for key, item in manifest.cost.items() if key not in costs.SHOWN}),
+        packages=markdown.text(", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items()))),
         inputs=_inputs(manifest),
         licences=licences.section(manifest.licences),
-        languages=", ".join(map(tables.code, manifest.languages)) or "not known",
+        languages=", ".join(map(markdown.code, manifest.languages)) or "not known",
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
 
@@ -92,7 +90,7 @@ def _template(name: str) -> str | None:
 def _pictures(manifest: Manifest) -> list[str]:
     """Every picture that the artifact holds, as Markdown."""
     stems = {name: name.rpartition("/")[2].removesuffix(".png") for name in manifest.files if name.endswith(".png")}
-    return [f"![{ALT.get(stem, tables.text(stem))}]({quote(name)})" for name, stem in stems.items()]
+    return [f"![{ALT.get(stem, markdown.text(stem))}]({quote(name)})" for name, stem in stems.items()]
 
 
 def _columns(schema: Schema | ModelSchema) -> str:
@@ -100,14 +98,14 @@ def _columns(schema: Schema | ModelSchema) -> str:
         return "none"
     rows = [
         (
-            tables.code(column.name),
-            tables.code(column.dtype),
+            markdown.code(column.name),
+            markdown.code(column.dtype),
             "yes" if column.nullable else "no",
             column.meaning.replace("|", "\\|"),
         )
         for column in schema.columns
     ]
-    return tables.table(("column", "dtype", "may be null", "meaning"), rows)
+    return markdown.table(("column", "dtype", "may be null", "meaning"), rows)
 
 
 def _inputs(manifest: Manifest) -> str:
@@ -116,6 +114,6 @@ def _inputs(manifest: Manifest) -> str:
     for keyword, item in manifest.inputs.items():
         repo, _, tag = item.ref.partition("@")
         is_model = isinstance(SCHEMAS.get(keyword), ModelSchema) or (manifest.kind, keyword) == ("router", "base")
-        link = tables.hub_link(repo, tag, dataset=not is_model)
-        rows.append((tables.code(keyword), link, tables.code(tag), tables.code(item.digest[:16])))
-    return tables.table(("input", "artifact", "tag", "content digest"), rows) if rows else ""
+        link = markdown.hub_link(repo, tag, dataset=not is_model)
+        rows.append((markdown.code(keyword), link, markdown.code(tag), markdown.code(item.digest[:16])))
+    return markdown.table(("input", "artifact", "tag", "content digest"), rows) if rows else ""

@@ -5,7 +5,7 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost, from_line
 from persyn_hf.formats import known_columns
-from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards import markdown
 
 
 SHOWN = ("teachers", "total", "counterfactual")  # keys of a manifest's cost that are shown by the tables below
@@ -16,9 +16,9 @@ def ledger(cost: Mapping[str, Any]) -> str:
     lines = dict(cost.get("teachers", {}))
     if not lines:
         return ""
-    costs = {tables.text(name): from_line(line) for name, line in lines.items()}
+    costs = {markdown.text(name): from_line(line) for name, line in lines.items()}
     new = [line.get("new") for line in lines.values()]
-    extra = [*map(tables.cell, new), tables.cell(None if None in new else sum(new))]
+    extra = [*map(markdown.cell, new), markdown.cell(None if None in new else sum(new))]
     return _markdown("teacher", costs | {"**total**": sum(costs.values(), Cost())}, {"new": extra})
 
 
@@ -36,4 +36,4 @@ def _markdown(first: str, costs: Mapping[str, Cost], extra: Mapping[str, list[st
         [name, *(column.cell(cost) for column in columns), *cells]
         for (name, cost), cells in zip(costs.items(), more, strict=True)
     ]
-    return tables.table([first, *(column.title for column in columns), *extra], rows) if rows else ""
+    return markdown.table([first, *(column.title for column in columns), *extra], rows) if rows else ""

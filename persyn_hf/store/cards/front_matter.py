@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.schemas import SCHEMAS, ModelSchema
-from persyn_hf.store.cards import headlines, licences
-from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards import headlines, licences, markdown
 from persyn_hf.store.manifest import Manifest
 
 
@@ -29,7 +28,7 @@ def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> st
         "language": [name for name in manifest.languages if licences.LANGUAGE.fullmatch(name)] or None,
         **licences.metadata(manifest.licences),
     }
-    name = tables.one_line(manifest.repo.partition("/")[2])
+    name = markdown.one_line(manifest.repo.partition("/")[2])
     if not isinstance(SCHEMAS[manifest.kind], ModelSchema):
         card = DatasetCardData(
             **known,
@@ -64,7 +63,7 @@ def _base(manifest: Manifest) -> dict[str, Any]:
     """The model that was fine-tuned, where it is one of the Hub's."""
     is_student = manifest.kind == "student"
     base = str((manifest.student or {}).get("model") if is_student else manifest.settings.get("backbone"))
-    if not (_is_transformers(manifest) and tables.HUB_ID.fullmatch(base)):
+    if not (_is_transformers(manifest) and markdown.HUB_ID.fullmatch(base)):
         return {}
     return {"base_model": base, "base_model_relation": "adapter" if ADAPTER in manifest.files else "finetune"}
 
@@ -83,7 +82,7 @@ def _results(evaluations: Iterable[Manifest]) -> "Iterator[EvalResult]":
                     metric_name=headlines.metric_of(line),
                     metric_value=round(line["accuracy"], 4),
                     source_name=manifest.repo,
-                    source_url=f"{tables.HUB}datasets/{manifest.repo}",
+                    source_url=f"{markdown.HUB}datasets/{manifest.repo}",
                 )
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from persyn_hf.formats import HITS, METRIC_TITLES
 from persyn_hf.store.cards.markdown import cell, code, hub_link, share, table, text
 from persyn_hf.store.manifest import Manifest
 
 
 SHARES = ("accuracy", "truncated", "errors")
 BOUNDS = ("value", "low", "high")
-HITS = {"hit_at_1": "Hit@1", "hit_at_3": "Hit@3", "hit_at_5": "Hit@5"}
+ROUTER_METRICS = (*HITS, "regret", "pair_accuracy")  # the gap closed follows, with its interval
 LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  # counts of `prompts`
 
 
@@ -122,14 +123,14 @@ def _router(manifest: Manifest) -> str:
     for name in ("router", "random", "global_best", "oracle"):
         line = _mapping(manifest.metrics.get(name))
         if line:
-            cells = [_value(line, metric) for metric in (*HITS, "regret", "pair_accuracy")]
+            cells = [_value(line, metric) for metric in ROUTER_METRICS]
             rows.append([name.replace("_", " "), *cells, _value(line, "gap_closed", interval=True)])
     note = (
         "On dev prompts that it was not trained on. Regret: reward lost to the oracle; pairs: order of two teachers; "
         "gap closed: from global best (0), the teacher with the highest mean reward, to the oracle (1), with its 95 % "
         "interval."
     )
-    header = ("", *HITS.values(), "regret", "pairs", "gap closed")
+    header = ("", *(METRIC_TITLES[metric] for metric in (*ROUTER_METRICS, "gap_closed")))
     return _join(_table(header, rows), note if rows else "")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from persyn_hf.store.cards import markdown as tables
+from persyn_hf.store.cards import markdown
 
 
 # What the Hub takes as `license` (docs/hub/repositories-licenses); it refuses a card with any other word there.
@@ -61,7 +61,7 @@ def _local_card(name: str, revision: str | None, repo_type: str) -> Path | None:
     """In the folder, or in the cache of the Hub's client."""
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(name).is_dir() or not tables.HUB_ID.fullmatch(name):
+    if Path(name).is_dir() or not markdown.HUB_ID.fullmatch(name):
         return Path(name) / "README.md"
     cached = try_to_load_from_cache(name, "README.md", repo_type=repo_type, revision=revision)
     return Path(cached) if isinstance(cached, str) else None
@@ -111,7 +111,7 @@ def _warnings(licences: Mapping[str, str | None]) -> Iterator[str]:
         yield f"**No licence is known** of {_list(missing)}."
     restricted = [name for name in known if hint(name)]
     if restricted:
-        named = "; ".join(f"{tables.code(name)}: {hint(name)}" for name in restricted)
+        named = "; ".join(f"{markdown.code(name)}: {hint(name)}" for name in restricted)
         yield f"**Restricted by name**: {named}."
 
 
@@ -123,9 +123,9 @@ def hint(licence: str) -> str:
 
 
 def _table(licences: Mapping[str, str | None]) -> str:
-    rows = [(tables.text(source), tables.code(name) if name else "unknown") for source, name in licences.items()]
-    return tables.table(("source", "licence"), rows)
+    rows = [(markdown.text(source), markdown.code(name) if name else "unknown") for source, name in licences.items()]
+    return markdown.table(("source", "licence"), rows)
 
 
 def _list(names: Iterable[str]) -> str:
-    return ", ".join(tables.code(name) for name in names)
+    return ", ".join(markdown.code(name) for name in names)

@@ -63,5 +63,5 @@ def _evaluations(store: Store, stored: Stored) -> list[Manifest]:
     """What the store knows of how well a student does."""
     if stored.kind != "student":
         return []
-    found = {item.digest: item.manifest for item in store.list() if item.kind == "evaluation"}
+    found = {item.digest: item.manifest for item in store.artifacts() if item.kind == "evaluation"}
     return [m for m in found.values() if any(item.digest == stored.digest for item in m.inputs.values())]

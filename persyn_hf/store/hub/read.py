@@ -46,7 +46,7 @@ def not_here(ref: str, store: "Store") -> Iterator[None]:
     except DamagedArtifact:
         raise
     except StoreError as error:
-        hint = meant(ref, (item.ref for item in store.list()))
+        hint = meant(ref, (item.ref for item in store.artifacts()))
         raise StoreError(f"{ref} is not in the store {store.root}{hint}; {error}") from None
 
 
