@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""Consoles: where commands print, and how wide."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,11 @@ if TYPE_CHECKING:
 
 
 def new_console(piped_width: int = 120) -> "Console":
-    """`piped_width`: characters of a line where it is no terminal that has a width of its own."""
+    """Return a console of rich that prints to standard output.
+
+    Args:
+        piped_width: characters of a line where the output is no terminal with a width of its own.
+    """
     from rich.console import Console
 
     plain = Console(highlight=False)

@@ -1,7 +1,16 @@
-"""What differs between two artifacts of one kind: how they were made, what was counted and measured, and their rows.
+"""Compare two artifacts of one kind: how they were made, what was counted and measured, and their rows.
 
-Rows are matched by their key and compared column by column: of each row no more than a few hashes of 8 bytes are in
-memory. The hashes are not made to withstand an attacker; what has been tampered with is found by `verify`.
+Rows are matched by the key of their schema and compared column by column. A small example, two `assignments` with the
+key (prompt_id, teacher):
+
+- The old one holds (p1, A) and (p2, A), the new one (p2, A) with other scores and (p3, B).
+- The key (p2, A) is in both, so 1 row was removed, 1 was added, 1 has changed, and the change is in `scores`.
+- A prompt that goes to another teacher is a row removed and a row added, because the teacher is part of the key. So
+  the allocation is compared once more by prompt: of the one prompt in both, p2, none has another teacher. The shares
+  of the rows went from 100 % for A to 50 % each.
+
+Of each row no more than a few hashes of 8 bytes are in memory (`row_hashes`). The hashes do not withstand an attacker:
+what has been tampered with is found by `verify`.
 """
 
 import os
@@ -28,7 +37,7 @@ ASIDE = ("allocation", "alpha", "reliability", "global_best", "oracle", "random"
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One table: what (a dotted key, a teacher, a column), and what the old and the new artifact say."""
+    """One table of differences. A row: what differs (a dotted key, a teacher, a column), the old and the new value."""
 
     title: str
     rows: tuple[tuple[str, str, str], ...]
@@ -36,10 +45,11 @@ class Section:
 
 
 def compare(old: Stored, new: Stored) -> list[Section]:
-    """The tables in which the two differ; none where nothing does. Rows are read where they may differ.
+    """Return the tables in which two artifacts differ, none where nothing does. Rows are read only where files differ.
 
     Raises:
         StoreError: they are of different kinds.
+        DamagedArtifact: a data file cannot be read.
     """
     if old.kind != new.kind:
         raise StoreError(
@@ -55,6 +65,7 @@ def compare(old: Stored, new: Stored) -> list[Section]:
 
 
 def _manifests(old: Manifest, new: Manifest) -> Iterator[Section]:
+    """Yield a table for each part of the manifests: settings, teachers, inputs, counts, measurements and others."""
     parts: tuple[tuple[str, Any, Any], ...] = (
         ("made by", _made_by(old), _made_by(new)),
         ("settings", old.settings, new.settings),
@@ -70,35 +81,38 @@ def _manifests(old: Manifest, new: Manifest) -> Iterator[Section]:
 
 
 def _made_by(manifest: Manifest) -> dict[str, Any]:
+    """Return the fields of a manifest that say by which stage, recipe and code the artifact was made."""
     names = ("stage", "recipe", "seed", "code_version", "schema_version")
     return {name: getattr(manifest, name) for name in names}
 
 
 def _by_name(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the teachers by name, and their order as one more entry."""
     order = {"order": ", ".join(str(teacher["name"]) for teacher in teachers)} if teachers else {}
     return order | {teacher["name"]: {key: teacher[key] for key in teacher if key != "name"} for teacher in teachers}
 
 
 def _inputs(manifest: Manifest) -> dict[str, str]:
+    """Return the reference and the beginning of the digest of every input, by its keyword."""
     return {keyword: f"{item.ref} {item.digest[:SHORT]}" for keyword, item in manifest.inputs.items()}
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements worth a line: no tables of their own, no yardsticks, an interval with its value."""
-    found: dict[str, Any] = {}
+    """Return the measurements worth a line: no tables of their own, no yardsticks, an interval with its value."""
+    measurements: dict[str, Any] = {}
     for key, value in metrics.items():
         if isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys():
             interval = "" if value["low"] is None else f" ({_text(value['low'])} to {_text(value['high'])})"
-            found[key] = f"{_text(value['value'])}{interval}"
+            measurements[key] = f"{_text(value['value'])}{interval}"
         elif isinstance(value, Mapping) and key not in ASIDE:
-            found[key] = _measured(value)
+            measurements[key] = _measured(value)
         elif key not in ASIDE and not isinstance(value, list):
-            found[key] = value
-    return found
+            measurements[key] = value
+    return measurements
 
 
 def _changes(title: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
-    """What differs between two nested dicts, keys dotted, in the order of the new one."""
+    """Return the table of what differs between two nested dicts, keys dotted, in the order of the new one."""
     before, after = dict(_dotted(old)), dict(_dotted(new))
     keys = list(dict.fromkeys([*after, *before]))
     rows = [
@@ -111,6 +125,7 @@ def _changes(title: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sect
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a nested dict with their keys dotted: `{"a": {"b": 1}}` gives ("a.b", 1)."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _dotted(value, f"{prefix}{key}.")
@@ -119,7 +134,7 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _text(value: Any) -> str:
-    """On one line."""
+    """Return a value as text on one line."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "null"}[value]
     if isinstance(value, float):
@@ -128,7 +143,7 @@ def _text(value: Any) -> str:
 
 
 def _texts(old: Any, new: Any) -> tuple[str, str]:
-    """Both, in full digits where fewer are the same; long texts from shortly before they begin to differ."""
+    """Return two values as cells: in full digits where fewer are the same, long ones cut to where they differ."""
     texts = (_text(old), _text(new)) if _text(old) != _text(new) else (repr(old), repr(new))
     long = max(map(len, texts)) > WIDTH
     start = max(len(os.path.commonprefix(texts)) - WIDTH // 2, 0) if long else 0
@@ -140,11 +155,12 @@ def _texts(old: Any, new: Any) -> tuple[str, str]:
 
 
 def _data_files(manifest: Manifest) -> dict[str, str]:
+    """Return the beginning of the digest of every data file, by its path."""
     return {path: digest[:SHORT] for path, digest in manifest.files.items() if not is_card(path)}
 
 
 def _rows(old: Stored, new: Stored, schema: Schema) -> Iterator[Section]:
-    """Rows that came, went or changed, by their key; then where the prompts went."""
+    """Yield the tables of rows that were removed, added or changed, and of where the prompts went."""
     import numpy as np
 
     keys = [row_keys(item, schema.key) for item in (old, new)]
@@ -168,6 +184,7 @@ def _rows(old: Stored, new: Stored, schema: Schema) -> Iterator[Section]:
 
 
 def _allocation(old: Stored, new: Stored) -> Section:
+    """Return the table of each teacher's share of the rows, and how many prompts have another teacher."""
     counts = [value_counts(item, "teacher") for item in (old, new)]
     shares = [{name: count / total.total() for name, count in total.most_common()} for total in counts]
     rows = [
@@ -183,4 +200,5 @@ def _allocation(old: Stored, new: Stored) -> Section:
 
 
 def _share(shares: Mapping[str, float], teacher: str) -> str:
+    """Return a teacher's share as a percentage, `UNKNOWN` where it has no rows."""
     return f"{shares[teacher]:.1%}" if teacher in shares else UNKNOWN

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: digests, atomic writes, and disk faults told in one sentence."""
+"""Files that are whole or absent: digests, atomic writes, and disk faults as one sentence."""
 
 import errno
 import hashlib
@@ -22,13 +22,13 @@ _NOT_WRITABLE = "make that folder writable, or name another store with --store o
 
 
 def file_digest(path: Path) -> str:
-    """Sha256 of a file's content as 64 hex digits."""
+    """Return the sha256 of a file's content as 64 hex digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def copy_synced(source: Path, target: Path) -> str:
-    """Copy a file to a new path, flushed to the disk; returns the sha256 of what was copied."""
+    """Copy a file to a new path, flushed to the disk, and return the sha256 of what was copied."""
     digest = hashlib.sha256()
     with open(source, "rb") as reader, open(target, "xb") as writer:
         while block := reader.read(2**20):
@@ -58,7 +58,11 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_atomically(target: Path, text: str, staging: Path) -> None:
-    """Make `target` hold `text`; a reader sees the old file or the new one. `staging`: a folder on the same disk."""
+    """Make `target` hold a text; a reader sees the old file or the new one, never a part.
+
+    Args:
+        staging: a folder on the same disk, where the new file is written first.
+    """
     staged = staging / f"replace-{target.name}"
     staged.unlink(missing_ok=True)
     write_synced(staged, text.encode("utf-8"))
@@ -70,7 +74,9 @@ def replace_atomically(target: Path, text: str, staging: Path) -> None:
 def disk_faults(root: Path, only: Container[int] | None = None) -> Iterator[None]:
     """Turn an `OSError` within into a `StoreError` that says what is wrong with the disk and what to do.
 
-    `only`: of these `errno`; others may come of something else than the store.
+    Args:
+        root: the store, for the message.
+        only: turn errors with these `errno` alone; others may come from something else than the store. None: all.
     """
     try:
         yield
@@ -86,7 +92,7 @@ def disk_faults(root: Path, only: Container[int] | None = None) -> Iterator[None
 
 @contextmanager
 def out_faults(folder: Path) -> Iterator[None]:
-    """The same of a folder that the user has named with --out."""
+    """Turn an `OSError` within into a `StoreError` about a folder that the user has named with --out."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,7 @@ from persyn_hf.store.local import Store
 BATCH = 1000  # rows in memory
 INFO = "dataset_info.json"
 
-# How LLaMA-Factory is told of messages in OpenAI's form.
+# The entry by which LLaMA-Factory reads messages in OpenAI's form.
 SHAREGPT = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages"},
@@ -29,10 +29,12 @@ SHAREGPT = {
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a training row in TRL's prompt-completion form."""
     return {"prompt": row["prompt"], "completion": row["completion"]}
 
 
 def _conversation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a training row as one conversation, OpenAI's messages."""
     return {"messages": [*row["prompt"], *row["completion"]]}
 
 
@@ -40,14 +42,19 @@ FORMATS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"jsonl": _p
 
 
 def export(store: Store, ref: str, to: str, out: Path) -> list[Path]:
-    """Write the rows of the `sft` artifact `ref` into the folder `out`, and return the files.
+    """Write the rows of an `sft` artifact as JSON lines into a folder, and return the files that were written.
 
-    `jsonl` is TRL's prompt-completion form. `llama-factory` is a conversation per row, and an entry of
-    `dataset_info.json`, whose other entries stay; have it trained with `mask_history: true`, for the loss is on the
+    The form `jsonl` is TRL's prompt-completion form. The form `llama-factory` is a conversation per row and an entry
+    of `dataset_info.json`, whose other entries stay. Train that with `mask_history: true`, because the loss is on the
     last answer alone.
 
+    Args:
+        ref: NAMESPACE/NAME or NAMESPACE/NAME@TAG.
+        to: a key of `FORMATS`.
+        out: the folder, which is made where it is not there.
+
     Raises:
-        StoreError: no such artifact, no `sft`, or the folder cannot be written.
+        StoreError: there is no such artifact, it is no `sft`, or the folder cannot be written.
     """
     stored = store.get(ref, kind="sft")
     name = f"{stored.repo.rpartition('/')[2]}-{stored.tag}"
@@ -72,13 +79,13 @@ def export(store: Store, ref: str, to: str, out: Path) -> list[Path]:
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    """What a folder of LLaMA-Factory holds already."""
+    """Return the `dataset_info.json` that a folder of LLaMA-Factory holds already, empty where there is none."""
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        info = None
+    if not isinstance(info, dict):
         raise StoreError(f"{path} must hold a JSON object of datasets, and does not; mend it, or give another folder")
-    return found
+    return info

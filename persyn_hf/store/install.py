@@ -1,7 +1,23 @@
-"""Bring an artifact into a Hugging Face cache folder so that it is there whole or not at all.
+"""Put an artifact into a Hugging Face cache folder so that it is there whole or not at all.
 
-Files are staged under `.persyn/incoming/`, flushed, renamed into `blobs/`, linked from a snapshot that is renamed
-into place, and named by a ref last. What a killed process left is removed when the lock is next taken.
+A repository of the store looks like this, and only `refs` says what is in it:
+
+    datasets--me--prompts/
+        blobs/SHA256                                               content, one file each
+        snapshots/COMMIT/data/default/train-00000-of-00001.parquet -> ../../../../blobs/SHA256
+        refs/v1                                                    the text COMMIT
+
+An artifact is put in place in four steps. What they wrote is flushed to the disk before a snapshot or a ref names it.
+
+- Its files are written to `.persyn/incoming/ID/files`. A process killed here leaves that folder, which `clean`
+  removes.
+- They are renamed into `blobs`. A process killed here leaves blobs that no snapshot links to, which `clean` removes;
+  the file `.persyn/incoming/ID/repo` says where to look for them.
+- The links are made in `.persyn/incoming/ID/snapshot`, which is renamed to `snapshots/COMMIT` as a whole. A process
+  killed here leaves a snapshot that no tag names: nobody sees it, and the next `put` of the same content replaces it.
+- `refs/main` and `refs/v1` are written, each by a rename. From then on the artifact is there.
+
+`clean` runs when the lock of the store is next taken, so no other process can be at work then.
 """
 
 import os
@@ -27,7 +43,10 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy",
 
 @contextmanager
 def staging(state_dir: Path, repo_dir: Path) -> Iterator[Path]:
-    """A private folder on the store's disk, removed at the end; it remembers which repository it is for."""
+    """Yield a new private folder on the store's disk, which is removed at the end.
+
+    Its file `repo` holds the name of the repository that it is for, its folder `files` is empty.
+    """
     stage = state_dir / "incoming" / uuid.uuid4().hex
     try:
         stage.mkdir(parents=True)
@@ -39,7 +58,7 @@ def staging(state_dir: Path, repo_dir: Path) -> Iterator[Path]:
 
 
 def clean(root: Path, state_dir: Path) -> None:
-    """Remove what killed processes left: staged files, and blobs that no snapshot links to. Only under the lock."""
+    """Remove what killed processes left: staged files, and blobs without a link. Call it under the lock only."""
     incoming = state_dir / "incoming"
     for stage in list(incoming.iterdir()) if incoming.is_dir() else []:
         try:
@@ -55,14 +74,15 @@ def clean(root: Path, state_dir: Path) -> None:
 
 
 def _links(folder: Path) -> Iterator[Path]:
+    """Return every symbolic link below a folder."""
     return (path for path in folder.rglob("*") if path.is_symlink())
 
 
 def stage_model(source: Path, target: Path) -> dict[str, str]:
-    """Copy the files of a model folder; returns path -> sha256. Its README.md and hidden files are left out.
+    """Copy the files of a model folder but for its README.md and hidden files; return the sha256 of each, by path.
 
     Raises:
-        StoreError: no folder, no files, or a file that is loaded by unpickling.
+        StoreError: it is no folder, holds no files, or holds one that is loaded by unpickling.
     """
     if not source.is_dir():
         raise StoreError(f"{source} is no folder; a model artifact is made of a folder that `from_pretrained` loads")
@@ -88,7 +108,16 @@ def stage_model(source: Path, target: Path) -> dict[str, str]:
 def stage_data(
     repo: str, schema: Schema | ModelSchema, data: "Dataset | Path", folder: Path, shard_rows: int
 ) -> tuple[parquet.Rows, dict[str, str]]:
-    """Write the data files of an artifact; returns rows per config and split, and path -> sha256."""
+    """Write the data files of an artifact into a folder.
+
+    Returns:
+        Number of rows by config and split, empty for a model; and the sha256 of every file, by its path.
+
+    Raises:
+        StoreError: `data` is a dataset where a model is needed, or the other way round; or a file is no
+            safetensors.
+        InputError: the columns of the dataset are not those of the schema.
+    """
     if isinstance(schema, ModelSchema) is not isinstance(data, Path):
         needed = "the folder of a model" if isinstance(schema, ModelSchema) else "a dataset"
         raise StoreError(f"{repo} of kind `{schema.kind}` is made of {needed}, got {type(data).__name__}")
@@ -104,6 +133,9 @@ def stage_data(
 def stage_files(ref: str, source: Path, manifest: Manifest, target: Path) -> None:
     """Move the files that a manifest names, the card left out, from a folder on the same disk.
 
+    Args:
+        ref: NAMESPACE/NAME@TAG, for the messages.
+
     Raises:
         DamagedArtifact: a file is missing, is not what the manifest says, or has a name that leads elsewhere.
     """
@@ -113,15 +145,15 @@ def stage_files(ref: str, source: Path, manifest: Manifest, target: Path) -> Non
         parts = name.split("/")
         if any(part.startswith(".") or not part for part in parts) or "\\" in name or name == MANIFEST:
             raise DamagedArtifact(f"{ref}: its {MANIFEST} names the file {name!r}, which no artifact may hold")
-        found = file_digest(source / name) if (source / name).is_file() else "no file"
-        if found != needed:
-            raise DamagedArtifact(f"{ref}: {name} is damaged, found {found}, needed {needed}")
+        digest = file_digest(source / name) if (source / name).is_file() else "no file"
+        if digest != needed:
+            raise DamagedArtifact(f"{ref}: {name} is damaged, found {digest}, needed {needed}")
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(source / name, target / name)
 
 
 def install_artifact(stage: Path, repo_dir: Path, draft: Manifest, card: str) -> None:
-    """Add card and manifest to the staged data files and put the whole in place."""
+    """Add card and manifest to the data files staged in `stage/files`, and put the whole in place."""
     files = stage / "files"
     write_synced(files / CARD, card.encode("utf-8"))
     manifest = draft.model_copy(update={"files": {**draft.files, CARD: file_digest(files / CARD)}})
@@ -131,9 +163,15 @@ def install_artifact(stage: Path, repo_dir: Path, draft: Manifest, card: str) ->
 
 
 def install(stage: Path, repo_dir: Path, commit: str, files: Mapping[str, str]) -> None:
-    """Move `stage/files` into the blobs of the repository and put a snapshot of links in place.
+    """Move `stage/files` into the blobs of a repository and put a snapshot of links in place.
 
-    A snapshot that is there already is replaced: it was found damaged. `files`: path -> sha256, manifest included.
+    A snapshot that is there already is replaced, because it was found damaged or no tag names it.
+
+    Args:
+        stage: the folder that `staging` yields.
+        repo_dir: the folder of the repository, which is made where it is not there.
+        commit: name of the snapshot.
+        files: path -> sha256, manifest and card included.
     """
     if not repo_dir.exists():
         skeleton = stage / "skeleton"
@@ -157,9 +195,10 @@ def install(stage: Path, repo_dir: Path, commit: str, files: Mapping[str, str]) 
 
 
 def _is_real_folder(path: Path) -> bool:
+    """Tell whether a path is a folder itself, not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def write_ref(repo_dir: Path, name: str, commit: str, stage: Path) -> None:
-    """Let a tag, or `main`, name a commit."""
+    """Make a tag, or `main`, name a commit."""
     replace_atomically(repo_dir / "refs" / name, commit, stage)

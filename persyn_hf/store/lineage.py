@@ -1,7 +1,7 @@
-"""Where an artifact comes from: the chain of its inputs back to the prompts, shown or checked file by file.
+"""Follow an artifact back to the prompts by the inputs in its manifest, to show the chain or to check every file.
 
-Each artifact is looked for in the store first, then on the Hub. To show a chain only manifests are fetched; to check
-it every file is, and its digest is computed here: what a server says of its files is not asked.
+Each artifact is looked for in the store first, then on the Hub. To show a chain only manifests are fetched. To check
+it every file is fetched and its digest computed here: what a server says of its files does not count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ HARMLESS = ("", ".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf")  # endin
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """An artifact found whole: every file, its digest, its refs and its links to its inputs."""
+    """The report on an artifact that was found whole: every file, its digest, its refs and its links to its inputs."""
 
     ref: str
     kind: str
@@ -32,7 +32,7 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An artifact and what it was made from."""
+    """An artifact of a chain, with the nodes of what it was made from."""
 
     ref: str
     kind: str
@@ -61,7 +61,15 @@ class Node:
 
 
 def verify(store: Store, ref: str) -> list[Checked]:
-    """Check an artifact and everything it was made from; each artifact once, the one asked for first.
+    """Check an artifact and everything it was made from; return a report on each, once, the one asked for first.
+
+    An example: me/student@v1 was made from me/sft@v1, and its manifest notes that this had the digest 9c04...
+
+    - Every file of me/student@v1 is read and compared with the digest in its manifest; a changed file is named.
+    - Every tag of the repository must name a commit that is there.
+    - me/sft@v1 is opened. Where its digest is 9c04..., the link holds, and me/sft@v1 is checked in the same way.
+    - Where its digest is another one, the student was made from something else than the artifact that is there now.
+      Where that artifact is damaged itself, the damage is named instead.
 
     Raises:
         DamagedArtifact: the first broken link: names the artifact, the file, the digest found and the one needed.
@@ -81,11 +89,11 @@ def verify(store: Store, ref: str) -> list[Checked]:
             _check_strays(stored)
         for keyword, item in stored.manifest.inputs.items():
             with _telling_missing(stored.ref, keyword, item):
-                found = open_artifact(store, item.ref)
-            if found.digest != item.digest and _is_here(store, found):
-                found.check()  # a damaged manifest is named as such, not as another artifact
-            _check_link(stored.ref, keyword, item, found.digest, _is_here(store, found))
-            waiting.append(found)
+                source = open_artifact(store, item.ref)
+            if source.digest != item.digest and _is_here(store, source):
+                source.check()  # a damaged manifest is named as such, not as another artifact
+            _check_link(stored.ref, keyword, item, source.digest, _is_here(store, source))
+            waiting.append(source)
         checked[stored.ref] = Checked(
             ref=stored.ref,
             kind=stored.kind,
@@ -97,7 +105,7 @@ def verify(store: Store, ref: str) -> list[Checked]:
 
 
 def tree(store: Store, ref: str) -> Node:
-    """The artifact with its inputs, their inputs and so on; nothing but the manifests is read.
+    """Return the artifact with its inputs, their inputs and so on; nothing but the manifests is read.
 
     Raises:
         DamagedArtifact: an input is missing or holds other content than was read.
@@ -106,6 +114,7 @@ def tree(store: Store, ref: str) -> Node:
     made: dict[str, Node] = {}
 
     def node(ref: str) -> Node:
+        """Return the node of an artifact; each artifact is opened once."""
         stored = open_artifact(store, ref, whole=False)
         manifest, here = stored.manifest, _is_here(store, stored)
         if not here and stored.digest != manifest.content_digest():
@@ -116,9 +125,9 @@ def tree(store: Store, ref: str) -> Node:
         inputs = []
         for keyword, item in manifest.inputs.items():
             with _telling_missing(stored.ref, keyword, item):
-                found = made.get(item.ref) or node(item.ref)
-            _check_link(stored.ref, keyword, item, found.digest, not found.on_hub)
-            inputs.append(replace(found, keyword=keyword))
+                source = made.get(item.ref) or node(item.ref)
+            _check_link(stored.ref, keyword, item, source.digest, not source.on_hub)
+            inputs.append(replace(source, keyword=keyword))
         made[ref] = Node.of(stored, inputs, on_hub=not here)
         return made[ref]
 
@@ -126,10 +135,13 @@ def tree(store: Store, ref: str) -> Node:
 
 
 def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:
-    """An artifact of the store or, fetched into the Hugging Face cache and not checked, of the Hub.
+    """Return an artifact of the store or, fetched into the Hugging Face cache and not checked, of the Hub.
 
     Args:
-        whole: with all its files; else, from the Hub, its manifest only.
+        whole: whether every file is fetched from the Hub; else its manifest only.
+
+    Raises:
+        StoreError: it is neither in the store nor on the Hub.
     """
     if store.has(ref):
         return store.get(ref)
@@ -138,7 +150,7 @@ def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:
 
 @contextmanager
 def _telling_missing(ref: str, keyword: str, item: Input) -> Iterator[None]:
-    """An input that is nowhere breaks the chain."""
+    """Turn a `StoreError` within into a `DamagedArtifact`: an input that is nowhere breaks the chain."""
     try:
         yield
     except DamagedArtifact:
@@ -150,25 +162,27 @@ def _telling_missing(ref: str, keyword: str, item: Input) -> Iterator[None]:
         ) from None
 
 
-def _check_link(ref: str, keyword: str, item: Input, found: str, here: bool) -> None:
-    if found != item.digest:
+def _check_link(ref: str, keyword: str, item: Input, digest: str, here: bool) -> None:
+    """Raise `DamagedArtifact` where an input has another digest than the one that was read."""
+    if digest != item.digest:
         remedy = "restore it from a copy" if here else "ask its publisher for the one that was read"
         raise DamagedArtifact(
-            f"{ref}: its input `{keyword}`, {item.ref}{'' if here else ' on the Hub'}, has digest {found}, needed "
+            f"{ref}: its input `{keyword}`, {item.ref}{'' if here else ' on the Hub'}, has digest {digest}, needed "
             f"{item.digest}; {remedy}, or make {ref} anew"
         )
 
 
 def _is_here(store: Store, stored: Stored) -> bool:
+    """Tell whether an artifact lies in the store, not in the cache of the Hub."""
     return stored.path.is_relative_to(store.root)
 
 
 def _check_strays(stored: Stored) -> None:
-    """A file on the Hub that the manifest does not list, yet would be loaded with the others."""
+    """Refuse a file on the Hub that the manifest does not list and that would be loaded with the others."""
     for path in sorted(stored.path.rglob("*")):
         name = path.relative_to(stored.path).as_posix()
-        known = path.is_dir() or name == MANIFEST or name in stored.manifest.files or is_card(name)
-        if not known and not name.startswith(".") and path.suffix not in HARMLESS:
+        expected = path.is_dir() or name == MANIFEST or name in stored.manifest.files or is_card(name)
+        if not expected and not name.startswith(".") and path.suffix not in HARMLESS:
             raise DamagedArtifact(
                 f"{stored.ref} on the Hub: the file {name} is not in its {MANIFEST}, so nothing says where it comes "
                 "from; ask its publisher to remove it"
@@ -176,7 +190,7 @@ def _check_strays(stored: Stored) -> None:
 
 
 def _check_refs(store: Store, stored: Stored) -> None:
-    """Every tag of the repository, and `main`, must name a commit that is there."""
+    """Refuse a tag of the repository, or `main`, that names a commit that is not there."""
     snapshots = stored.path.parent
     for name, commit in store.refs(stored.repo, stored.kind).items():
         if commit not in [folder.name for folder in snapshots.iterdir()]:

@@ -1,4 +1,4 @@
-"""Loading an artifact by its reference, from the store or from the Hub."""
+"""Load an artifact by its reference, from the store or from the Hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

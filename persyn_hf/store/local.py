@@ -39,25 +39,30 @@ if TYPE_CHECKING:
 
 
 def default_root() -> Path:
-    """`PERSYN_STORE`, else `./artifacts`."""
+    """Return the folder `PERSYN_STORE`, else `./artifacts`."""
     return Path(os.environ.get("PERSYN_STORE") or "artifacts")
 
 
 class Store:
-    """Artifacts under one root folder. Reading needs no lock; `put` takes it where the caller does not hold it."""
+    """A store of artifacts under one root folder. Reading needs no lock; writing takes it unless the caller has it."""
 
     def __init__(self, root: str | Path | None = None) -> None:
+        """Open the store under a folder, which is made when something is written; null: `default_root`."""
         self.root = Path(root if root is not None else default_root()).expanduser().absolute()
         self._lock = StoreLock(self.root, self.state_dir)
         self._putting = threading.RLock()
 
     @property
     def state_dir(self) -> Path:
+        """The folder of what is persyn's own: lock, journal, heartbeat and work folders."""
         return self.root / ".persyn"
 
     @contextmanager
     def lock(self, wait: bool = False) -> Iterator[None]:
-        """Hold the store against other processes; taking it removes what killed ones left.
+        """Hold the store against other processes. Taking the lock removes what killed processes left.
+
+        Args:
+            wait: wait for another process to free it, instead of raising.
 
         Raises:
             StoreError: another process holds it (its pid, command and since when are named) and `wait` is false.
@@ -79,16 +84,18 @@ class Store:
         tag: str | None = None,
         shard_rows: int = parquet.SHARD_ROWS,
     ) -> Stored:
-        """Store an artifact with its card and manifest, whole or not at all.
+        """Store an artifact with its card and manifest, whole or not at all, and return it.
 
         Content that a tag of the repository holds already is not written again: that tag is returned.
 
         Args:
+            repo: NAMESPACE/NAME.
+            schema: the contract of its kind.
             data: a dataset of the contract `schema`, or the folder of a model.
             fields: `stage` and the other fields of `Manifest` that the store cannot know itself.
             figures: pictures for the card, `figures/NAME.png` -> its bytes.
             tag: null is the next free v1, v2, ...; a tag never changes its content.
-            shard_rows: a new parquet file is begun after so many rows.
+            shard_rows: the largest number of rows of one parquet file.
 
         Raises:
             StoreError: the tag holds other content, a file is no safetensors, or the disk refuses.
@@ -100,12 +107,16 @@ class Store:
             for name, picture in (figures or {}).items():
                 write_synced(stage / "files" / name, picture)
                 files[name] = file_digest(stage / "files" / name)
-            known = {"repo": repo, "kind": schema.kind, "schema_version": schema.version, "rows": rows, "files": files}
-            draft = Manifest(**{**fields, **known})
+            own = {"repo": repo, "kind": schema.kind, "schema_version": schema.version, "rows": rows, "files": files}
+            draft = Manifest(**{**fields, **own})
             return self._settle(stage, draft.model_copy(update={"digest": draft.content_digest()}), tag)
 
     def retag(self, stored: Stored, tag: str) -> Stored:
-        """Give what is stored one more tag, which must be free."""
+        """Give a stored artifact one more tag and return it under that tag.
+
+        Raises:
+            StoreError: the tag holds other content, or the disk refuses.
+        """
         repo_dir = self._repo_dir(stored.repo, stored.kind)
         _check_tag(tag)
         with self.lock(), self._putting, disk_faults(self.root), install.staging(self.state_dir, repo_dir) as stage:
@@ -113,7 +124,7 @@ class Store:
         return self._open(stored.repo, stored.kind, tag)
 
     def adopt(self, manifest: Manifest, folder: Path, tag: str) -> Stored:
-        """Take over an artifact that another store wrote, under its tag and with its manifest.
+        """Take over an artifact that another store wrote, under its tag and with its manifest, and return it.
 
         Args:
             folder: its files, on the disk of this store; they are moved.
@@ -130,7 +141,7 @@ class Store:
             return self._settle(stage, manifest.model_copy(update={"files": files}), tag)
 
     def find(self, repo: str, kind: str, fingerprint: str) -> Stored | None:
-        """The newest tag of the repository that a stage of this fingerprint made, every file of it checked.
+        """Return the newest artifact that a step of this fingerprint made in a repository, after a check; else None.
 
         Raises:
             DamagedArtifact: it is stored, but one of its files is not what was written.
@@ -145,10 +156,11 @@ class Store:
         return None
 
     def get(self, ref: str, kind: str | None = None) -> Stored:
-        """The artifact "NAMESPACE/NAME@TAG"; without a tag the one stored last, under its newest tag.
+        """Return the artifact "NAMESPACE/NAME@TAG"; without a tag the one stored last, under its newest tag.
 
         Raises:
             StoreError: it is not in this store, or of another kind than asked for.
+            DamagedArtifact: its tag or manifest cannot be read.
         """
         repo, tag = split_ref(ref)
         for some_kind in [kind] if kind else TYPE_KINDS.values():
@@ -162,7 +174,7 @@ class Store:
         raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, (item.ref for item in self.artifacts()))}")
 
     def has(self, ref: str) -> bool:
-        """Whether the tag is in this store; without a tag, whether the repository is."""
+        """Tell whether a tag is in this store; without a tag, whether the repository is."""
         repo, tag = split_ref(ref)
         return any(tag in self.refs(repo, kind) for kind in TYPE_KINDS.values())
 
@@ -173,9 +185,17 @@ class Store:
         return [self._open(repo, kind, tag) for repo, kind in repos for tag in self._tags(repo, kind)]
 
     def read_dataset(self, stored: Stored, config: str | None = None, split: str | None = None) -> "Dataset":
-        """Read the rows of a dataset artifact in the order in which they were written; None: all configs, all splits.
+        """Return the rows of a dataset artifact in the order in which they were written.
 
         The nullable columns that its kind has got since it was made are filled with null.
+
+        Args:
+            config: one config (a teacher, a task); None: all.
+            split: one split; None: all.
+
+        Raises:
+            StoreError: it is a model, or has no such config or split.
+            DamagedArtifact: its files hold another number of rows than its manifest says.
         """
         schema = SCHEMAS[stored.kind]
         if isinstance(schema, ModelSchema):
@@ -186,13 +206,13 @@ class Store:
         return schema.complete(dataset, stored.manifest.schema_version)
 
     def refs(self, repo: str, kind: str) -> dict[str, str]:
-        """Every tag of a repository, and `main`, with the commit it names."""
+        """Return the commit of every tag of a repository, and of `main`, by name; empty without a repository."""
         folder = self._repo_dir(repo, kind) / "refs"
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
 
     def _settle(self, stage: Path, draft: Manifest, tag: str | None) -> Stored:
-        """Put staged files in place under a tag, with a card, unless their content is there already."""
+        """Put staged files in place under a tag, with a card, unless their content is there; return the artifact."""
         draft = Manifest.model_validate_json(draft.to_json())  # its keys in the order in which every store reads them
         repo, kind = draft.repo, draft.kind
         repo_dir = self._repo_dir(repo, kind)
@@ -210,18 +230,24 @@ class Store:
         return self._open(repo, kind, tag)
 
     def _tags(self, repo: str, kind: str) -> list[str]:
+        """Return the tags of a repository, v2 before v10."""
         return sorted(self.refs(repo, kind).keys() - {"main"}, key=tag_order)
 
     def _repo_dir(self, repo: str, kind: str) -> Path:
+        """Return the folder of a repository, whether it is there or not."""
         return self.root / repo_folder(repo, kind)
 
     def _note(self, repo: str, kind: str, fingerprint: str) -> Path:
-        """Where it is noted that a fingerprint led to content that was stored under another one."""
+        """Return the file that notes that a fingerprint led to content that was stored under another fingerprint."""
         name = hashlib.sha256(f"{repo}\n{kind}\n{fingerprint}".encode()).hexdigest()
         return self.state_dir / "same_content" / name
 
     def _choose_tag(self, draft: Manifest, tag: str | None) -> tuple[str, str | None]:
-        """The tag to be used, and a tag that holds the same content already."""
+        """Return the tag to be used, and a tag that holds the same content already, None where there is none.
+
+        Raises:
+            StoreError: the tag that was asked for holds other content.
+        """
         refs = {name: commit for name, commit in self.refs(draft.repo, draft.kind).items() if name != "main"}
         same = sorted((name for name, commit in refs.items() if commit == draft.commit), key=tag_order)
         if tag is None:
@@ -234,6 +260,7 @@ class Store:
         return tag, tag if tag in same else same[0] if same else None
 
     def _is_whole(self, repo: str, kind: str, tag: str) -> bool:
+        """Tell whether every file of an artifact is as it was written."""
         try:
             self._open(repo, kind, tag).check()
         except DamagedArtifact:
@@ -241,6 +268,11 @@ class Store:
         return True
 
     def _open(self, repo: str, kind: str, tag: str) -> Stored:
+        """Return the artifact that a tag names, by its manifest; its files are not checked.
+
+        Raises:
+            DamagedArtifact: the tag names no commit that is there, or the manifest cannot be read.
+        """
         repo_dir = self._repo_dir(repo, kind)
         ref = repo_dir / "refs" / tag
         commit = ref.read_text(encoding="utf-8", errors="replace")
@@ -256,5 +288,6 @@ class Store:
 
 
 def _check_tag(tag: str | None) -> None:
+    """Raise a `StoreError` where a name cannot be a tag; null, the next free one, is fine."""
     if tag is not None and (not NAME.fullmatch(tag) or tag == "main" or COMMIT.fullmatch(tag)):
         raise StoreError(f"`{tag}` cannot be a tag; use a name such as v1 (letters, digits, `.`, `_`, `-`)")

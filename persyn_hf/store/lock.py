@@ -1,4 +1,4 @@
-"""One writer per store: a lock file, and beside it who holds it."""
+"""The lock of a store: one process writes at a time, and a file next to the lock says which."""
 
 import json
 import os
@@ -31,7 +31,10 @@ class StoreLock:
 
     @contextmanager
     def hold(self, wait: bool) -> Iterator[bool]:
-        """Hold the lock; yields True if this call took it, False if this process held it already.
+        """Hold the lock; yield True if this call took it, False if this process held it already.
+
+        Args:
+            wait: wait until the lock is free, instead of raising.
 
         Raises:
             StoreError: another process holds it and `wait` is false; or the store cannot be written.
@@ -58,6 +61,7 @@ class StoreLock:
             self._lock.release()
 
     def _who(self) -> str:
+        """Return who holds the lock, for a message: process, command, and since when."""
         try:
             holder = json.loads(self._holder.read_text(encoding="utf-8"))
             return f"process {holder['pid']} (`{holder['command']}`, since {holder['since']})"
@@ -66,5 +70,6 @@ class StoreLock:
 
 
 def _myself() -> dict[str, object]:
+    """Return this process's id, its command without secrets, and the time."""
     command = shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
     return {"pid": os.getpid(), "command": _SECRET.sub("***", command), "since": utc_now()}

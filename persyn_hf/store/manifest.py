@@ -1,4 +1,4 @@
-"""The manifest `persyn.json`: how an artifact was made, from what, and the digest of every file of it."""
+"""The manifest of an artifact, `persyn.json`: how it was made, from what, and the digest of every file of it."""
 
 import datetime
 import hashlib
@@ -19,7 +19,7 @@ FIGURES = "figures/"  # pictures of the card lie there
 
 
 def utc_now() -> str:
-    """The time in ISO 8601, UTC, to the second."""
+    """Return the time in ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -28,14 +28,14 @@ class _Frozen(BaseModel):
 
 
 class Input(_Frozen):
-    """One artifact that a stage read."""
+    """The reference and the content digest of an artifact that a stage read."""
 
     ref: str  # NAMESPACE/NAME@TAG
     digest: str
 
 
 class Manifest(_Frozen):
-    """All that is known of an artifact. Times, versions and cost are not part of `digest`."""
+    """The record of all that is known of an artifact. Times, versions and cost are not part of `digest`."""
 
     stage: str
     kind: str
@@ -63,22 +63,23 @@ class Manifest(_Frozen):
     @field_validator("settings", "teachers", "student", "metrics", "cost", mode="before")
     @classmethod
     def _json_values(cls, value: Any) -> Any:
+        """Bring what callers give to plain JSON values; a bare name in a list becomes `{"name": ...}`."""
         if isinstance(value, list | tuple):
             value = [{"name": item} if isinstance(item, str) else item for item in value]
         return plain(value)
 
     @property
     def commit(self) -> str:
-        """The local commit id: 40 hex digits of the content digest."""
+        """The local commit id: the first 40 hex digits of the content digest."""
         return self.digest[:40]
 
     @property
     def teacher_names(self) -> list[str]:
-        """Teachers in the order of every `scores` list."""
+        """The names of the teachers in the order of every `scores` list."""
         return [str(teacher["name"]) for teacher in self.teachers]
 
     def content_digest(self) -> str:
-        """The digest that the fields of this manifest lead to."""
+        """Return the digest that the fields of this manifest lead to."""
         return content_digest(
             files=self.files,
             kind=self.kind,
@@ -89,11 +90,16 @@ class Manifest(_Frozen):
         )
 
     def to_json(self) -> str:
+        """Return the manifest as it is written to `persyn.json`: sorted keys, two spaces, one final line break."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """Bring values to what JSON keeps: keys become text, numpy scalars numbers, numbers that are not finite null."""
+    """Return a value as JSON keeps it: keys become text, numpy scalars numbers, numbers that are not finite null.
+
+    Raises:
+        TypeError: a value is none that JSON knows.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -108,7 +114,7 @@ def plain(value: Any) -> Any:
 
 
 def is_card(path: str) -> bool:
-    """Whether a file is the card or a picture of it, which describe the content and are none of it."""
+    """Tell whether a file is the card or a picture of it: these describe the content and do not belong to it."""
     return path == CARD or path.startswith(FIGURES)
 
 
@@ -121,11 +127,12 @@ def content_digest(
     seed: int,
     inputs: Mapping[str, str],
 ) -> str:
-    """Sha256 over the content of an artifact and what made it, as 64 hex digits.
+    """Return the sha256 over the content of an artifact and what made it, as 64 hex digits.
 
     Args:
         files: path -> sha256; the card, its pictures and the manifest are left out, so that times, cost and the
             version of the plotting library do not count.
+        settings: the settings of the stage.
         inputs: keyword -> content digest of the artifact that was read.
     """
     content = {
@@ -141,7 +148,10 @@ def content_digest(
 
 
 def read_manifest(folder: Path, ref: str) -> Manifest:
-    """Read `persyn.json` of a snapshot folder.
+    """Return the manifest in `persyn.json` of a snapshot folder.
+
+    Args:
+        ref: NAMESPACE/NAME@TAG, for the messages.
 
     Raises:
         DamagedArtifact: it is missing, no JSON, or no manifest.
@@ -164,7 +174,7 @@ def read_manifest(folder: Path, ref: str) -> Manifest:
 
 
 def remedy(ref: str, tag_file: str) -> str:
-    """What to do about a damaged artifact of a store, which does not know where it came from."""
+    """Return what to do about a damaged artifact of a store, which does not know where it came from."""
     return (
         f"if it came from the Hub: persyn artifacts pull {ref}; else restore it from a copy, or delete {tag_file} and "
         "run its recipe to make it anew"

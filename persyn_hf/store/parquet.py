@@ -40,10 +40,17 @@ _WRITER: dict[str, Any] = {
 
 
 def write_dataset(dataset: "Dataset", schema: Schema, folder: Path, shard_rows: int = SHARD_ROWS) -> Rows:
-    """Write `data/<config>/<split>-00000-of-0000N.parquet` under `folder`, and `order.parquet` where it is needed.
+    """Write a dataset as `data/<config>/<split>-00000-of-0000N.parquet`, and `order.parquet` where its order needs it.
+
+    An example: rows of the splits pool, dev, pool become two files, `dev` and `pool`. Read back by name they would
+    stand as dev, pool, pool, so `order.parquet` holds their places in the dataset, 1, 0, 2.
+
+    Args:
+        folder: where the files go.
+        shard_rows: the largest number of rows of one file.
 
     Returns:
-        Number of rows per config and split.
+        Number of rows by config and split.
 
     Raises:
         StoreError: a config or split has a name that the Hub does not take.
@@ -71,13 +78,13 @@ def write_dataset(dataset: "Dataset", schema: Schema, folder: Path, shard_rows: 
 
 
 def shards(paths: "Mapping[str, object]") -> Iterator[tuple[str, str, int, str]]:
-    """Config, split, number of the shard and path of every data file, sorted."""
-    found = [(match, path) for path in paths if (match := _SHARD.fullmatch(path))]
-    yield from sorted((match[1], match[2], int(match[3]), path) for match, path in found)
+    """Yield config, split, number and path of every data file among some paths, sorted."""
+    matches = [(match, path) for path in paths if (match := _SHARD.fullmatch(path))]
+    yield from sorted((match[1], match[2], int(match[3]), path) for match, path in matches)
 
 
 def _table(dataset: "Dataset", schema: Schema) -> "pa.Table":
-    """The rows as one table with the columns in the order of the contract."""
+    """Return the rows as one Arrow table with the columns in the order of the contract."""
     import pyarrow as pa
 
     table = dataset.data.table if dataset._indices is None else _gather(dataset)
@@ -86,9 +93,10 @@ def _table(dataset: "Dataset", schema: Schema) -> "pa.Table":
 
 
 def _gather(dataset: "Dataset") -> "pa.Table":
-    """The rows that a `select` or `sort` of `datasets` stands for.
+    """Return the rows that a `select` or `sort` of `datasets` stands for.
 
-    In batches through `datasets`, for `pyarrow.Table.take` overflows where a text column passes 2 GiB.
+    They are taken in batches through `datasets`, because `pyarrow.Table.take` overflows where a text column passes 2
+    GiB.
     """
     import pyarrow as pa
 
@@ -98,7 +106,7 @@ def _gather(dataset: "Dataset") -> "pa.Table":
 
 
 def _names(table: "pa.Table", column: str | None, default: str, pattern: re.Pattern[str]) -> list[str]:
-    """The configs or splits, sorted."""
+    """Return the configs or splits that a column names, sorted; `default` alone where there is no such column."""
     import pyarrow.compute as pc
 
     if column is None:
@@ -114,6 +122,7 @@ def _names(table: "pa.Table", column: str | None, default: str, pattern: re.Patt
 
 
 def _equal(table: "pa.Table", column: str | None, name: str) -> "np.ndarray[Any, Any]":
+    """Return which rows have a value in a column: (num_rows,) of bool; all rows where there is no such column."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -121,6 +130,7 @@ def _equal(table: "pa.Table", column: str | None, name: str) -> "np.ndarray[Any,
 
 
 def _write_shards(table: "pa.Table", mask: "np.ndarray[Any, Any]", folder: Path, split: str, shard_rows: int) -> None:
+    """Write the rows of one config and split into as many files as they need, at least one."""
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +154,7 @@ def _write_shards(table: "pa.Table", mask: "np.ndarray[Any, Any]", folder: Path,
 
 
 def _chosen(table: "pa.Table", mask: "np.ndarray[Any, Any]") -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of a table where a mask (num_rows,) is true, in batches of at most `ROW_GROUP`."""
     import pyarrow as pa
 
     start = 0
@@ -155,6 +166,7 @@ def _chosen(table: "pa.Table", mask: "np.ndarray[Any, Any]") -> "Iterator[pa.Rec
 
 
 def _write_order(order: "np.ndarray[Any, Any]", path: Path) -> None:
+    """Write the positions (num_rows,) of the rows as a parquet file with the column `position`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Rows of a stored dataset in the order in which they were written, some at a time."""
+"""Read the rows of a stored dataset in the order in which they were written, some at a time."""
 
 import mmap
 import tempfile
@@ -27,11 +27,12 @@ def read_dataset(
 ) -> "Dataset":
     """Read the rows of a config and a split (None: all) in the order in which they were written.
 
-    In memory, or, where they take more than `IN_MEMORY`, mapped from a file without a name in the folder for temporary
-    files: only what is looked at is loaded.
+    They are in memory or, where they take more than `IN_MEMORY`, mapped from a file without a name in the folder for
+    temporary files, so that only what is looked at is loaded.
 
     Args:
-        rows: number of rows per config and split, as `write_dataset` returned it.
+        folder: where `write_dataset` wrote them.
+        rows: number of rows by config and split, as `write_dataset` returned it.
         what: name of the artifact, for messages.
 
     Raises:
@@ -68,19 +69,20 @@ def read_dataset(
 
 
 class Stream:
-    """Record batches handed out in portions of any size."""
+    """A sequence of record batches that is handed out in portions of any size."""
 
     def __init__(self, batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema") -> None:
         self._batches = batches
         self._kept = schema.empty_table()
 
     def take(self, number: int) -> "pa.Table":
+        """Return the next `number` rows as a table; there must be as many left."""
         import pyarrow as pa
 
-        tables, found = [self._kept], len(self._kept)
-        while found < number:
+        tables, num_rows = [self._kept], len(self._kept)
+        while num_rows < number:
             tables.append(pa.Table.from_batches([next(self._batches)]))
-            found += len(tables[-1])
+            num_rows += len(tables[-1])
         table = pa.concat_tables(tables)
         self._kept = table.slice(number)
         return table.slice(0, number)
@@ -90,25 +92,33 @@ class _Part(Stream):
     """The rows of one config and split, read as they are asked for."""
 
     def __init__(self, folder: Path, config: str, split: str, count: int, what: str) -> None:
+        """Open the files of a config and split.
+
+        Raises:
+            DamagedArtifact: they cannot be read, or do not hold `count` rows.
+        """
         import pyarrow.parquet as pq
 
         self._what = f"{what}: a file of {config}/{split} cannot be read"
         paths = sorted((folder / "data" / config).glob(f"{split}-*-of-*.parquet"))
         with self._damage():
             files = [pq.ParquetFile(path) for path in paths]
-        found = sum(file.metadata.num_rows for file in files)
-        if not files or found != count:
-            raise DamagedArtifact(f"{what}: {config}/{split} holds {found} rows, its manifest says {count}; verify it")
+        num_rows = sum(file.metadata.num_rows for file in files)
+        if not files or num_rows != count:
+            holds = f"{what}: {config}/{split} holds {num_rows} rows"
+            raise DamagedArtifact(f"{holds}, its manifest says {count}; verify it")
         self.count = count
         self.schema = files[0].schema_arrow
         super().__init__((batch for file in files for batch in file.iter_batches(CHUNK)), self.schema)
 
     def take(self, number: int) -> "pa.Table":
+        """Return the next `number` rows as a table; a file that cannot be read is a `DamagedArtifact`."""
         with self._damage():
             return super().take(number)
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
+        """Turn errors of reading within into a `DamagedArtifact`."""
         import pyarrow as pa
 
         try:
@@ -119,7 +129,13 @@ class _Part(Stream):
 
 
 def _in_order(parts: "Sequence[_Part]", order: "np.ndarray[Any, Any]") -> "Iterator[pa.Table]":
-    """Rows of the parts, as if these stood one behind the other, by `order`, in which each part's own rows ascend."""
+    """Yield the rows of several parts in one order, `CHUNK` at a time.
+
+    Args:
+        parts: the rows are numbered as if the parts stood one behind the other.
+        order: the numbers of the rows to yield, (num_rows,); the rows of each part ascend in it, so each part is
+            read once.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -133,7 +149,7 @@ def _in_order(parts: "Sequence[_Part]", order: "np.ndarray[Any, Any]") -> "Itera
 
 
 def _mapped(tables: "Iterable[pa.Table]", schema: "pa.Schema") -> "pa.Table":
-    """The rows in a file that goes with the table."""
+    """Return the rows as a table mapped from a temporary file that goes with it."""
     import pyarrow as pa
 
     with tempfile.TemporaryFile() as file:
@@ -146,6 +162,7 @@ def _mapped(tables: "Iterable[pa.Table]", schema: "pa.Schema") -> "pa.Table":
 
 
 def _read_order(path: Path) -> "np.ndarray[Any, Any]":
+    """Return the positions (num_rows,) that `order.parquet` holds."""
     import pyarrow.parquet as pq
 
     positions: np.ndarray[Any, Any] = pq.read_table(path, partitioning=None).column("position").to_numpy()
@@ -153,6 +170,7 @@ def _read_order(path: Path) -> "np.ndarray[Any, Any]":
 
 
 def _check_choice(rows: Mapping[str, Mapping[str, int]], what: str, config: str | None, split: str | None) -> None:
+    """Raise a `StoreError` where there is no such config or split."""
     if config is not None and config not in rows:
         raise StoreError(f"{what} has no config `{config}`{nearest(config, sorted(rows))}")
     splits = sorted({name for key, parts in rows.items() if config in (None, key) for name in parts})

@@ -1,4 +1,15 @@
-"""The rows of a stored dataset as hashes of 8 bytes, one column read at a time: what compares large datasets."""
+"""Hash the rows of a stored dataset, 8 bytes each and one column at a time, so that large datasets can be compared.
+
+A column of a million rows is an array of 8 MB, whatever its texts weigh. Rows have no order that counts, so those of
+two artifacts are matched by the hash of their key:
+
+- `row_keys` of the old artifact are [k1, k2], those of the new one [k3, k2].
+- `shared` returns the places of k2 in both, [1] and [1].
+- `column_hashes(old, "scores")[[1]] != column_hashes(new, "scores")[[1]]` says whether that row's scores have changed.
+
+Two different keys may have one hash. With a million rows in each artifact that happens once in about ten million
+comparisons.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +32,13 @@ PLACE = 0x9E3779B97F4A7C15  # odd, so that the same value at two places of a lis
 
 
 def column_hashes(stored: Stored, column: str) -> "Hashes":
-    """A hash per row, in the order of the files; a column that is not there at all is null."""
+    """Return a hash per row of a column, in the order of the files: (num_rows,) of uint64.
+
+    A column that a file does not hold counts as null in all its rows.
+
+    Raises:
+        DamagedArtifact: a file cannot be read.
+    """
     import numpy as np
 
     parts = [
@@ -32,7 +49,14 @@ def column_hashes(stored: Stored, column: str) -> "Hashes":
 
 
 def row_keys(stored: Stored, columns: Sequence[str]) -> "Hashes":
-    """A hash per row of several columns; of rows with the same key the second, third ... get hashes of their own."""
+    """Return a hash per row of several columns together: (num_rows,) of uint64, no value twice.
+
+    Rows with the same key are told apart by their number: the second one of the old artifact matches the second one of
+    the new.
+
+    Raises:
+        DamagedArtifact: a file cannot be read.
+    """
     import numpy as np
 
     keys = _combine([column_hashes(stored, column) for column in columns])
@@ -47,7 +71,14 @@ def row_keys(stored: Stored, columns: Sequence[str]) -> "Hashes":
 
 
 def sums_by(keys: "Hashes", values: "Hashes") -> "tuple[Hashes, Hashes]":
-    """The keys that there are, ascending, and the sum of the values of each, whatever their order."""
+    """Return the different keys, ascending, and for each the sum of the mixed hashes of its values: (num_keys,) both.
+
+    Sums do not depend on the order of the rows, so two prompts with equal sums have the same set of teachers.
+
+    Args:
+        keys: (num_rows,).
+        values: (num_rows,).
+    """
     import numpy as np
 
     order = np.argsort(keys, kind="stable")
@@ -57,7 +88,12 @@ def sums_by(keys: "Hashes", values: "Hashes") -> "tuple[Hashes, Hashes]":
 
 
 def shared(old: "Hashes", new: "Hashes") -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
-    """The places in both of the keys that are in both; no key may be twice in one of them."""
+    """Return where the keys that are in both arrays stand in each of them: two index arrays of one length.
+
+    Args:
+        old: hashes, no value twice.
+        new: hashes, no value twice.
+    """
     import numpy as np
 
     _, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
@@ -65,7 +101,7 @@ def shared(old: "Hashes", new: "Hashes") -> "tuple[np.ndarray[Any, Any], np.ndar
 
 
 def value_counts(stored: Stored, column: str) -> Counter[str]:
-    """Rows per value of a text column."""
+    """Return the number of rows per value of a text column."""
     counts: Counter[str] = Counter()
     for batch in _batches(stored, column):
         for line in batch.column(0).value_counts().to_pylist():
@@ -74,7 +110,7 @@ def value_counts(stored: Stored, column: str) -> Counter[str]:
 
 
 def _batches(stored: Stored, column: str) -> "Iterator[pa.RecordBatch]":
-    """The column in all data files; batches without columns where a file does not have it."""
+    """Yield a column of all data files, some rows at a time; batches have no columns where a file lacks it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,6 +127,7 @@ def _batches(stored: Stored, column: str) -> "Iterator[pa.RecordBatch]":
 
 
 def _hash(array: "pa.Array") -> "Hashes":
+    """Return a hash per value of an Arrow array; equal values of one type have equal hashes, and null has its own."""
     import numpy as np
     import pyarrow as pa
     from pandas.util import hash_array  # type: ignore[import-untyped]  # its stubs are a package of their own
@@ -111,7 +148,7 @@ def _hash(array: "pa.Array") -> "Hashes":
 
 
 def _hash_lists(array: "pa.Array") -> "Hashes":
-    """Of each list the values with their places, and how many there are."""
+    """Return a hash per list, made of its values with their places and of its length."""
     import numpy as np
 
     values = _hash(array.flatten())
@@ -123,18 +160,20 @@ def _hash_lists(array: "pa.Array") -> "Hashes":
 
 
 def _combine(columns: "Sequence[Hashes]") -> "Hashes":
+    """Return a hash per row of several columns of hashes; the order of the columns counts."""
     total: Hashes = sum(_placed(hashes, place) for place, hashes in enumerate(columns))  # type: ignore[assignment]
     return _mix(total)
 
 
 def _placed(hashes: "Hashes", places: "np.ndarray[Any, Any] | int") -> "Hashes":
+    """Return the hashes mixed with their places, so that the same value at two places counts differently."""
     import numpy as np
 
     return _mix(hashes + (np.atleast_1d(places).astype(np.uint64) + np.uint64(1)) * np.uint64(PLACE))
 
 
 def _mix(hashes: "Hashes") -> "Hashes":
-    """The finaliser of splitmix64: near numbers come far apart, so that sums of them do not meet."""
+    """Return the hashes after the finaliser of splitmix64: near numbers come far apart, so their sums do not meet."""
     import numpy as np
 
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""One artifact of a store: its address, its place on the disk, and the check of every file of it."""
+"""A stored artifact: its address, its place on the disk, and the check of every file of it."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ _FOLDER = re.compile(r"(datasets|models)--(.+?)--(.+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """One artifact in a store."""
+    """An artifact in a store or in the cache of the Hub."""
 
     repo: str  # NAMESPACE/NAME
     kind: str
@@ -31,6 +31,7 @@ class Stored:
 
     @property
     def ref(self) -> str:
+        """The reference of the artifact, NAMESPACE/NAME@TAG."""
         return f"{self.repo}@{self.tag}"
 
     @property
@@ -39,11 +40,11 @@ class Stored:
         return self.path.parent.parent / "refs" / self.tag
 
     def check(self, as_written: bool = True) -> None:
-        """Read every file of the artifact against the digests of its manifest.
+        """Read every file of the artifact and compare it with the digests of its manifest.
 
         Args:
-            as_written: by this store. False: by the Hub, whose commits and blobs have other names and where card and
-                manifest may have been edited; only the content is checked then.
+            as_written: whether this store wrote it. False: the Hub did, whose commits and blobs have other names
+                and where card and manifest may have been edited; only the content is checked then.
 
         Raises:
             DamagedArtifact: names the file, the digest found and the one needed.
@@ -65,43 +66,53 @@ class Stored:
                 raise DamagedArtifact(f"{self.ref}: the file {name} is not in its {MANIFEST}; remove {path}")
 
     def _remedy(self, as_written: bool) -> str:
+        """Return what to do about a damaged file, by whether this store wrote it."""
         if not as_written:
             return f"delete {self.path.parent.parent} to fetch it anew, and ask its publisher if it is the same then"
         return remedy(self.ref, str(self.ref_file))
 
     def _check_file(self, name: str, needed: str, linked: bool = True) -> None:
+        """Raise `DamagedArtifact` where a file has another digest or, if `linked`, is no link to its blob."""
         path = self.path / name
-        found = file_digest(path) if path.is_file() else "no file"
-        if found == needed and linked and blob_name(path) != needed:
-            found = f"a link to {blob_name(path) or 'nothing'}"
-        if found != needed:
+        digest = file_digest(path) if path.is_file() else "no file"
+        if digest == needed and linked and blob_name(path) != needed:
+            digest = f"a link to {blob_name(path) or 'nothing'}"
+        if digest != needed:
             raise DamagedArtifact(
-                f"{self.ref}: {name} is damaged, found {found}, needed {needed or 'a link to a blob'} ({path}); "
+                f"{self.ref}: {name} is damaged, found {digest}, needed {needed or 'a link to a blob'} ({path}); "
                 f"{self._remedy(linked)}"
             )
 
 
 def blob_name(path: Path) -> str:
-    """The blob that a file of a snapshot links to, which is named by its sha256; "" for what is no link."""
+    """Return the blob that a file of a snapshot links to, which is named by its sha256; "" for what is no link."""
     return path.readlink().name if path.is_symlink() else ""
 
 
 def split_ref(ref: str) -> tuple[str, str]:
-    """("NAMESPACE/NAME", "TAG") of "NAMESPACE/NAME@TAG"; without a tag it is `main`."""
+    """Split "NAMESPACE/NAME@TAG" into ("NAMESPACE/NAME", "TAG"); without a tag it is `main`.
+
+    Raises:
+        StoreError: the tag is none that could be.
+    """
     repo, _, tag = ref.partition("@")
     if not NAME.fullmatch(tag or "main"):
         raise StoreError(f"`{ref}` names no artifact; needed is NAMESPACE/NAME or NAMESPACE/NAME@TAG")
     return repo, tag or "main"
 
 
-def meant(ref: str, known: Iterable[str]) -> str:
-    """The artifact that a ref was probably meant to name, for the end of a sentence; "" where none is like it."""
-    close = difflib.get_close_matches(ref, list(known), n=1)
+def meant(ref: str, refs: Iterable[str]) -> str:
+    """Return ", did you mean REF?" with the reference that is most like one; "" where none is like it."""
+    close = difflib.get_close_matches(ref, list(refs), n=1)
     return f", did you mean {close[0]}?" if close else ""
 
 
 def repo_folder(repo: str, kind: str) -> str:
-    """Name of the repository's folder in a Hugging Face cache: `datasets--NAMESPACE--NAME`."""
+    """Return the name of a repository's folder in a Hugging Face cache: `datasets--NAMESPACE--NAME`.
+
+    Raises:
+        StoreError: the repository or the kind has no possible name.
+    """
     namespace, _, name = repo.partition("/")
     if not (NAME.fullmatch(namespace) and NAME.fullmatch(name)) or "--" in repo or ".." in repo or len(repo) > 96:
         raise StoreError(
@@ -114,12 +125,12 @@ def repo_folder(repo: str, kind: str) -> str:
 
 
 def repo_type(kind: str) -> str:
-    """What the Hub calls the type of repository that holds artifacts of a kind."""
+    """Return what the Hub calls the type of repository that holds a kind of artifact: `dataset` or `model`."""
     return "model" if isinstance(SCHEMAS[kind], ModelSchema) else "dataset"
 
 
 def repo_of(folder: str) -> tuple[str, str] | None:
-    """A repository and one kind of its type, from the name of its folder; None for other folders."""
+    """Return a repository and one kind of its type, from the name of its folder; None for other folders."""
     match = _FOLDER.fullmatch(folder)
     return (f"{match[2]}/{match[3]}", TYPE_KINDS[match[1]]) if match else None
 
@@ -128,12 +139,12 @@ TYPE_KINDS = {"datasets": "prompts", "models": "router"}  # any one kind of each
 
 
 def tag_order(tag: str) -> list[tuple[int, str]]:
-    """Sort key that puts v2 before v10."""
+    """Return the sort key of a tag that puts v2 before v10."""
     return [(len(part), part) for part in re.split(r"(\d+)", tag)]
 
 
 def is_older(tag: str, than: str) -> bool:
-    """Whether both are numbers of versions and the first is the lower: v2 before v10. Other tags have no order."""
+    """Tell whether both tags are versions and the first is the lower: v2 before v10. Other tags have no order."""
     if not (_VERSION.fullmatch(tag) and _VERSION.fullmatch(than)):
         return False
     first, second = ([int(number) for number in re.findall(r"\d+", name)] for name in (tag, than))
@@ -141,6 +152,6 @@ def is_older(tag: str, than: str) -> bool:
 
 
 def next_tag(tags: list[str]) -> str:
-    """The next free tag of v1, v2, ..."""
+    """Return the next free tag of v1, v2, ..."""
     numbers = [int(tag[1:]) for tag in tags if re.fullmatch(r"v\d+", tag)]
     return f"v{max(numbers, default=0) + 1}"

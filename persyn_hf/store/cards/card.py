@@ -14,7 +14,7 @@ from persyn_hf.store.cards.front_matter import front_matter
 from persyn_hf.store.manifest import Manifest
 
 
-# What a picture shows, for those who do not see it.
+# What a picture shows, for readers who do not see it.
 ALT = {
     "allocation": "One bar per teacher: the share of the prompts that it gets",
     "responses": "Bars per teacher: the share of its answers that are right, and that were cut off",
@@ -28,19 +28,20 @@ ALT = {
 
 
 def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = ()) -> str:
-    """The card of an artifact: YAML front matter for the Hub, then what it is and how it was made.
+    """Return the card of an artifact: YAML front matter for the Hub, then what it is and how it was made.
 
     Args:
-        manifest: as it will be stored; nothing else is known of the artifact, so any store can write its card anew.
-        tag: shown where the card says how to load.
-        evaluations: of a student, to be shown on its card.
+        manifest: as it will be stored; nothing else is known of the artifact, so any store can write its card
+            anew.
+        tag: the tag that the card names where it shows how to load the artifact.
+        evaluations: manifests of a student's evaluations, to be shown on its card.
 
     Raises:
         jinja2.UndefinedError: a template names a field that is not given.
     """
     import jinja2
 
-    manifest, *evaluations = (Manifest.model_validate_json(one.to_json()) for one in (manifest, *evaluations))
+    manifest, *evaluations = (Manifest.model_validate_json(each.to_json()) for each in (manifest, *evaluations))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         undefined=jinja2.StrictUndefined,
@@ -83,17 +84,19 @@ def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = 
 
 
 def _template(name: str) -> str | None:
+    """Return the text of a template of `dataset_cards/`, None where there is none of this name."""
     path = resources.files("persyn_hf.dataset_cards") / name
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _pictures(manifest: Manifest) -> list[str]:
-    """Every picture that the artifact holds, as Markdown."""
+    """Return every picture that the artifact holds, as Markdown with a text for readers who do not see it."""
     stems = {name: name.rpartition("/")[2].removesuffix(".png") for name in manifest.files if name.endswith(".png")}
     return [f"![{ALT.get(stem, markdown.text(stem))}]({quote(name)})" for name, stem in stems.items()]
 
 
 def _columns(schema: Schema | ModelSchema) -> str:
+    """Return the column contract of a kind as a Markdown table; "none" for models."""
     if isinstance(schema, ModelSchema):
         return "none"
     rows = [
@@ -109,7 +112,7 @@ def _columns(schema: Schema | ModelSchema) -> str:
 
 
 def _inputs(manifest: Manifest) -> str:
-    """What it was made from, with links to the Hub."""
+    """Return what the artifact was made from as a Markdown table with links to the Hub; empty without inputs."""
     rows = []
     for keyword, item in manifest.inputs.items():
         repo, _, tag = item.ref.partition("@")

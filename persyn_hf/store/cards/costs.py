@@ -1,4 +1,4 @@
-"""Costs as table cells, for cards, plans and reports: only the columns of which something is known."""
+"""Costs of a manifest as Markdown tables for its card, with only the columns of which something is known."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ SHOWN = ("teachers", "total", "counterfactual")  # keys of a manifest's cost tha
 
 
 def ledger(cost: Mapping[str, Any]) -> str:
-    """The ledger of a manifest as Markdown, a row per teacher and their total; empty where there is none."""
+    """Return the ledger of a manifest as Markdown, a row per teacher and their total; empty where there is none."""
     lines = dict(cost.get("teachers", {}))
     if not lines:
         return ""
@@ -23,17 +23,23 @@ def ledger(cost: Mapping[str, Any]) -> str:
 
 
 def counterfactual(cost: Mapping[str, Any]) -> str:
-    """What other ways to choose teachers would have cost, as Markdown; empty where a manifest does not say."""
+    """Return what other ways to choose teachers would have cost, as Markdown; empty where a manifest does not say."""
     ways = cost.get("counterfactual", {})
     named = {"generate-then-select": "generate_then_select", "CAR": "car"}
     return _markdown("way", {name: from_line(ways[key]) for name, key in named.items() if key in ways}, {})
 
 
 def _markdown(first: str, costs: Mapping[str, Cost], extra: Mapping[str, list[str]]) -> str:
+    """Return a Markdown table of costs, a row per name; empty without costs.
+
+    Args:
+        first: header of the column of names.
+        extra: header -> cells of a column behind the costs, one cell per row.
+    """
     columns = known_columns(costs.values())
-    more = zip(*extra.values(), strict=True) if extra else [()] * len(costs)
+    extra_cells = zip(*extra.values(), strict=True) if extra else [()] * len(costs)
     rows = [
         [name, *(column.cell(cost) for column in columns), *cells]
-        for (name, cost), cells in zip(costs.items(), more, strict=True)
+        for (name, cost), cells in zip(costs.items(), extra_cells, strict=True)
     ]
     return markdown.table([first, *(column.title for column in columns), *extra], rows) if rows else ""

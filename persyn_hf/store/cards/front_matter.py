@@ -20,18 +20,22 @@ CATEGORIES = {"assignments": "text-classification", "rewards": "text-ranking", "
 
 
 def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> str:
-    """`evaluations`: of a student, for the Hub's table of results."""
+    """Return the YAML at the top of an artifact's card, without the lines `---`.
+
+    Args:
+        evaluations: manifests of a student's evaluations, for the Hub's table of results.
+    """
     from huggingface_hub import DatasetCardData, ModelCardData
 
     tags = ["persyn", f"persyn-{manifest.kind}", "arxiv:2510.10925"]
-    known: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "language": [name for name in manifest.languages if licences.LANGUAGE.fullmatch(name)] or None,
         **licences.metadata(manifest.licences),
     }
     name = markdown.one_line(manifest.repo.partition("/")[2])
     if not isinstance(SCHEMAS[manifest.kind], ModelSchema):
         card = DatasetCardData(
-            **known,
+            **origin,
             pretty_name=name,
             size_categories=[_size(sum(rows for splits in manifest.rows.values() for rows in splits.values()))],
             task_categories=[CATEGORIES.get(manifest.kind, "text-generation")],
@@ -41,7 +45,7 @@ def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> st
         return str(card.to_yaml())
     results = list(_results(evaluations))
     model: Any = ModelCardData(
-        **known,
+        **origin,
         **_base(manifest),
         datasets=[item.ref.partition("@")[0] for word, item in manifest.inputs.items() if word == "sft"] or None,
         library_name="transformers" if _is_transformers(manifest) else "persyn-hf",
@@ -55,12 +59,12 @@ def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> st
 
 
 def _is_transformers(manifest: Manifest) -> bool:
-    """Whether `from_pretrained` loads it; a router that is no language model is persyn's own."""
+    """Tell whether `from_pretrained` loads a model; a router that is no language model is persyn's own."""
     return manifest.kind == "student" or "config.json" in manifest.files
 
 
 def _base(manifest: Manifest) -> dict[str, Any]:
-    """The model that was fine-tuned, where it is one of the Hub's."""
+    """Return the keys that name the model that was fine-tuned, where it is one of the Hub's; else none."""
     is_student = manifest.kind == "student"
     base = str((manifest.student or {}).get("model") if is_student else manifest.settings.get("backbone"))
     if not (_is_transformers(manifest) and markdown.HUB_ID.fullmatch(base)):
@@ -69,6 +73,7 @@ def _base(manifest: Manifest) -> dict[str, Any]:
 
 
 def _results(evaluations: Iterable[Manifest]) -> "Iterator[EvalResult]":
+    """Yield an entry of the Hub's table of results for every task that an evaluation scored."""
     from huggingface_hub import EvalResult
 
     for manifest in evaluations:
@@ -87,15 +92,16 @@ def _results(evaluations: Iterable[Manifest]) -> "Iterator[EvalResult]":
 
 
 def _size(rows: int) -> str:
-    """The Hub's word for a number of rows."""
+    """Return the Hub's word for a number of rows: 2500 is `1K<n<10K`."""
     bounds = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
     return next((word for power, word in enumerate(bounds) if rows < 1000 * 10**power), "10B<n<100B")
 
 
 def configs(manifest: Manifest) -> list[dict[str, Any]]:
-    """The `configs:` of the front matter, by which `load_dataset` and the Hub's viewer find the files.
+    """Return the `configs:` of the front matter, by which `load_dataset` and the Hub's viewer find the files.
 
-    With several configs one more, the default, takes them all, so that plain `load_dataset` leaves nothing out.
+    Where there are several configs, one more takes all files and is the default. So plain `load_dataset` leaves
+    nothing out.
     """
     listed = [_config(name, name, splits) for name, splits in sorted(manifest.rows.items())]
     if len(listed) < 2:
@@ -108,5 +114,6 @@ def configs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _config(name: str, folder: str, splits: Mapping[str, int]) -> dict[str, Any]:
+    """Return one entry of `configs:`, whose files lie in `data/FOLDER/`."""
     files = [{"split": split, "path": f"data/{folder}/{split}-*.parquet"} for split in sorted(splits)]
     return {"config_name": name, "data_files": files}

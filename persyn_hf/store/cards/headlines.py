@@ -1,4 +1,4 @@
-"""The numbers of an artifact that matter most, as one readable table per kind, and the table of its models."""
+"""Tables of a card: the numbers of an artifact that matter most, one readable table per kind, and its models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  #
 
 
 def headline(manifest: Manifest) -> str:
-    """Empty where the manifest holds none of these numbers."""
+    """Return the numbers that matter most as Markdown; empty where the manifest holds none of them."""
     makers = {
         "prompts": _prompts,
         "assignments": _allocation,
@@ -31,12 +31,16 @@ def headline(manifest: Manifest) -> str:
 
 
 def evaluation(manifest: Manifest) -> str:
-    """A row per task with its 95 % interval."""
+    """Return a row per task of an evaluation with its 95 % interval, as Markdown."""
     return evaluations([manifest], named=False)
 
 
 def evaluations(manifests: Sequence[Manifest], named: bool = True) -> str:
-    """The tasks of several evaluations of one model; `named`: with a link to the answers."""
+    """Return the tasks of several evaluations of one model as a Markdown table, a row per evaluation and task.
+
+    Args:
+        named: whether a column links to the answers.
+    """
     rows = []
     for manifest in manifests:
         tasks = ((task, line) for task, line in manifest.metrics.items() if isinstance(line, Mapping))
@@ -50,13 +54,15 @@ def evaluations(manifests: Sequence[Manifest], named: bool = True) -> str:
 
 
 def metric_of(line: Mapping[str, Any]) -> str:
-    """What a task of an evaluation is scored by: the harness's metric, or the share that math-verify found right."""
+    """Return the metric that scores a task: the harness's, or `accuracy`, the share that math-verify found right."""
     return str(line.get("metric") or "accuracy")
 
 
 def _prompts(manifest: Manifest) -> str:
-    splits = dict.fromkeys(split for of in manifest.rows.values() for split in of)
-    rows = [(text(split), cell(sum(of.get(split, 0) for of in manifest.rows.values()))) for split in splits]
+    """Return the number of prompts per split, and how many rows were left out for what reason."""
+    configs = manifest.rows.values()
+    splits = dict.fromkeys(split for config in configs for split in config)
+    rows = [(text(split), cell(sum(config.get(split, 0) for config in configs))) for split in splits]
     counts = manifest.counts.items()
     dropped = [f"{text(key.replace('_', ' '))} {cell(n)}" for key, n in counts if n and key.startswith(LEFT_OUT)]
     read = f"{cell(manifest.counts['read'])} rows were read. " if "read" in manifest.counts else ""
@@ -65,7 +71,8 @@ def _prompts(manifest: Manifest) -> str:
 
 
 def _allocation(manifest: Manifest) -> str:
-    rows = [(_teacher(manifest, name), share(of)) for name, of in _of_teachers(manifest, "allocation")]
+    """Return each teacher's share of the prompts, and who decided how many rows."""
+    rows = [(_teacher(manifest, name), share(part)) for name, part in _of_teachers(manifest, "allocation")]
     counts = manifest.counts
     by = [f"{who} {cell(counts[who])}" for who in ("router", "oracle", "rule") if who in counts]
     effective = manifest.metrics.get("effective_teachers")
@@ -76,6 +83,7 @@ def _allocation(manifest: Manifest) -> str:
 
 
 def _responses(manifest: Manifest) -> str:
+    """Return, per teacher, how many samples there are and which share was right, cut off or failed."""
     rows = [
         (_teacher(manifest, name), cell(line.get("rows")), *(share(line.get(key)) for key in SHARES), _tokens(line))
         for name, line in _of_teachers(manifest, "teachers")
@@ -85,11 +93,13 @@ def _responses(manifest: Manifest) -> str:
 
 
 def _tokens(line: Mapping[str, Any]) -> str:
+    """Return the mean number of tokens as a cell, rounded to a whole number."""
     number = line.get("mean_tokens")
     return cell(round(number) if isinstance(number, int | float) else number)
 
 
 def _rewards(manifest: Manifest) -> str:
+    """Return the means of quality, learnability and reward per teacher, and how often it is the best."""
     rows = [
         (
             _teacher(manifest, name),
@@ -103,6 +113,7 @@ def _rewards(manifest: Manifest) -> str:
 
 
 def _pairs(manifest: Manifest) -> str:
+    """Return how many comparisons there are, and how many are ties or without a label."""
     counts = manifest.counts
     named = {"prompts": "prompts", "pairs": "comparisons", "ties": "ties", "pairs_skipped": "pairs without a label"}
     rows = [(name, cell(counts[key])) for key, name in named.items() if key in counts]
@@ -110,15 +121,19 @@ def _pairs(manifest: Manifest) -> str:
 
 
 def _sft(manifest: Manifest) -> str:
+    """Return each teacher's share of the training rows and the mean length of its completions."""
     tokens = _mapping(manifest.metrics.get("mean_tokens"))
     shares = _of_teachers(manifest, "allocation")
-    rows = [(_teacher(manifest, name), share(of), _tokens({"mean_tokens": tokens.get(name)})) for name, of in shares]
+    rows = [
+        (_teacher(manifest, name), share(part), _tokens({"mean_tokens": tokens.get(name)})) for name, part in shares
+    ]
     right = manifest.metrics.get("correct_share")
     note = "" if right is None else f"{share(right)} of the judged completions are right."
     return _join(_table(("teacher", "share of the rows", "mean tokens"), rows), note)
 
 
 def _router(manifest: Manifest) -> str:
+    """Return the metrics of the router, of random choice, the best single teacher and the oracle."""
     rows = []
     for name in ("router", "random", "global_best", "oracle"):
         line = _mapping(manifest.metrics.get(name))
@@ -135,12 +150,14 @@ def _router(manifest: Manifest) -> str:
 
 
 def _value(line: Mapping[str, Any], metric: str, interval: bool = False) -> str:
-    found = _mapping(line.get(metric))
-    value, low, high = (f"{n:.3f}" if isinstance(n, int | float) else cell(n) for n in map(found.get, BOUNDS))
-    return f"{value} [{low}, {high}]" if interval and found.get("low") is not None else value
+    """Return a metric as a cell with three decimals; `interval` adds its bounds where they are known."""
+    numbers = _mapping(line.get(metric))
+    value, low, high = (f"{n:.3f}" if isinstance(n, int | float) else cell(n) for n in map(numbers.get, BOUNDS))
+    return f"{value} [{low}, {high}]" if interval and numbers.get("low") is not None else value
 
 
 def _student(manifest: Manifest) -> str:
+    """Return what a student was trained on and how far."""
     metrics = manifest.metrics
     named = {"rows": "examples", "trained_tokens": "tokens with loss, per epoch", "steps": "optimiser steps"}
     named |= {"final_loss": "final loss (nats per token)", "parameters": "parameters", "method": "fine-tuning"}
@@ -148,43 +165,46 @@ def _student(manifest: Manifest) -> str:
 
 
 def models(manifest: Manifest) -> str:
-    """The teachers in the order of every list of scores, and the student, with all that is set of them."""
-    found = [("teacher", teacher) for teacher in manifest.teachers]
-    found += [("student", manifest.student)] if manifest.student else []
+    """Return a table of the teachers, in the order of every list of scores, and the student, with their settings."""
+    listed = [("teacher", teacher) for teacher in manifest.teachers]
+    listed += [("student", manifest.student)] if manifest.student else []
     rows = []
-    for role, model in found:
-        known = {**model}
-        name, source, revision = (known.pop(key, None) for key in ("name", "model", "revision"))
+    for role, model in listed:
+        settings = {**model}
+        name, source, revision = (settings.pop(key, None) for key in ("name", "model", "revision"))
         link = hub_link(str(source), str(revision) if revision else None) if source else "none given"
-        size, long_cot = known.pop("params_b", None), known.pop("long_cot", None)
-        family = known.pop("family", None)
-        more = ", ".join(f"{code(key)} {cell(item)}" for key, item in known.items() if item not in (None, {}, [], ""))
-        rows.append((role, text(name), link, *map(cell, (revision, family, size, long_cot)), more))
+        size, long_cot = settings.pop("params_b", None), settings.pop("long_cot", None)
+        family = settings.pop("family", None)
+        given = {key: item for key, item in settings.items() if item not in (None, {}, [], "")}
+        rest = ", ".join(f"{code(key)} {cell(item)}" for key, item in given.items())
+        rows.append((role, text(name), link, *map(cell, (revision, family, size, long_cot)), rest))
     header = ("role", "name", "model", "revision", "family", "billion parameters", "Long-CoT", "more")
     return _table(header, rows)
 
 
 def _teacher(manifest: Manifest, name: str) -> str:
-    """A teacher's name; Long-CoT is marked."""
+    """Return a teacher's name as Markdown, with a mark where it is a Long-CoT model."""
     is_long = any(teacher.get("name") == name and teacher.get("long_cot") for teacher in manifest.teachers)
     return text(name) + (" (Long-CoT)" if is_long else "")
 
 
 def _of_teachers(manifest: Manifest, key: str) -> list[tuple[str, Any]]:
-    """The entries of a metric in the order of the pool; `teachers` holds a mapping for each."""
-    found, pool = _mapping(manifest.metrics.get(key)), manifest.teacher_names
-    ordered = sorted(found.items(), key=lambda item: pool.index(item[0]) if item[0] in pool else len(pool))
-    return [(name, _mapping(of) if key == "teachers" else of) for name, of in ordered]
+    """Return the entries of a metric in the order of the pool; for the key `teachers` each is a mapping."""
+    entries, pool = _mapping(manifest.metrics.get(key)), manifest.teacher_names
+    ordered = sorted(entries.items(), key=lambda item: pool.index(item[0]) if item[0] in pool else len(pool))
+    return [(name, _mapping(entry) if key == "teachers" else entry) for name, entry in ordered]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Empty for anything else: another version's manifest may hold another thing under this name."""
+    """Return a mapping as it is, and an empty one for anything else, which another version's manifest may hold."""
     return value if isinstance(value, Mapping) else {}
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, and nothing where it would have no rows."""
     return table(header, rows) if rows else ""
 
 
 def _join(*parts: str) -> str:
+    """Return the parts that are not empty, as paragraphs."""
     return "\n\n".join(part for part in parts if part)

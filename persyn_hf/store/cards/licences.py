@@ -1,4 +1,4 @@
-"""Licences and languages: read from the cards of what an artifact is made of, and told in its own card."""
+"""Licences and languages: read from the cards of what an artifact is made of, and shown in its own card."""
 
 import functools
 import re
@@ -35,7 +35,7 @@ LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")  # others the Hub refuses
 
 
 class Source(NamedTuple):
-    """What the card of a dataset or model says of itself."""
+    """The licence and the languages that the card of a dataset or model states."""
 
     licence: str | None = None
     languages: tuple[str, ...] = ()
@@ -43,7 +43,16 @@ class Source(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def read_source(name: str, revision: str | None = None, repo_type: str = "model") -> Source:
-    """From the README.md of a local folder or of a repository of the Hub; nothing where there is none to be had."""
+    """Return the licence and languages of a local folder or of a repository of the Hub, by its README.md.
+
+    An empty `Source` is returned where there is no card to be had, or none that can be read. The result is kept for
+    the process.
+
+    Args:
+        name: a folder, or the id of a repository.
+        revision: branch, tag or commit on the Hub; null: `main`.
+        repo_type: `model` or `dataset`.
+    """
     import httpx2
     import yaml
     from huggingface_hub.repocard import metadata_load
@@ -58,7 +67,7 @@ def read_source(name: str, revision: str | None = None, repo_type: str = "model"
 
 
 def _local_card(name: str, revision: str | None, repo_type: str) -> Path | None:
-    """In the folder, or in the cache of the Hub's client."""
+    """Return the README.md in the folder, or in the cache of the Hub's client; None where neither has one."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(name).is_dir() or not markdown.HUB_ID.fullmatch(name):
@@ -68,7 +77,7 @@ def _local_card(name: str, revision: str | None, repo_type: str) -> Path | None:
 
 
 def _asked(name: str, revision: str | None, repo_type: str) -> Mapping[str, Any]:
-    """One request and no second try: a licence that stays unknown is no reason to wait."""
+    """Ask the Hub once for a card's metadata: a licence that stays unknown is no reason to wait for a second try."""
     from huggingface_hub import HfApi
 
     info = HfApi().dataset_info if repo_type == "dataset" else HfApi().model_info
@@ -77,20 +86,21 @@ def _asked(name: str, revision: str | None, repo_type: str) -> Mapping[str, Any]
 
 
 def _words(value: Any) -> tuple[str, ...]:
+    """Return the texts of a metadata field that holds one value or a list of them."""
     return tuple(word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str) and word)
 
 
 def metadata(licences: Mapping[str, str | None]) -> dict[str, str]:
-    """`license` of the front matter and, where it is `other`, `license_name`."""
-    found = sorted({licence or "unknown" for licence in licences.values()}) or ["unknown"]
-    if len(found) == 1 and found[0] in HUB_LICENCES - {"other"}:
-        return {"license": found[0]}
-    names = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "other" for name in found]
+    """Return `license` of the front matter and, where it is `other`, `license_name`."""
+    identifiers = sorted({licence or "unknown" for licence in licences.values()}) or ["unknown"]
+    if len(identifiers) == 1 and identifiers[0] in HUB_LICENCES - {"other"}:
+        return {"license": identifiers[0]}
+    names = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "other" for name in identifiers]
     return {"license": "other", "license_name": "-and-".join(names) if len(names) <= 3 else "several"}
 
 
 def section(licences: Mapping[str, str | None]) -> str:
-    """Every source with its licence, and plainly where they differ, are not known, or restrict by their very name."""
+    """Return the licence of every source as Markdown, with a warning where they differ, are unknown or limit use."""
     if not licences:
         return "Nothing is known of the licences of its sources."
     parts = [*_warnings(licences), _table(licences)]
@@ -98,34 +108,37 @@ def section(licences: Mapping[str, str | None]) -> str:
 
 
 def _warnings(licences: Mapping[str, str | None]) -> Iterator[str]:
-    known = sorted({licence for licence in licences.values() if licence})
+    """Yield the sentences above the table of licences."""
+    identifiers = sorted({licence for licence in licences.values() if licence})
     missing = [source for source, licence in licences.items() if not licence]
-    if len(known) > 1:
+    if len(identifiers) > 1:
         yield (
-            f"**The sources have {len(known)} different licences**: {_list(known)}. Each goes on applying to its own "
-            "part; whether they allow together what you plan is for you to find out."
+            f"**The sources have {len(identifiers)} different licences**: {_list(identifiers)}. Each goes on applying "
+            "to its own part; whether they allow together what you plan is for you to find out."
         )
-    elif known and not missing:
-        yield f"All sources have the same licence, {_list(known)}."
+    elif identifiers and not missing:
+        yield f"All sources have the same licence, {_list(identifiers)}."
     if missing:
         yield f"**No licence is known** of {_list(missing)}."
-    restricted = [name for name in known if hint(name)]
+    restricted = [name for name in identifiers if hint(name)]
     if restricted:
         named = "; ".join(f"{markdown.code(name)}: {hint(name)}" for name in restricted)
         yield f"**Restricted by name**: {named}."
 
 
 def hint(licence: str) -> str:
-    """What the identifier itself says, "" where it says nothing."""
+    """Return what a licence's identifier itself says of its terms, such as "share alike"; "" where it says nothing."""
     parts = [licence, *re.split(r"[-_ ]", licence)]
     said = [words for form, words in HINTS if any(re.fullmatch(form, part.lower()) for part in parts)]
     return ", ".join(said)
 
 
 def _table(licences: Mapping[str, str | None]) -> str:
+    """Return a Markdown table of sources and their licences."""
     rows = [(markdown.text(source), markdown.code(name) if name else "unknown") for source, name in licences.items()]
     return markdown.table(("source", "licence"), rows)
 
 
 def _list(names: Iterable[str]) -> str:
+    """Return names as code spans, separated by commas."""
     return ", ".join(markdown.code(name) for name in names)

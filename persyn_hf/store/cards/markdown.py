@@ -17,7 +17,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def cell(value: Any) -> str:
-    """One table cell; text from data cannot break out of it."""
+    """Return a value as the text of one table cell; text from data cannot break out of it."""
     if value is None:
         return UNKNOWN
     if isinstance(value, bool):
@@ -36,33 +36,33 @@ def cell(value: Any) -> str:
 
 
 def share(value: Any) -> str:
-    """A number from 0 to 1 as a percentage."""
+    """Return a number from 0 to 1 as a percentage with one decimal."""
     return f"{value:.1%}" if isinstance(value, int | float) else UNKNOWN
 
 
 def text(value: Any) -> str:
-    """Text from data as harmless inline Markdown on one line."""
+    """Return text from data as harmless inline Markdown on one line."""
     return _SPECIAL.sub(lambda sign: _ENTITIES.get(sign.group(), f"\\{sign.group()}"), one_line(value))
 
 
 def one_line(value: Any) -> str:
-    """Text without line breaks, control characters and marks that turn its direction."""
+    """Return text without line breaks, control characters and marks that turn its direction."""
     return "".join(sign for sign in " ".join(str(value).split()) if sign.isprintable())
 
 
 def code(value: Any) -> str:
-    """Text from data as a code span that is safe in a table cell too; a backtick or pipe in it is left as text."""
+    """Return text from data as a code span, safe in a table cell too; with a backtick or pipe in it, as plain text."""
     line = one_line(value)
     return f"`{line}`" if line.strip() and not re.search(r"[`|]|\$\$", line) else text(value)
 
 
 def literal(value: Any) -> str:
-    """A Python string on one line, for the code blocks of a card."""
+    """Return text from data as a Python string on one line, for the code blocks of a card."""
     return json.dumps(one_line(value), ensure_ascii=False)
 
 
 def hub_link(name: str, revision: str | None = None, *, dataset: bool = False) -> str:
-    """A link to a repository of the Hub at a revision; what cannot be the name of one is shown as code."""
+    """Return a link to a repository of the Hub at a revision; what cannot name a repository is shown as code."""
     if not HUB_ID.fullmatch(name):
         return code(name)
     tree = f"/tree/{quote(revision, safe='')}" if revision else ""
@@ -70,18 +70,19 @@ def hub_link(name: str, revision: str | None = None, *, dataset: bool = False) -
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that are escaped already."""
+    """Return a Markdown table of cells that are escaped already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def flat(values: Mapping[str, Any], name: str = "key", value: str = "value") -> str:
-    """A nested dict as two columns, keys dotted."""
+    """Return a nested dict as a Markdown table of two columns, its keys dotted."""
     rows = [(code(key), cell(item)) for key, item in _dotted(values)]
     return table((name, value), rows) if rows else "none"
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the values of a nested dict with their keys dotted: `{"a": {"b": 1}}` gives ("a.b", 1)."""
     for key, item in values.items():
         if isinstance(item, Mapping) and item:
             yield from _dotted(item, f"{prefix}{key}.")
@@ -90,7 +91,11 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 
 def sections(values: Mapping[str, Any], level: int = 3) -> str:
-    """Any nested dict as tables: plain values first in two columns, then one headed table or section per key."""
+    """Return any nested dict as Markdown: plain values first in two columns, then one headed table or section per key.
+
+    Args:
+        level: level of the headings, 3 for `###`.
+    """
     parts = []
     single = {key: item for key, item in values.items() if not _is_table(item)}
     if single:
@@ -106,14 +111,14 @@ def sections(values: Mapping[str, Any], level: int = 3) -> str:
 
 
 def _is_table(item: Any) -> bool:
-    """A dict with something in it, or a list of dicts."""
+    """Tell whether a value needs a table of its own: a dict with something in it, or a list of dicts."""
     if isinstance(item, Mapping):
         return bool(item)
     return isinstance(item, list | tuple) and bool(item) and all(isinstance(row, Mapping) for row in item)
 
 
 def grid(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A dict of dicts as one table: a row per outer key, a column per inner key."""
+    """Return a dict of dicts as one Markdown table: a row per outer key, a column per inner key."""
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     body = [[text(name), *(cell(row[key]) if key in row else "" for key in columns)] for name, row in rows.items()]
     return table(["", *(text(column) for column in columns)], body)

@@ -1,6 +1,6 @@
 """Faults of the Hub: which are worth another try, and one sentence for each that the user has to mend.
 
-The text of the hub library's errors is never shown: it may hold signed addresses and headers.
+The text of the hub library's errors is not shown, because it may hold signed addresses and headers.
 """
 
 import json
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 # Seconds between two tries. The hub library retries its own uploads and downloads for some 20 s each on top.
 WAITS_S: tuple[float, ...] = (1, 2, 4, 8, 16, 30, 30)
-CONNECT_TRIES = 3  # without a network, waiting is in vain
-LONGEST_PAUSE_S = 600  # the Hub may ask for more (its quota of commits is per hour): then the user is told
+CONNECT_TRIES = 3  # without a network, waiting is of no use
+LONGEST_PAUSE_S = 600  # the Hub may ask for more (its quota of commits is per hour): then the user must come back
 
 
 class HubFault(StoreError):
-    """The Hub cannot be asked, or refuses; `status` is that of its answer."""
+    """The Hub cannot be asked, or refuses. `status` is the HTTP status of its answer, None where there was none."""
 
     status: int | None = None
 
@@ -30,7 +30,11 @@ _PASSING = {408, 409, 412, 429}  # and 5xx
 
 
 def patiently(work: Callable[[], T]) -> T:
-    """Do the work again, from its beginning, while it fails for reasons that pass."""
+    """Do the work, and again from its beginning while it fails for reasons that pass; return its result.
+
+    It is tried once more after each of `WAITS_S`, or after as long as the Hub asks for, up to `LONGEST_PAUSE_S`. Where
+    the Hub cannot be connected to, it is tried `CONNECT_TRIES` times. The last error is raised as it is.
+    """
     for number, wait in enumerate(WAITS_S, 1):
         try:
             return work()
@@ -44,7 +48,12 @@ def patiently(work: Callable[[], T]) -> T:
 
 @contextmanager
 def telling(ref: str, doing: str) -> Iterator[None]:
-    """Turn the hub library's errors within into a `HubFault`; `doing` names what failed and is to be repeated."""
+    """Turn the hub library's errors within into a `HubFault` of one sentence.
+
+    Args:
+        ref: NAMESPACE/NAME@TAG, for the sentence.
+        doing: what failed and is to be repeated, such as "pushing NAMESPACE/NAME@TAG".
+    """
     try:
         yield
     except StoreError:
@@ -59,13 +68,13 @@ def telling(ref: str, doing: str) -> Iterator[None]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for."""
-    found = getattr(getattr(_root(error), "response", None), "status_code", None)
-    return found if isinstance(found, int) else None
+    """Return the HTTP status that an error stands for, None where it stands for none."""
+    status = getattr(getattr(_root(error), "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def _root(error: BaseException) -> BaseException:
-    """What the hub library has wrapped: uploads and the look into the cache raise errors of their own."""
+    """Return the error that the hub library has wrapped: uploads and looks into the cache raise their own."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     while (
@@ -78,7 +87,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _pause(error: Exception) -> float | None:
-    """How long to wait at least; None: another try is in vain."""
+    """Return how many seconds to wait at least before another try; None where another try is of no use."""
     import httpx2
 
     root, status = _root(error), status_of(error)
@@ -92,21 +101,25 @@ def _pause(error: Exception) -> float | None:
 
 
 def _is_short_download(error: BaseException) -> bool:
+    """Tell whether a download ended early: the hub library raises a bare OSError for it."""
     return type(error) is OSError and error.errno is None  # the hub library's word for another size than announced
 
 
 def _retry_after(error: Any) -> float:
+    """Return the seconds that the Hub asks to wait, 0 where it does not say."""
     value = error.response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else 0.0
 
 
 def _is_unreachable(error: Exception) -> bool:
+    """Tell whether no connection to the Hub could be made."""
     import httpx2
 
     return isinstance(_root(error), httpx2.ConnectError)
 
 
 def _sentence(error: BaseException, ref: str, doing: str) -> str | None:
+    """Return one sentence that says what failed and what to do; None for an error that is no fault of the Hub."""
     import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -160,7 +173,7 @@ def _sentence(error: BaseException, ref: str, doing: str) -> str | None:
 
 
 def not_found(ref: str) -> str:
-    """The Hub does not say whether a repository is private or absent."""
+    """Return the sentence for a repository that is private or absent; the Hub does not say which."""
     repo = ref.partition("@")[0]
     return (
         f"{repo} is no dataset or model on the Hub that you can see; check the name, or, where it is private, run "

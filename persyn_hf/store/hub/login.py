@@ -1,4 +1,4 @@
-"""Who speaks to the Hub, and whether the Hub lets them write.
+"""Logins at the Hub: the client of the user, whether the Hub answers, and whether the user may write.
 
 The token comes from where the hub library keeps it (`hf auth login`, HF_TOKEN) and is never looked at here.
 """
@@ -22,7 +22,7 @@ LOGIN = "`hf auth login` with a token of role write (https://huggingface.co/sett
 
 
 def hub_api() -> "HfApi":
-    """The client of the user who is logged in, at HF_ENDPOINT."""
+    """Return the client of the user who is logged in, for the Hub at HF_ENDPOINT."""
     from huggingface_hub import HfApi
 
     _bound_waits()
@@ -31,12 +31,13 @@ def hub_api() -> "HfApi":
 
 @functools.cache
 def _bound_waits() -> None:
-    """Let no request of the hub library wait for ever, as its own client does where a connection went dead."""
+    """Bound every request of the hub library in time; by itself it would wait for ever on a dead connection."""
     import httpx2
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
     def client() -> httpx2.Client:
+        """Return the hub library's own HTTP client with our time limits."""
         made = default_client_factory()
         made.timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         return made
@@ -47,7 +48,11 @@ def _bound_waits() -> None:
 def check_reachable(endpoint: str) -> None:
     """Raise at once where the Hub does not answer or must not be asked; any answer will do.
 
-    Each call of the hub library would find out by itself, after retries of up to a minute.
+    Each call of the hub library would find that out by itself, after retries of up to a minute.
+
+    Raises:
+        httpx2.TransportError: the Hub does not answer.
+        huggingface_hub.errors.OfflineModeIsEnabled: HF_HUB_OFFLINE is set.
     """
     import httpx2
     from huggingface_hub import get_session
@@ -82,6 +87,7 @@ def check_rights(api: "HfApi", namespace: str) -> None:
 
 
 def _writes(token: dict[str, Any], namespace: str) -> bool:
+    """Tell whether a fine-grained token may write to repositories of a namespace."""
     scopes = token.get("fineGrained", {}).get("scoped", [])
     names = [scope.get("entity", {}).get("name", "") for scope in scopes if "repo.write" in scope["permissions"]]
     return any(name.partition("/")[0] == namespace for name in names)

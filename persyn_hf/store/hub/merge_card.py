@@ -1,13 +1,15 @@
-"""A card that meets the one on the Hub: what others wrote into its metadata stays."""
+"""Merge a card with the one on the Hub: what others wrote into its metadata stays."""
 
 from typing import Any
 
 
 def merge_card(ours: str, theirs: str | None) -> str:
-    """Our card, with the metadata keys and tags of the Hub's card that ours does not have.
+    """Return our card with the metadata keys and tags of the Hub's card that ours does not have.
 
     Args:
-        theirs: None where there is no card yet. A card whose metadata cannot be read has none.
+        ours: the whole README.md, metadata and text.
+        theirs: the same from the Hub; None where there is no card yet. A card whose metadata cannot be read has
+            none.
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
     from huggingface_hub.utils import yaml_dump
@@ -24,16 +26,18 @@ def merge_card(ours: str, theirs: str | None) -> str:
 
 
 def _metadata(card: str) -> dict[str, Any]:
+    """Return the metadata at the top of a card; empty where it has none that can be read."""
     import yaml
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-    found = REGEX_YAML_BLOCK.search(card)
+    block = REGEX_YAML_BLOCK.search(card)
     try:
-        values = yaml.safe_load(found[2]) if found else {}
+        values = yaml.safe_load(block[2]) if block else {}
     except yaml.YAMLError:
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def _listed(tags: Any) -> list[Any]:
+    """Return tags as a list, whether the card gives several, one or none."""
     return tags if isinstance(tags, list) else [] if tags is None else [tags]

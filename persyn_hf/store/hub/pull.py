@@ -1,4 +1,16 @@
-"""Bring artifacts of the Hub into the store, as if it had made them: same digest, same commit, same names."""
+"""Pull artifacts from the Hub into the store, as if it had made them: same digest, same commit, same names.
+
+`pull(store, "alice/student@v1", lineage=True)` goes by a queue that begins with that reference:
+
+- The tag `v1` names a commit of the Hub, and the manifest in it names every file with its digest.
+- The files go into `.persyn/pull/COMMIT`. The folder is named by the commit, so a download that was cut off goes on
+  where it ended, and never mixes two versions.
+- `Store.adopt` checks every file against the manifest, moves it into place and names the commit of the store by the
+  tag. The card is not fetched: the store writes it anew from the manifest.
+- The inputs in the manifest join the queue, each with the digest that was read when the student was made. What the
+  store holds under that name with that digest is kept. Other content under the name is refused, here and on the Hub,
+  because the student was not made from it.
+"""
 
 import glob
 import shutil
@@ -28,13 +40,13 @@ def pull(
     api: "HfApi",
     note: Callable[[str], None] = lambda text: None,
 ) -> list[Stored]:
-    """Bring the artifact "NAMESPACE/NAME@TAG", without a tag the newest, and check every file of it.
+    """Bring the artifact "NAMESPACE/NAME@TAG" into the store and check every file; without a tag the newest version.
 
-    A download that was cut off is taken up where it ended; what is damaged in the store is replaced.
+    A download that was cut off is taken up where it ended. What is damaged in the store is replaced.
 
     Args:
         lineage: bring everything that it was made from, too, back to the prompts.
-        note: told what was done with each artifact.
+        note: called with a sentence on each artifact.
 
     Returns:
         The artifact, then its ancestors if asked for, those included that were there already.
@@ -43,28 +55,32 @@ def pull(
         StoreError: no such artifact, no access, or a tag of the store holds other content.
         DamagedArtifact: a file is not what its manifest says.
     """
-    found: dict[str, Stored] = {}
+    pulled: dict[str, Stored] = {}
     waiting: list[tuple[str, str | None]] = [(ref, None)]
     with telling(ref, f"pulling {ref}"):
         check_reachable(api.endpoint)
     with store.lock():
         while waiting:
             name, digest = waiting.pop(0)
-            if name in found:
+            if name in pulled:
                 continue
             stored = None if digest is None else _in_store(store, name, digest)
             if stored is None:
                 stored = _pull_one(store, name, digest, api, note)
             else:
                 note(f"{name} is in the store")
-            found[name] = stored
+            pulled[name] = stored
             if lineage:
                 waiting += [(item.ref, item.digest) for item in stored.manifest.inputs.values()]
-    return list(found.values())
+    return list(pulled.values())
 
 
 def _in_store(store: Store, ref: str, digest: str) -> Stored | None:
-    """What the tag names here, if it is whole; other content under it cannot give way."""
+    """Return what a tag names in the store; None where the tag is not there or what it names is damaged.
+
+    Raises:
+        StoreError: the tag holds other content, which cannot give way.
+    """
     if not store.has(ref):
         return None
     try:
@@ -81,6 +97,11 @@ def _in_store(store: Store, ref: str, digest: str) -> Stored | None:
 
 
 def _pull_one(store: Store, ref: str, digest: str | None, api: "HfApi", note: Callable[[str], None]) -> Stored:
+    """Fetch one artifact, unless the store holds it whole, and return it.
+
+    Args:
+        digest: the content that is needed; None: whatever the tag names on the Hub.
+    """
     repo_folder(split_ref(ref)[0], "prompts")  # refuses what cannot be a name in a store
     with telling(ref, f"pulling {ref}"):
         remote, tag, manifest = patiently(lambda: find(api, ref))
@@ -105,7 +126,7 @@ def _pull_one(store: Store, ref: str, digest: str | None, api: "HfApi", note: Ca
 
 
 def _download(remote: Remote, tag: str, manifest: Manifest, folder: Path) -> None:
-    """Fetch the files that the manifest names, beside one another; what is there already is not fetched again."""
+    """Fetch the files that a manifest names into a folder; what is there already is not fetched again."""
     names = [name for name in manifest.files if name != CARD]
     for name in names:
         if name.lower().endswith(PICKLES):

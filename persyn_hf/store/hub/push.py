@@ -1,9 +1,23 @@
 """Publish an artifact: one commit with data, card and manifest, then the tag.
 
-The history of `main` decides to whom a tag belongs: the commit that publishes names tag and digest in its title, and
-the first one of a tag is the only one. So a push that was killed is found again and finished, an answer that got lost
-does not commit twice, and of two pushes at once one wins and the other is told. `main` stays at the newest version: an
-older one that comes later is committed on a branch beside it, which goes again once the tag holds the commit.
+The Hub has no transaction over a commit and a tag, and its answer to a commit may get lost. So the history of `main`
+decides whom a tag belongs to. The commit that publishes is titled `Publish TAG DIGEST` (40 digits of the content
+digest). The first commit with a tag in its title claims that tag, whether the tag is set yet or not. Every attempt
+begins with a new look at the Hub and makes only what is missing there.
+
+An example: alice pushes alice/prompts@v2, whose digest begins with 5f3a.
+
+- All goes well: `main` gets one commit, `Publish v2 5f3a...`, and then the tag v2 names it.
+- The push is killed between the two. The next push finds the claim, and the digest is the same: it sets the tag on
+  that commit and sends no file again.
+- The Hub commits, but answers with status 500 or not at all. `patiently` begins another attempt, which finds the
+  claim. Nothing is committed twice.
+- Two machines push different content as v2 at once. Both name the head that they saw as the parent of their commit.
+  The Hub takes one commit and answers the other machine with 412. That one looks again, finds v2 claimed with another
+  digest, and raises `TagTaken`.
+- alice pushes v1 while `main` holds v2. `main` stays at the newest version: v1 is committed on a branch
+  `persyn-publish-v1` that begins at the head of `main`, the tag is set on that commit, and the branch is deleted. A
+  push that was killed leaves the branch behind; the next one finds the claim in its history.
 """
 
 import hashlib
@@ -29,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class TagTaken(StoreError):
-    """The tag holds other content on the Hub: to push again is in vain."""
+    """The tag holds other content on the Hub, so pushing again is of no use."""
 
 
 _TITLE = re.compile(r"Publish (\S+) ([0-9a-f]{40})")
@@ -37,7 +51,7 @@ _TITLE = re.compile(r"Publish (\S+) ([0-9a-f]{40})")
 
 @dataclass(frozen=True, kw_only=True)
 class Pushed:
-    """What a push did or, as a dry run, would do."""
+    """The result of a push: what it did or, as a dry run, would do."""
 
     ref: str  # NAMESPACE/NAME@TAG on the Hub
     url: str
@@ -58,11 +72,12 @@ def push(
     dry_run: bool = False,
     api: "HfApi",
 ) -> Pushed:
-    """Bring an artifact of the store to the Hub, under its tag. What is there already is not sent again.
+    """Bring an artifact of the store to the Hub, under its tag, and return what was done. What is there is not sent.
 
     Args:
         namespace: user or organisation instead of the artifact's own; inputs of its own namespace follow.
         private: visibility of a new repository; null: as the namespace has it.
+        dry_run: look at the Hub, and change nothing there.
 
     Raises:
         TagTaken: the tag holds other content there.
@@ -93,6 +108,11 @@ class _Push:
     checked: bool = False
 
     def attempt(self) -> Pushed:
+        """Look at the Hub, make what is missing there, and return what all attempts together did.
+
+        There are three cases: the tag is set (only the card may have news), our content is claimed or already the head
+        of `main` (only the tag is missing), or nothing of it is there (commit, then tag).
+        """
         repo, tag, digest = self.artifact.repo, self.artifact.stored.tag, self.artifact.stored.digest
         remote = self._look()
         if remote is None:
@@ -121,7 +141,7 @@ class _Push:
         return self._result(commit)
 
     def _look(self) -> Remote | None:
-        """The repository, made now unless this is a dry run."""
+        """Return the repository as it is now; one that is not there is made, except in a dry run, which gets None."""
         repo, kind = self.artifact.repo, repo_type(self.artifact.stored.kind)
         remote = look(self.api, repo, kind)
         if remote is None and not self.dry_run:
@@ -135,42 +155,49 @@ class _Push:
         return remote
 
     def _check_files(self) -> None:
+        """Check every file of the artifact against its manifest, once per push."""
         if not self.checked:
             self.artifact.stored.check()
             self.checked = True
 
     def _claimed(self, remote: Remote) -> str | None:
-        """The commit that published our content under our tag."""
+        """Return the commit that claims our tag, None where no title names the tag.
+
+        Raises:
+            TagTaken: the claim is for other content.
+        """
         for head in filter(None, (remote.head, remote.branches.get(self._branch))):
             for commit, title in remote.titles(head):
-                found = _TITLE.match(title)
-                if found and found[1] == self.artifact.stored.tag:
-                    self._check_digest(remote, found[2])
+                claim = _TITLE.match(title)
+                if claim and claim[1] == self.artifact.stored.tag:
+                    self._check_digest(remote, claim[2])
                     return commit
         return None
 
     @property
     def _branch(self) -> str:
-        """Where an older version is committed until its tag is set."""
+        """The name of the branch on which an older version is committed until its tag is set."""
         return f"persyn-publish-{self.artifact.stored.tag}"
 
     def _newer(self, remote: Remote) -> str | None:
-        """The tag of which `main` is, where ours is an older version."""
-        tags = [found[1] for _, title in remote.titles(remote.head) if (found := _TITLE.match(title))]
+        """Return the tag of the version that `main` holds, where ours is an older one; else None."""
+        tags = [claim[1] for _, title in remote.titles(remote.head) if (claim := _TITLE.match(title))]
         return tags[-1] if tags and is_older(self.artifact.stored.tag, than=tags[-1]) else None
 
     def _commit_beside(self, remote: Remote, newer: str) -> str:
-        """Commit on a branch of its own, which begins where `main` is."""
+        """Commit on a branch of its own, which begins at the head of `main`, and return the commit."""
         if self._branch not in remote.branches and not self.dry_run:
             self.api.create_branch(remote.repo, branch=self._branch, revision=remote.head, repo_type=remote.repo_type)
         beside = replace(remote, head=remote.branches.get(self._branch, remote.head))
         self.done["main"] = newer
         return self._commit(beside, beside.manifest(beside.head), "all", branch=self._branch)
 
-    def _check_digest(self, remote: Remote, found: str) -> None:
+    def _check_digest(self, remote: Remote, published: str) -> None:
+        """Raise `TagTaken` where what is published under our tag has another digest; "": nothing of persyn."""
         artifact, digest = self.artifact, self.artifact.stored.digest
-        if found[:40] != digest[:40]:
-            holds = f"other content on the Hub, digest {found[:40]}" if found else "what persyn did not publish there"
+        if published[:40] != digest[:40]:
+            other = f"other content on the Hub, digest {published[:40]}"
+            holds = other if published else "what persyn did not publish there"
             free = next_tag([*remote.tags, *(path.name for path in artifact.stored.ref_file.parent.iterdir())])
             raise TagTaken(
                 f"{artifact.ref} already holds {holds}; this artifact's digest is {digest[:40]}; tags never change: "
@@ -179,7 +206,7 @@ class _Push:
             )
 
     def _has_news(self, head: Manifest) -> bool:
-        """Whether the card says more than the one there, which others may have edited since."""
+        """Tell whether our card says more than the one there, which others may have edited since."""
         if self.artifact.stored.kind == "student" and not self.artifact.evaluated:
             return False  # another store knows its evaluations
         ours, theirs = (
@@ -189,7 +216,15 @@ class _Push:
         return ours != theirs
 
     def _commit(self, remote: Remote | None, head: Manifest | None, sent: str, branch: str = "main") -> str:
-        """Commit what differs from the head of the branch, fresh operations each time; returns the commit."""
+        """Commit what differs from the head of a branch and return the commit; "" in a dry run.
+
+        Args:
+            remote: the repository as it was last looked at; its head is the parent that the Hub compares with.
+                None: there is none.
+            head: the manifest at that head; files that it names and we do not have are deleted. None: it is not
+                persyn's.
+            sent: what this commit brings, `all` or `card`; only `all` claims the tag.
+        """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         artifact, tag = self.artifact, self.artifact.stored.tag
@@ -198,18 +233,18 @@ class _Push:
         files: dict[str, Path | bytes] = {name: artifact.stored.path / name for name in artifact.manifest.files}
         files[CARD] = merge_card(artifact.card, card.decode("utf-8", errors="replace") if card else None).encode()
         files[MANIFEST] = artifact.manifest.to_json().encode()
-        added = {name: of for name, of in files.items() if not self._is_same(there.get(name), name, of)}
+        added = {name: content for name, content in files.items() if not self._is_same(there.get(name), name, content)}
         kept = {*files, ".gitattributes"}
         deleted = [name for name in (head.files if head else {}) if name in there and name not in kept]
-        sizes = (of.stat().st_size if isinstance(of, Path) else len(of) for of in added.values())
+        sizes = (content.stat().st_size if isinstance(content, Path) else len(content) for content in added.values())
         self.done |= {"sent": sent, "added": tuple(added), "deleted": tuple(deleted), "num_bytes": sum(sizes)}
         if self.dry_run or remote is None:
             return ""
         self._check_files()
         operations: list[Any] = [CommitOperationDelete(name) for name in deleted]
-        for name, of in added.items():
-            operations.append(CommitOperationAdd(name, of))
-            if isinstance(of, Path):  # known from the check just now; else the library reads the file once more
+        for name, content in added.items():
+            operations.append(CommitOperationAdd(name, content))
+            if isinstance(content, Path):  # known from the check just now; else the library reads the file once more
                 operations[-1].upload_info.sha256 = bytes.fromhex(artifact.manifest.files[name])
         title = f"Publish {tag} {artifact.stored.digest[:40]}" if sent == "all" else f"Update the card of {tag}"
         made = self.api.create_commit(
@@ -224,14 +259,19 @@ class _Push:
         return made.oid
 
     def _is_same(self, there: "RepoFile | None", name: str, ours: Path | bytes) -> bool:
-        """Whether the Hub has the file, by its digest there: sha256 in large file storage, git's own elsewhere."""
+        """Tell whether the Hub has a file, by its digest there: sha256 in large file storage, git's own elsewhere.
+
+        Args:
+            there: the Hub's entry of this name; None: it has none.
+            ours: a file of the store, or the content.
+        """
         from huggingface_hub.utils.sha import git_hash
 
         if there is None:
             return False
         if there.lfs is not None:
-            known = self.artifact.manifest.files[name] if isinstance(ours, Path) else hashlib.sha256(ours).hexdigest()
-            return bool(there.lfs.sha256 == known)
+            sha256 = self.artifact.manifest.files[name] if isinstance(ours, Path) else hashlib.sha256(ours).hexdigest()
+            return bool(there.lfs.sha256 == sha256)
         if isinstance(ours, Path):
             if ours.stat().st_size != there.size:
                 return False
@@ -239,6 +279,7 @@ class _Push:
         return bool(there.blob_id == git_hash(ours))
 
     def _result(self, commit: str) -> Pushed:
+        """Return what all attempts did, with the address of the artifact on the Hub."""
         artifact = self.artifact
         kind = "datasets/" if repo_type(artifact.stored.kind) == "dataset" else ""
         url = f"{self.api.endpoint}/{kind}{artifact.repo}/tree/{artifact.stored.tag}"

@@ -1,4 +1,4 @@
-"""Artifacts that are not in the local store, read from the Hub into the ordinary Hugging Face cache."""
+"""Reading from the Hub without a store: artifacts are fetched into the ordinary Hugging Face cache."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def download(ref: str, store: "Store") -> Stored:
-    """Download the dataset or model repository "NAMESPACE/NAME@TAG" with all its files.
+    """Download the dataset or model repository "NAMESPACE/NAME@TAG" with all its files, which are not checked.
 
-    `store`: was looked at first, for the message.
+    Args:
+        store: the store that was looked at first, for the message.
 
     Raises:
         StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
@@ -32,7 +33,14 @@ def download(ref: str, store: "Store") -> Stored:
 
 
 def download_manifest(ref: str, store: "Store") -> Stored:
-    """As `download`, but of all its files only the manifest."""
+    """Download only the manifest of the repository "NAMESPACE/NAME@TAG"; the files of the artifact are not there then.
+
+    Args:
+        store: the store that was looked at first, for the message.
+
+    Raises:
+        StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
+    """
     from huggingface_hub import hf_hub_download
 
     return _read(ref, store, lambda repo, **how: Path(hf_hub_download(repo, MANIFEST, **how)).parent)
@@ -40,7 +48,7 @@ def download_manifest(ref: str, store: "Store") -> Stored:
 
 @contextmanager
 def not_here(ref: str, store: "Store") -> Iterator[None]:
-    """Say of an artifact that cannot be had from the Hub that the store does not hold it, and what it does hold."""
+    """Turn a `StoreError` within into one that says first that the store lacks the artifact, and what is like it."""
     try:
         yield
     except DamagedArtifact:
@@ -51,9 +59,12 @@ def not_here(ref: str, store: "Store") -> Iterator[None]:
 
 
 def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = False) -> Stored:
-    """Fetch from the repository type that has it. Where the Hub cannot be asked, what was fetched before will do.
+    """Fetch an artifact from the repository type that has it, or return what was fetched before where the Hub is away.
 
-    `whole`: the manifest alone will not.
+    Args:
+        fetch: downloads from a repository and returns the folder; it takes `repo_type`, `revision`,
+            `local_files_only`.
+        whole: whether every file must be in the folder; else the manifest is enough.
     """
     from huggingface_hub import constants, list_repo_refs
     from huggingface_hub.errors import (
@@ -89,14 +100,14 @@ def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = Fa
         for repo_type, why in absent.items():
             if isinstance(why, RevisionNotFoundError):
                 tags = list_repo_refs(repo, repo_type=repo_type).tags
-                raise StoreError(no_such_tag(ref, {found.name for found in tags}))
+                raise StoreError(no_such_tag(ref, {tag.name for tag in tags}))
             if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
                 raise StoreError(no_artifact(ref))
         raise next((e for e in absent.values() if isinstance(e, LocalEntryNotFoundError)), absent[REPO_TYPES[0]])
 
 
 def _why_away(endpoint: str) -> Exception | None:
-    """Why the Hub cannot be asked."""
+    """Return the error that says why the Hub cannot be asked, None where it answers."""
     import httpx2
     from huggingface_hub.errors import OfflineModeIsEnabled
 

@@ -24,7 +24,7 @@ REPO_TYPES = ("dataset", "model")
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """What was found; each method asks the Hub about one commit, which never changes."""
+    """A repository as it was found; each method asks the Hub about one commit, which never changes."""
 
     api: "HfApi"
     repo: str
@@ -35,7 +35,7 @@ class Remote:
     tags: dict[str, str]  # tag -> commit
 
     def read(self, path: str, commit: str) -> bytes | None:
-        """A small file; None: the commit has none of this name."""
+        """Return the content of a small file of a commit, None where the commit has none of this name."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,11 @@ class Remote:
             return Path(file).read_bytes()
 
     def manifest(self, commit: str) -> Manifest | None:
-        """None: the commit is not persyn's."""
+        """Return the manifest of a commit, None where the commit is not persyn's.
+
+        Raises:
+            StoreError: there is one that this version of persyn-hf cannot read.
+        """
         content = self.read(MANIFEST, commit)
         try:
             return None if content is None else Manifest.model_validate_json(content)
@@ -61,19 +65,20 @@ class Remote:
             ) from None
 
     def files(self, commit: str) -> "dict[str, RepoFile]":
+        """Return the Hub's entry of every file of a commit, by its path."""
         from huggingface_hub.hf_api import RepoFile
 
         entries = self.api.list_repo_tree(self.repo, repo_type=self.repo_type, revision=commit, recursive=True)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def titles(self, head: str) -> list[tuple[str, str]]:
-        """Commit and title of the history up to a commit, oldest first."""
+        """Return commit and title of the history that ends at a commit, oldest first."""
         commits = self.api.list_repo_commits(self.repo, repo_type=self.repo_type, revision=head)
         return [(commit.commit_id, commit.title) for commit in reversed(commits)]
 
 
 def look(api: "HfApi", repo: str, repo_type: str) -> Remote | None:
-    """None: there is no such repository, or the Hub hides it from this user."""
+    """Return a repository as it is now, None where there is none or the Hub hides it from this user."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
@@ -90,12 +95,14 @@ def look(api: "HfApi", repo: str, repo_type: str) -> Remote | None:
 
 
 def find(api: "HfApi", ref: str) -> tuple[Remote, str, Manifest]:
-    """The artifact "NAMESPACE/NAME@TAG", of either repository type: where it is, its tag, its manifest.
+    """Find the artifact "NAMESPACE/NAME@TAG" in either repository type; without a tag its newest version.
 
-    Without a tag it is the newest one.
+    Returns:
+        The repository, the tag, and the manifest.
 
     Raises:
         StoreError: no such repository, no such tag, or no artifact of persyn.
+        DamagedArtifact: the manifest was changed after it was published.
     """
     repo, wanted = split_ref(ref)
     remotes = [remote for repo_type in REPO_TYPES if (remote := look(api, repo, repo_type)) is not None]
@@ -113,7 +120,12 @@ def find(api: "HfApi", ref: str) -> tuple[Remote, str, Manifest]:
 
 
 def checked(manifest: Manifest, ref: str) -> Manifest:
-    """The manifest, if its own fields lead to its digest and its kind is known."""
+    """Return the manifest, if its kind is known and its own fields lead to its digest.
+
+    Raises:
+        StoreError: this version of persyn-hf does not know the kind.
+        DamagedArtifact: the fields lead to another digest.
+    """
     if manifest.kind not in SCHEMAS:
         raise StoreError(
             f"{ref} on the Hub is of the kind `{manifest.kind}`, which this version of persyn-hf does not know; "
@@ -128,7 +140,7 @@ def checked(manifest: Manifest, ref: str) -> Manifest:
 
 
 def no_such_tag(ref: str, tags: set[str]) -> str:
-    """The sentence for a tag that a repository of the Hub does not have."""
+    """Return the sentence for a tag that a repository of the Hub does not have."""
     repo, tag = split_ref(ref)
     if not tags:
         return f"{repo} on the Hub has no tags, so it holds no published artifact; ask its owner to push it"
@@ -136,5 +148,5 @@ def no_such_tag(ref: str, tags: set[str]) -> str:
 
 
 def no_artifact(ref: str) -> str:
-    """The sentence for a repository that persyn did not write."""
+    """Return the sentence for a repository that persyn did not write."""
     return f"{ref} on the Hub holds no {MANIFEST}, so it is no artifact; datasets.load_dataset reads it"
