@@ -1,4 +1,4 @@
-"""The picture of an artifact's card: one small PNG per kind, the same bytes for the same numbers."""
+"""Pictures for the cards of artifacts: one small PNG per kind, the same bytes for the same numbers."""
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +15,14 @@ SYSTEMS = {"random": ("random", GREY), "global_best": ("global best", "#8fb3dd")
 
 
 def card_figures(kind: str, metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, bytes]:
-    """`figures/NAME.png` -> its bytes, for `Store.put`; empty where there is nothing to show.
+    """Draw the picture for the card of an artifact: `figures/NAME.png` -> its bytes, for `Store.put`.
 
-    `persyn_hf.store.cards.card` says in words what each shows.
+    It is empty where there is nothing to show. `persyn_hf.store.cards.card` says in words what each picture shows.
+
+    Args:
+        kind: the kind of the artifact.
+        metrics: `metrics` of its manifest.
+        teachers: the pool, in its order.
     """
     makers: dict[str, tuple[str, Callable[[Mapping[str, Any], Sequence[Teacher]], Any]]] = {
         "assignments": ("allocation", _allocation),
@@ -36,50 +41,59 @@ def card_figures(kind: str, metrics: Mapping[str, Any], teachers: Sequence[Teach
 
 
 def _allocation(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
-    """Share of the prompts per teacher (the paper's Fig. 6 and 7)."""
+    """Draw each teacher's share of the prompts (the paper's Fig. 6 and 7)."""
     return _bars(teachers, {"share of the prompts": metrics["allocation"]}, percent={"share of the prompts"})
 
 
 def _responses(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
-    """Who is right, and whose answers are cut off."""
-    of = metrics["teachers"]
-    columns = {title: _column(of, key) for title, key in (("right", "accuracy"), ("truncated", "truncated"))}
+    """Draw which share of each teacher's answers is right, and which was cut off."""
+    lines = metrics["teachers"]
+    columns = {title: _column(lines, key) for title, key in (("right", "accuracy"), ("truncated", "truncated"))}
     return _bars(teachers, columns, percent=set(columns))
 
 
 def _rewards(metrics: Mapping[str, Any], teachers: Sequence[Teacher]) -> Any:
-    """What the reward is made of."""
+    """Draw the means of quality, learnability and reward per teacher."""
     titles = {"quality": "quality", "log-prob per token": "mean_logprob", "reward": "reward"}
     return _bars(teachers, {title: _column(metrics["teachers"], key) for title, key in titles.items()})
 
 
-def _column(of: Mapping[str, Any], key: str) -> dict[str, float | None]:
-    return {name: line[key] for name, line in of.items()}
+def _column(lines: Mapping[str, Any], key: str) -> dict[str, float | None]:
+    """Return one number of every teacher's line of metrics, by the teacher's name."""
+    return {name: line[key] for name, line in lines.items()}
 
 
 def _bars(
     teachers: Sequence[Teacher], columns: Mapping[str, Mapping[str, float | None]], percent: Iterable[str] = ()
 ) -> Any:
-    """A row per teacher, a panel per column; families by colour, the larger the darker, Long-CoT hatched."""
-    known = {title: of for title, of in columns.items() if any(value is not None for value in of.values())}
-    shown = [teacher for teacher in teachers if any(teacher.name in of for of in known.values())]
+    """Draw a row per teacher and a panel per column; families by colour, the larger the darker, Long-CoT hatched.
+
+    Args:
+        columns: title -> teacher -> value, None where it is unknown; columns without any value are left out.
+        percent: titles of the columns whose values are shares, written as percentages.
+
+    Returns:
+        The figure, None where no teacher has a value.
+    """
+    measured = {title: column for title, column in columns.items() if {*column.values()} - {None}}
+    shown = [teacher for teacher in teachers if any(teacher.name in column for column in measured.values())]
     if not shown:
         return None
     figure = _figure(0.9 + 0.3 * len(shown))
-    panels = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
     colours = teacher_colours(teachers)
-    for axes, (title, of) in zip(panels, known.items(), strict=True):
+    for axes, (title, column) in zip(panels, measured.items(), strict=True):
         in_percent = title in percent
         for row, teacher in enumerate(shown):
-            value = of.get(teacher.name)
+            value = column.get(teacher.name)
             hatch = "///" if teacher.long_cot else None
             axes.barh(row, value or 0.0, color=colours[teacher.name], hatch=hatch, edgecolor="white")
             label = UNKNOWN if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
             at = (max(value or 0.0, 0.0), row)
             axes.annotate(label, at, (3, 0), textcoords="offset points", va="center", fontsize=9)
-        values = [value or 0.0 for value in of.values()]
+        values = [value or 0.0 for value in column.values()]
         low, high = min(values + [0.0]), max(values + [0.05 if in_percent else 0.0])
-        axes.set(xlabel=title, xlim=(low, high + (high - low or 1.0) * (0.12 * len(known))))  # room for the labels
+        axes.set(xlabel=title, xlim=(low, high + (high - low or 1.0) * (0.12 * len(measured))))  # room for the labels
         if in_percent:
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         _plain(axes)
@@ -90,7 +104,7 @@ def _bars(
 
 
 def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
-    """How often the best teacher is among the first k, with 95 % intervals."""
+    """Draw how often the best teacher is among the first k, with 95 % intervals."""
     figure = _figure(3.4)
     axes = figure.subplots()
     for place, (name, (label, colour)) in enumerate(SYSTEMS.items()):
@@ -113,14 +127,14 @@ ERRORS = {"lw": 1, "capsize": 2}
 
 
 def _span(value: float | None, low: float | None, high: float | None) -> tuple[float, float]:
-    """Lengths of the error bar below and above; rounding may put a bound on the wrong side."""
+    """Return the lengths of an error bar below and above, 0 where rounding put the bound on the wrong side."""
     if value is None or low is None or high is None:
         return 0.0, 0.0
     return max(value - low, 0.0), max(high - value, 0.0)
 
 
 def _accuracy(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
-    """Accuracy per task with its 95 % interval."""
+    """Draw the accuracy per task with its 95 % interval; None where no task has one."""
     tasks = {name: line for name, line in metrics.items() if line["accuracy"] is not None}
     if not tasks:
         return None
@@ -139,7 +153,7 @@ def _accuracy(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
 
 
 def _loss(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
-    """The training loss; a line needs two points."""
+    """Draw the training loss over the optimiser steps; None where there are no two points to draw a line between."""
     points = metrics.get("loss") or []
     if len(points) < 2:
         return None
@@ -153,18 +167,20 @@ def _loss(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
 
 
 def _figure(height: float) -> Any:
+    """Return an empty figure, 7 inches wide and `height` inches high."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(7, height), dpi=100, layout="constrained")
 
 
 def _plain(axes: Any) -> None:
+    """Take the upper and the right line off the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
 
 
 def _png(figure: Any) -> bytes:
-    """With a palette: a third of the bytes, and no eye sees the difference."""
+    """Return the figure as PNG with a palette of 128 colours: a third of the bytes, and no eye sees the difference."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image

@@ -19,7 +19,7 @@ LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  
 
 
 def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Path) -> list[Path]:
-    """Draw what the stored artifacts allow: `alpha`, `allocation`, frontiers and routers."""
+    """Draw what the stored artifacts allow (`alpha`, `allocation` and others) into a folder; return the files."""
     written: list[Path] = []
     for student in recipe.students:
         sweep = alpha_sweep(manifests, student)
@@ -39,7 +39,7 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
 
 
 def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
-    """One hue per family; within a family, the larger the teacher, the darker (the paper's Fig. 6)."""
+    """Return a colour per teacher: one hue per family, the larger the teacher the darker (the paper's Fig. 6)."""
     from matplotlib.colors import to_rgb
 
     families = list(dict.fromkeys(teacher.family for teacher in teachers))
@@ -54,7 +54,11 @@ def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
 
 
 def draw_allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
-    """One stacked bar per strategy: the share of the pool's prompts that each teacher gets."""
+    """Draw one stacked bar per strategy: the share of the pool's prompts that each teacher gets.
+
+    Args:
+        shares: strategy -> teacher -> share.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.6 + 0.42 * len(shares)), layout="constrained")
@@ -77,13 +81,18 @@ def draw_allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[st
 
 
 def _look(teacher: Teacher) -> dict[str, Any]:
-    """Bars of a teacher; Long-CoT is hatched."""
+    """Return how the bars of a teacher are drawn; those of a Long-CoT teacher are hatched."""
     hatch, note = ("///", " (Long-CoT)") if teacher.long_cot else (None, "")
     return {"hatch": hatch, "edgecolor": "white", "label": f"{teacher.name}{note}"}
 
 
 def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | None) -> Any:
-    """Over the weight of learnability: who answers best, and quality and learnability of those answers (Fig. 4)."""
+    """Draw, over alpha, who answers best, and the quality and learnability of those answers (the paper's Fig. 4).
+
+    Args:
+        sweep: what `alpha_sweep` returns.
+        used: the recipe's own alpha, which is marked.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -116,7 +125,7 @@ def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | 
 
 
 def save_figure(figure: Any, stem: Path) -> list[Path]:
-    """As PNG and SVG."""
+    """Write a figure as PNG and SVG and return the two paths; `stem` is the path without an ending."""
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     figure.savefig(paths[0], dpi=150)
     figure.savefig(paths[1], metadata={"Date": None})

@@ -16,7 +16,7 @@ from persyn_hf.store.local import Store
 
 
 class Written(NamedTuple):
-    """What was written."""
+    """The report that was written: its first file, and how many tables and figures it has."""
 
     path: Path
     tables: int
@@ -24,7 +24,7 @@ class Written(NamedTuple):
 
 
 def part_tables(part: Part, store: Store) -> list[Table]:
-    """What concerns one recipe alone."""
+    """Return the tables that concern one recipe alone."""
     recipe, stored = part
     manifests = {key: item.manifest for key, item in stored.items()}
     tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
@@ -33,11 +33,18 @@ def part_tables(part: Part, store: Store) -> list[Table]:
 
 
 def write_report(parts: Sequence[Part], store: Store, folder: Path) -> Written:
-    """Write `report.md` and its files; of several recipes each gets a folder of its own for what is not shared."""
+    """Write `report.md` with its tables as CSV and its figures into a folder.
+
+    With several recipes, `report.md` holds what they share, and each recipe gets a folder of its own for the rest.
+
+    Args:
+        parts: the recipes, with what is stored of each.
+        folder: made where it is not there; files of an earlier report are overwritten.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    found = outcomes(parts, store)
-    tables, figures = experiment_tables(parts, found), []
-    for name, figure in experiment_figures(found).items():
+    compared = outcomes(parts, store)
+    tables, figures = experiment_tables(parts, compared), []
+    for name, figure in experiment_figures(compared).items():
         figures += save_figure(figure, folder / name)
     names = list(dict.fromkeys(part.recipe.name for part in parts))
     text = [f"# {', '.join(names)}", *_written(tables, figures, folder)]
@@ -60,7 +67,7 @@ def write_report(parts: Sequence[Part], store: Store, folder: Path) -> Written:
 
 
 def _written(tables: Sequence[Table], figures: Sequence[Path], folder: Path) -> list[str]:
-    """Write the tables as CSV; tables and figures as markdown."""
+    """Write tables as CSV, and return tables and figures as parts of a Markdown text."""
     for table in tables:
         (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
     shown = [f"![{figure.stem}]({figure.name})" for figure in figures if figure.suffix == ".png"]
@@ -68,4 +75,5 @@ def _written(tables: Sequence[Table], figures: Sequence[Path], folder: Path) -> 
 
 
 def _write(path: Path, parts: Sequence[str]) -> None:
+    """Write the parts of a Markdown text, with an empty line between them."""
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

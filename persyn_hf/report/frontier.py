@@ -1,4 +1,4 @@
-"""Reward against cost: what a budget buys, from the frontier that `assign` left in its metrics."""
+"""The frontier of reward against cost: what a budget buys, from what `assign` left in its metrics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ UNITS = {"generations": "answers", "flops": "FLOPs", "money": "money"}
 
 
 def frontiers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, Manifest]:
-    """Strategy -> its assignments, of those with a budget that counts a cost."""
+    """Return the assignments of every strategy with a budget that counts a cost, by the strategy's name."""
     keys = {strategy.name: names.assignments(student, strategy) for strategy in recipe.strategies}
-    found = {name: manifests[key] for name, key in keys.items() if key in manifests}
-    return {name: manifest for name, manifest in found.items() if "frontier" in manifest.metrics}
+    stored = {name: manifests[key] for name, key in keys.items() if key in manifests}
+    return {name: manifest for name, manifest in stored.items() if "frontier" in manifest.metrics}
 
 
 def frontier_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """The points of every strategy's frontier, then the point that its budget came to."""
+    """Return a table of the points of every strategy's frontier, then of the point that its budget came to."""
     rows = []
     for name, manifest in frontiers(recipe, manifests, student).items():
         unit = UNITS[manifest.settings["budget"]["cost"]]
@@ -39,17 +39,18 @@ def frontier_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: S
 
 
 def _cells(cost: float, unit: str, reward: float, price: float) -> list[str]:
+    """Return cost, reward and price of one point as cells."""
     return [Shown(f"{cost:.4g} {unit}", cost), shown("{:.3f}", reward), shown("{:.3g}", price)]
 
 
 def _chosen(manifest: Manifest) -> tuple[float, dict[str, Any]]:
-    """Cost of one routed prompt as assigned, and the figures of the budget."""
+    """Return the cost of one routed prompt as it was assigned, and the figures of the budget."""
     budget = manifest.metrics["budget"]
     return budget["cost"] / max(budget["prompts"], 1), budget
 
 
 def draw_frontier(name: str, manifest: Manifest) -> Any:
-    """Predicted reward over cost, both per routed prompt; the dot is the assignment."""
+    """Draw predicted reward over cost, both per routed prompt; the dot is the assignment."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

@@ -1,6 +1,7 @@
-"""What was trained and evaluated, of one recipe or of several, and its items as arrays.
+"""Trials: what was trained and evaluated, of one recipe or of several, and the scores of its items as arrays.
 
-A trial is one student under one strategy, with all its SFT seeds; before training it has none.
+A trial is one student under one strategy, with all its SFT seeds. The student before training is a trial without a
+seed.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One row of the results."""
+    """A row of the results: one student under one strategy, or before training."""
 
     label: str
     part: Part
@@ -52,7 +53,7 @@ class Trial:
 
     @property
     def assignments(self) -> Stored | None:
-        """What its strategy assigned, which all seeds share; None before SFT, or where it is not stored."""
+        """The assignments of its strategy, which all seeds share; None before SFT, or where they are not stored."""
         if self.strategy is None:
             return None
         return self.part.stored.get(names.assignments(self.student, self.strategy))
@@ -77,23 +78,29 @@ class Outcomes:
     compared: Comparison
 
     def score(self, trial: int, column: int = -1) -> Interval:
+        """Return the accuracy of a trial in a column, 0 to 1, with its 95 % interval; the last column by default."""
         return self.compared.interval(trial, column)
 
     def lead(self, trial: int, column: int = -1) -> Interval | None:
-        """How far the reference is ahead of a trial; None: of itself."""
+        """Return how far the reference is ahead of a trial, from -1 to 1; None for the reference itself."""
         if self.reference is None or trial == self.reference:
             return None
         return self.compared.difference(self.reference, trial, column)
 
 
 def outcomes(parts: Sequence[Part], store: Store) -> list[Outcomes]:
-    """Per student, everything that the recipes say of it, in one comparison."""
+    """Return the trials of all recipes, compared, one `Outcomes` per student.
+
+    Raises:
+        InputError: the evaluations of one student hold different items of a task.
+    """
     trials = _labelled([trial for part in parts for trial in _trials(part)])
     students = {trial.student.name: trial.student for trial in trials}
     return [_compare(s, [trial for trial in trials if trial.student.name == s.name], store) for s in students.values()]
 
 
 def _trials(part: Part) -> Iterator[Trial]:
+    """Yield every trial of a recipe that has an evaluation stored, in the order of students and strategies."""
     recipe, stored = part
     for student in recipe.students:
         before = names.evaluation(student)
@@ -101,13 +108,15 @@ def _trials(part: Part) -> Iterator[Trial]:
             yield Trial(label=BEFORE, part=part, student=student, strategy=None, evaluations={None: stored[before]})
         for strategy in recipe.strategies:
             keys = {seed: names.evaluation(student, strategy, suffix) for suffix, seed in recipe.sft_seeds.items()}
-            found: dict[int | None, Stored] = {seed: stored[key] for seed, key in keys.items() if key in stored}
-            if found:
-                yield Trial(label=strategy.name, part=part, student=student, strategy=strategy, evaluations=found)
+            evaluations: dict[int | None, Stored] = {seed: stored[key] for seed, key in keys.items() if key in stored}
+            if evaluations:
+                yield Trial(
+                    label=strategy.name, part=part, student=student, strategy=strategy, evaluations=evaluations
+                )
 
 
 def _labelled(trials: Sequence[Trial]) -> list[Trial]:
-    """Each once; where two recipes mean different things by one name, the recipe is named."""
+    """Return each trial once; where two recipes mean different things by one name, the label names the recipe."""
     digests = [{seed: stored.digest for seed, stored in trial.evaluations.items()} for trial in trials]
     kept: list[Trial] = []
     for place, trial in enumerate(trials):
@@ -120,30 +129,35 @@ def _labelled(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _address(trial: Trial) -> tuple[str, str]:
+    """Return what names a trial to the reader: the student and the label."""
     return trial.student.name, trial.label
 
 
 def _compare(student: Student, trials: Sequence[Trial], store: Store) -> Outcomes:
+    """Compare the trials of one student by the items of all their tasks, paired by item and seed.
+
+    Before SFT there is no seed, so that trial has the same scores under each.
+    """
     trained: list[int | None] = [seed for trial in trials if trial.strategy for seed in trial.evaluations]
     seeds = list(dict.fromkeys(trained)) or [None]
     items = {stored.digest: _items(store, stored) for trial in trials for stored in trial.evaluations.values()}
-    tasks = list(dict.fromkeys(task for found in items.values() for task in found))
+    tasks = list(dict.fromkeys(task for by_task in items.values() for task in by_task))
     scores = []
     for task in tasks:
-        known = [found[task] for found in items.values() if task in found]
-        if len({(one.digest, len(one.scores)) for one in known}) > 1:
+        same_task = [by_task[task] for by_task in items.values() if task in by_task]
+        if len({(evaluated.digest, len(evaluated.scores)) for evaluated in same_task}) > 1:
             raise InputError(
                 f"the evaluations of {student.name} hold different items of the task {task}, the same are needed to "
                 "compare them; evaluate both with the same `evaluate.tasks`, or report each recipe alone"
             )
-        table = np.full((len(trials), len(seeds), len(known[0].scores)), np.nan)
+        table = np.full((len(trials), len(seeds), len(same_task[0].scores)), np.nan)
         for row, trial in enumerate(trials):
             for column, seed in enumerate(seeds):
                 stored = trial.evaluations.get(seed, trial.evaluations.get(None))  # before SFT there is no seed
                 if stored is not None and task in items[stored.digest]:
                     table[row, column] = items[stored.digest][task].scores
         # an item that could not be judged may have lost its parts
-        scores.append(TaskScores(table, np.max([one.weights for one in known], axis=0)))
+        scores.append(TaskScores(table, np.max([evaluated.weights for evaluated in same_task], axis=0)))
     rows = [row for row, trial in enumerate(trials) if trial.strategy is not None]
     routed = [row for row in rows if trials[row].kind == "persyn"]
     return Outcomes(
@@ -156,13 +170,15 @@ def _compare(student: Student, trials: Sequence[Trial], store: Store) -> Outcome
 
 
 class _Items(NamedTuple):
+    """The items of one task in an evaluation, in their order: scores and weights, both (num_items,)."""
+
     digest: str  # of the questions
     scores: FloatArray
     weights: FloatArray
 
 
 def _items(store: Store, stored: Stored) -> dict[str, _Items]:
-    """By task, the items in their order."""
+    """Return the items of an evaluation by task; the weight of an item is its parts times its share of its group."""
     dataset = store.read_dataset(stored).select_columns(["task", "item", "prompt", "score", "parts"])
     rows = dataset.with_format("arrow")[:]
     tasks = np.array(rows["task"].to_pylist())
@@ -170,9 +186,9 @@ def _items(store: Store, stored: Stored) -> dict[str, _Items]:
     parts = np.maximum(1, pc.list_value_length(rows["parts"]).to_numpy())
     names = np.array(rows["item"].to_pylist())
     asked = [" ".join(both) for both in zip(*(rows[name].to_pylist() for name in ("item", "prompt")), strict=True)]
-    found = {}
+    by_task = {}
     for task in dict.fromkeys(tasks.tolist()):
-        of = np.flatnonzero(tasks == task)
-        digest = hashlib.sha256("\0".join(asked[i] for i in of).encode()).hexdigest()
-        found[task] = _Items(digest, scores[of], parts[of] * group_weights(names[of].tolist()))
-    return found
+        places = np.flatnonzero(tasks == task)
+        digest = hashlib.sha256("\0".join(asked[i] for i in places).encode()).hexdigest()
+        by_task[task] = _Items(digest, scores[places], parts[places] * group_weights(names[places].tolist()))
+    return by_task

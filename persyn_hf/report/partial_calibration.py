@@ -1,4 +1,4 @@
-"""What the labels of a calibration in part have cost, beside those of every cell, and what the router made of them."""
+"""The cost of a calibration that pays for a part of its cells, against that of every cell, and the router's gain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ PAID = "paid for"
 
 
 def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """A row per round and one for every cell: cells, their cost, and the gap that the router closes on dev."""
+    """Return a row per round and one for every cell: cells, their cost, and the gap that the router closes on dev."""
     chosen = _rounds(recipe, manifests)
     costs = {label: _cost(recipe, manifests, line["cells"]) for label, line in chosen.items()}
     columns = known_columns(costs.values())
@@ -44,7 +44,7 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
 
 
 def _rounds(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Label -> what `assign` said of the cells so far, and the same for every cell; empty where all are paid for."""
+    """Return what `assign` noted of the cells after each round, by label, and the same for every cell."""
     matrix, prompts = manifests.get(names.matrix_assignments()), manifests.get(names.PROMPTS)
     answered = names.matrix_responses() in manifests
     if matrix is None or prompts is None or not answered or "labelling" not in matrix.metrics:
@@ -60,14 +60,14 @@ def _rounds(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, Any]
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str, int]) -> Cost:
-    """Cells at their teacher's mean cost over the calibration cells that were paid for."""
+    """Return the cost of some cells, at each teacher's mean over the calibration cells that were paid for."""
     paid = manifests[names.matrix_assignments()].metrics["labelling"]["cells"]
     costs = split_costs(recipe, manifests[names.matrix_responses()], "calibration")
     return sum((cost * (cells[name] / max(1, paid[name])) for name, cost in costs.items()), Cost())
 
 
 def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Shown:
-    """Of the first router, with its interval."""
+    """Return the gap that the first router with a value closes, with its interval."""
     for metrics in router_metrics(recipe, manifests, student).values():
         cell = metrics["router"]["gap_closed"]
         if cell["value"] is not None:

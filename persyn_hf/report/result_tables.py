@@ -1,4 +1,4 @@
-"""The tables of the paper: strategies x benchmarks, router against oracle, chosen teachers, accuracy at its cost."""
+"""The tables of the paper: accuracy by strategy, router against oracle, chosen teachers, accuracy with its cost."""
 
 from collections.abc import Sequence
 
@@ -16,30 +16,34 @@ from persyn_hf.report.tables import Shown, Table, cost_cells, shown
 SPENT = ("requests", "flops", "money")  # what a strategy is compared by
 
 
-def experiment_tables(parts: Sequence[Part], found: Sequence[Outcomes]) -> list[Table]:
-    """What the evaluations of one recipe, or of several, say together; as far as they are stored."""
-    more = (_oracle(found), _chosen(parts), _footing(found))
-    return [*result_tables(found), *(table for table in more if table.rows)]
+def experiment_tables(parts: Sequence[Part], students: Sequence[Outcomes]) -> list[Table]:
+    """Return the tables on the evaluations of one recipe, or of several together, as far as they are stored."""
+    others = (_oracle(students), _chosen(parts), _footing(students))
+    return [*result_tables(students), *(table for table in others if table.rows)]
 
 
-def result_tables(found: Sequence[Outcomes]) -> list[Table]:
-    """The accuracies, and how far they are apart."""
-    return [table for table in (_results(found), _leads(found)) if table.rows]
+def result_tables(students: Sequence[Outcomes]) -> list[Table]:
+    """Return the tables of the accuracies and of how far they are apart, as far as there are any."""
+    return [table for table in (_results(students), _leads(students)) if table.rows]
 
 
 def percent(interval: Interval | None, sign: str = "") -> Shown:
-    """In percent, with its bounds; nothing where nothing was measured."""
+    """Return an interval as a cell in percent, with its bounds; an empty cell where nothing was measured.
+
+    Args:
+        sign: "+" to write a plus before positive numbers.
+    """
     if interval is None or interval.value != interval.value:
         return Shown("", None)
     value, low, high = (f"{100 * number:{sign}.1f}" for number in interval)
     return Shown(f"{value} [{low}, {high}]", *interval)
 
 
-def _results(found: Sequence[Outcomes]) -> Table:
-    """A row per student and strategy."""
-    columns = _columns(found)
+def _results(students: Sequence[Outcomes]) -> Table:
+    """Return the table of accuracies: a row per student and strategy, a column per task."""
+    columns = _columns(students)
     rows = []
-    for outcomes in found:
+    for outcomes in students:
         for row, trial in enumerate(outcomes.trials):
             scores = {name: percent(outcomes.score(row, place)) for place, name in enumerate(outcomes.columns)}
             seeds = str(len(trial.evaluations)) if trial.strategy else ""
@@ -55,11 +59,11 @@ def _results(found: Sequence[Outcomes]) -> Table:
     )
 
 
-def _leads(found: Sequence[Outcomes]) -> Table:
-    """How far the reference strategy is ahead of each other one, in points."""
-    columns = _columns(found)
+def _leads(students: Sequence[Outcomes]) -> Table:
+    """Return the table of how far the reference strategy is ahead of each other one, in points."""
+    columns = _columns(students)
     rows = []
-    for outcomes in found:
+    for outcomes in students:
         if outcomes.reference is None:
             continue
         for row, trial in enumerate(outcomes.trials):
@@ -76,10 +80,10 @@ def _leads(found: Sequence[Outcomes]) -> Table:
     )
 
 
-def _oracle(found: Sequence[Outcomes]) -> Table:
-    """Each router of PerSyn beside the oracle of the same recipe."""
+def _oracle(students: Sequence[Outcomes]) -> Table:
+    """Return the table of each router of PerSyn against the oracle of the same recipe."""
     rows = []
-    for outcomes in found:
+    for outcomes in students:
         for row, trial in enumerate(outcomes.trials):
             best = [place for place, other in enumerate(outcomes.trials) if _is_oracle_of(other, trial)]
             if trial.kind == "persyn" and best:
@@ -96,6 +100,7 @@ def _oracle(found: Sequence[Outcomes]) -> Table:
 
 
 def _is_oracle_of(other: Trial, trial: Trial) -> bool:
+    """Tell whether a trial measured every teacher on the pool of another trial's recipe."""
     return (
         other.kind is not None
         and KINDS[other.kind].sees == "pool"
@@ -104,6 +109,7 @@ def _is_oracle_of(other: Trial, trial: Trial) -> bool:
 
 
 def _router(trial: Trial) -> list[str]:
+    """Return kind, Hit@3 and gap closed of the router that a trial was assigned by; empty where it is not stored."""
     recipe, stored = trial.part
     manifests = {key: item.manifest for key, item in stored.items()}
     by_name = router_metrics(recipe, manifests, trial.student)
@@ -112,14 +118,14 @@ def _router(trial: Trial) -> list[str]:
     keys = [key for key in by_name if source is not None and source.digest == stored[key].digest]
     if not keys:
         return ["", "", ""]
-    found = by_name[keys[0]]["router"]
-    gap = found["gap_closed"]["value"]
-    numbers = [shown("{:.2f}", value) for value in (found["hit_at_3"]["value"], gap)]
+    metrics = by_name[keys[0]]["router"]
+    gap = metrics["gap_closed"]["value"]
+    numbers = [shown("{:.2f}", value) for value in (metrics["hit_at_3"]["value"], gap)]
     return [str(manifests[keys[0]].settings["kind"]), *numbers]
 
 
 def _chosen(parts: Sequence[Part]) -> Table:
-    """Of each strategy that takes one teacher for all prompts, whom it takes for which student."""
+    """Return the table of the strategies that take one teacher for all prompts, and its name for each student."""
     students = list(dict.fromkeys(student.name for recipe, _ in parts for student in recipe.students))
     chosen: dict[str, dict[str, str]] = {}
     several = len({recipe.name for recipe, _ in parts}) > 1
@@ -134,14 +140,14 @@ def _chosen(parts: Sequence[Part]) -> Table:
         name="teachers",
         title="The teacher of each strategy that has but one",
         header=["strategy", *students],
-        rows=[[name, *(of.get(student, "") for student in students)] for name, of in chosen.items()],
+        rows=[[name, *(teacher_of.get(student, "") for student in students)] for name, teacher_of in chosen.items()],
     )
 
 
-def _footing(found: Sequence[Outcomes]) -> Table:
-    """What was spent for each student, beside what it came to."""
+def _footing(students: Sequence[Outcomes]) -> Table:
+    """Return the table of what was spent for each student, with the accuracy that it came to."""
     lines: list[tuple[list[str], Cost, list[str]]] = []
-    for outcomes in found:
+    for outcomes in students:
         for row, trial in enumerate(outcomes.trials):
             student = trial.trained
             if trial.strategy is None or student is None:
@@ -152,10 +158,10 @@ def _footing(found: Sequence[Outcomes]) -> Table:
             if cost is not None:
                 sft = trained.counts["trained"], trained.metrics["trained_tokens"]
                 scores = percent(outcomes.score(row)), percent(outcomes.lead(row), "+")
-                more: list[str] = [*(shown("{:,}", number) for number in sft), *scores]
-                lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, more))
-    known = known_columns(cost for _, cost, _ in lines) if lines else []
-    columns = [column for column in known if column.field in SPENT]
+                results: list[str] = [*(shown("{:,}", number) for number in sft), *scores]
+                lines.append(([outcomes.student.name, trial.label], cost.calibration + cost.pool, results))
+    all_columns = known_columns(cost for _, cost, _ in lines) if lines else []
+    columns = [column for column in all_columns if column.field in SPENT]
     return Table(
         name="footing",
         title="What each strategy takes, were it run alone, and what it comes to",
@@ -164,11 +170,12 @@ def _footing(found: Sequence[Outcomes]) -> Table:
             *(column.title for column in columns),
             *("SFT examples", "trained tokens", "accuracy", "reference ahead by"),
         ],
-        rows=[[*names, *cost_cells(columns, cost), *more] for names, cost, more in lines],
+        rows=[[*names, *cost_cells(columns, cost), *results] for names, cost, results in lines],
         note="answers to calibration and pool prompts; dev prompts judge the router and train no student; trained "
         "tokens: those with a loss, of one epoch; the reference is what stands first in the differences",
     )
 
 
-def _columns(found: Sequence[Outcomes]) -> list[str]:
-    return list(dict.fromkeys(name for outcomes in found for name in outcomes.columns))
+def _columns(students: Sequence[Outcomes]) -> list[str]:
+    """Return the tasks of all students, and `MEAN`, each once."""
+    return list(dict.fromkeys(name for outcomes in students for name in outcomes.columns))

@@ -1,4 +1,4 @@
-"""What the stored manifests of a recipe say, as plain numbers."""
+"""Plain numbers from the stored manifests of a recipe."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,13 +15,13 @@ LEARNABILITY = {"mean_logprob": "log-prob per token", "rank_surprisal": "negativ
 
 
 def allocations(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, dict[str, float]]:
-    """Strategy -> teacher -> share of the pool's prompts."""
+    """Return the share of the pool's prompts that each teacher gets: strategy -> teacher -> share."""
     keys = {strategy.name: names.assignments(student, strategy) for strategy in recipe.strategies}
     return {name: manifests[key].metrics["allocation"] for name, key in keys.items() if key in manifests}
 
 
 def same_teacher(shares: Mapping[str, Mapping[str, float]]) -> str:
-    """Which strategies of one student give every prompt to the same teacher, in words; empty where none do."""
+    """Return which strategies of one student give every prompt to the same teacher, in words; empty where none do."""
     by_teacher: dict[str, list[str]] = {}
     for strategy, allocation in shares.items():
         chosen = [teacher for teacher, share in allocation.items() if share]
@@ -35,17 +35,17 @@ def same_teacher(shares: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def alpha_sweep(manifests: Mapping[str, Manifest], student: Student) -> dict[str, Any]:
-    """What each alpha would have chosen on the measured prompts; empty where it is not known."""
+    """Return what each alpha would have chosen on the measured prompts; empty where it is not known."""
     manifest = manifests.get(names.matrix_rewards(student))
     return dict(manifest.metrics.get("alpha", {})) if manifest else {}
 
 
 def measure_of(sweep: Mapping[str, Any]) -> str:
-    """The measure of learnability that a sweep was made with."""
+    """Return the measure of learnability that a sweep was made with."""
     return next(name for name in LEARNABILITY if name in sweep["measures"]["0"])
 
 
 def router_metrics(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, dict[str, Any]]:
-    """Router key -> its metrics on the dev prompts beside random, global best and oracle."""
+    """Return the metrics of every stored router on the dev prompts, by the key of its step."""
     keys = dict.fromkeys(names.router(student, s) for s in recipe.strategies if KINDS[s.kind].needs == "router")
     return {key: manifests[key].metrics for key in keys if key in manifests}

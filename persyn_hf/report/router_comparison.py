@@ -1,4 +1,4 @@
-"""Tables of a comparison of routers (`train_router: {kind: auto}`)."""
+"""Tables of a comparison of several routers (`train_router: {kind: auto}`)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,27 +21,35 @@ BARS = ("global_best", "random", "oracle")  # what every router is measured agai
 
 
 def comparison_tables(name: str, manifest: Manifest) -> Iterator[Table]:
-    """Of a router that was chosen among several; nothing where it was not. `name`: the end of the tables' names."""
-    found = manifest.metrics.get("comparison")
-    if not found:
+    """Yield the tables of a router that was chosen among several; none where it was not.
+
+    Args:
+        name: the end of the tables' names.
+        manifest: the manifest of the router.
+    """
+    compared = manifest.metrics.get("comparison")
+    if not compared:
         return
-    learned = sorted((one for one in found["means"] if one not in BARS), key=lambda one: found["means"][one]["regret"])
-    yield _metrics(name, found, manifest, [*learned, *BARS])
-    yield _differences(name, found, [*learned, *BARS[:2]])
-    if "learning_curve" in found:
-        yield _learning_curve(name, found["learning_curve"], [*learned, *BARS])
-    yield _reliability(name, found["reliability"])
+    means = compared["means"]
+    learned = sorted((router for router in means if router not in BARS), key=lambda router: means[router]["regret"])
+    yield _metrics(name, compared, manifest, [*learned, *BARS])
+    yield _differences(name, compared, [*learned, *BARS[:2]])
+    if "learning_curve" in compared:
+        yield _learning_curve(name, compared["learning_curve"], [*learned, *BARS])
+    yield _reliability(name, compared["reliability"])
 
 
-def _metrics(name: str, found: Mapping[str, Any], manifest: Manifest, order: list[str]) -> Table:
+def _metrics(name: str, compared: Mapping[str, Any], manifest: Manifest, order: list[str]) -> Table:
+    """Return the table of each router's mean metrics, calibration errors and speed; yardsticks come last."""
     rows, times = [], manifest.cost["candidates"]
-    for one in order:
-        mean, calibration, took = found["means"][one], found["calibration"].get(one, {}), times.get(one, {})
+    for router in order:
+        mean, took = compared["means"][router], times.get(router, {})
+        calibration = compared["calibration"].get(router, {})
         errors = (calibration.get("error"), calibration.get("error_at_temperature"))
         seconds, speed = took.get("training_s"), took.get("prompts_per_s")
         rows.append(
             [
-                one.replace("_", " "),
+                router.replace("_", " "),
                 *(shown("{:.3f}", mean[metric]) for metric in COLUMNS),
                 *(shown("{:.3f}", error) for error in errors),
                 shown("{:,.2f}", seconds),
@@ -50,8 +58,8 @@ def _metrics(name: str, found: Mapping[str, Any], manifest: Manifest, order: lis
         )
     return Table(
         name=f"router-bench-{name}",
-        title=f"Router bench for {name}: {manifest.counts['dev_prompts']} dev prompts, mean of {found['trainings']} "
-        "trainings each",
+        title=f"Router bench for {name}: {manifest.counts['dev_prompts']} dev prompts, mean of "
+        f"{compared['trainings']} trainings each",
         header=["router", *COLUMNS.values(), "ECE", "at T", "train s", "prompts/s"],
         rows=rows,
         note=f"{MEANING}; ECE: calibration error of the scores, at T: at a temperature fitted on the validation "
@@ -59,14 +67,14 @@ def _metrics(name: str, found: Mapping[str, Any], manifest: Manifest, order: lis
     )
 
 
-def _differences(name: str, found: Mapping[str, Any], order: list[str]) -> Table:
-    """What decides: paired differences with their intervals."""
+def _differences(name: str, compared: Mapping[str, Any], order: list[str]) -> Table:
+    """Return the table that decides: paired differences of the routers with their intervals."""
     rows = [
         [
-            one.replace("_", " "),
-            *(shown_metric(form, found[word][one]) for word, form in INTERVALS.items()),
+            router.replace("_", " "),
+            *(shown_metric(form, compared[word][router]) for word, form in INTERVALS.items()),
         ]
-        for one in order
+        for router in order
     ]
     return Table(
         name=f"router-differences-{name}",
@@ -74,23 +82,24 @@ def _differences(name: str, found: Mapping[str, Any], order: list[str]) -> Table
         header=["router", "gap closed", "reward over global best", "reward over the best"],
         rows=rows,
         note="an interval that holds 0 shows no difference; gap closed: from global best (0) to oracle (1); "
-        f"the best: {found['best']}, of least regret on these prompts but for global best, which flatters it",
+        f"the best: {compared['best']}, of least regret on these prompts but for global best, which flatters it",
     )
 
 
 def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Table:
-    known = [one for one in order if one in curve["mean"]]
-    sizes = sorted({int(size) for one in known for size in curve["mean"][one]})
+    """Return the table of the gap closed by the number of calibration prompts."""
+    routers = [router for router in order if router in curve["mean"]]
+    sizes = sorted({int(size) for router in routers for size in curve["mean"][router]})
     words = ("mean", "lowest", "highest")
     rows = [
-        [one.replace("_", " "), *(_range(*(curve[word][one][str(size)] for word in words)) for size in sizes)]
-        for one in known
+        [router.replace("_", " "), *(_range(*(curve[word][router][str(size)] for word in words)) for size in sizes)]
+        for router in routers
     ]
     steps = curve.get("steps", {})
     rows += [
-        [f"steps of {one}", *(shown("{:,.0f}", steps[one][str(size)]) for size in sizes)]
-        for one in known
-        if one in steps
+        [f"steps of {router}", *(shown("{:,.0f}", steps[router][str(size)]) for size in sizes)]
+        for router in routers
+        if router in steps
     ]
     return Table(
         name=f"learning-curve-{name}",
@@ -103,16 +112,21 @@ def _learning_curve(name: str, curve: Mapping[str, Any], order: list[str]) -> Ta
 
 
 def _range(mean: float | None, low: float | None, high: float | None) -> Shown:
+    """Return a mean with its range over the trainings, in per cent."""
     if mean is None or low is None or high is None:
         return Shown(UNKNOWN, None)
     return Shown(f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})", mean, low, high)
 
 
-def _reliability(name: str, found: Mapping[str, Any]) -> Table:
-    """A row per bin of predictions; bins of equal width, so the two predictions of a row lie in the same one."""
+def _reliability(name: str, reliability: Mapping[str, Any]) -> Table:
+    """Return the table of predicted against true preferences, a row per bin of predictions.
+
+    Bins have equal width, so the prediction before and the one at the temperature stand in a row where both lie in its
+    bin.
+    """
     bins: dict[int, dict[str, Any]] = {}
     for word in ("before", "after"):
-        for row in found[word]:
+        for row in reliability[word]:
             bins.setdefault(min(int(row["predicted"] * BINS), BINS - 1), {})[word] = row
     rows = []
     for number, both in sorted(bins.items()):
@@ -124,10 +138,11 @@ def _reliability(name: str, found: Mapping[str, Any]) -> Table:
                 shown("{:,}", row.get("pairs", 0)),
             ]
         rows.append(cells)
-    at = "no T" if found["temperature"] is None else f"T = {found['temperature']:.3g}"
+    at = "no T" if reliability["temperature"] is None else f"T = {reliability['temperature']:.3g}"
     return Table(
         name=f"reliability-{name}",
-        title=f"Reliability of {found['router']} for {name}: predicted preference, share that was preferred, pairs",
+        title=f"Reliability of {reliability['router']} for {name}: predicted preference, share that was preferred, "
+        "pairs",
         header=["bin", "predicted", "share", "pairs", f"predicted, {at}", f"share, {at}", f"pairs, {at}"],
         rows=rows,
         note="both orientations of every pair; without a temperature only where differences of scores are log-odds",

@@ -10,37 +10,37 @@ MARKS = {"tfidf": ("o", "-"), "embeddings": ("s", "--")}
 
 
 def write_router_figures(comparison: Mapping[str, Any], folder: Path) -> None:
-    """As PNG for a card: the same bytes every time."""
+    """Draw the figures as PNG into a folder, for a card: the same bytes every time."""
     for name, figure in router_figures(comparison).items():
         figure.savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
 
 
 def router_figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """`reliability` and, where there are several numbers of prompts, `learning-curve`."""
+    """Draw `reliability` and, where there are several numbers of prompts, `learning-curve`; return them by name."""
     figures = {"reliability": _reliability(comparison["reliability"])}
     if "learning_curve" in comparison:
         figures["learning-curve"] = _learning_curve(comparison["learning_curve"])
     return figures
 
 
-def _reliability(found: Mapping[str, Any]) -> Any:
-    """Predicted preference against the share that was preferred, with the number of pairs below."""
+def _reliability(reliability: Mapping[str, Any]) -> Any:
+    """Draw predicted preference against the share that was preferred, with the number of pairs below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="#9a9a9a", linewidth=1)
-    at = "no temperature" if found["temperature"] is None else f"temperature {found['temperature']:.3g}"
+    at = "no temperature" if reliability["temperature"] is None else f"temperature {reliability['temperature']:.3g}"
     for name, label, mark, colour in (
         ("before", "scores as they are", "s--", "#c2572b"),
         ("after", at, "o-", "#3b6fb6"),
     ):
-        rows = found[name]
+        rows = reliability[name]
         if rows:
             x = [row["predicted"] for row in rows]
             above.plot(x, [row["share"] for row in rows], mark, color=colour, markersize=4, label=label)
             below.bar(x, [row["pairs"] for row in rows], width=0.025, color=colour, alpha=0.6)
-    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that was preferred", title=found["router"])
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that was preferred", title=reliability["router"])
     below.set(xlabel="predicted preference of one teacher over another", ylabel="pairs")
     if above.get_legend_handles_labels()[0]:
         above.legend(fontsize=8, frameon=False)
@@ -49,7 +49,7 @@ def _reliability(found: Mapping[str, Any]) -> Any:
 
 
 def _learning_curve(curve: Mapping[str, Any]) -> Any:
-    """Gap closed against the number of calibration prompts; the bands are the range over the trainings."""
+    """Draw the gap closed against the number of calibration prompts; the bands are the range over the trainings."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, ScalarFormatter
 
@@ -79,9 +79,11 @@ def _learning_curve(curve: Mapping[str, Any]) -> Any:
 
 
 def _number(value: float | None) -> float:
+    """Return a number as a float, NaN for None."""
     return float("nan") if value is None else value
 
 
 def _plain(*axes: Any) -> None:
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
+    """Take the upper and the right line off each of the axes."""
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The tables that a run ends with."""
+"""The tables that a run ends with: alpha, allocation, routers and costs of each student, and the ledger."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,9 +26,13 @@ ROUTER_COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name !
 def summary(
     recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
 ) -> list[Table]:
-    """Alpha, allocation, routers and cost per student, then the ledger; as far as it is stored.
+    """Return the tables of a run: alpha, allocation, routers and cost per student, then the ledger.
 
-    `spent`: what the journal says that the recipe has paid for (`read_spent`), by teacher.
+    What is not stored has no table.
+
+    Args:
+        manifests: manifest by the key of its step.
+        spent: what the recipe has paid for by the journal (`read_spent`), by teacher.
     """
     tables: list[Table] = []
     for student in recipe.students:
@@ -40,7 +44,7 @@ def summary(
 
 
 def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """One column per alpha: each teacher's share of the measured prompts, then what is chosen."""
+    """Return a table with a column per alpha: each teacher's share of the measured prompts, then means of the best."""
     sweep = alpha_sweep(manifests, student)
     if not sweep:
         return Table(name=f"alpha-{student.name}", title="", header=[], rows=[])
@@ -69,6 +73,7 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
 
 
 def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """Return the table of each teacher's share of the pool, a column per strategy."""
     shares = allocations(recipe, manifests, student)
     rows = [[t.name, *(shown("{:.1%}", share.get(t.name, 0.0)) for share in shares.values())] for t in recipe.teachers]
     return Table(
@@ -81,10 +86,10 @@ def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stud
 
 
 def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """The trained routers, then what needs no training, on the same dev prompts."""
-    found = router_metrics(recipe, manifests, student)
+    """Return the table of the trained routers, then of what needs no training, on the same dev prompts."""
+    by_router = router_metrics(recipe, manifests, student)
     rows = []
-    for key, metrics in found.items():
+    for key, metrics in by_router.items():
         settings = manifests[key].settings
         chosen = f": {metrics['training']['chosen']}" if settings["kind"] == "auto" else ""
         kind = "extended" if settings.get("extend") else settings["kind"]
@@ -92,10 +97,10 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
         rows.append([label, *_router_cells(metrics["router"])])
     # Yardsticks depend on alpha: those at the recipe's own, where there is a router for it.
     own = [names.router(student, strategy) for strategy in recipe.strategies if alpha_of(strategy) is None]
-    plain = next((found[key] for key in [*own, *found] if key in found), {})
-    for name in ("random", "global_best", "oracle") if found else ():
+    plain = next((by_router[key] for key in [*own, *by_router] if key in by_router), {})
+    for name in ("random", "global_best", "oracle") if by_router else ():
         rows.append([name.replace("_", " "), *_router_cells(plain[name])])
-    prompts = manifests[next(iter(found))].counts["dev_prompts"] if found else 0
+    prompts = manifests[next(iter(by_router))].counts["dev_prompts"] if by_router else 0
     return Table(
         name=f"routers-{student.name}",
         title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw",
@@ -107,11 +112,13 @@ def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student
 
 
 def _router_cells(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a cell per metric of a router, the gap closed with its interval."""
     cells = [shown("{:.3f}", metrics[measure]["value"]) for measure in ROUTER_COLUMNS]
     return [*cells, shown_metric("{:.2f}", metrics["gap_closed"])]
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """Return the table of how many answers each strategy takes when it is run alone, and generate-then-select."""
     rows = []
     everything = generate_then_select(recipe, manifests)
     for name, cost in _strategy_costs(recipe, manifests, student).items():
@@ -130,7 +137,7 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
 
 
 def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """What the responses of `_cost` took, against the two ways to choose that the paper compares with."""
+    """Return the table of what the answers of `_cost` took, and of the paper's two other ways to choose."""
     costs = {name: cost.calibration + cost.pool for name, cost in _strategy_costs(recipe, manifests, student).items()}
     notes = ["measured; what was not generated is taken at each teacher's mean on the calibration prompts"]
     others = {"generate-then-select": generate_then_select(recipe, manifests)}
@@ -150,11 +157,13 @@ def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Studen
 
 
 def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, StrategyCost]:
-    found = {s.name: strategy_cost(recipe, manifests, student, s) for s in recipe.strategies}
-    return {name: cost for name, cost in found.items() if cost is not None}
+    """Return the cost of every strategy whose responses are stored, by its name."""
+    costs = {s.name: strategy_cost(recipe, manifests, student, s) for s in recipe.strategies}
+    return {name: cost for name, cost in costs.items() if cost is not None}
 
 
 def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
+    """Return the table of what the recipe has paid for, a row per teacher and their total."""
     lines = paid(recipe, manifests, spent)
     total = sum((line.cost for line in lines.values()), Cost())
     columns = known_columns(line.cost for line in lines.values())

@@ -1,4 +1,4 @@
-"""How far a run is, from its heartbeat file and its journal: while it runs, and after it was killed."""
+"""The state of a run, from its heartbeat file and its journal: while it runs, and after it was killed."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from persyn_hf.report.tables import Table
 
 
 class Standing(NamedTuple):
-    """What `persyn status` prints."""
+    """The lines and tables that `persyn status` prints."""
 
     lines: list[str]
     tables: list[Table]
 
 
 def standing(state_dir: Path) -> Standing | None:
-    """The last run of a store; None: there was none."""
+    """Return the state of the last run of a store, None where there was none."""
     heartbeat = state_dir / "status.json"
     if not heartbeat.exists():
         return None
@@ -44,6 +44,7 @@ def standing(state_dir: Path) -> Standing | None:
 
 
 def _teachers(state: Mapping[str, Any]) -> Table:
+    """Return the table of the answers of the step that runs, a row per teacher."""
     rows = []
     for name, teacher in state["teachers"].items():
         fresh = teacher["done"] - teacher["before"]
@@ -69,6 +70,7 @@ def _teachers(state: Mapping[str, Any]) -> Table:
 
 
 def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
+    """Return the table of what all runs of the recipe have paid for, a row per teacher."""
     rows = [
         [
             name,
@@ -90,7 +92,7 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
 
 
 def _kinds(errors: Mapping[str, int]) -> str:
-    """The commonest reasons, with their numbers."""
+    """Return the three commonest reasons for failed answers, with their numbers, and how many others there are."""
     most = sorted(errors.items(), key=lambda item: -item[1])
     shown = [f"{number} x {reason}" for reason, number in most[:3]]
     rest = sum(number for _, number in most[3:])
@@ -98,6 +100,7 @@ def _kinds(errors: Mapping[str, int]) -> str:
 
 
 def _alive(pid: int) -> bool:
+    """Tell whether a process runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

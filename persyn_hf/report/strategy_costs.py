@@ -1,4 +1,4 @@
-"""What answers cost: of each teacher, of each strategy, and of the ways to compare them with."""
+"""The cost of answers: of each teacher, of each strategy, and of the ways that strategies are compared with."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +15,14 @@ from persyn_hf.store.manifest import Manifest
 
 
 class StrategyCost(NamedTuple):
-    """What answers to calibration prompts (of every teacher, where the strategy looks at them) and the pool cost."""
+    """The cost of a strategy's answers to calibration prompts (every teacher's, if it sees them) and to the pool."""
 
     calibration: Cost
     pool: Cost
 
 
 class Paid(NamedTuple):
-    """What one teacher's answers cost this recipe, and the shares of them that were cut or failed."""
+    """The cost of one teacher's answers to this recipe, and the shares of them that were cut off or failed."""
 
     cost: Cost
     truncated: float
@@ -30,22 +30,25 @@ class Paid(NamedTuple):
 
 
 def teacher_costs(teachers: Iterable[Teacher], manifest: Manifest) -> dict[str, Cost]:
-    """Cost of a responses artifact per teacher, at the prices of the recipe; imported responses are but counted."""
+    """Return the cost of a responses artifact per teacher, at the prices of the recipe.
+
+    Of imported responses only the number is known. Teachers without an answer are left out.
+    """
     lines = manifest.cost.get("teachers", {})
     costs = {}
     for teacher in teachers:
         rows = sum(manifest.rows.get(teacher.name, {}).values())
-        found = core.from_line(lines[teacher.name]) if teacher.name in lines else core.unmeasured(rows)
+        cost = core.from_line(lines[teacher.name]) if teacher.name in lines else core.unmeasured(rows)
         if teacher.price is not None:
-            tokens = found.prompt_tokens, found.completion_tokens
-            found = replace(found, money=core.money(teacher.price, *tokens, found.gpu_seconds))
-        if found.requests:
-            costs[teacher.name] = found
+            tokens = cost.prompt_tokens, cost.completion_tokens
+            cost = replace(cost, money=core.money(teacher.price, *tokens, cost.gpu_seconds))
+        if cost.requests:
+            costs[teacher.name] = cost
     return costs
 
 
 def split_costs(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, Cost]:
-    """Cost of the answers to one split per teacher: its rows at the teacher's mean cost in that artifact."""
+    """Return the cost of the answers to one split per teacher: its rows at the teacher's mean cost in the artifact."""
     costs = teacher_costs(recipe.teachers, manifest)
     rows = {name: manifest.rows.get(name, {}) for name in costs}
     return {name: costs[name] * (rows[name].get(split, 0) / max(1, sum(rows[name].values()))) for name in costs}
@@ -54,7 +57,7 @@ def split_costs(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, Cos
 def strategy_cost(
     recipe: Recipe, manifests: Mapping[str, Manifest], student: Student, strategy: Strategy
 ) -> StrategyCost | None:
-    """What the strategy costs when it is run alone; None while its responses are not stored."""
+    """Return what a strategy costs when it is run alone; None while its responses are not stored."""
     own, matrix = manifests.get(names.responses(student, strategy)), manifests.get(names.matrix_responses())
     everything = generate_then_select(recipe, manifests)
     if own is None or matrix is None or everything is None:
@@ -69,8 +72,12 @@ def strategy_cost(
 
 
 def generate_then_select(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | None:
-    """Every teacher answers every calibration and pool prompt: the pool as it was answered, where an oracle had it
-    answered, else at each teacher's mean cost of a calibration prompt. None while calibration is not stored."""
+    """Return the cost if every teacher answers every calibration and pool prompt; None where it is not known.
+
+    Where an oracle had the whole pool answered, the pool counts as it was paid for. Else each of its prompts counts at
+    each teacher's mean cost of a calibration prompt. Nothing is known while the answers to calibration prompts are not
+    stored.
+    """
     matrix, prompts = manifests.get(names.matrix_responses()), manifests.get(names.PROMPTS)
     if matrix is None or prompts is None:
         return None
@@ -87,7 +94,10 @@ def generate_then_select(recipe: Recipe, manifests: Mapping[str, Manifest]) -> S
 
 
 def car(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | None:
-    """The calibration prompts as they were paid for; one teacher answers the pool: the mean over which one that is."""
+    """Return the cost if all teachers answer the calibration prompts and one answers the pool; None if not known.
+
+    Which teacher that is does not count: the cost is the mean over all of them.
+    """
     everything = generate_then_select(recipe, manifests)
     if everything is None:
         return None
@@ -96,27 +106,29 @@ def car(recipe: Recipe, manifests: Mapping[str, Manifest]) -> StrategyCost | Non
 
 
 def paid(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> dict[str, Paid]:
-    """Per teacher, what the recipe has asked for and paid, each answer once.
+    """Return, per teacher, what the recipe has asked for and paid, each answer once.
 
-    `spent`: the journal's account of the recipe, every attempt of all its runs. A teacher that it does not know is
-    taken from the manifests: of each step the answers that were new in it, at the mean cost of all its answers.
+    Args:
+        spent: the journal's account of the recipe, every attempt of all its runs. A teacher that it does not know
+            is taken from the manifests: the answers that were new in each step, at the mean cost of all answers of
+            the step.
     """
-    found = {}
+    accounts = {}
     for teacher in recipe.teachers:
         lines = _lines(teacher, manifests)
         if teacher.name in spent:
-            found[teacher.name] = _from_journal(teacher, spent[teacher.name], [cost for cost, _, _ in lines])
+            accounts[teacher.name] = _from_journal(teacher, spent[teacher.name], [cost for cost, _, _ in lines])
         elif new := sum(fresh for _, fresh, _ in lines):
             cost = sum((cost * (fresh / cost.requests) for cost, fresh, _ in lines), Cost())
             truncated, errors = (
                 sum(fresh * rates[key] for _, fresh, rates in lines) / new for key in ("truncated", "errors")
             )
-            found[teacher.name] = Paid(cost, truncated, errors)
-    return {name: line for name, line in found.items() if line.cost.requests}
+            accounts[teacher.name] = Paid(cost, truncated, errors)
+    return {name: line for name, line in accounts.items() if line.cost.requests}
 
 
 def _lines(teacher: Teacher, manifests: Mapping[str, Manifest]) -> list[tuple[Cost, int, Mapping[str, float]]]:
-    """Of each responses artifact that asked the teacher: the cost, how many answers were new, the rates of failure."""
+    """Return the cost, the number of new answers and the rates of failure of each artifact that asked a teacher."""
     lines = []
     for manifest in manifests.values():
         line = manifest.cost.get("teachers", {}).get(teacher.name) if manifest.kind == "responses" else None
@@ -127,20 +139,24 @@ def _lines(teacher: Teacher, manifests: Mapping[str, Manifest]) -> list[tuple[Co
 
 
 def _from_journal(teacher: Teacher, spent: Spent, lines: Sequence[Cost]) -> Paid:
-    """The journal knows tokens and seconds; size and GPUs are those of the artifacts, where there are any."""
-    known = sum(lines, Cost())
-    tokens = (known.prompt_tokens or 0) + (known.completion_tokens or 0)
+    """Return the account of a teacher by the journal, which knows tokens and seconds.
+
+    The size of the model and its GPUs are those of the artifacts, where there are any.
+    """
+    stored = sum(lines, Cost())
+    tokens = (stored.prompt_tokens or 0) + (stored.completion_tokens or 0)
     cost = core.answers_cost(
         spent.requests,
         spent.prompt_tokens,
         spent.completion_tokens,
         spent.seconds,
-        gpus=known.gpu_seconds / known.seconds if known.gpu_seconds is not None and known.seconds else None,
-        params_b=known.flops / core.generation_flops(1, tokens) if known.flops and tokens else teacher.params_b,
+        gpus=stored.gpu_seconds / stored.seconds if stored.gpu_seconds is not None and stored.seconds else None,
+        params_b=stored.flops / core.generation_flops(1, tokens) if stored.flops and tokens else teacher.params_b,
         price=teacher.price,
     )
     return Paid(cost, spent.truncated / max(1, spent.requests), spent.errors.total() / max(1, spent.requests))
 
 
 def _total(costs: Mapping[str, Cost]) -> Cost:
+    """Return the sum of several costs."""
     return sum(costs.values(), Cost())

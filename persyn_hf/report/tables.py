@@ -1,4 +1,4 @@
-"""A table that is printed, written as markdown or as CSV."""
+"""Tables that are printed, written as Markdown or as CSV."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ BOUNDS = ("", " low", " high")  # ends of the names of the columns that an inter
 
 
 class Shown(str):
-    """A cell as people read it, with the number behind it, or the number and its bounds; null: not known.
+    """A cell as people read it, with the number behind it, or the number and its bounds; None: not known.
 
     Numbers are unrounded and without a unit's prefix: shares and accuracies from 0 to 1, seconds, FLOPs.
     """
@@ -29,7 +29,11 @@ class Shown(str):
 
 
 def shown(form: str, value: float | None, low: float | None = None, high: float | None = None) -> Shown:
-    """`form` is that of `str.format`; bounds follow in brackets where there are any."""
+    """Return a number as a cell, with its bounds in brackets where there are any; `UNKNOWN` for None and NaN.
+
+    Args:
+        form: how `str.format` writes the number, such as "{:.2f}".
+    """
     if value is None or value != value:
         return Shown(UNKNOWN, None)
     if low is None or high is None:
@@ -38,18 +42,18 @@ def shown(form: str, value: float | None, low: float | None = None, high: float 
 
 
 def shown_metric(form: str, metric: Mapping[str, Any]) -> Shown:
-    """Of `value`, `low` and `high`, as the metrics of manifests have them."""
+    """Return a metric of a manifest, which has `value`, `low` and `high`, as a cell."""
     return shown(form, metric["value"], metric["low"], metric["high"])
 
 
 def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
-    """A cell per column of costs."""
+    """Return a cell per column of costs."""
     return [Shown(column.cell(cost), getattr(cost, column.field)) for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`name` is the file name; `header` and `rows` hold what is shown, `note` one line about how to read it.
+    """A table, with a file name (`name`), what is shown (`header`, `rows`) and a line about how to read it (`note`).
 
     In CSV, cells that are `Shown` stand as their numbers, and a column of them that has bounds anywhere becomes three.
     """
@@ -61,11 +65,13 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
+        """Return the table as Markdown, with its title above and its note below."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return "\n\n".join(part for part in (f"## {self.title}", body, self.note) if part)
 
     def csv(self) -> str:
+        """Return the table as CSV, with plain numbers and with intervals in columns of their own."""
         rows = [list(map(_fields, row)) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)] or [1] * len(self.header)
         columns = list(zip(self.header, widths, strict=True))
@@ -78,7 +84,11 @@ class Table:
         return text.getvalue()
 
     def rich(self, width: int) -> Any:
-        """For a terminal of `width` characters: columns that find no room follow below, beside the first one again."""
+        """Return the table for a terminal; columns that find no room follow below, next to the first one again.
+
+        Args:
+            width: characters of a line.
+        """
         from rich import box
         from rich.console import Group
         from rich.table import Table as RichTable
@@ -97,7 +107,11 @@ class Table:
         return Group(Text(self.title, style="bold"), *parts, *note)
 
     def _fitting(self, width: int) -> Iterator[list[int]]:
-        """Columns by their places: the first one, which may fold to a third of the width, and what fits beside it."""
+        """Yield which columns stand next to one another, by their numbers.
+
+        Each time these are the first column, which may fold to a third of the width, and the columns that fit beside
+        it.
+        """
         from rich.cells import cell_len
 
         texts = zip(self.header, *self.rows, strict=True)
@@ -114,8 +128,8 @@ class Table:
 
 
 def _fields(cell: str) -> list[Any]:
-    """What stands for a cell in CSV: nothing for a number that is not known."""
+    """Return what stands for a cell in CSV: its text, or its numbers, None for one that is not known."""
     if not isinstance(cell, Shown):
         return [cell]
-    known = (None if number is None or number != number else number for number in cell.numbers)
-    return [int(number) if number is not None and float(number).is_integer() else number for number in known]
+    numbers = (None if number is None or number != number else number for number in cell.numbers)
+    return [int(number) if number is not None and float(number).is_integer() else number for number in numbers]

@@ -1,4 +1,4 @@
-"""How often a tiny model answers right: greedy decoding, graded on the last whole number in a box."""
+"""The accuracy of a tiny model: greedy decoding, graded on the last whole number in a box."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,8 @@ MAX_NEW_TOKENS = 200
 
 
 class Accuracy(NamedTuple):
+    """The shares of right answers, by skill and by level, and how long responses are."""
+
     by_skill: dict[str, float]
     """Share of right answers for each skill, and over all questions under `all`."""
     by_level: dict[str, float]
@@ -24,7 +26,7 @@ class Accuracy(NamedTuple):
 def answer_greedily(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", questions: list[str], batch: int = 200
 ) -> list[str]:
-    """One response per question, in their order, without special tokens."""
+    """Return one response per question, in their order, without special tokens."""
     import torch
 
     responses = [""] * len(questions)
@@ -49,14 +51,18 @@ def answer_greedily(
 def measure_accuracy(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", questions: list[Question]
 ) -> Accuracy:
-    responses = answer_greedily(model, tokenizer, [one.question for one in questions])
-    right = [boxed_answer(response) == one.answer for one, response in zip(questions, responses, strict=True)]
+    """Ask a model every question and return how often it is right."""
+    responses = answer_greedily(model, tokenizer, [question.question for question in questions])
+    right = [
+        boxed_answer(response) == question.answer for question, response in zip(questions, responses, strict=True)
+    ]
 
     def share(kept: list[bool]) -> float:
+        """Return the share of true values, to four decimals."""
         return round(sum(kept) / len(kept), 4)
 
     answered = list(zip(questions, right, strict=True))
-    by_skill = {skill: share([ok for one, ok in answered if one.skill == skill]) for skill in SKILLS}
-    by_level = {str(level): share([ok for one, ok in answered if one.level == level]) for level in (1, 2)}
+    by_skill = {skill: share([ok for question, ok in answered if question.skill == skill]) for skill in SKILLS}
+    by_level = {str(level): share([ok for question, ok in answered if question.level == level]) for level in (1, 2)}
     tokens = [len(ids) for ids in tokenizer(responses, add_special_tokens=False)["input_ids"]]
     return Accuracy(by_skill | {"all": share(right)}, by_level, round(sum(tokens) / len(tokens), 1))

@@ -11,21 +11,26 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", directory: Path) -> None:
-    """Weights in fp32, tokenizer, template; the tokenizer's hash goes into `config.json`."""
+    """Save weights in fp32, tokenizer and template; the tokenizer's hash goes into `config.json`."""
     tokenizer.save_pretrained(directory)
     model.config.tokenizer_sha256 = tokenizer_sha256(directory)
     model.save_pretrained(directory)
 
 
 def load_checkpoint(directory: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """Return a tiny model and its tokenizer.
+
+    Raises:
+        ValueError: the weights were trained with another tokenizer.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = tokenizer_sha256(directory)
+    digest = tokenizer_sha256(directory)
     model = AutoModelForCausalLM.from_pretrained(directory)
     expected = getattr(model.config, "tokenizer_sha256", None)
-    if found != expected:
+    if digest != expected:
         raise ValueError(
-            f"{directory}: the tokenizer has hash {found[:12]} but the weights were trained with "
+            f"{directory}: the tokenizer has hash {digest[:12]} but the weights were trained with "
             f"{str(expected)[:12]}. Retrain with `python -m persyn_hf.tiny.train --models {directory.name}`."
         )
     return model, AutoTokenizer.from_pretrained(directory)

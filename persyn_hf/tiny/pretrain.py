@@ -23,9 +23,13 @@ FINAL_LR_SHARE = 0.02
 def pretrain(
     spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast", banned: set[str]
 ) -> "tuple[PreTrainedModel, list[float]]":
-    """The trained model and the loss of each step, in nats per learnt token.
+    """Train a model and return it with the loss of each step, in nats per learnt token.
 
-    Repeatable to the bit only with the same torch build and `torch.set_num_threads`: sums depend on their order.
+    The result is the same to the bit only with the same torch build and `torch.set_num_threads`, because sums depend
+    on their order.
+
+    Args:
+        banned: questions that no document may hold.
     """
     import torch
 
@@ -42,7 +46,7 @@ def pretrain(
 
 
 def build_model(spec: ModelSpec, tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedModel":
-    """Fresh weights: 4 heads, 2 key heads, feed-forward 3 times the width, tied embeddings."""
+    """Return a model with fresh weights: 4 heads, 2 key heads, feed-forward 3 times the width, tied embeddings."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {
@@ -77,11 +81,13 @@ def _run_phase(
     banned: set[str],
     rng: random.Random,
 ) -> list[float]:
+    """Train the model for the steps of one phase and return the loss of each."""
     import torch
 
     optimizers = _optimizers(model, phase)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(one, lambda step: _lr_share(step, phase.steps)) for one in optimizers
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_share(step, phase.steps))
+        for optimizer in optimizers
     ]
     losses = []
     for examples in _batches(spec, phase, tokenizer, banned, rng):
@@ -97,7 +103,7 @@ def _run_phase(
 
 
 def _optimizers(model: "PreTrainedModel", phase: Phase) -> "list[torch.optim.Optimizer]":
-    """Muon takes matrices only and suits the hidden ones; embeddings (the tied head) and norms go to AdamW."""
+    """Return Muon for the hidden matrices, which it suits, and AdamW for embeddings (the tied head) and norms."""
     import torch
 
     matrices: list[torch.nn.Parameter] = []
@@ -111,7 +117,7 @@ def _optimizers(model: "PreTrainedModel", phase: Phase) -> "list[torch.optim.Opt
 
 
 def _lr_share(step: int, steps: int) -> float:
-    """Linear warmup, then linear decay to `FINAL_LR_SHARE`."""
+    """Return the share of the learning rate at a step: linear warmup, then linear decay to `FINAL_LR_SHARE`."""
     if step < WARMUP:
         return (step + 1) / WARMUP
     left = (steps - step) / max(1, steps - WARMUP)
@@ -121,10 +127,11 @@ def _lr_share(step: int, steps: int) -> float:
 def _batches(
     spec: ModelSpec, phase: Phase, tokenizer: "PreTrainedTokenizerFast", banned: set[str], rng: random.Random
 ) -> Iterator[list[Example]]:
+    """Yield the batches of a phase, each of documents of about one length."""
     done = 0
     while done < phase.steps:
         documents = [draw_document(spec, phase, banned, rng) for _ in range(WINDOW * phase.batch)]
-        examples = sorted(encode(documents, tokenizer), key=lambda one: len(one.token_ids))
+        examples = sorted(encode(documents, tokenizer), key=lambda example: len(example.token_ids))
         batches = [examples[start : start + phase.batch] for start in range(0, len(examples), phase.batch)]
         rng.shuffle(batches)
         batches = batches[: phase.steps - done]
@@ -133,15 +140,16 @@ def _batches(
 
 
 def _loss(model: "PreTrainedModel", examples: list[Example], pad_id: int) -> "torch.Tensor":
-    """Mean cross-entropy over the learnt tokens of a batch; a scalar."""
+    """Return the mean cross-entropy over the learnt tokens of a batch; a scalar."""
     import torch
 
-    width = max(len(one.token_ids) for one in examples)
+    width = max(len(example.token_ids) for example in examples)
     token_ids = torch.full((len(examples), width), pad_id)
     labels = torch.full((len(examples), width), -100)
-    for row, one in enumerate(examples):
-        token_ids[row, : len(one.token_ids)] = torch.tensor(one.token_ids)
-        labels[row, one.learnt_from : len(one.token_ids)] = token_ids[row, one.learnt_from : len(one.token_ids)]
+    for row, example in enumerate(examples):
+        token_ids[row, : len(example.token_ids)] = torch.tensor(example.token_ids)
+        learnt = slice(example.learnt_from, len(example.token_ids))
+        labels[row, learnt] = token_ids[row, learnt]
     # Padding is on the right and attention causal, so no mask is needed: no learnt token sees a pad.
     logits = model(input_ids=token_ids, use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

@@ -31,12 +31,14 @@ class Question:
 
 
 def _add(rng: random.Random, level: int) -> Question:
+    """Draw a sum of two numbers."""
     a, b = (rng.randint(10, 49), rng.randint(2, 9)) if level == 1 else (rng.randint(12, 59), rng.randint(12, 49))
     text = rng.choice((f"What is {a} + {b}?", f"Find the sum of {a} and {b}.", f"Add {b} to {a}."))
     return Question(text, str(a + b), "add", level, addition(a, b), "the sum", step(a + b, "-", b))
 
 
 def _sub(rng: random.Random, level: int) -> Question:
+    """Draw a difference of two numbers."""
     a = rng.randint(11, 59) if level == 1 else rng.randint(31, 79)
     b = rng.randint(2, 9) if level == 1 else rng.randint(12, min(49, a - 3))
     text = rng.choice(
@@ -46,6 +48,7 @@ def _sub(rng: random.Random, level: int) -> Question:
 
 
 def _mul(rng: random.Random, level: int) -> Question:
+    """Draw a product of two numbers."""
     # Five wordings, more than elsewhere: only 64 pairs exist at level 1, and what the splits take is banned
     # from pretraining.
     a, b = (rng.randint(2, 9), rng.randint(2, 9)) if level == 1 else (rng.randint(12, 39), rng.randint(2, 6))
@@ -62,6 +65,7 @@ def _mul(rng: random.Random, level: int) -> Question:
 
 
 def _list(rng: random.Random, level: int) -> Question:
+    """Draw the question for the largest or smallest number of a list."""
     numbers = rng.sample(range(10, 99), 3 if level == 1 else 5)
     largest = rng.random() < 0.5
     word = rng.choice(("largest", "biggest", "greatest") if largest else ("smallest", "least", "lowest"))
@@ -72,6 +76,7 @@ def _list(rng: random.Random, level: int) -> Question:
 
 
 def _eqn(rng: random.Random, level: int) -> Question:
+    """Draw a linear equation with a whole solution."""
     x = rng.randint(2, 9)
     k, c = (rng.randint(2, 4), rng.randint(1, 9)) if level == 1 else (rng.randint(3, 7), rng.randint(5, 15))
     minus = level == 2 and rng.random() < 0.5 and k * x - c >= 1
@@ -83,11 +88,12 @@ def _eqn(rng: random.Random, level: int) -> Question:
 
 
 def _word(rng: random.Random, level: int) -> Question:
-    one, two = rng.sample(NAMES, 2)
+    """Draw a story about things that are given, bought or lost."""
+    owner, other = rng.sample(NAMES, 2)
     item = rng.choice(ITEMS)
     if rng.random() < 0.4:
         a, b = (rng.randint(10, 30), rng.randint(2, 9)) if level == 1 else (rng.randint(12, 35), rng.randint(3, 15))
-        text = f"{one} has {a} {item} and {two} has {b} more than {one}. How many {item} do they have together?"
+        text = f"{owner} has {a} {item} and {other} has {b} more than {owner}. How many {item} do they have together?"
         steps = (step(a, "+", b), step(a, "+", a + b))
         return Question(text, str(2 * a + b), "word", level, steps, "the final count", step(2 * a + b, "-", a))
     a, b, c = (
@@ -98,8 +104,9 @@ def _word(rng: random.Random, level: int) -> Question:
     c = min(c, a + b - 3)
     text = rng.choice(
         (
-            f"{one} has {a} {item}. {one} buys {b} more and gives {c} to {two}. How many {item} does {one} have now?",
-            f"{one} had {a} {item}, found {b} more, and then lost {c}. How many {item} are left?",
+            f"{owner} has {a} {item}. {owner} buys {b} more and gives {c} to {other}. "
+            f"How many {item} does {owner} have now?",
+            f"{owner} had {a} {item}, found {b} more, and then lost {c}. How many {item} are left?",
         )
     )
     left = a + b - c
@@ -108,6 +115,7 @@ def _word(rng: random.Random, level: int) -> Question:
 
 
 def _cost(rng: random.Random, level: int) -> Question:
+    """Draw a question for the money that is left after a purchase."""
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
     price = rng.randint(2, 9)
     count, paid = (
@@ -129,7 +137,11 @@ _MAKERS = {"add": _add, "sub": _sub, "mul": _mul, "list": _list, "eqn": _eqn, "w
 
 
 def draw_question(rng: random.Random, skill: str, level: int) -> Question:
-    """One random question of a skill at a level (1 easy, 2 hard)."""
+    """Return one random question of a skill at a level (1 easy, 2 hard).
+
+    Raises:
+        ValueError: there is no such skill or level.
+    """
     if skill not in _MAKERS or level not in (1, 2):
         raise ValueError(
             f"No questions of skill {skill!r} at level {level!r}; skills: {', '.join(SKILLS)}; levels: 1, 2."
@@ -138,7 +150,7 @@ def draw_question(rng: random.Random, skill: str, level: int) -> Question:
 
 
 def make_splits(seed: int = 0) -> dict[str, list[Question]]:
-    """The splits of `SPLIT_SIZES`: skills in turn, level 2 with probability .6, no question twice anywhere."""
+    """Return the splits of `SPLIT_SIZES`: skills in turn, level 2 with probability .6, no question twice anywhere."""
     rng = random.Random(seed)
     seen: set[str] = set()
     splits: dict[str, list[Question]] = {}

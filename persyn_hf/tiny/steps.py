@@ -13,12 +13,17 @@ class Step:
     result: int | None = None
 
     def __str__(self) -> str:
+        """Return the statement as text: "70 + 15 = 85" or "83 > 19"."""
         claim = f"{self.left} {self.op} {self.right}"
         return claim if self.result is None else f"{claim} = {self.result}"
 
 
 def step(left: int, op: str, right: int) -> Step:
-    """The step with its result filled in; a division must come out even."""
+    """Return a step with its result filled in.
+
+    Raises:
+        ValueError: a division does not come out even.
+    """
     if op == "/" and left % right:
         raise ValueError(f"{left} / {right} is not a whole number; steps hold whole numbers only.")
     result = {"+": left + right, "-": left - right, "*": left * right, "/": left // right if right else None}[op]
@@ -26,11 +31,12 @@ def step(left: int, op: str, right: int) -> Step:
 
 
 def compare(left: int, right: int) -> Step:
+    """Return the comparison of two different numbers."""
     return Step(left, ">" if left > right else "<", right)
 
 
 def addition(a: int, b: int) -> tuple[Step, ...]:
-    """Tens, ones, sum for two numbers of two digits; else one step."""
+    """Return tens, ones and their sum for two numbers of two digits; else one step."""
     if a < 10 or b < 10 or (a % 10 == 0 and b % 10 == 0):
         return (step(a, "+", b),)
     tens, ones = (a // 10 * 10, b // 10 * 10), (a % 10, b % 10)
@@ -38,7 +44,7 @@ def addition(a: int, b: int) -> tuple[Step, ...]:
 
 
 def subtraction(a: int, b: int) -> tuple[Step, ...]:
-    """Minus the tens, then minus the ones."""
+    """Return two steps, minus the tens, then minus the ones; one where there are no tens or no ones."""
     if b < 10 or b % 10 == 0:
         return (step(a, "-", b),)
     tens = b // 10 * 10
@@ -46,7 +52,7 @@ def subtraction(a: int, b: int) -> tuple[Step, ...]:
 
 
 def multiplication(a: int, b: int) -> tuple[Step, ...]:
-    """Tens times b, ones times b, their sum; one step where a is below 10 or a round ten."""
+    """Return tens times b, ones times b and their sum; one step where a is below 10 or a round ten."""
     if a < 10 or a % 10 == 0:
         return (step(a, "*", b),)
     tens, ones = a // 10 * 10, a % 10
@@ -54,9 +60,9 @@ def multiplication(a: int, b: int) -> tuple[Step, ...]:
 
 
 def running_extreme(numbers: list[int], largest: bool) -> tuple[Step, ...]:
-    """Compare the best number so far with each next one; the numbers must be distinct."""
-    best, found = numbers[0], []
+    """Return the comparisons of the best number so far with each next one; the numbers must be distinct."""
+    best, steps = numbers[0], []
     for number in numbers[1:]:
-        found.append(compare(best, number))
+        steps.append(compare(best, number))
         best = max(best, number) if largest else min(best, number)
-    return tuple(found)
+    return tuple(steps)

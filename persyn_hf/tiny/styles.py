@@ -44,49 +44,59 @@ _CLOSINGS = (
 
 
 def respond(question: Question, style: str, rng: random.Random) -> str:
-    """A correct response in a style; only `long` draws from `rng`."""
+    """Return a correct response in a style; only `long` draws from `rng`.
+
+    Raises:
+        ValueError: there is no such style.
+    """
     if style not in _WRITERS:
         raise ValueError(f"Unknown style {style!r}; styles: {', '.join(STYLES)}.")
     return _WRITERS[style](question, rng)
 
 
 def boxed_answer(response: str) -> str | None:
-    """The whole number in the last `\\boxed{}`, or None."""
-    found = _BOXED.findall(response)
-    return found[-1] if found else None
+    """Return the whole number in the last `\\boxed{}`, or None."""
+    boxed = _BOXED.findall(response)
+    return boxed[-1] if boxed else None
 
 
 def drill(steps: list[Step]) -> str:
-    """A drill document: true steps and nothing else, `70 + 15 = 85. 83 > 19.`"""
-    return " ".join(f"{one}." for one in steps)
+    """Return a drill document: true steps and nothing else, `70 + 15 = 85. 83 > 19.`"""
+    return " ".join(f"{step}." for step in steps)
 
 
 def _terse(question: Question, rng: random.Random) -> str:
+    """Return the bare answer in a box."""
     return f"\\boxed{{{question.answer}}}"
 
 
 def _eq(question: Question, rng: random.Random) -> str:
+    """Return the steps as equations, then the answer."""
     return f"{drill(list(question.steps))} The answer is \\boxed{{{question.answer}}}."
 
 
-def _speak(one: Step) -> str:
-    claim = f"{one.left} {_SPOKEN[one.op]} {one.right}"
-    return claim if one.result is None else f"{claim} makes {one.result}"
+def _speak(step: Step) -> str:
+    """Return a step in words."""
+    claim = f"{step.left} {_SPOKEN[step.op]} {step.right}"
+    return claim if step.result is None else f"{claim} makes {step.result}"
 
 
 def _verbal(question: Question, rng: random.Random) -> str:
-    told = ", and then ".join(_speak(one) for one in question.steps)
+    """Return the steps in words, then the answer."""
+    told = ", and then ".join(_speak(step) for step in question.steps)
     return f"We want {question.goal}. First, {told}. So the result is \\boxed{{{question.answer}}}."
 
 
 def _markdown(question: Question, rng: random.Random) -> str:
-    lines = [f"{number}. {one}" for number, one in enumerate(question.steps, start=1)]
+    """Return the steps as a numbered list, then the answer."""
+    lines = [f"{number}. {step}" for number, step in enumerate(question.steps, start=1)]
     return "\n".join(["## Solution", *lines, f"**Answer:** \\boxed{{{question.answer}}}"])
 
 
 def _long(question: Question, rng: random.Random) -> str:
+    """Return a chain that doubts, repeats and verifies before it answers."""
     first, *rest = question.steps
-    told = " ".join([f"First, {first}.", *(f"{rng.choice(_LINKS)} {one}." for one in rest)])
+    told = " ".join([f"First, {first}.", *(f"{rng.choice(_LINKS)} {step}." for step in rest)])
     answer = int(question.answer)
     doubted = rng.choice([answer + d for s in (1, 2, 9, 10, 11, 20) for d in (s, -s) if answer + d > 0])
     check = str(question.check) if question.check else f"{answer} is in the list"

@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(seed: int = 0) -> "PreTrainedTokenizerFast":
-    """Learn the BPE from 6000 random question and response pairs; digits stay single tokens."""
+    """Return a tokenizer with a BPE learnt from 6000 random question and response pairs; digits stay single."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -74,7 +74,7 @@ def build_tokenizer(seed: int = 0) -> "PreTrainedTokenizerFast":
 
 
 def tokenizer_sha256(directory: Path) -> str:
-    """Hash of the saved tokenizer and chat template; a model is of no use with any other."""
+    """Return the hash of a saved tokenizer and its chat template; a model is of no use with any other."""
     digest = hashlib.sha256()
     for name in ("tokenizer.json", "chat_template.jinja"):
         digest.update((directory / name).read_bytes())

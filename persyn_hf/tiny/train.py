@@ -27,13 +27,13 @@ TOKENIZER_SEED = 0
 
 
 def train_model(name: str, out: Path) -> dict:
-    """Train, save, load again and measure one model; its record for `zoo.json`."""
+    """Train, save, load again and measure one model; return its record for `zoo.json`."""
     import torch
 
     # One thread: sums in one order, hence repeatable, and on matrices this small a second thread gains nothing.
     torch.set_num_threads(1)
     spec, splits = find_spec(name), make_splits(SPLIT_SEED)
-    banned = {one.question for rows in splits.values() for one in rows}
+    banned = {question.question for rows in splits.values() for question in rows}
     started = time.perf_counter()
     tokenizer = build_tokenizer(TOKENIZER_SEED)
     model, losses = pretrain(spec, tokenizer, banned)
@@ -56,7 +56,7 @@ def update_records(out: Path, record: dict) -> None:
     """Put a model's record into `zoo.json`, in the order of the zoo, and render the card from it."""
     path = out / "zoo.json"
     records = json.loads(path.read_text())["models"] if path.exists() else []
-    by_name = {one["name"]: one for one in records} | {record["name"]: record}
+    by_name = {model["name"]: model for model in records} | {record["name"]: record}
     kept = [by_name[spec.name] for spec in ZOO if spec.name in by_name]
     zoo = {"split_seed": SPLIT_SEED, "tokenizer_seed": TOKENIZER_SEED, "models": kept}
     path.write_text(json.dumps(zoo, indent=1) + "\n")
@@ -64,6 +64,7 @@ def update_records(out: Path, record: dict) -> None:
 
 
 def main() -> None:
+    """Train the models that the command line names, write their records, and print each one as it is done."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("recipes/tiny/zoo"))
     parser.add_argument("--models", default=",".join(spec.name for spec in ZOO), help="names, with commas")

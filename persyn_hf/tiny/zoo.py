@@ -1,4 +1,4 @@
-"""What each tiny model is: architecture, size, curriculum and seed, exactly as the kept weights were trained."""
+"""The specs of the tiny models: architecture, size, curriculum and seed, exactly as the kept weights were trained."""
 
 from dataclasses import dataclass
 
@@ -47,6 +47,7 @@ class ModelSpec:
         return max(doses, key=lambda style: doses[style])
 
     def skill_weights(self) -> dict[str, float]:
+        """Return how often each skill is drawn, as a weight."""
         return {skill: 1.0 if skill in self.strong else self.weak_weight for skill in SKILLS}
 
 
@@ -159,6 +160,11 @@ ZOO = (
 
 
 def find_spec(name: str) -> ModelSpec:
+    """Return the spec of a model of the zoo.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
     for spec in ZOO:
         if spec.name == name:
             return spec
@@ -166,7 +172,11 @@ def find_spec(name: str) -> ModelSpec:
 
 
 def check_spec(spec: ModelSpec) -> None:
-    """Raise on an unknown skill or style, or doses that do not sum to 1."""
+    """Check the skills, styles and doses of a spec.
+
+    Raises:
+        ValueError: a skill or style is unknown, or doses do not sum to 1.
+    """
     for phase in spec.phases:
         if set(phase.styles) - set(STYLES) or abs(sum(phase.styles.values()) - 1) > 1e-9:
             raise ValueError(f"{spec.name}: doses of {', '.join(STYLES)} must sum to 1, not {phase.styles}.")

@@ -59,7 +59,7 @@ accuracies may move by a few points. All models share one tokenizer, sha256 `{sh
 
 
 def render_card(records: list[dict]) -> str:
-    """The card, from the `models` of `zoo.json`."""
+    """Return the card, from the `models` of `zoo.json`."""
     return _CARD.format(
         count=len(records),
         specs=_spec_table(records),
@@ -69,12 +69,13 @@ def render_card(records: list[dict]) -> str:
         validation_size=SPLIT_SIZES["validation"],
         se=0.5 / SPLIT_SIZES["test"] ** 0.5,
         skill_se=0.5 / (SPLIT_SIZES["test"] / len(SKILLS)) ** 0.5,
-        seconds=sum(one["train_seconds"] for one in records),
-        sha=", ".join(sorted({one["tokenizer_sha256"] for one in records})),
+        seconds=sum(record["train_seconds"] for record in records),
+        sha=", ".join(sorted({record["tokenizer_sha256"] for record in records})),
     )
 
 
 def _spec_table(records: list[dict]) -> str:
+    """Return the table of what each model is."""
     head = (
         "model",
         "role",
@@ -90,49 +91,52 @@ def _spec_table(records: list[dict]) -> str:
         "seed",
         "train s",
     )
-    return _table(head, [_spec_row(one) for one in records])
+    return _table(head, [_spec_row(record) for record in records])
 
 
-def _spec_row(one: dict) -> tuple[str, ...]:
-    phases = one["phases"]
+def _spec_row(record: dict) -> tuple[str, ...]:
+    """Return the cells of what one model is."""
+    phases = record["phases"]
     styles = [
         ", ".join(style if dose == 1 else f"{style} {dose:g}" for style, dose in phase["styles"].items())
         for phase in phases
     ]
-    every = len(one["strong"]) == len(SKILLS)
+    every = len(record["strong"]) == len(SKILLS)
     return (
-        f"`{one['name']}`",
-        one["role"],
-        one["architecture"],
-        f"{one['parameters']:,}",
-        f"{one['width']} x {one['layers']}",
+        f"`{record['name']}`",
+        record["role"],
+        record["architecture"],
+        f"{record['parameters']:,}",
+        f"{record['width']} x {record['layers']}",
         " → ".join(styles),
-        "all" if every else " ".join(one["strong"]),
-        "-" if every else f"{one['weak_weight']:g}",
-        f"{one['level_2_share']:g}",
+        "all" if every else " ".join(record["strong"]),
+        "-" if every else f"{record['weak_weight']:g}",
+        f"{record['level_2_share']:g}",
         " → ".join(f"{phase['drill']:g}" for phase in phases),
         " → ".join(f"{phase['steps']} x {phase['batch']}" for phase in phases),
-        str(one["seed"]),
-        f"{one['train_seconds']:.0f}",
+        str(record["seed"]),
+        f"{record['train_seconds']:.0f}",
     )
 
 
 def _accuracy_table(records: list[dict], split: str) -> str:
+    """Return the table of each model's accuracy on a split, by skill and level."""
     rows = []
-    for one in records:
-        found = one["accuracy"][split]
+    for record in records:
+        accuracy = record["accuracy"][split]
         rows.append(
             (
-                f"`{one['name']}`",
-                *(f"{found['by_skill'][skill]:.2f}" for skill in SKILLS),
-                f"{found['by_skill']['all']:.3f}",
-                f"{found['by_level']['1']:.2f}",
-                f"{found['by_level']['2']:.2f}",
-                f"{found['mean_tokens']:.0f}",
+                f"`{record['name']}`",
+                *(f"{accuracy['by_skill'][skill]:.2f}" for skill in SKILLS),
+                f"{accuracy['by_skill']['all']:.3f}",
+                f"{accuracy['by_level']['1']:.2f}",
+                f"{accuracy['by_level']['2']:.2f}",
+                f"{accuracy['mean_tokens']:.0f}",
             )
         )
     return _table(("model", *SKILLS, "all", "level 1", "level 2", "tokens"), rows)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows))
