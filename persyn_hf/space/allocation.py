@@ -1,4 +1,4 @@
-"""Who gets how many prompts: counts by teacher, of several assignments beside one another."""
+"""The allocation of prompts: counts by teacher, of several assignments next to one another."""
 
 import csv
 import io
@@ -23,19 +23,20 @@ COLUMNS = {"split": "a.split", "topic": "p.topic", "origin": "p.source", "source
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Prompts per assignment and teacher, (num_assignments, num_teachers), of one split, topic or source."""
+    """The prompts of one split, topic or source, per assignment and teacher: (num_assignments, num_teachers)."""
 
     name: str
     counts: Any
 
     @property
     def shares(self) -> Any:
+        """The share of each teacher within its assignment, in the shape of `counts`."""
         return self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """What several assignments do with their prompts; groups by size. `left_out`: more groups than are shown."""
+    """The allocation of several assignments; groups by size. `left_out`: how many more groups there are."""
 
     refs: list[str]
     teachers: list[Teacher]
@@ -48,12 +49,20 @@ class Allocation:
 
 
 def splits(database: Database, assignments: Sequence[Stored]) -> list[str]:
-    """The splits that any of them holds."""
-    return sorted({split for item in assignments for of in item.manifest.rows.values() for split in of})
+    """Return the splits that any of the assignments holds, sorted."""
+    return sorted({split for item in assignments for rows in item.manifest.rows.values() for split in rows})
 
 
 def allocate(database: Database, assignments: Sequence[Stored], by: By = "all", split: str = "") -> Allocation:
-    """Count the rows of each assignment by teacher; `split`: of this one only, "": of all."""
+    """Count the rows of each assignment by teacher.
+
+    Args:
+        by: what the rows are grouped by; `all` is one group.
+        split: count the rows of this split only; "" is all of them.
+
+    Raises:
+        RecipeError: `by` is no way to group.
+    """
     check(by in get_args(By), "by", by, f"one of {', '.join(get_args(By))}")
     teachers = list({t.name: t for item in assignments for t in teachers_of(item)}.values())
     places = {teacher.name: number for number, teacher in enumerate(teachers)}
@@ -61,9 +70,9 @@ def allocate(database: Database, assignments: Sequence[Stored], by: By = "all", 
     for number, item in enumerate(assignments):
         for group, teacher, rows in database.rows(_count(database, item, by), [split]):
             name = "none" if group is None else group
-            of = counts.setdefault(name, np.zeros((len(assignments), len(teachers)), dtype=np.int64))
-            of[number, places[teacher]] += rows
-    groups = [Group(name=name, counts=of) for name, of in counts.items()]
+            matrix = counts.setdefault(name, np.zeros((len(assignments), len(teachers)), dtype=np.int64))
+            matrix[number, places[teacher]] += rows
+    groups = [Group(name=name, counts=matrix) for name, matrix in counts.items()]
     groups.sort(key=lambda group: (-int(group.counts.sum()), group.name))
     left_out = max(len(groups) - MANY, 0)
     return Allocation(
@@ -72,6 +81,7 @@ def allocate(database: Database, assignments: Sequence[Stored], by: By = "all", 
 
 
 def _count(database: Database, item: Stored, by: By) -> str:
+    """Return the SQL that counts the rows of an assignment by group and teacher; its parameter is the split."""
     prompts = database.shelf.input(item, "prompts")
     column = COLUMNS.get(by, "''")
     joined = f" JOIN {database.view(prompts)} p USING (prompt_id)" if prompts and column.startswith("p.") else ""
@@ -84,23 +94,23 @@ def _count(database: Database, item: Stored, by: By) -> str:
 
 
 def summary(shares: Any) -> list[tuple[float, float]]:
-    """Per assignment: as even as how many teachers, and share of prompts that moved against the first one."""
+    """Return, per assignment, how many even teachers its shares amount to, and the share moved from the first."""
     return [(float(effective_teachers(row)), float(total_variation(row, shares[0]))) for row in shares]
 
 
-def as_csv(found: Allocation) -> str:
-    """A row per group, assignment and teacher."""
+def as_csv(allocation: Allocation) -> str:
+    """Return an allocation as CSV, a row per group, assignment and teacher."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "assignment", "teacher", "family", "params_b", "long_cot", "prompts", "share"])
-    for group in found.groups:
-        for ref, counts, shares in zip(found.refs, group.counts.tolist(), group.shares.tolist(), strict=True):
-            for teacher, number, share in zip(found.teachers, counts, shares, strict=True):
+    for group in allocation.groups:
+        for ref, counts, shares in zip(allocation.refs, group.counts.tolist(), group.shares.tolist(), strict=True):
+            for teacher, number, share in zip(allocation.teachers, counts, shares, strict=True):
                 about = [teacher.name, teacher.family, teacher.params_b, teacher.long_cot]
                 writer.writerow([_harmless(group.name), ref, *map(_harmless, about), number, f"{share:.6f}"])
     return text.getvalue()
 
 
 def _harmless(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is quoted for it."""
+    """Return a value as it is, but quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

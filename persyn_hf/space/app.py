@@ -1,7 +1,8 @@
-"""The Gradio app: what wires the controls to the views. What is shown is decided in `desk` and `views`."""
+"""The Gradio app: it wires the controls to the views. `events` and `views` decide what is shown."""
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from persyn_hf.errors import PersynError, require
@@ -48,7 +49,7 @@ SAVE = """
 
 
 def build(shelf: Shelf) -> Any:
-    """The app as `gr.Blocks`."""
+    """Return the app as `gr.Blocks`."""
     gr = require("gradio", extra="space", feature="`persyn space`")
     desk = Desk(shelf)
     with gr.Blocks(analytics_enabled=False, title="Who teaches what") as page:
@@ -95,7 +96,11 @@ def launch(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860) -> None:
 
 
 def _tabs(gr: Any, desk: Desk, control: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """A tab per view with its controls, which go into `control`: tabs, tab by name, download buttons, HTML by name."""
+    """Make a tab per view with its controls, which are added to `control`.
+
+    Returns:
+        The tabs together, each tab by name, the download buttons by file type, and the HTML that is shown by name.
+    """
     opened, saves, shown = {}, {}, {}
     made = {"allocation": controls.of_allocation, "prompts": controls.of_prompts, "whatif": controls.of_whatif}
     with gr.Tabs(selected=desk.defaults["view"]) as tabs:
@@ -129,50 +134,36 @@ def _wire(
     shown: dict[str, Any],
     fault: Any,
 ) -> None:
+    """Connect every control to what it changes, and the page to its address.
+
+    Args:
+        control: controls by their names in the address.
+        opened: tabs by name.
+        shown: HTML by name.
+        fault: the HTML that says what is wrong with the address.
+    """
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     inputs = [control[name] for name in DEFAULTS]
     outputs = {**shown, "page": control["page"], "prompt": control["prompt"]}
+    read, fill, renew, clicked = _handlers(gr, desk)
 
     def show(*values: Any) -> list[Any]:
-        found = desk.show(dict(zip(DEFAULTS, values, strict=True)))
-        return [found.get(name, gr.skip()) for name in outputs]
+        """Return what changes on the page, for every output."""
+        changes = desk.show(dict(zip(DEFAULTS, values, strict=True)))
+        return [changes.get(name, gr.skip()) for name in outputs]
 
     def show_first(*values: Any) -> list[Any]:
-        """Another filter: from its first page on, with no prompt open."""
+        """Return what changes under another filter: its first page, with no prompt open."""
         start = {"page": 1, "prompt": ""}
-        found = start | desk.show(dict(zip(DEFAULTS, values, strict=True)) | start)
-        return [found.get(name, gr.skip()) for name in outputs]
-
-    def read(request: gr.Request) -> list[Any]:
-        found, wrong = desk.read(dict(request.query_params))
-        lists = {"teacher": any_of(desk.teachers(found["assignment"])), "topic": any_of([found["topic"]])}
-        if found["view"] == "prompts":
-            lists["topic"] = any_of(dict.fromkeys([*desk.topics(found["assignment"]), found["topic"]]))
-        values = {name: gr.update(value=found[name], choices=lists[name]) for name in lists}
-        return [
-            *(values.get(name, found[name]) for name in DEFAULTS),
-            gr.Tabs(selected=found["view"]),
-            gr.update(value=wrong, visible=bool(wrong)),
-        ]
-
-    def fill(view: str, ref: str) -> Any:
-        """The topics are read when they are needed first: for a million prompts that takes a moment."""
-        return gr.update(choices=any_of(desk.topics(ref))) if view == "prompts" else gr.skip()
-
-    def renew(view: str, ref: str) -> list[Any]:
-        names = desk.topics(ref) if view == "prompts" else []
-        return [gr.update(choices=any_of(of), value="") for of in (desk.teachers(ref), names)]
-
-    def clicked(event: gr.EventData) -> list[Any]:
-        """The prompt that is opened; a page that is turned closes it."""
-        prompt, number = event._data.get("prompt", ""), event._data.get("page")
-        return [str(prompt), int(number) if number else gr.skip()]
+        changes = start | desk.show(dict(zip(DEFAULTS, values, strict=True)) | start)
+        return [changes.get(name, gr.skip()) for name in outputs]
 
     def write(event: Any) -> Any:
-        """Put the state into the address."""
+        """Put the state into the address after an event."""
         return event.then(None, inputs, None, js=url_state.WRITE % json.dumps(desk.defaults), **private)
 
     def follow(event: Any) -> Any:
+        """Show the view after an event, then put the state into the address."""
         return write(event.then(show, inputs, [*outputs.values()], **private))
 
     follow(page.load(read, None, [*inputs, tabs, fault], **private)).then(None, js=SCROLL, **private)
@@ -193,12 +184,46 @@ def _wire(
             write(listen(call, inputs, [*outputs.values()], trigger_mode="always_last", **private))
 
 
+def _handlers(gr: Any, desk: Desk) -> tuple[Callable[..., Any], ...]:
+    """Return what fills the controls: at the start, in the tab of the prompts, for an assignment, after a click."""
+
+    def read(request: gr.Request) -> list[Any]:
+        """Return the values of all controls that the address asks for, the tab, and what is wrong with the address."""
+        state, wrong = desk.read(dict(request.query_params))
+        lists = {"teacher": any_of(desk.teachers(state["assignment"])), "topic": any_of([state["topic"]])}
+        if state["view"] == "prompts":
+            lists["topic"] = any_of(dict.fromkeys([*desk.topics(state["assignment"]), state["topic"]]))
+        values = {name: gr.update(value=state[name], choices=lists[name]) for name in lists}
+        return [
+            *(values.get(name, state[name]) for name in DEFAULTS),
+            gr.Tabs(selected=state["view"]),
+            gr.update(value=wrong, visible=bool(wrong)),
+        ]
+
+    def fill(view: str, ref: str) -> Any:
+        """Return the topics, read when they are first needed: for a million prompts that takes a moment."""
+        return gr.update(choices=any_of(desk.topics(ref))) if view == "prompts" else gr.skip()
+
+    def renew(view: str, ref: str) -> list[Any]:
+        """Return the teachers and topics of another assignment, as choices."""
+        names = desk.topics(ref) if view == "prompts" else []
+        return [gr.update(choices=any_of(choices), value="") for choices in (desk.teachers(ref), names)]
+
+    def clicked(event: gr.EventData) -> list[Any]:
+        """Return the prompt that is opened and the page; a page that is turned closes the prompt."""
+        prompt, number = event._data.get("prompt", ""), event._data.get("page")
+        return [str(prompt), int(number) if number else gr.skip()]
+
+    return read, fill, renew, clicked
+
+
 def _wire_save(gr: Any, desk: Desk, kind: str, button: Any, control: dict[str, Any]) -> None:
-    """The file goes through the page: nothing is written to the disk for it."""
+    """Connect a download button. The file goes through the page: nothing is written to the disk for it."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     saved = gr.Textbox("", visible="hidden")
 
     def save(*values: Any) -> str:
+        """Return the file's name and content as JSON."""
         return desk.save(dict(zip(DEFAULTS, values, strict=True)), kind)
 
     inputs = [control[name] for name in DEFAULTS]

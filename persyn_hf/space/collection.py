@@ -1,4 +1,4 @@
-"""What the Space shows: artifacts opened by reference, and which of them belong together."""
+"""The artifacts that the Space shows: opened by reference, and which of them belong together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,48 +22,53 @@ READ = ("assignments", "prompts", "rewards", "responses")  # kinds of which rows
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
-    """Artifacts by reference. `missing`: inputs that are neither here nor to be had, with the reason."""
+    """A set of artifacts by reference. `missing`: inputs that are neither here nor to be had, with the reason."""
 
     items: Mapping[str, Stored]
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def assignments(self) -> list[Stored]:
-        """Those that choose: `all` sends every prompt to every teacher."""
-        found = [item for item in self.items.values() if item.kind == "assignments"]
-        return [item for item in found if item.manifest.settings.get("kind") != "all"]
+        """The assignments that choose; `all`, which sends every prompt to every teacher, is left out."""
+        assignments = [item for item in self.items.values() if item.kind == "assignments"]
+        return [item for item in assignments if item.manifest.settings.get("kind") != "all"]
 
     def get(self, ref: str) -> Stored:
+        """Return an artifact by its reference.
+
+        Raises:
+            StoreError: it is not among those that are shown.
+        """
         if ref not in self.items:
-            known = [item.ref for item in self.assignments]
-            raise StoreError(f"`{ref}` is not shown here{nearest(ref, known)}; choose one of the list")
+            refs = [item.ref for item in self.assignments]
+            raise StoreError(f"`{ref}` is not shown here{nearest(ref, refs)}; choose one of the list")
         return self.items[ref]
 
     def input(self, stored: Stored, keyword: str) -> Stored | None:
-        """What the artifact was made from, where it is here with the content that was read."""
+        """Return what an artifact was made from, by keyword; None unless it is here with the content that was read."""
         named = stored.manifest.inputs.get(keyword)
-        found = self.items.get(named.ref) if named else None
-        return found if found and named and found.digest == named.digest else None
+        item = self.items.get(named.ref) if named else None
+        return item if item and named and item.digest == named.digest else None
 
     def rewards(self, assignment: Stored) -> list[Stored]:
-        """Rewards for its student under one setting, those that it was decided by first."""
+        """Return rewards for the student of an assignment under one setting, first those that it was decided by."""
         own = [item for word in ("rewards", "pool_rewards") if (item := self.input(assignment, word))]
         others = [item for item in self._beside(assignment, "rewards") if _student(item) == _student(assignment)]
-        found = list({item.ref: item for item in [*own, *others]}.values())
-        return [item for item in found if item.manifest.settings == found[0].manifest.settings]
+        candidates = list({item.ref: item for item in [*own, *others]}.values())
+        return [item for item in candidates if item.manifest.settings == candidates[0].manifest.settings]
 
     def responses(self, assignment: Stored) -> list[Stored]:
-        """Answers to its prompts, those that it was made for first."""
-        found = list(self._beside(assignment, "responses"))
-        return sorted(found, key=lambda item: not self.answers(item, assignment))
+        """Return answers to the prompts of an assignment, first those that were generated for it."""
+        candidates = list(self._beside(assignment, "responses"))
+        return sorted(candidates, key=lambda item: not self.answers(item, assignment))
 
     def answers(self, responses: Stored, assignment: Stored) -> bool:
-        """Whether the responses were generated for this assignment."""
+        """Tell whether responses were generated for an assignment."""
         named = responses.manifest.inputs.get("assignments")
         return named is not None and named.digest == assignment.digest
 
     def _beside(self, assignment: Stored, kind: str) -> Iterator[Stored]:
-        """Artifacts of a kind about the same prompts, newest first."""
+        """Yield the artifacts of a kind that are about the same prompts, newest first."""
         prompts = assignment.manifest.inputs.get("prompts")
         of_kind = [item for item in self.items.values() if item.kind == kind]
         for item in sorted(of_kind, key=lambda item: item.manifest.created_at, reverse=True):
@@ -73,20 +78,20 @@ class Shelf:
 
 
 def teachers_of(stored: Stored) -> list[Teacher]:
-    """The pool in the order of every list of scores."""
-    known = Teacher.model_fields.keys()
-    found = ({key: value for key, value in line.items() if key in known} for line in stored.manifest.teachers)
-    return [read_section(Teacher, line, f"{stored.ref}: teachers") for line in found]
+    """Return the pool of an artifact in the order of every list of scores."""
+    fields = Teacher.model_fields.keys()
+    lines = ({key: value for key, value in line.items() if key in fields} for line in stored.manifest.teachers)
+    return [read_section(Teacher, line, f"{stored.ref}: teachers") for line in lines]
 
 
 def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
-    """Artifacts by reference with all that they were made from, of the store or, pinned by a tag, of the Hub.
+    """Open artifacts by reference, with all that they were made from, of the store or, pinned by a tag, of the Hub.
 
-    Without references: everything that the store holds, of each the newest version first. What the store knows
-    besides of the same prompts is shown, too: answers and rewards are made after an assignment.
+    Without references it is everything that the store holds, the newest version of each repository first. What else
+    the store knows about the same prompts is shown, too: answers and rewards are made after an assignment.
 
-    Every file of which rows are shown is read against its digest here, once; of other artifacts, such as models, the
-    manifest alone.
+    Every file whose rows are shown is read against its digest here, once. Of other artifacts, such as models, only the
+    manifest is checked.
 
     Raises:
         StoreError: an artifact is nowhere, or no assignment is among them.
@@ -121,13 +126,13 @@ def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
 
 
 def open_folder(folder: Path) -> Shelf:
-    """Artifacts that lie as plain files in `folder/NAME/TAG`, each with its manifest: the bundled example.
+    """Open artifacts that lie as plain files in `folder/NAME/TAG`, each with its manifest: the bundled example.
 
     Raises:
         StoreError: no assignment is among them.
         DamagedArtifact: a file is not what its manifest says.
     """
-    found = []
+    items = []
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = read_manifest(path.parent, str(path.parent))
         kind, digest, tag = manifest.kind, manifest.digest, path.parent.name
@@ -136,14 +141,14 @@ def open_folder(folder: Path) -> Shelf:
         wrong += [file for file, needed in rows if kind in READ and not _is(file, needed)]
         if wrong:
             raise DamagedArtifact(f"{wrong[0]} is missing or was changed since it was made; copy {folder} anew")
-        found.append(
+        items.append(
             Stored(repo=manifest.repo, kind=kind, tag=tag, digest=digest, path=path.parent, manifest=manifest)
         )
-    return _checked(Shelf(items={item.ref: item for item in found}), str(folder))
+    return _checked(Shelf(items={item.ref: item for item in items}), str(folder))
 
 
 def _open(store: Store, ref: str) -> Stored:
-    """Models are never loaded: of those on the Hub the manifest is enough."""
+    """Return an artifact of the store or the Hub; of a model, which is never loaded, the manifest is enough."""
     if store.has(ref):
         return store.get(ref)
     if "@" not in ref:
@@ -155,13 +160,15 @@ def _open(store: Store, ref: str) -> Stored:
 
 
 def _is(file: Path, digest: str) -> bool:
+    """Tell whether a file is there with a digest."""
     return file.is_file() and file_digest(file) == digest
 
 
 def _check_files(items: Iterable[Stored], store: Store) -> None:
-    """Several at a time: the scores of a million prompts alone are half a gigabyte."""
+    """Check artifacts, several at a time: the scores of a million prompts alone are half a gigabyte."""
 
     def check(stored: Stored) -> None:
+        """Check every file of an artifact whose rows are shown, and the manifest alone of any other."""
         needed = stored.manifest.content_digest()
         if stored.kind in READ:
             stored.check(as_written=stored.path.is_relative_to(store.root))
@@ -176,6 +183,7 @@ def _check_files(items: Iterable[Stored], store: Store) -> None:
 
 
 def _checked(shelf: Shelf, where: str) -> Shelf:
+    """Return the shelf, or raise a `StoreError` where it holds no assignment."""
     if not shelf.assignments:
         raise StoreError(
             f"{where} holds no assignments, at least one is needed; make some with `persyn run RECIPE`, or name one "
@@ -185,4 +193,5 @@ def _checked(shelf: Shelf, where: str) -> Shelf:
 
 
 def _student(stored: Stored) -> object:
+    """Return the name of the student that an artifact is about, None where it is about none."""
     return (stored.manifest.student or {}).get("name")

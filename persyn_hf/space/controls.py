@@ -1,4 +1,4 @@
-"""The controls of the views, by their names in the address."""
+"""The controls of the views, by their names in the address of the page."""
 
 from collections.abc import Iterable
 from typing import Any, get_args
@@ -17,16 +17,17 @@ CORRECT = [("any", ""), ("right", "right"), ("wrong", "wrong"), ("not judged", "
 
 
 def any_of(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the choices of a list from which nothing need be chosen: (label, value) pairs."""
     return [("any", ""), *((name, name) for name in names if name)]
 
 
 def _named(desk: Desk) -> list[tuple[str, str]]:
-    """Assignments under what tells them apart: whole references do not fit a phone."""
+    """Return the assignments under what tells them apart, because whole references do not fit a phone."""
     return list(zip(labels(desk.refs), desk.refs, strict=True))
 
 
 def common(gr: Any, desk: Desk) -> dict[str, Any]:
-    """Controls above all views."""
+    """Return the controls above all views."""
     with gr.Row():
         refs = gr.Dropdown(_named(desk), value=desk.defaults["assignment"], label="Assignment", scale=3, min_width=260)
         choices = [("all splits", ALL), *((name, name) for name in desk.splits)]
@@ -35,6 +36,7 @@ def common(gr: Any, desk: Desk) -> dict[str, Any]:
 
 
 def of_allocation(gr: Any, desk: Desk) -> dict[str, Any]:
+    """Return the controls of the allocation view."""
     with gr.Row():
         beside = gr.Dropdown(
             _named(desk), value=desk.defaults["with"], multiselect=True, label="Compare with", scale=3, min_width=260
@@ -44,26 +46,28 @@ def of_allocation(gr: Any, desk: Desk) -> dict[str, Any]:
 
 
 def of_prompts(gr: Any, desk: Desk) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return the controls that filter, sort and page the prompts."""
+    made: dict[str, Any] = {}
     with gr.Row():
-        found["q"] = gr.Textbox(
+        made["q"] = gr.Textbox(
             label="Search", placeholder="words of the prompt, or its id; Enter", scale=2, min_width=260
         )
         teachers = any_of(desk.teachers(desk.defaults["assignment"]))
-        found["teacher"] = gr.Dropdown(teachers, value="", label="Teacher", min_width=140)
-        found["topic"] = gr.Dropdown(any_of([]), value="", label="Topic", min_width=140)
+        made["teacher"] = gr.Dropdown(teachers, value="", label="Teacher", min_width=140)
+        made["topic"] = gr.Dropdown(any_of([]), value="", label="Topic", min_width=140)
     with gr.Row():
-        found["agreement"] = gr.Dropdown(AGREE, value="", label="Router and oracle", min_width=160)
-        found["correct"] = gr.Dropdown(CORRECT, value="", label="Chosen answer", min_width=120)
-        found["margin"] = gr.Number(None, label="Lead at most", minimum=0, min_width=110)
-        found["shortest"] = gr.Number(None, label="Tokens from", precision=0, minimum=0, min_width=110)
-        found["longest"] = gr.Number(None, label="Tokens to", precision=0, minimum=0, min_width=110)
-        found["sort"] = gr.Dropdown(SORTED_BY, value="place", label="Order", min_width=140)
-        found["page"] = gr.Number(1, label="Page", precision=0, minimum=1, min_width=90)
-    return found
+        made["agreement"] = gr.Dropdown(AGREE, value="", label="Router and oracle", min_width=160)
+        made["correct"] = gr.Dropdown(CORRECT, value="", label="Chosen answer", min_width=120)
+        made["margin"] = gr.Number(None, label="Lead at most", minimum=0, min_width=110)
+        made["shortest"] = gr.Number(None, label="Tokens from", precision=0, minimum=0, min_width=110)
+        made["longest"] = gr.Number(None, label="Tokens to", precision=0, minimum=0, min_width=110)
+        made["sort"] = gr.Dropdown(SORTED_BY, value="place", label="Order", min_width=140)
+        made["page"] = gr.Number(1, label="Page", precision=0, minimum=1, min_width=90)
+    return made
 
 
 def of_whatif(gr: Any, desk: Desk) -> dict[str, Any]:
+    """Return the controls of the weights in the what-if view."""
     with gr.Row():
         alpha = gr.Slider(
             0, 1, value=0.4, step=0.01, label="alpha, the weight of learnability", info="0.4 is the paper's", scale=2

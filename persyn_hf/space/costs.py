@@ -1,4 +1,4 @@
-"""What an assignment costs beside generate-then-select, and what each teacher's answers took."""
+"""The cost of an assignment against generate-then-select, and what each teacher's answers took."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from persyn_hf.store.stored import Stored
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """`ways` to answer the same prompts, estimated from the mean `cells`; `measured`: the ledger, by teacher."""
+    """The costs of `ways` to answer the same prompts, by the mean `cells`. `measured`: the ledger, by teacher."""
 
     prompts: int
     labelled: int
@@ -24,10 +24,10 @@ class Costs:
 
 
 def costs(database: Database, assignment: Stored) -> Costs:
-    """Cost of the labelled prompts with every teacher plus the others with their own, as far as ledgers know.
+    """Return what an assignment costs: every teacher on the labelled prompts, its own teacher on the others.
 
     Raises:
-        InputError: no responses tell what every teacher's answers cost.
+        InputError: no responses say what every teacher's answers cost.
     """
     pool = [teacher.name for teacher in teachers_of(assignment)]
     cells, source = cell_costs(database, assignment, pool)
@@ -60,8 +60,11 @@ def costs(database: Database, assignment: Stored) -> Costs:
 
 
 def _answers_seen(database: Database, assignment: Stored) -> str:
-    """The answers that its strategy had to see, as `Kind.sees`; those to the calibration prompts where it changes the
-    choices of an assignment that is not shown here."""
+    """Return the answers that the strategy of an assignment had to see, one of the values of `Kind.sees`.
+
+    A strategy that changes the choices of a base saw what the base saw; where the base is not shown here, the answers
+    to the calibration prompts are assumed.
+    """
     kind = KINDS.get(assignment.manifest.settings.get("kind", ""))
     if kind is None or kind.sees != "base":
         return kind.sees if kind else "calibration"
@@ -70,7 +73,10 @@ def _answers_seen(database: Database, assignment: Stored) -> str:
 
 
 def cell_costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[dict[str, Cost], str]:
-    """What all samples of one prompt cost with each teacher, from the first ledger that knows every teacher."""
+    """Return what all samples of one prompt cost with each teacher, and the responses that this was measured on.
+
+    The first ledger that knows every teacher of the pool is taken; both are empty where none does.
+    """
     for item in database.shelf.responses(assignment):
         spent = _ledger(item.manifest.cost)
         if not all(name in spent for name in pool):
@@ -83,4 +89,5 @@ def cell_costs(database: Database, assignment: Stored, pool: list[str]) -> tuple
 
 
 def _ledger(cost: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Cost]:
+    """Return the cost of each teacher's answers that a manifest states."""
     return {name: from_line(line) for name, line in cost.get("teachers", {}).items()}

@@ -1,4 +1,4 @@
-"""DuckDB over the parquet files of the artifacts: reads them where they lie, and nothing else of the disk."""
+"""DuckDB over the parquet files of the artifacts. It reads them where they lie, and nothing else of the disk."""
 
 import threading
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ MEMORY = "1GB"  # of DuckDB; the process with all its libraries takes about 0.4 
 
 
 class Database:
-    """Rows of the artifacts of a shelf. Values are always bound as parameters; names in SQL are made here."""
+    """The rows of a shelf's artifacts. Values are always bound as parameters; names in SQL are made here."""
 
     def __init__(self, shelf: Shelf) -> None:
+        """Open the files of a shelf; afterwards no statement can open another file or change the settings."""
         duckdb = require("duckdb", extra="space", feature="`persyn space`")
         self.shelf = shelf
         self._paths = {item.ref: _paths(item) for item in shelf.items.values()}
@@ -38,7 +39,7 @@ class Database:
             self._connection.execute(statement)
 
     def view(self, stored: Stored) -> str:
-        """The name in SQL of an artifact's rows, in the order in which they lie; `place` counts them in each file."""
+        """Return the name in SQL of an artifact's rows, in the order in which they lie."""
         with self._lock:
             if stored.ref not in self._names:
                 name, paths = f"{stored.kind}_{len(self._names)}", self._paths[stored.ref]
@@ -48,7 +49,7 @@ class Database:
             return self._names[stored.ref]
 
     def table(self, key: str, select: str, what: str) -> str:
-        """The name of a table in memory that `select` is written to once."""
+        """Return the name of a table in memory that `select` is written to once, under a key."""
         with self._lock:
             if key not in self._names:
                 name = f"made_{len(self._names)}"
@@ -57,17 +58,19 @@ class Database:
             return self._names[key]
 
     def made(self, key: str) -> bool:
-        """Whether `table` has written it."""
+        """Tell whether `table` has written the table of a key."""
         return key in self._names
 
     def rows(self, select: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows that a statement selects, as tuples."""
         return list(self._run(select, values, "the artifacts").fetchall())
 
     def columns(self, select: str, values: Sequence[Any] = ()) -> dict[str, Any]:
-        """As numpy arrays by name."""
+        """Return the columns that a statement selects, as numpy arrays by name."""
         return dict(self._run(select, values, "the artifacts").fetchnumpy())
 
     def _run(self, sql: str, values: Sequence[Any], what: str) -> Any:
+        """Execute a statement; an error of DuckDB becomes a `StoreError` about `what`."""
         try:
             return self._connection.cursor().execute(sql, list(values))
         except self._fault as error:
@@ -77,15 +80,20 @@ class Database:
 
 
 def _paths(stored: Stored) -> list[str]:
-    """The files that hold its rows, where they truly lie: access is checked against that."""
+    """Return the files that hold an artifact's rows, without links, because DuckDB checks its access against that.
+
+    Raises:
+        PersynError: a file is missing.
+    """
     if isinstance(SCHEMAS[stored.kind], ModelSchema):
         return []
-    found = [stored.path / name for *_, name in shards(stored.manifest.files)]
-    for path in found:
+    files = [stored.path / name for *_, name in shards(stored.manifest.files)]
+    for path in files:
         if not path.resolve().is_file():
             raise PersynError(f"{stored.ref}: the file {path} is missing; restore it, or make the artifact anew")
-    return [str(path.resolve()) for path in found]
+    return [str(path.resolve()) for path in files]
 
 
 def _quoted(text: str) -> str:
+    """Return a text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""One row per decision of an assignment, with all that it is filtered by: made once, then looked up in memory."""
+"""The decisions of an assignment: one row each, with all that it is filtered by, made once and kept in memory."""
 
 from collections.abc import Collection
 
@@ -19,13 +19,17 @@ PARTS = {  # what is joined to the rows of the assignment -> the columns that it
 def decisions(
     database: Database, assignment: Stored, parts: Collection[str] = tuple(PARTS), numbers: Collection[int] = ()
 ) -> str:
-    """SQL, in brackets, of one row per row of the assignment, or of those with these `numbers` only.
+    """Return SQL, in brackets, that selects one row per row of the assignment.
 
     `number` is its place. `reward` is the chosen teacher's, `best` that of the best measured one, `oracle` its name
-    (equal rewards: the chosen teacher, then that of the higher mean), `regret` what lies between; null: not measured.
-    `is_correct` and `num_tokens` are of the chosen teacher's selected answer.
+    (of equal rewards: the chosen teacher, then the one with the higher mean), `regret` is `best` minus `reward`; null:
+    not measured. `is_correct` and `num_tokens` belong to the chosen teacher's selected answer.
 
     A part is made for all rows when it is first asked for without `numbers`: all rewards take seconds.
+
+    Args:
+        parts: keys of `PARTS`, whose columns are joined.
+        numbers: select these rows only; empty: all.
     """
     rows = f"SELECT row_number() OVER () AS {', '.join(CHOSEN)} FROM {database.view(assignment)}"
     chosen = database.table(f"choices of {assignment.ref}", rows, assignment.ref)
@@ -43,6 +47,7 @@ def decisions(
 
 
 def _topics(database: Database, assignment: Stored, chosen: str) -> str:
+    """Return SQL for the topic of every decision, which the prompts hold."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None:
         return f"SELECT number, NULL::VARCHAR AS topic FROM {chosen} WHERE false"
@@ -50,7 +55,10 @@ def _topics(database: Database, assignment: Stored, chosen: str) -> str:
 
 
 def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
-    """In one pass over all cells, of which the best and the chosen ones alone are grouped: the others tell nothing."""
+    """Return SQL for the rewards of every decision.
+
+    It is one pass over all cells. Only the best and the chosen cells are grouped, because the others do not matter.
+    """
     cells = measured(database, assignment)
     select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
     means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
@@ -67,6 +75,7 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
 
 
 def _answers(database: Database, assignment: Stored, chosen: str) -> str:
+    """Return SQL for the chosen teacher's selected answer of every decision."""
     answers = selected(database, assignment)
     return f"SELECT number, is_correct, num_tokens FROM ({answers}) JOIN {chosen} USING (prompt_id, teacher)"
 
@@ -75,12 +84,12 @@ MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
 
 
 def measured(database: Database, assignment: Stored) -> str:
-    """SQL of every measured cell of its prompts; the first rewards that know a prompt tell all of it."""
+    """Return SQL for every measured cell of an assignment's prompts; the first rewards that know a prompt count."""
     views = [database.view(item) for item in database.shelf.rewards(assignment)]
     parts = []
     for number, view in enumerate(views):
-        known = "".join(f" AND prompt_id NOT IN (SELECT prompt_id FROM {other})" for other in views[:number])
-        parts.append(f"SELECT {CELLS} FROM {view} WHERE true{known}")
+        left_out = "".join(f" AND prompt_id NOT IN (SELECT prompt_id FROM {other})" for other in views[:number])
+        parts.append(f"SELECT {CELLS} FROM {view} WHERE true{left_out}")
     return " UNION ALL ".join(parts) or (
         "SELECT ''::VARCHAR AS prompt_id, ''::VARCHAR AS teacher, NULL::DOUBLE AS quality_raw, "
         "NULL::DOUBLE AS quality_reward, NULL::DOUBLE AS learnability_reward, NULL::DOUBLE AS reward, "
@@ -89,10 +98,10 @@ def measured(database: Database, assignment: Stored) -> str:
 
 
 def selected(database: Database, assignment: Stored) -> str:
-    """SQL of the selected answers: those generated for the assignment, or whatever is here of the same prompts."""
-    found = database.shelf.responses(assignment)
-    own = [item for item in found if database.shelf.answers(item, assignment)][:1]
-    parts = [f"SELECT {ANSWERS} FROM {database.view(item)} WHERE selected" for item in own or found]
+    """Return SQL for the selected answers: those made for the assignment, else all on the same prompts."""
+    responses = database.shelf.responses(assignment)
+    own = [item for item in responses if database.shelf.answers(item, assignment)][:1]
+    parts = [f"SELECT {ANSWERS} FROM {database.view(item)} WHERE selected" for item in own or responses]
     if not parts:
         return (
             "SELECT ''::VARCHAR AS prompt_id, ''::VARCHAR AS teacher, NULL::BOOLEAN AS is_correct, "

@@ -1,4 +1,4 @@
-"""What the events of the page call: the state of the controls in, what changes on the page out."""
+"""The events of the page: the state of the controls goes in, what changes on the page comes out."""
 
 import base64
 import json
@@ -28,9 +28,10 @@ BESIDE = 5  # assignments that are compared with the first one at the start
 
 
 class Desk:
-    """Answers for one shelf. `values` are those of all controls, by the names of `DEFAULTS`."""
+    """The answers to the events of one shelf. `values` are those of all controls, by the names of `DEFAULTS`."""
 
     def __init__(self, shelf: Shelf) -> None:
+        """Choose what is shown first: a routed assignment, if there is one, next to some others, on the pool."""
         self.shelf = shelf
         self.database = Database(shelf)
         refs = [item.ref for item in shelf.assignments]
@@ -39,28 +40,28 @@ class Desk:
         others = [ref for ref in refs if ref != first]
         self.refs = refs
         self.defaults = DEFAULTS | {"assignment": first, "with": others[:BESIDE]}
-        found = splits(self.database, shelf.assignments)
-        self.splits = found
-        self.defaults["split"] = "pool" if "pool" in found else ALL
+        names = splits(self.database, shelf.assignments)
+        self.splits = names
+        self.defaults["split"] = "pool" if "pool" in names else ALL
         self._measured: dict[tuple[str, str], whatif.Measured] = {}
 
     def read(self, query: dict[str, str]) -> tuple[dict[str, Any], str]:
-        """The state that an address asks for, and what is wrong with it."""
+        """Return the state that an address asks for and "", or the default state and what is wrong, as HTML."""
         try:
-            found = url_state.read(query, self.defaults)
-            for ref in [found["assignment"], *found["with"]]:
+            state = url_state.read(query, self.defaults)
+            for ref in [state["assignment"], *state["with"]]:
                 self.shelf.get(ref)
-            known = {"split": (ALL, *self.splits), "teacher": ("", *self.teachers(found["assignment"])), **CHOICES}
-            for name, choices in known.items():
-                if found[name] not in choices:
+            allowed = {"split": (ALL, *self.splits), "teacher": ("", *self.teachers(state["assignment"])), **CHOICES}
+            for name, choices in allowed.items():
+                if state[name] not in choices:
                     named = ", ".join(filter(None, choices))
-                    raise InputError(f"there is no {name} `{found[name][:40]}`; choose one of {named}")
-            return found, ""
+                    raise InputError(f"there is no {name} `{state[name][:40]}`; choose one of {named}")
+            return state, ""
         except PersynError as error:
             return dict(self.defaults), pages.message("This address cannot be shown", str(error), "error")
 
     def show(self, values: dict[str, Any]) -> dict[str, Any]:
-        """What changes on the page: the view that is open, by name; of the prompts `page` and `opened`, too."""
+        """Return what changes on the page: the view that is open, by name; for prompts also `page` and `opened`."""
         view = values["view"]
         try:
             return self._show(view, _named(values))
@@ -71,6 +72,7 @@ class Desk:
             return {view: pages.message("This went wrong, which is a fault of ours", reason(error), "error")}
 
     def _show(self, view: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what changes on the page, or raise where that cannot be shown."""
         database, assignment = self.database, self.shelf.get(values["assignment"])
         split = values["split"]
         if view == "allocation":
@@ -88,34 +90,37 @@ class Desk:
         return {view: made[view](database, assignment)}
 
     def _load(self, values: dict[str, Any]) -> whatif.Measured:
-        """What the sliders recompute from, kept for one assignment and split at a time."""
+        """Return what the sliders recompute from; it is kept for one assignment and split at a time."""
         key = (values["assignment"], values["split"])
         if key not in self._measured:
             self._measured = {key: whatif.load(self.database, self.shelf.get(key[0]), key[1])}
         return self._measured[key]
 
     def topics(self, ref: str) -> list[str]:
+        """Return the topics of an assignment's prompts."""
         return topics(self.database, self.shelf.get(ref))
 
     def teachers(self, ref: str) -> list[str]:
+        """Return the names of an assignment's teachers, in the order of the pool."""
         return [teacher.name for teacher in teachers_of(self.shelf.get(ref))]
 
     def save(self, values: dict[str, Any], kind: str) -> str:
-        """The allocation that is shown as a file's name and data, for the browser to save."""
+        """Return the allocation that is shown as JSON of a file's name and data address, for the browser to save."""
         values = _named(values)
         chosen = [self.shelf.get(ref) for ref in dict.fromkeys([values["assignment"], *values["with"]])]
-        found = allocate(self.database, chosen, values["by"] if kind == "csv" else "all", values["split"])
-        data = as_csv(found).encode() if kind == "csv" else views.picture(self.database, found)
+        allocation = allocate(self.database, chosen, values["by"] if kind == "csv" else "all", values["split"])
+        data = as_csv(allocation).encode() if kind == "csv" else views.picture(self.database, allocation)
         media = "text/csv" if kind == "csv" else "image/png"
         return json.dumps([f"allocation.{kind}", f"data:{media};base64,{base64.b64encode(data).decode()}"])
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
-    """With an empty split where all are asked for, as the queries take it."""
+    """Return the values with an empty split where all splits are asked for, as the queries take it."""
     return values | {"split": "" if values["split"] == ALL else values["split"]}
 
 
 def filter_of(values: dict[str, Any]) -> Filter:
+    """Return the filter that the controls of the prompts describe."""
     words = {name: values[name] or "" for name in ("teacher", "split", "topic", "agreement", "correct")}
     numbers = {name: values[name] for name in ("margin", "shortest", "longest")}
     given: dict[str, Any] = {**words, **numbers}

@@ -1,4 +1,4 @@
-"""Search, filter and page the decisions of an assignment, and open one prompt."""
+"""Search, filter and page the decisions of an assignment."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,11 @@ TEXT = "messages[len(messages)].content"  # the last user turn
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """What is looked for; the defaults let everything through. `text`: in the last user turn, or a whole prompt_id."""
+    """The conditions that a decision must meet to be listed; the defaults let every decision through.
+
+    `text` is looked for in the last user turn, or is a whole prompt_id. `margin` is the largest lead of the best
+    score.
+    """
 
     teacher: str = ""
     split: str = ""
@@ -43,7 +47,7 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Some of the rows that passed, as dicts of the columns of `decisions`, with `text`."""
+    """One page of the rows that passed, as dicts of the columns of `decisions` and `text`; `total`: of all pages."""
 
     rows: list[dict[str, Any]]
     total: int
@@ -52,6 +56,7 @@ class Page:
 
     @property
     def last(self) -> int:
+        """The number of the last page, 1 where no row passed."""
         return max(-(-self.total // self.size), 1)
 
 
@@ -59,11 +64,11 @@ FIELDS = [*CHOSEN, *chain(*PARTS.values())]
 
 
 def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1, size: int = 25) -> Page:
-    """One page of the decisions that pass the filter; a page beyond the last one is the last one."""
+    """Return one page of the decisions that pass the filter; a page beyond the last one is the last one."""
     condition, values = _condition(database, assignment, wanted)
     used = set(re.findall(r"\w+", f"{condition} {SORTS[wanted.sort]}"))
     parts = [part for part, columns in PARTS.items() if used & set(columns)]
-    found = database.rows(
+    matches = database.rows(
         f"""
         WITH passed AS MATERIALIZED (
             SELECT number, {SORTS[wanted.sort]} AS key FROM {decisions(database, assignment, parts)} WHERE {condition}
@@ -74,13 +79,13 @@ def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1
         """,
         values,
     )
-    total = found[0][1] if found else 0
+    total = matches[0][1] if matches else 0
     number = min(max(number, 1), max(-(-total // size), 1))
-    return Page(rows=_rows(database, assignment, [row[0] for row in found]), total=total, number=number, size=size)
+    return Page(rows=_rows(database, assignment, [row[0] for row in matches]), total=total, number=number, size=size)
 
 
 def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[dict[str, Any]]:
-    """In the order of `numbers`."""
+    """Return decisions by their numbers, in the order of these, with the beginning of each prompt."""
     if not numbers:
         return []
     some = decisions(database, assignment, numbers=numbers)
@@ -90,6 +95,7 @@ def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[di
 
 
 def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
+    """Return the beginning of the last user turn of some prompts, by id; empty where the prompts are not here."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None or not ids:
         return {}
@@ -98,13 +104,14 @@ def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, 
 
 
 def topics(database: Database, assignment: Stored) -> list[str]:
+    """Return up to 200 topics of an assignment's prompts, sorted."""
     table = decisions(database, assignment, ["prompts"])
-    found = f"SELECT DISTINCT topic FROM {table} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
-    return [row[0] for row in database.rows(found)]
+    select = f"SELECT DISTINCT topic FROM {table} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
+    return [row[0] for row in database.rows(select)]
 
 
 def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[str, list[Any]]:
-    """SQL over `decisions` with its values."""
+    """Return the filter as SQL over `decisions`, and the values of its parameters."""
     parts: list[str] = []
     values: list[Any] = []
 

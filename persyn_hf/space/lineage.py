@@ -1,4 +1,4 @@
-"""Where an artifact comes from: its versions, its inputs back to the prompts, its card as text."""
+"""The origin of an artifact: its versions, its inputs back to the prompts, its card as text."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ LONGEST = 40_000  # characters of a card
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """`absent`: inputs that are not here as they were read, with their reference and why."""
+    """The origin of an artifact. `absent`: inputs that are not here as they were read, by reference, and why."""
 
     stored: Stored
     versions: list[Stored]
@@ -26,6 +26,7 @@ class Origin:
 
 
 def origin(shelf: Shelf, stored: Stored) -> Origin:
+    """Return where an artifact of a shelf comes from, as far as the shelf holds it."""
     absent: dict[str, str] = {}
     chain = drawing(_node(shelf, stored, absent))
     path = stored.path / CARD
@@ -35,11 +36,12 @@ def origin(shelf: Shelf, stored: Stored) -> Origin:
 
 
 def _node(shelf: Shelf, stored: Stored, absent: dict[str, str], keyword: str = "") -> Node:
+    """Return the node of an artifact; inputs that are not here are noted in `absent`."""
     inputs = []
     for word, item in stored.manifest.inputs.items():
-        found = shelf.input(stored, word)
-        if found is not None:
-            inputs.append(_node(shelf, found, absent, word))
+        source = shelf.input(stored, word)
+        if source is not None:
+            inputs.append(_node(shelf, source, absent, word))
         elif item.ref in shelf.items:
             absent[item.ref] = f"what is here under this name has digest {shelf.items[item.ref].digest[:12]}"
         else:
@@ -48,6 +50,6 @@ def _node(shelf: Shelf, stored: Stored, absent: dict[str, str], keyword: str = "
 
 
 def hub_address(ref: str, kind: str) -> str:
-    """Where the artifact is on the Hub, if it was published under its name."""
+    """Return where an artifact is on the Hub, if it was published under its name."""
     repo, _, tag = ref.partition("@")
     return f"{HUB}{'' if isinstance(SCHEMAS[kind], ModelSchema) else 'datasets/'}{repo}/tree/{tag}"

@@ -43,7 +43,7 @@ ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|align\*?|gathered|gather\*?|spl
 
 
 def with_maths(text: str) -> Markup:
-    """The text escaped, its formulas rendered; a formula that cannot be converted stays as it is written."""
+    """Return a text escaped, with its formulas rendered; a formula that cannot be converted stays as it is written."""
     parts: list[Markup] = []
     end = number = 0
     while number < MANY and (opener := OPENER.search(text, end)):
@@ -65,7 +65,7 @@ def with_maths(text: str) -> Markup:
 
 
 def _closed(text: str, start: int, closer: str) -> int:
-    """Where the formula ends, -1 if nowhere near; `\\$` is a sign in it."""
+    """Return where a formula ends, -1 if nowhere near; `\\$` is a sign in it."""
     end = start + LONGEST + len(closer)
     stop = text.find(closer, start, end)
     while stop > start and closer[0] == "$" and text[stop - 1] == "\\":
@@ -74,7 +74,7 @@ def _closed(text: str, start: int, closer: str) -> int:
 
 
 def _matched(text: str, start: int) -> int:
-    """Behind the brace that closes the one at `start`; -1 if nowhere near."""
+    """Return the place behind the brace that closes the one at `start`, -1 if nowhere near."""
     depth = 0
     for sign in re.finditer(r"[{}]", text[start : start + LONGEST]):
         depth += 1 if sign[0] == "{" else -1
@@ -84,13 +84,13 @@ def _matched(text: str, start: int) -> int:
 
 
 def _is_formula(text: str, closer: str) -> bool:
-    """Between single dollars there is often money: "costs $5 and $6"."""
+    """Tell whether a text is a formula: between single dollars there is often money, "costs $5 and $6"."""
     return bool(text.strip()) and (closer != "$" or ("\n" not in text and not text[-1].isspace()))
 
 
 @functools.lru_cache(maxsize=4096)
 def _mathml(formula: str, display: str) -> Markup | None:
-    """None: it is no formula that the converter knows."""
+    """Return a formula as MathML, None where the converter does not know it."""
     from latex2mathml.converter import convert_to_element
 
     if MACROS.search(formula) or _depth(formula) > DEEP:
@@ -104,7 +104,7 @@ def _mathml(formula: str, display: str) -> Markup | None:
 
 
 def _depth(formula: str) -> int:
-    """How deep a converter could have to go: braces, `\\left` and environments open a group, scripts nest."""
+    """Return how deep a converter could have to go: braces, `\\left` and environments open a group, scripts nest."""
     depth = deepest = 0
     for sign in re.findall(r"\\left|\\right|\\begin|\\end|[{}]", formula):
         depth += 1 if sign in ("{", "\\left", "\\begin") else -1
@@ -112,13 +112,13 @@ def _depth(formula: str) -> int:
     return deepest
 
 
-def _cleaned(found: ElementTree.Element) -> ElementTree.Element:
-    """A copy of what is known; an element of another name becomes a group."""
-    name = found.tag.rpartition("}")[2]
+def _cleaned(element: ElementTree.Element) -> ElementTree.Element:
+    """Return a copy of an element with what is known of it; an element of another name becomes a group."""
+    name = element.tag.rpartition("}")[2]
     copy = ElementTree.Element(name if name in ELEMENTS else "mrow")
-    copy.text = html.unescape(found.text or "")  # the converter writes signs as references
-    for key, value in found.attrib.items():
+    copy.text = html.unescape(element.text or "")  # the converter writes signs as references
+    for key, value in element.attrib.items():
         if value in ATTRIBUTES.get(key, ()):
             copy.set(key, value)
-    copy.extend(_cleaned(child) for child in found)
+    copy.extend(_cleaned(child) for child in element)
     return copy

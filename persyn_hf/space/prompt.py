@@ -1,4 +1,4 @@
-"""One prompt opened: what every teacher scored and answered, and why one was chosen."""
+"""One prompt opened: what every teacher scored and answered, and who was chosen."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ ANSWER = {  # of a sample -> SQL
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A teacher on this prompt; None: not scored, not measured."""
+    """A teacher on one prompt; `score` None: not scored, `measures` empty: not measured."""
 
     teacher: Teacher
     score: float | None
@@ -50,11 +50,12 @@ class Opened:
 
     @property
     def chosen(self) -> list[Candidate]:
+        """The candidates that were chosen; several where a prompt goes to several teachers."""
         return [candidate for candidate in self.candidates if candidate.chosen]
 
 
 def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opened:
-    """Everything that the artifacts hold of one prompt; long texts are cut, with their `length` beside.
+    """Return everything that the artifacts hold of one prompt; long texts are cut, and `length` is what they had.
 
     Raises:
         InputError: the assignment does not hold it.
@@ -75,14 +76,14 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
     )
     messages, reference, topic = about[0] if about else ([], None, None)
     cells = f"SELECT teacher, {', '.join(MEASURES)} FROM ({measured(database, assignment)}) WHERE prompt_id = ?"
-    found = {row[0]: dict(zip(MEASURES, row[1:], strict=True)) for row in database.rows(cells, [prompt_id])}
+    measures = {row[0]: dict(zip(MEASURES, row[1:], strict=True)) for row in database.rows(cells, [prompt_id])}
     answers = _answers(database, assignment, prompt_id)
     pool = teachers_of(assignment)
     candidates = [
         Candidate(
             teacher=teacher,
             score=scores[place] if place < len(scores) else None,
-            measures=found.get(teacher.name, {}),
+            measures=measures.get(teacher.name, {}),
             answers=answers.get(teacher.name, []),
             chosen=teacher.name in teachers,
         )
@@ -104,13 +105,13 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
 
 
 def _answers(database: Database, assignment: Stored, prompt_id: str) -> dict[str, list[dict[str, Any]]]:
-    """By teacher; of a sample that several artifacts hold, the one of the artifact made for this assignment."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    """Return the samples of one prompt by teacher; of equal ones the sample made for the assignment counts."""
+    samples_of: dict[str, dict[int, dict[str, Any]]] = {}
     columns = ", ".join(ANSWER.values())
     for item in database.shelf.responses(assignment):
         for teacher, *values in database.rows(
             f"SELECT teacher, {columns} FROM {database.view(item)} WHERE prompt_id = ? ORDER BY sample_index",
             [prompt_id],
         ):
-            found.setdefault(teacher, {}).setdefault(values[0], dict(zip(ANSWER, values, strict=True)))
-    return {teacher: [samples[index] for index in sorted(samples)] for teacher, samples in found.items()}
+            samples_of.setdefault(teacher, {}).setdefault(values[0], dict(zip(ANSWER, values, strict=True)))
+    return {teacher: [samples[index] for index in sorted(samples)] for teacher, samples in samples_of.items()}

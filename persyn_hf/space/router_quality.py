@@ -1,4 +1,4 @@
-"""How good the router's choices are, on prompts whose rewards were measured besides."""
+"""The quality of a router's choices, on prompts whose rewards were measured as well."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ MANY = 30  # topics that are shown
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Metrics of the router's decisions. `confusion` (n, n): prompts by chosen and best teacher."""
+    """The metrics of a router's decisions. `confusion`: prompts by chosen and best teacher, (n, n)."""
 
     pool: list[str]
     prompts: int
@@ -36,10 +36,10 @@ class Quality:
 
 
 def router_quality(database: Database, assignment: Stored) -> Quality:
-    """Compare scores with measured rewards on the prompts that the router decided.
+    """Compare scores with measured rewards on the prompts that a router decided.
 
     Raises:
-        InputError: no such prompt was measured.
+        InputError: the assignment has no router, or none of its prompts was measured.
     """
     kind = assignment.manifest.settings.get("kind")
     if kind not in ROUTED_KINDS:
@@ -48,7 +48,7 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
             f"choose one of {', '.join(ROUTED_KINDS)}"
         )
     pool = [teacher.name for teacher in teachers_of(assignment)]
-    table, with_topics = (decisions(database, assignment, of) for of in (["rewards"], ["rewards", "prompts"]))
+    table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
     judged = "source = 'router' AND regret IS NOT NULL"
     prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
     if not prompts:
@@ -85,16 +85,16 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
 
 
 def _matrices(database: Database, assignment: Stored, table: str, judged: str, pool: list[str]) -> tuple[Any, Any]:
-    """Scores and measured rewards, both (N, n), of a sample."""
+    """Return scores and measured rewards of a sample of the prompts, both (num_prompts, num_teachers)."""
     drawn = f"SELECT DISTINCT prompt_id FROM {table} WHERE {judged} ORDER BY prompt_id LIMIT {SAMPLE}"
     ids = [row[0] for row in database.rows(drawn)]
     place = {prompt_id: number for number, prompt_id in enumerate(ids)}
     scores, rewards = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
     view = database.view(assignment)
-    for prompt_id, of in database.rows(
+    for prompt_id, row in database.rows(
         f"SELECT prompt_id, scores FROM {view} WHERE prompt_id IN (SELECT unnest($1))", [ids]
     ):
-        scores[place[prompt_id]] = of
+        scores[place[prompt_id]] = row
     cells = f"SELECT prompt_id, teacher, reward FROM ({measured(database, assignment)}) WHERE reward IS NOT NULL"
     for prompt_id, teacher, reward in database.rows(f"{cells} AND prompt_id IN (SELECT unnest($1))", [ids]):
         rewards[place[prompt_id], pool.index(teacher)] = reward
@@ -102,15 +102,15 @@ def _matrices(database: Database, assignment: Stored, table: str, judged: str, p
 
 
 def _means(database: Database, assignment: Stored, pool: list[str]) -> Any:
-    """Mean reward of each teacher on the calibration prompts, by which one would choose a single one."""
+    """Return the mean reward of each teacher on the calibration prompts, by which one would choose one: (n,)."""
     where = "split = 'calibration'"
     cells = f"SELECT teacher, avg(reward) FROM ({measured(database, assignment)}) WHERE {where} GROUP BY teacher"
-    found = dict(database.rows(cells))
-    return np.array([found.get(name) or 0.0 for name in pool], dtype=np.float64)
+    means = dict(database.rows(cells))
+    return np.array([means.get(name) or 0.0 for name in pool], dtype=np.float64)
 
 
 def _is_log_odds(database: Database, assignment: Stored) -> bool:
-    """Whether differences of scores are log-odds: only then a router has a calibration error of its own."""
+    """Tell whether differences of scores are log-odds: only then a router has a calibration error of its own."""
     router = database.shelf.input(assignment, "router")
-    known = ((router.manifest.metrics.get("router") or {}).get("calibration_error") or {}) if router else {}
-    return known.get("value") is not None
+    error = ((router.manifest.metrics.get("router") or {}).get("calibration_error") or {}) if router else {}
+    return error.get("value") is not None

@@ -59,20 +59,25 @@ WRITE = """
 
 
 def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that an address gives, defaults for the rest; names that are not known are passed over.
+    """Return the values that an address gives, defaults for the rest; names that are not known are passed over.
+
+    Args:
+        query: name -> text, from the address.
+        defaults: as `DEFAULTS`; the type of a default is the type of the value.
 
     Raises:
         InputError: a value is no number where one is needed, or the view is none.
     """
-    found = {
+    state = {
         name: _value(name, query[name], default) if name in query else default for name, default in defaults.items()
     }
-    if found["view"] not in VIEWS:
-        raise InputError(f"the address asks for the view `{found['view'][:40]}`, there are {', '.join(VIEWS)}")
-    return found
+    if state["view"] not in VIEWS:
+        raise InputError(f"the address asks for the view `{state['view'][:40]}`, there are {', '.join(VIEWS)}")
+    return state
 
 
 def _value(name: str, text: str, default: Any) -> Any:
+    """Return a text of the address as a value of the type that the default has."""
     if isinstance(default, list):
         return [part for part in text.split(",") if part]
     if isinstance(default, str):

@@ -1,4 +1,4 @@
-"""The six views as HTML: what is asked of the artifacts, and the template that shows it."""
+"""The six views as HTML: what they ask of the artifacts, and the templates that show it."""
 
 from collections.abc import Callable, Sequence
 from os.path import commonprefix
@@ -29,104 +29,115 @@ QUALITY, LEARNED, COST = "#3f8f5f", "#3b6fb6", "#c2572b"
 
 
 def labels(refs: Sequence[str]) -> list[str]:
-    """What tells references apart: the part that they share is cut off at a `-`."""
+    """Return what tells references apart: the part that they share is cut off at a `-`."""
     shared = commonprefix(list(refs)) if len(refs) > 1 else ""
     return [ref[shared.rfind("-") + 1 :] for ref in refs]
 
 
 def label(database: Database, ref: str) -> str:
-    """The label of a reference among all assignments that are shown."""
+    """Return the label of a reference among all assignments that are shown."""
     refs = [item.ref for item in database.shelf.assignments]
     return labels(refs)[refs.index(ref)]
 
 
 def allocation_view(database: Database, assignments: Sequence[Stored], by: By, split: str) -> str:
+    """Return the view of who gets how many prompts."""
     if not assignments:
         return pages.message("Nothing is chosen", "Choose one or more assignments above.")
-    found = allocate(database, assignments, by, split)
-    if not found.groups:
+    allocation = allocate(database, assignments, by, split)
+    if not allocation.groups:
         return pages.message(
             "No prompt is in this split", f"None of these assignments holds the split {split}; choose another."
         )
     return pages.render(
         "allocation",
-        found=found,
+        found=allocation,
         by=by,
-        looks=pages.looks(found.teachers),
-        labels=[label(database, ref) for ref in found.refs],
-        summary=summary(found.groups[0].shares),
+        looks=pages.looks(allocation.teachers),
+        labels=[label(database, ref) for ref in allocation.refs],
+        summary=summary(allocation.groups[0].shares),
     )
 
 
 def explorer_view(
     database: Database, assignment: Stored, wanted: Filter, number: int, opened: str
 ) -> tuple[str, Page]:
+    """Return the list of the prompts that pass a filter, and the page that it shows."""
     page = find(database, assignment, wanted, number)
     named = {look["name"]: look for look in pages.looks(teachers_of(assignment))}
     return pages.render("explorer", page=page, looks=named, opened=opened), page
 
 
 def prompt_view(database: Database, assignment: Stored, prompt_id: str) -> str:
-    found = open_prompt(database, assignment, prompt_id)
+    """Return the view of one prompt that is opened."""
+    prompt = open_prompt(database, assignment, prompt_id)
     named = {look["name"]: look for look in pages.looks(teachers_of(assignment))}
-    ordered = sorted(found.candidates, key=lambda candidate: (not candidate.chosen, _order(candidate)))
-    return pages.render("prompt", found=found, looks=named, ordered=ordered, why=why(found), longest=LONGEST)
+    ordered = sorted(prompt.candidates, key=lambda candidate: (not candidate.chosen, _order(candidate)))
+    return pages.render("prompt", found=prompt, looks=named, ordered=ordered, why=why(prompt), longest=LONGEST)
 
 
 def _order(candidate: Any) -> tuple[float, float]:
+    """Return the sort key of a candidate: best reward first, then best score."""
     reward, score = candidate.measures.get("reward"), candidate.score
     return (-reward if reward is not None else float("inf"), -score if score is not None else float("inf"))
 
 
-def why(found: Opened) -> list[str]:
-    """Sentences on how the choice came about."""
+def why(prompt: Opened) -> list[str]:
+    """Return sentences on how the choice for a prompt came about."""
     lines = []
-    for candidate in found.chosen:
+    for candidate in prompt.chosen:
         name = candidate.teacher.name
-        if found.source == "rule":
+        if prompt.source == "rule":
             lines.append(f"{name} was given by rule: the strategy looks at no score of this prompt.")
         elif candidate.score is not None:
-            what = "the router's score" if found.source == "router" else "the measured reward"
-            ahead = "" if found.margin is None else f"; the best is {found.margin:.3g} ahead of the second"
+            what = "the router's score" if prompt.source == "router" else "the measured reward"
+            ahead = "" if prompt.margin is None else f"; the best is {prompt.margin:.3g} ahead of the second"
             lines.append(f"{name} was chosen by {what}, {candidate.score:.3g}{ahead}.")
-        if found.confidence is not None:
+        if prompt.confidence is not None:
             lines.append(
-                f"By what dev showed, such a lead is right, or as good as right, {found.confidence:.0%} of the time."
+                f"By what dev showed, such a lead is right, or as good as right, {prompt.confidence:.0%} of the time."
             )
-        of, alpha = candidate.measures, found.settings.get("alpha")
-        parts = [of.get(name) for name in ("reward", "quality_reward", "learnability_reward")]
+        measures, alpha = candidate.measures, prompt.settings.get("alpha")
+        parts = [measures.get(name) for name in ("reward", "quality_reward", "learnability_reward")]
         if alpha is not None and None not in parts:
+            reward, quality, learned = parts
             lines.append(
-                f"Measured: reward {of['reward']:.3g} = {1 - alpha:.2g} × quality {of['quality_reward']:.3g} + "
-                f"{alpha:.2g} × learnability {of['learnability_reward']:.3g}, rank {of['rank']} "
-                f"of {len(found.candidates)}."
+                f"Measured: reward {reward:.3g} = {1 - alpha:.2g} × quality {quality:.3g} + "
+                f"{alpha:.2g} × learnability {learned:.3g}, rank {measures['rank']} of {len(prompt.candidates)}."
             )
-    best = [c for c in found.candidates if c.measures.get("rank") == 1]
+    best = [c for c in prompt.candidates if c.measures.get("rank") == 1]
     if best and not any(c.chosen for c in best):
         lines.append(
             f"The best measured: {', '.join(c.teacher.name for c in best)}, reward {best[0].measures['reward']:.3g}."
         )
-    if not any(c.measures for c in found.candidates):
+    if not any(c.measures for c in prompt.candidates):
         lines.append("No answer to this prompt was scored, so only the router's scores are known.")
     return lines
 
 
 def whatif_view(
-    database: Database, assignment: Stored, found: whatif.Measured, alpha: float, how: How, weight: float
+    database: Database, assignment: Stored, rewards: whatif.Measured, alpha: float, how: How, weight: float
 ) -> str:
-    settings = {"alpha": found.settings.get("alpha"), "normalisation": found.settings.get("normalisation")}
+    """Return the view of what other weights would have chosen.
+
+    Args:
+        alpha: the weight of learnability, 0 to 1.
+        weight: the reward given up for one more answer of mean cost.
+    """
+    settings = {"alpha": rewards.settings.get("alpha"), "normalisation": rewards.settings.get("normalisation")}
     paper_how: How = "minmax"
-    now = whatif.what_if(found, alpha, how, weight)
+    now = whatif.what_if(rewards, alpha, how, weight)
     used = 0.4 if settings["alpha"] is None else settings["alpha"]
-    here = whatif.what_if(found, used, settings["normalisation"] or "minmax")
-    paper = whatif.what_if(found, 0.4, paper_how)
-    sweep = whatif.curve(found, how, weight)
-    measure = LEARNABILITY[found.measure]
+    here = whatif.what_if(rewards, used, settings["normalisation"] or "minmax")
+    paper = whatif.what_if(rewards, 0.4, paper_how)
+    sweep = whatif.curve(rewards, how, weight)
+    measure = LEARNABILITY[rewards.measure]
     named = [("mean quality", "quality", QUALITY), (f"mean {measure}", "learnability", LEARNED)]
-    named += [("cost", "cost", COST)] if found.cost is not None else []
-    text = flops if found.unit == "FLOPs" else lambda number: f"{amount(number)} {found.unit}"
+    named += [("cost", "cost", COST)] if rewards.cost is not None else []
+    text = flops if rewards.unit == "FLOPs" else lambda number: f"{amount(number)} {rewards.unit}"
     series = [
-        (f"{name}, {_range(sweep, of, text)}", _unit(sweep, of), colour, of == "cost") for name, of, colour in named
+        (f"{name}, {_range(sweep, field, text)}", _unit(sweep, field), colour, field == "cost")
+        for name, field, colour in named
     ]
     marks = [(0.4, "the paper 0.4")] if used == 0.4 else [(0.4, "the paper"), (used, "the recipe")]
     marks += [(alpha, "now")] if abs(alpha - 0.4) > 0.06 and abs(alpha - used) > 0.06 else []
@@ -142,29 +153,31 @@ def whatif_view(
         settings=settings,
         measure=measure,
         moved=float(total_variation(now.shares, here.shares)),
-        cost=lambda one: "–" if one.cost is None else text(one.cost),
+        cost=lambda outcome: "–" if outcome.cost is None else text(outcome.cost),
         xs=list(sweep),
         series=series,
         marks=marks,
-        unit=found.unit,
-        prompts=found.prompts,
-        sampled=len(found.quality),
+        unit=rewards.unit,
+        prompts=rewards.prompts,
+        sampled=len(rewards.quality),
     )
 
 
-def _range(sweep: dict[float, Any], of: str, cost_text: Callable[[float], str]) -> str:
-    values = [getattr(one, of) for one in sweep.values()]
-    return " to ".join(cost_text(v) if of == "cost" else f"{v:.3g}" for v in (min(values), max(values)))
+def _range(sweep: dict[float, Any], field: str, cost_text: Callable[[float], str]) -> str:
+    """Return the smallest and the largest value of a field over the sweep, as text."""
+    values = [getattr(outcome, field) for outcome in sweep.values()]
+    return " to ".join(cost_text(v) if field == "cost" else f"{v:.3g}" for v in (min(values), max(values)))
 
 
-def _unit(sweep: dict[float, Any], of: str) -> list[float]:
-    """Between the least and the largest of the sweep."""
-    values = [getattr(one, of) for one in sweep.values()]
+def _unit(sweep: dict[float, Any], field: str) -> list[float]:
+    """Return a field over the sweep, scaled to 0 at its smallest and 1 at its largest value."""
+    values = [getattr(outcome, field) for outcome in sweep.values()]
     spread = max(values) - min(values)
     return [(value - min(values)) / spread if spread else 0.5 for value in values]
 
 
 def quality_view(database: Database, assignment: Stored) -> str:
+    """Return the view of how good the router is: on dev prompts, and on those that it decided."""
     router = database.shelf.input(assignment, "router")
     dev = router.manifest.metrics if router is not None and "router" in router.manifest.metrics else {}
     parts = []
@@ -172,36 +185,42 @@ def quality_view(database: Database, assignment: Stored) -> str:
         title = f"On {router.manifest.counts.get('dev_prompts', 0):,} dev prompts that the router never saw"
         parts.append(pages.render("quality", metrics=dev, metrics_title=title, metric_names=METRICS, found=None))
     try:
-        found = router_quality(database, assignment)
+        quality = router_quality(database, assignment)
     except InputError as error:
         return "".join([pages.message("No measured decisions of a router", str(error)), *parts])
-    title = f"On {found.sampled:,} of the prompts that it decided"
-    shown = {"found": found, "looks": pages.looks(teachers_of(assignment)), "most": max(int(found.confusion.max()), 1)}
-    shown["most_pairs"] = max((row["pairs"] for row in found.reliability), default=1)
+    title = f"On {quality.sampled:,} of the prompts that it decided"
+    shown = {
+        "found": quality,
+        "looks": pages.looks(teachers_of(assignment)),
+        "most": max(int(quality.confusion.max()), 1),
+    }
+    shown["most_pairs"] = max((row["pairs"] for row in quality.reliability), default=1)
     return "".join(
-        [*parts, pages.render("quality", metrics=found.table, metrics_title=title, metric_names=METRICS, **shown)]
+        [*parts, pages.render("quality", metrics=quality.table, metrics_title=title, metric_names=METRICS, **shown)]
     )
 
 
 def cost_view(database: Database, assignment: Stored) -> str:
-    found = costs(database, assignment)
-    own, everything = found.ways["this assignment"], found.ways["generate-then-select"]
-    facts = [("prompts", f"{found.prompts:,}"), ("of them answered by every teacher", f"{found.labelled:,}")]
+    """Return the view of what an assignment costs against generate-then-select."""
+    spent = costs(database, assignment)
+    own, everything = spent.ways["this assignment"], spent.ways["generate-then-select"]
+    facts = [("prompts", f"{spent.prompts:,}"), ("of them answered by every teacher", f"{spent.labelled:,}")]
     if own.requests:
         facts.append(("fewer answers", f"{everything.requests / own.requests:.1f}×"))
     if own.flops and everything.flops:
         facts.append(("less compute", f"{everything.flops / own.flops:.1f}×"))
-    tables = [("The same prompts, answered two ways", _cost_rows("way", found.ways))]
-    if found.measured:
+    tables = [("The same prompts, answered two ways", _cost_rows("way", spent.ways))]
+    if spent.measured:
         tables.append(
-            ("Measured, answers made for this assignment", _cost_rows("teacher", found.measured, total=True))
+            ("Measured, answers made for this assignment", _cost_rows("teacher", spent.measured, total=True))
         )
-    tables.append(("One prompt, all its samples", _cost_rows("teacher", found.cells)))
+    tables.append(("One prompt, all its samples", _cost_rows("teacher", spent.cells)))
     named = {look["name"]: look for look in pages.looks(teachers_of(assignment))}
-    return pages.render("cost", found=found, summary=facts, tables=tables, looks=named)
+    return pages.render("cost", found=spent, summary=facts, tables=tables, looks=named)
 
 
 def _cost_rows(first: str, lines: dict[str, Cost], total: bool = False) -> list[list[str]]:
+    """Return a table of costs, its header first; `first` is the header of the names."""
     columns = known_columns(lines.values())
     shown = lines | ({"total": sum(lines.values(), Cost())} if total else {})
     body = [[name, *(column.cell(cost) for column in columns)] for name, cost in shown.items()]
@@ -209,24 +228,26 @@ def _cost_rows(first: str, lines: dict[str, Cost], total: bool = False) -> list[
 
 
 def lineage_view(database: Database, assignment: Stored) -> str:
-    found = origin(database.shelf, assignment)
+    """Return the view of where an assignment comes from."""
+    chain = origin(database.shelf, assignment)
 
     def about(node: Any) -> str:
+        """Return the line of an artifact without its reference."""
         return describe(node).partition("  ")[2]
 
-    return pages.render("lineage", found=found, address=hub_address, describe=about)
+    return pages.render("lineage", found=chain, address=hub_address, describe=about)
 
 
-def picture(database: Database, found: Allocation) -> bytes:
-    """The first group's stacked bars as PNG."""
+def picture(database: Database, allocation: Allocation) -> bytes:
+    """Return the stacked bars of the first group as PNG."""
     import io
 
     from persyn_hf.report.figures import draw_allocation
 
     shares = {
-        label(database, ref): dict(zip(found.names, row, strict=True))
-        for ref, row in zip(found.refs, found.groups[0].shares.tolist(), strict=True)
+        label(database, ref): dict(zip(allocation.names, row, strict=True))
+        for ref, row in zip(allocation.refs, allocation.groups[0].shares.tolist(), strict=True)
     }
     stream = io.BytesIO()
-    draw_allocation(found.teachers, shares).savefig(stream, format="png", dpi=150)
+    draw_allocation(allocation.teachers, shares).savefig(stream, format="png", dpi=150)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""What other weights would have chosen, from rewards measured already: recomputed for every move of a slider."""
+"""The choices that other weights would have made, from rewards measured already: recomputed as a slider moves."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
 class Measured:
-    """Raw measurements of prompts (N, n), NaN where either is missing, and what one prompt costs with each teacher."""
+    """The raw measurements of prompts, (N, n), NaN where either is missing, and a prompt's cost with each teacher."""
 
     pool: list[str]
     quality: FloatArray
@@ -39,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the oracle does under one setting; means over the prompts. `cost`: per prompt; None: not known."""
+    """The oracle's choices under one setting; means over the prompts. `cost`: per prompt; None: not known."""
 
     shares: FloatArray
     quality: float
@@ -49,10 +49,14 @@ class Outcome:
 
 
 def load(database: Database, assignment: Stored, split: str = "", sample: int = SAMPLE) -> Measured:
-    """The measured cells of the rewards that go with an assignment; `split`: of this one only.
+    """Return the measured cells of the rewards that go with an assignment.
+
+    Args:
+        split: prompts of this split only; "": all.
+        sample: the largest number of prompts.
 
     Raises:
-        InputError: no cell has both its quality and its learnability.
+        InputError: no rewards are here, or no cell has both its quality and its learnability.
     """
     rewards, pool = database.shelf.rewards(assignment), [teacher.name for teacher in teachers_of(assignment)]
     if not rewards:
@@ -72,12 +76,12 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
             f"no cell of {', '.join(item.ref for item in rewards)} has both its quality and its learnability; "
             "score with a student and a verifier or a reward model"
         )
-    known = both.any(axis=1)
+    complete = both.any(axis=1)
     cost, unit = _costs(database, assignment, pool)
     return Measured(
         pool=pool,
-        quality=np.where(both, quality, np.nan)[known],
-        learnability=np.where(both, learned, np.nan)[known],
+        quality=np.where(both, quality, np.nan)[complete],
+        learnability=np.where(both, learned, np.nan)[complete],
         measure=measure,
         in_part=bool(settings.get("in_part")),
         settings=settings,
@@ -88,44 +92,53 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
 
 
 @functools.lru_cache(maxsize=64)
-def what_if(found: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Outcome:
-    """Send each prompt to its best teacher by (1 - alpha) quality + alpha learnability - weight * cost.
+def what_if(rewards: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Outcome:
+    """Send each prompt to its best teacher under other weights and return the means over the prompts.
 
-    `weight`: reward given up for one more answer of the pool's mean cost.
+    Best is (1 - alpha) quality + alpha learnability - weight * cost, the cost in answers of the pool's mean cost.
+
+    Args:
+        alpha: 0 to 1.
+        weight: reward given up for one more answer of the pool's mean cost; 0 or more.
     """
-    return _outcome(found, _scaled(found, normalisation), alpha, weight)
+    return _outcome(rewards, _scaled(rewards, normalisation), alpha, weight)
 
 
 @functools.lru_cache(maxsize=16)
-def curve(found: Measured, normalisation: How = "minmax", weight: float = 0.0) -> dict[float, Outcome]:
-    """The same for every alpha of `ALPHAS`."""
-    scaled = _scaled(found, normalisation)
-    return {alpha: _outcome(found, scaled, alpha, weight) for alpha in ALPHAS}
+def curve(rewards: Measured, normalisation: How = "minmax", weight: float = 0.0) -> dict[float, Outcome]:
+    """Return the outcome at every alpha of `ALPHAS`; normalisation and weight as in `what_if`."""
+    scaled = _scaled(rewards, normalisation)
+    return {alpha: _outcome(rewards, scaled, alpha, weight) for alpha in ALPHAS}
 
 
 @functools.lru_cache(maxsize=8)
-def _scaled(found: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
-    """As `recombine`: normalised over the prompt's cells, predicted ones included where rewards are in part."""
+def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
+    """Return quality and learnability normalised as the stage `score` does it, both (N, n).
+
+    They are normalised over the prompt's cells. Where rewards were measured in part, cells that the stage predicts
+    take part.
+    """
     check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")
-    raw = (found.quality, found.learnability)
-    both = (normalise(fill(matrix) if found.in_part else matrix, normalisation) for matrix in raw)
-    quality, learned = (np.where(np.isnan(of), np.nan, by) for of, by in zip(raw, both, strict=True))
+    raw = (rewards.quality, rewards.learnability)
+    both = (normalise(fill(matrix) if rewards.in_part else matrix, normalisation) for matrix in raw)
+    quality, learned = (np.where(np.isnan(before), np.nan, after) for before, after in zip(raw, both, strict=True))
     return quality, learned
 
 
-def _outcome(found: Measured, scaled: tuple[FloatArray, FloatArray], alpha: float, weight: float) -> Outcome:
+def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: float, weight: float) -> Outcome:
+    """Return the means over the prompts when each goes to its best teacher."""
     check(weight >= 0, "lambda", weight, "a number of 0 or more")
     reward = combine(*scaled, alpha)
-    if weight and found.cost is not None:
-        reward = reward - weight * found.cost / found.cost.mean()
+    if weight and rewards.cost is not None:
+        reward = reward - weight * rewards.cost / rewards.cost.mean()
     teacher = route(reward).teacher
     rows = np.arange(len(teacher))
-    shares = allocation(teacher, len(found.pool))
+    shares = allocation(teacher, len(rewards.pool))
     return Outcome(
         shares=shares,
-        quality=float(found.quality[rows, teacher].mean()),
-        learnability=float(found.learnability[rows, teacher].mean()),
-        cost=None if found.cost is None else float(shares @ found.cost),
+        quality=float(rewards.quality[rows, teacher].mean()),
+        learnability=float(rewards.learnability[rows, teacher].mean()),
+        cost=None if rewards.cost is None else float(shares @ rewards.cost),
         effective_teachers=float(effective_teachers(shares)),
     )
 
@@ -133,9 +146,9 @@ def _outcome(found: Measured, scaled: tuple[FloatArray, FloatArray], alpha: floa
 def _matrices(
     database: Database, view: str, split: str, pool: Sequence[str], measure: Measure, most: int
 ) -> tuple[int, FloatArray, FloatArray]:
-    """How many prompts there are; raw quality and learnability (N, n) of at most so many.
+    """Return how many prompts there are, and raw quality and learnability, both (N, n), of at most `most` of them.
 
-    These are the first by their ids, which are hashes already, so that no more than a comparison finds their cells.
+    These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
     """
     where = "split = $1" if split else "$1 = ''"
     total, number, last = database.rows(
@@ -163,12 +176,15 @@ def _matrices(
 
 
 def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
-    plain = {name: [None if x != x else x for x in of.tolist()] for name, of in values.items()}
+    """Return the learnability of cells by one measure, from the columns that it is made of: (num_cells,)."""
+    plain = {name: [None if x != x else x for x in column.tolist()] for name, column in values.items()}
     return learnability(plain, measure)
 
 
 def _costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[FloatArray | None, str]:
-    """What one prompt costs with each teacher, in the first unit that is known of all of them."""
+    """Return a prompt's cost with each teacher, (n,), in the first unit that is known for all; None and "" without
+    one.
+    """
     cells, _ = cell_costs(database, assignment, pool)
     for name, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
         spent = [getattr(cell, name) for cell in cells.values()]
