@@ -113,10 +113,10 @@ def curve(rewards: Measured, normalisation: How = "minmax", weight: float = 0.0)
 
 @functools.lru_cache(maxsize=8)
 def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
-    """Return quality and learnability normalised as the stage `score` does it, both (N, n).
+    """Return quality and learnability normalised as `core.rewards.recombine` does it, both (N, n).
 
-    They are normalised over the prompt's cells. Where rewards were measured in part, cells that the stage predicts
-    take part.
+    They are normalised over the prompt's cells. Where rewards were measured in part, the missing cells count as
+    predicted.
     """
     check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")
     raw = (rewards.quality, rewards.learnability)

@@ -62,7 +62,7 @@ def public_artifact(store: Store, stored: Stored, namespace: str | None) -> Publ
     files = {name: digest for name, digest in manifest.files.items() if name != CARD}
     draft = manifest.model_copy(update={"files": files})
     card = render_card(draft, stored.tag, evaluations)
-    files |= {CARD: hashlib.sha256(card.encode()).hexdigest()}
+    files = {**files, CARD: hashlib.sha256(card.encode()).hexdigest()}
     manifest = manifest.model_copy(update={"files": files})
     return PublicArtifact(stored=stored, manifest=manifest, card=card, evaluated=bool(evaluations))
 
