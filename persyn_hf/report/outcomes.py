@@ -178,7 +178,7 @@ class _Items(NamedTuple):
 
 
 def _items(store: Store, stored: Stored) -> dict[str, _Items]:
-    """Return the items of an evaluation by task. An item counts as often as it has parts, and groups of items alike."""
+    """Return the items of an evaluation by task; an item counts as often as it has parts, and groups count alike."""
     dataset = store.read_dataset(stored).select_columns(["task", "item", "prompt", "score", "parts"])
     rows = dataset.with_format("arrow")[:]
     tasks = np.array(rows["task"].to_pylist())
