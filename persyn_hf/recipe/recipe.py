@@ -17,9 +17,9 @@ class Calibration(Strict):
 
     strategy: Literal["full", "successive_halving", "uncertainty"] = "full"
     share: float | int = Field(default=0.4, gt=0, lt=1)  # share of the cells to pay for; not with `full`
-    rounds: int = Field(default=3, ge=2)  # each round chooses by the rewards of earlier ones; not with `full`
+    rounds: int = Field(default=3, ge=2, le=1000)  # each round chooses by the rewards of earlier ones; not with `full`
     # full only: teacher -> number of calibration prompts to ask it, as where one joins by `train_router.extend`
-    anchors: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    anchors: dict[str, Annotated[int, Field(ge=2, le=10**12)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -39,9 +39,9 @@ class Recipe(Strict):
 
     name: str
     namespace: str = "local"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     # Each trains a student of its own, which is evaluated; all earlier steps run once, by `seed`. Empty: `seed` alone.
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(default=(), strict=False)
     version: str | None = None  # tag of all artifacts that the run stores; null: the next free v1, v2, ...
     until: Literal[STAGES] | None = None  # type: ignore[valid-type]  # the last stage to run; null: all
     license: str | None = None  # licence of the prompts, as the Hub writes it

@@ -21,9 +21,9 @@ def check_name(value: str) -> str:
 class Price(Strict):
     """The price of a teacher, in one currency that all teachers of a recipe share."""
 
-    prompt: float | int = Field(default=0, ge=0)  # per million prompt tokens
-    completion: float | int = Field(default=0, ge=0)  # per million generated tokens
-    gpu_hour: float | int = Field(default=0, ge=0)  # per GPU and hour
+    prompt: float | int = Field(default=0, ge=0, le=10**9)  # per million prompt tokens
+    completion: float | int = Field(default=0, ge=0, le=10**9)  # per million generated tokens
+    gpu_hour: float | int = Field(default=0, ge=0, le=10**9)  # per GPU and hour
 
 
 class Teacher(Strict):
@@ -33,9 +33,9 @@ class Teacher(Strict):
     model: str | None = None  # Hub id or local folder; null: its responses are imported
     revision: str | None = None
     family: str = "unknown"
-    params_b: float | int | None = Field(default=None, gt=0)  # billions of active parameters
+    params_b: float | int | None = Field(default=None, gt=0, le=1_000_000)  # billions of active parameters
     long_cot: bool = False  # it answers with a long chain of thought: few samples, and `reassign` replaces it
-    samples: int | None = Field(default=None, ge=1)  # answers per prompt; null: by `generate.samples`
+    samples: int | None = Field(default=None, ge=1, le=10_000)  # answers per prompt; null: by `generate.samples`
     system_prompt: str | None = None
     engine: Literal["transformers", "server", "vllm"] | None = None  # null: `generate.engine`
     server: dict[str, Any] = Field(default_factory=dict)  # keys that go on top of `generate.server`
@@ -53,7 +53,8 @@ class Student(Strict):
     model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
     revision: str | None = None
     family: str = "unknown"
-    params_b: float | int | None = Field(default=None, gt=0)  # billions of parameters; only `persyn plan` reads it
+    # billions of parameters; only `persyn plan` reads it
+    params_b: float | int | None = Field(default=None, gt=0, le=1_000_000)
     chat_template: str | None = None  # Jinja file; for a base model that has no chat template
     license: str | None = None  # licence of its weights, as the Hub writes it; null: as its model's card says
 

@@ -114,8 +114,10 @@ class Budget(Strict):
     min: dict[str, float | int] = Field(default_factory=dict)  # least share of these prompts per teacher
     max: dict[str, float | int] = Field(default_factory=dict)  # largest share of these prompts per teacher
     cost: Literal["generations", "flops", "money"] | None = None  # what `total` and `lambda` count
-    total: float | int | None = Field(default=None, gt=0)  # largest cost of all these prompts together; null: no limit
-    lambda_: float | int = Field(default=0, ge=0, alias="lambda")  # reward to give up for saving one unit of cost
+    # largest cost of all these prompts together; null: no limit
+    total: float | int | None = Field(default=None, gt=0, le=1e30)
+    # reward to give up for saving one unit of cost
+    lambda_: float | int = Field(default=0, ge=0, le=1e12, alias="lambda")
 
     @model_validator(mode="after")
     def _shares(self) -> "Budget":
@@ -146,11 +148,12 @@ class Strategy(Strict):
     # reassign: the teachers that lose their prompts; null: the Long-CoT teachers
     from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)
     to_teacher: str | None = None  # reassign: the teacher that gets these prompts
-    per_prompt: int = Field(default=1, ge=1)  # routed kinds: ask the k best-scored teachers, keep the best reward
+    # routed kinds: ask the k best-scored teachers, keep the best reward
+    per_prompt: int = Field(default=1, ge=1, le=1000)
     # routed kinds: ask more than one teacher only where the router is less sure than this; null: everywhere
     confidence: float | None = Field(default=None, gt=0, le=1)
     budget: Budget | None = None  # routed kinds: limits on cost and shares; null: `assign.budget`
-    escalate: int = Field(default=0, ge=0)  # routed kinds: ask up to k more teachers where no answer is right
+    escalate: int = Field(default=0, ge=0, le=1000)  # routed kinds: ask up to k more teachers where no answer is right
 
     @model_validator(mode="before")
     @classmethod

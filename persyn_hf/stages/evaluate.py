@@ -60,8 +60,9 @@ class Task(Strict):
     split: str = "test"  # split of the dataset; `train+test` joins two
     columns: Columns = Columns()
     reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
-    limit: int | None = Field(default=None, ge=1)  # first items to ask at most; null: `evaluate.limit`
-    num_fewshot: int | None = Field(default=None, ge=0)  # worked examples; null: 0 for own items, else the harness's
+    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items to ask at most; null: `evaluate.limit`
+    # worked examples; null: 0 for own items, else the harness's
+    num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     fewshot_path: str | None = None  # file with the same columns, whose first rows are the worked examples
     fewshot_split: str | None = None  # split of the dataset, whose first rows are the worked examples
 
@@ -117,12 +118,12 @@ class Settings(Strict):
     livebench: LiveBenchSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     tasks: tuple[Task, ...] = Field(strict=False)  # may be empty where there is `livebench`
     engine: Literal["transformers", "vllm"] = "transformers"
-    max_tokens: int = Field(default=512, ge=1)  # tokens of an answer at most
-    batch_size: int = Field(default=64, ge=1)  # items at once; vllm makes its own batches
-    limit: int | None = Field(default=None, ge=1)  # first items of each task to ask at most; null: all
+    max_tokens: int = Field(default=512, ge=1, le=100_000_000)  # tokens of an answer at most
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)  # items at once; vllm makes its own batches
+    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items of each task to ask at most; null: all
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
     vllm: VllmSettings = VllmSettings()
-    timeout_s: float | int = Field(default=5, gt=0)  # seconds to grade one answer
+    timeout_s: float | int = Field(default=5, gt=0, le=604_800)  # seconds to grade one answer
 
     @field_validator("tasks")
     @classmethod

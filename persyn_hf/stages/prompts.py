@@ -59,13 +59,13 @@ class Settings(Strict):
     columns: Columns = Columns()
     reference_after: str | None = None  # keep of the reference what follows the last of these marks: "####" for GSM8K
     references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
-    calibration: int | None = Field(default=None, ge=1)  # prompts; null: 2,500, or all that the split column names
-    dev: int | None = Field(default=None, ge=0)  # prompts; null: 1,000, or all that the split column names
-    pool: int | None = Field(default=None, ge=0)  # prompts; null: all that are left
-    draw_from: int | None = Field(
-        default=None, ge=1
-    )  # number of first usable prompts that calibration and dev come from
-    limit: int | None = Field(default=None, ge=1)  # rows of the source that are read at most
+    # prompts; null: 2,500, or all that the split column names
+    calibration: int | None = Field(default=None, ge=1, le=10**12)
+    dev: int | None = Field(default=None, ge=0, le=10**12)  # prompts; null: 1,000, or all that the split column names
+    pool: int | None = Field(default=None, ge=0, le=10**12)  # prompts; null: all that are left
+    # number of first usable prompts that calibration and dev come from
+    draw_from: int | None = Field(default=None, ge=1, le=10**12)
+    limit: int | None = Field(default=None, ge=1, le=10**12)  # rows of the source that are read at most
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -49,9 +49,8 @@ class Settings(RouterSettings):
     extend: str | None = None
     alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
     validation_share: float = Field(default=0.15, ge=0, lt=1)  # share of calibration prompts kept for early stopping
-    seeds: int = Field(
-        default=1, ge=1
-    )  # auto: how often each candidate is trained, each time with other validation prompts
+    # auto: how often each candidate is trained, each time with other validation prompts
+    seeds: int = Field(default=1, ge=1, le=1000)
     # auto: smaller numbers of calibration prompts to train on as well, for a learning curve; larger ones are left out
     curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(default=(), strict=False)
 

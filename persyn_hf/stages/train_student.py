@@ -34,21 +34,23 @@ VERSION = 3  # 3: an epoch's last step is filled up with empty rows; LoRA adapte
 class Settings(Strict):
     """The hyper-parameters of training; the defaults are the paper's."""
 
-    learning_rate: float | None = Field(default=None, gt=0)  # null: 2e-5 for all weights, 1e-4 with LoRA
-    epochs: float | int = Field(default=2, gt=0)
-    batch_size: int = Field(default=32, ge=1)  # examples per optimiser step, over all devices
-    per_device_batch_size: int = Field(default=1, ge=1)  # examples at once; the rest is accumulated
-    warmup_steps: int = Field(default=100, ge=0)  # steps over which the learning rate rises; half of all steps at most
+    learning_rate: float | None = Field(default=None, gt=0, le=1000)  # null: 2e-5 for all weights, 1e-4 with LoRA
+    epochs: float | int = Field(default=2, gt=0, le=10_000)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)  # examples per optimiser step, over all devices
+    per_device_batch_size: int = Field(default=1, ge=1, le=1_000_000)  # examples at once; the rest is accumulated
+    # steps over which the learning rate rises; half of all steps at most
+    warmup_steps: int = Field(default=100, ge=0, le=10**9)
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_length: int = Field(default=4096, ge=1)  # tokens of prompt and response; longer rows are left out
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
+    # tokens of prompt and response; longer rows are left out
+    max_length: int = Field(default=4096, ge=1, le=100_000_000)
     method: Literal["auto", "full", "lora"] = "auto"  # auto: LoRA above 14 billion parameters
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
+    lora_rank: int = Field(default=16, ge=1, le=65_536)
+    lora_alpha: int = Field(default=32, ge=1, le=1_000_000)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: bfloat16 on a GPU that has it
     gradient_checkpointing: bool | None = None  # less memory for more time; null: on a GPU only
     accelerate: str | None = None  # config file of `accelerate launch`, to train in its processes
-    save_steps: int = Field(default=200, ge=1)  # optimiser steps from checkpoint to checkpoint
+    save_steps: int = Field(default=200, ge=1, le=10**9)  # optimiser steps from checkpoint to checkpoint
 
 
 def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:

@@ -1,11 +1,16 @@
 """Recipes are read strictly; each fault is one sentence that names what was found and what is needed."""
 
+import importlib
+import pkgutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import persyn_hf
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.strict import Strict
 from persyn_hf.runner.plan import make_plan
 
 
@@ -171,3 +176,17 @@ def test_a_pinned_input_replaces_its_step_and_what_only_that_needed(tmp_path: Pa
 def test_every_recipe_of_the_repository_is_valid(recipes: list[Path]) -> None:
     for path in recipes:
         assert make_plan(load_recipe(path)), path
+
+
+def test_every_number_of_a_recipe_has_an_upper_bound() -> None:
+    """A count of 10^20 is refused; it was taken, and its requests were made one by one without an end."""
+    unbounded = []
+    for module in pkgutil.walk_packages(persyn_hf.__path__, "persyn_hf."):
+        if module.name.startswith(("persyn_hf.recipe", "persyn_hf.stages", "persyn_hf.backends.engines.settings")):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and issubclass(value, Strict):
+                    for name, field in value.model_fields.items():
+                        numbers = {int, float} & set(get_args(field.annotation) or (field.annotation,))
+                        bounds = {key for each in field.metadata for key in ("le", "lt") if hasattr(each, key)}
+                        unbounded += [f"{value.__name__}.{name}"] if numbers and not bounds else []
+    assert unbounded == []

@@ -17,11 +17,11 @@ class Connection(Strict):
 
     urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(default=(), strict=False)  # share the load
     api_key_env: str | None = None  # environment variable that holds the key; null: no key is sent
-    concurrency: int = Field(default=16, ge=1)  # requests in flight per url at the start; it adapts
-    max_concurrency: int = Field(default=256, ge=1)  # and never goes beyond this
-    timeout_s: float = Field(default=600, gt=0)  # for one answer
-    attempts: int = Field(default=5, ge=1)  # per request, where it times out or the server fails (5xx)
-    patience_s: float = Field(default=300, ge=0)  # how long a server that is away is waited for
+    concurrency: int = Field(default=16, ge=1, le=100_000)  # requests in flight per url at the start; it adapts
+    max_concurrency: int = Field(default=256, ge=1, le=100_000)  # and never goes beyond this
+    timeout_s: float = Field(default=600, gt=0, le=604_800)  # for one answer
+    attempts: int = Field(default=5, ge=1, le=1000)  # per request, where it times out or the server fails (5xx)
+    patience_s: float = Field(default=300, ge=0, le=2_592_000)  # how long a server that is away is waited for
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of a `Client`, except the urls."""
@@ -68,14 +68,15 @@ class ServerSettings(Connection):
 class VllmSettings(Strict):
     """The settings of `vllm serve`, which is started for one teacher at a time."""
 
-    tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share one copy of the model
-    data_parallel_size: int = Field(default=1, ge=1)  # copies of the model
+    tensor_parallel_size: int = Field(default=1, ge=1, le=1024)  # GPUs that share one copy of the model
+    data_parallel_size: int = Field(default=1, ge=1, le=1024)  # copies of the model
     args: tuple[str, ...] = Field(default=(), strict=False)  # more arguments of `vllm serve`
-    start_timeout_s: float = Field(default=1800, gt=0)  # loading 72B from a network disk takes a while
-    max_restarts: int = Field(default=3, ge=0)  # after crashes, per teacher
-    concurrency: int = Field(default=256, ge=1)  # requests in flight per copy; vLLM queues what does not fit
-    timeout_s: float = Field(default=3600, gt=0)  # for one answer
-    attempts: int = Field(default=3, ge=1)  # per request, where it times out, the server fails (5xx) or dies
+    start_timeout_s: float = Field(default=1800, gt=0, le=604_800)  # loading 72B from a network disk takes a while
+    max_restarts: int = Field(default=3, ge=0, le=1000)  # after crashes, per teacher
+    # requests in flight per copy; vLLM queues what does not fit
+    concurrency: int = Field(default=256, ge=1, le=100_000)
+    timeout_s: float = Field(default=3600, gt=0, le=604_800)  # for one answer
+    attempts: int = Field(default=3, ge=1, le=1000)  # per request, where it times out, the server fails (5xx) or dies
 
     @property
     def gpus(self) -> int:
@@ -103,7 +104,7 @@ class RaySettings(Strict):
     """The settings of engines that run as actors of a Ray cluster."""
 
     kind: Literal["ray"]
-    replicas: int = Field(default=1, ge=1)  # actors per teacher
-    gpus_per_replica: float | int = Field(default=0, ge=0)
-    cpus_per_replica: float | int = Field(default=1, gt=0)
+    replicas: int = Field(default=1, ge=1, le=100_000)  # actors per teacher
+    gpus_per_replica: float | int = Field(default=0, ge=0, le=1024)
+    cpus_per_replica: float | int = Field(default=1, gt=0, le=4096)
     address: str | None = None  # of a running cluster (auto: the one this node is in); null: start one here

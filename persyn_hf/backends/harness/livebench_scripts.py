@@ -51,7 +51,7 @@ class LiveBenchSettings(Strict):
         default="2024-11-25", pattern=r"^\d{4}-\d\d-\d\d$"
     )
     categories: tuple[str, ...] = Field(default=(), strict=False)  # math, reasoning, ...; empty: all
-    max_tokens: int = Field(default=4096, ge=1)  # of an answer; LiveBench's own
+    max_tokens: int = Field(default=4096, ge=1, le=100_000_000)  # of an answer; LiveBench's own
 
 
 class Question(NamedTuple):

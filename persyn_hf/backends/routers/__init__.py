@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -33,6 +33,10 @@ MODULES = {
 }
 
 
+Weight = Annotated[float, Field(le=1e12)]
+Count = Annotated[int, Field(le=10**9)]
+
+
 class RouterSettings(Strict):
     """The settings of training a router, with their only defaults. Numbers in a tuple are tried in turn."""
 
@@ -45,33 +49,35 @@ class RouterSettings(Strict):
     features: Literal["tfidf", "embeddings"] = "tfidf"  # of the kinds that are a head over features
     encoder: str | None = None  # embeddings: Hub id or folder of a sentence encoder, or of any causal LM (the student)
     encoder_revision: str | None = None
-    max_features: int = Field(default=50_000, ge=1)  # tfidf: size of the vocabulary
-    l2: tuple[float, ...] = Field(default=(1e-2, 1e-3, 1e-4, 1e-5), min_length=1, strict=False)  # logistic
-    ridge_l2: tuple[float, ...] = Field(default=(1.0, 1e-1, 1e-2, 1e-3, 1e-4), min_length=1, strict=False)  # ridge
-    neighbours: tuple[int, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1, strict=False)  # knn
-    topics: tuple[int, ...] = Field(default=(2, 4, 8, 16, 32), min_length=1, strict=False)  # best_per_topic
+    max_features: int = Field(default=50_000, ge=1, le=10_000_000)  # tfidf: size of the vocabulary
+    l2: tuple[Weight, ...] = Field(default=(1e-2, 1e-3, 1e-4, 1e-5), min_length=1, strict=False)  # logistic
+    ridge_l2: tuple[Weight, ...] = Field(default=(1.0, 1e-1, 1e-2, 1e-3, 1e-4), min_length=1, strict=False)  # ridge
+    neighbours: tuple[Count, ...] = Field(default=(5, 10, 20, 50, 100), min_length=1, strict=False)  # knn
+    topics: tuple[Count, ...] = Field(default=(2, 4, 8, 16, 32), min_length=1, strict=False)  # best_per_topic
     # logistic, llm; bt: hard labels (paper); soft_bt: sigmoid(gap / tau); two_head: that for quality and learnability
     # apart, so that `assign.alpha` can weigh them anew (llm only)
     objective: Literal["bt", "soft_bt", "two_head"] = "bt"
-    tau: float = Field(default=0.1, gt=0)  # soft_bt, two_head: the reward gap that counts as preferred with odds e
+    # soft_bt, two_head: the reward gap that counts as preferred with odds e
+    tau: float = Field(default=0.1, gt=0, le=1e06)
     backbone: str = "Qwen/Qwen2.5-1.5B"  # llm: Hub id or folder
     backbone_revision: str | None = None
     method: Literal["full", "lora", "frozen"] = "full"  # llm; frozen: the head alone, on embeddings made once
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    epochs: int = Field(default=10, ge=1)  # llm: at most; the best on the validation prompts is kept
-    patience: int = Field(default=3, ge=1)  # llm: stop after this many epochs without a better one
-    batch_size: int = Field(default=32, ge=1)  # llm: prompts per optimiser step
-    micro_batch_size: int = Field(default=8, ge=1)  # llm: prompts per forward pass; memory only
-    learning_rate: float | None = Field(default=None, gt=0)  # llm: backbone; null: 1e-5 in full, 1e-4 with LoRA
-    head_learning_rate: float = Field(default=1e-3, gt=0)  # llm: the new head
+    lora_rank: int = Field(default=16, ge=1, le=65_536)
+    lora_alpha: int = Field(default=32, ge=1, le=1_000_000)
+    epochs: int = Field(default=10, ge=1, le=10_000)  # llm: at most; the best on the validation prompts is kept
+    patience: int = Field(default=3, ge=1, le=10_000)  # llm: stop after this many epochs without a better one
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)  # llm: prompts per optimiser step
+    micro_batch_size: int = Field(default=8, ge=1, le=1_000_000)  # llm: prompts per forward pass; memory only
+    # llm: backbone; null: 1e-5 in full, 1e-4 with LoRA
+    learning_rate: float | None = Field(default=None, gt=0, le=1000)
+    head_learning_rate: float = Field(default=1e-3, gt=0, le=1000)  # llm: the new head
     warmup: float = Field(default=0.05, ge=0, lt=1)  # llm: share of the steps
     gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
-    save_steps: int | None = Field(
-        default=None, ge=1
-    )  # llm: from checkpoint to checkpoint within an epoch; null: none
+    # llm: from checkpoint to checkpoint within an epoch; null: none
+    save_steps: int | None = Field(default=None, ge=1, le=10**9)
     accelerate: str | None = None  # llm: config file of `accelerate launch`, to train in several processes
-    max_length: int = Field(default=2048, ge=1)  # llm, embeddings: tokens; longer prompts lose their beginning
+    # llm, embeddings: tokens; longer prompts lose their beginning
+    max_length: int = Field(default=2048, ge=1, le=100_000_000)
     device: str = "auto"  # llm, embeddings: auto, cpu, cuda, cuda:1, mps
 
     @field_validator("candidates", mode="before")

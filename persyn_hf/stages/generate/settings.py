@@ -20,11 +20,13 @@ class Settings(ImportSettings):
     """The way in which teachers are asked, or the table that their answers are imported from."""
 
     engine: Literal["transformers", "server", "vllm", "import"] = "transformers"
-    samples: int = Field(default=4, ge=1)  # answers per cell; 2 at most of large and Long-CoT teachers; 1 when greedy
-    temperature: float = Field(default=0.6, ge=0)
+    # answers per cell; 2 at most of large and Long-CoT teachers; 1 when greedy
+    samples: int = Field(default=4, ge=1, le=10_000)
+    temperature: float = Field(default=0.6, ge=0, le=100)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=2048, ge=1)
-    batch_tokens: int = Field(default=32768, ge=1)  # transformers: rows x (prompt + max_tokens) of one batch at most
+    max_tokens: int = Field(default=2048, ge=1, le=100_000_000)
+    # transformers: rows x (prompt + max_tokens) of one batch at most
+    batch_tokens: int = Field(default=32768, ge=1, le=10**9)
     dtype: Dtype = "auto"
     device: str = "auto"  # transformers: auto, cpu, cuda, cuda:1, mps
     server: ServerSettings = ServerSettings()
@@ -33,12 +35,13 @@ class Settings(ImportSettings):
     max_error_rate: float = Field(default=0.5, ge=0, le=1)  # share of a teacher's requests that may fail
     rerun: tuple[Literal["truncated", "errors"], ...] = Field(default=(), strict=False)  # answers to ask again
     stop_when_correct: bool = False  # ask for a further sample of a cell only while none is correct
-    escalate: int = Field(default=0, ge=0)  # further teachers, best router score first, where no answer is right
+    # further teachers, best router score first, where no answer is right
+    escalate: int = Field(default=0, ge=0, le=1000)
     # Escalate only where the router was less sure than this that its teacher is as good as any: where it was sure and
     # that teacher fails, all will. null: always
     escalate_below: float | None = Field(default=None, gt=0, le=1)
     verify: Literal["math", "none"] = "math"
-    verify_timeout_s: float = Field(default=5.0, gt=0)  # seconds to verify one response
+    verify_timeout_s: float = Field(default=5.0, gt=0, le=86_400)  # seconds to verify one response
 
     @field_validator("rerun", mode="before")
     @classmethod

@@ -24,8 +24,10 @@ class RewardModel(Strict):
 
     model: str | None = None  # Hub id or local folder; at a server: the name by which it serves the model
     revision: str | None = None
-    max_length: int = Field(default=16384, ge=2)  # tokens of prompt and answer; a longer answer stays unjudged
-    batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
+    # tokens of prompt and answer; a longer answer stays unjudged
+    max_length: int = Field(default=16384, ge=2, le=100_000_000)
+    # rows x longest row of one batch; null: as suits the device
+    batch_tokens: int | None = Field(default=None, ge=1, le=10**9)
     dtype: Dtype = "auto"
     # With urls the model is asked there, and the server decides on the dtype.
     server: RewardServer = Field(default_factory=RewardServer)
@@ -39,8 +41,10 @@ class Settings(Strict):
     normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
     in_part: bool = False  # cells are missing by design; their values are predicted, to set the scale of the others
-    max_length: int = Field(default=4096, ge=2)  # tokens of prompt and response, as in student training
-    batch_tokens: int | None = Field(default=None, ge=1)  # rows x longest row of one batch; null: as suits the device
+    # tokens of prompt and response, as in student training
+    max_length: int = Field(default=4096, ge=2, le=100_000_000)
+    # rows x longest row of one batch; null: as suits the device
+    batch_tokens: int | None = Field(default=None, ge=1, le=10**9)
     dtype: Dtype = "auto"
     device: str = "auto"
     accelerate: str | None = None  # config file of `accelerate launch`: models measure in several processes
