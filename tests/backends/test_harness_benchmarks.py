@@ -210,6 +210,7 @@ def test_likelihoods_too_small_for_mc2_are_unjudged(root: Path, tokenizer: Any) 
     assert (line["accuracy"], line["unjudged"], line["harness"]) == (pytest.approx(0.25), 1, {})
 
 
+@pytest.mark.heavy
 def test_a_task_is_found_without_reading_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str | None] = []
     monkeypatch.setattr(stock, "_index", lambda folder, index=stock._index: read.append(folder) or index(folder))

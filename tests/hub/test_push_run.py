@@ -74,6 +74,7 @@ def num_commits(hub: HubServer) -> int:
     return sum(len(repo.commits) for repo in hub.api_state.repos.values())
 
 
+@pytest.mark.heavy
 def test_published_from_one_store_and_continued_in_another(
     hub: HubServer, login: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
