@@ -20,7 +20,8 @@ from space_samples import EVIL, NUMBER, UNSHOWN, prompt_id
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-LEFT = ("AbortError: signal is aborted", "Connection errored out")  # said by Gradio of what a page was still doing
+# Said by Gradio of what a page was still doing: of a request before its answer, in the middle of it, and of the stream.
+LEFT = ("AbortError: signal is aborted", "AbortError: BodyStreamBuffer was aborted", "Connection errored out")
 leaving: set[Any] = set()  # pages that are on their way to another address
 
 
