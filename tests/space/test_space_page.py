@@ -20,7 +20,7 @@ from space_samples import EVIL, NUMBER, UNSHOWN, prompt_id
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-# Said by Gradio of what a page was still doing: of a request before its answer, in the middle of it, and of the stream.
+# Said by Gradio of what a page was still doing: a request before its answer, or in the midst of it, and the stream.
 LEFT = ("AbortError: signal is aborted", "AbortError: BodyStreamBuffer was aborted", "Connection errored out")
 leaving: set[Any] = set()  # pages that are on their way to another address
 
