@@ -172,10 +172,23 @@ def test_requests_are_read_only_as_far_as_they_fit(server: OpenAIServer) -> None
 
 
 def test_concurrency_rises_to_its_bound(server: OpenAIServer) -> None:
-    server.behaviour = lambda text, times: Response(seconds=1.6)
-    ask_once(server, *map(str, range(400)), concurrency=40, max_concurrency=120)
-    assert 100 < server.most_in_flight <= 120  # HTTP clients open 100 connections by default
-    assert server.arrivals[40] - server.arrivals[0] > 1.5  # at first 40, no more
+    """At first 40, and one more with each answer: the server gives none before so many are in flight."""
+    begun, answered, released, turn = 0, 0, 0.0, threading.Condition()
+
+    def hold(text: str, times: int) -> Response:
+        nonlocal begun, answered, released
+        with turn:
+            begun += 1
+            turn.notify_all()
+            turn.wait_for(lambda: begun == 400 or begun - answered >= min(40 + answered, 120), timeout=60)
+            answered += 1
+            released = released or time.monotonic() + 0.5
+            return Response(seconds=0.5 if answered == 1 else 0)
+
+    server.behaviour = hold
+    ask_once(server, *map(str, range(400)), concurrency=40, max_concurrency=120, timeout_s=200)
+    assert server.most_in_flight == 120  # HTTP clients open 100 connections by default
+    assert server.arrivals[40] > released  # at first 40, no more
 
 
 def test_seconds_add_up_to_the_wall_time(server: OpenAIServer) -> None:
