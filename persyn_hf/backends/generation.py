@@ -43,7 +43,7 @@ def take_away(model: "PreTrainedModel") -> None:
 def request(
     *, max_tokens: int, ends: Sequence[int], pad: int | None, temperature: float = 0.0, **drawn: Any
 ) -> "GenerationConfig":
-    """Make all the settings of `generate`; temperature 0 is greedy. `drawn` are top_p and top_k of a sampled answer."""
+    """Make the settings of `generate`; temperature 0 is greedy, `drawn` are top_p and top_k of a sampled answer."""
     from transformers import GenerationConfig
 
     sampling = {"temperature": temperature, **drawn} if temperature else {}
@@ -53,7 +53,7 @@ def request(
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int]) -> str:
-    """Return an answer's text without special tokens; those that open or close thoughts stay, to be cut off as text."""
+    """Return an answer without special tokens; those that open or close thoughts stay, to be cut off as text."""
     dropped = _dropped(tokenizer)
     text: str = tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False)
     return text

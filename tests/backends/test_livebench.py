@@ -115,7 +115,7 @@ def test_the_recipe_goes_with_other_tasks(root: Path, tmp_path: Path) -> None:
     text = (root / "recipes" / "tiny" / "demo.yaml").resolve()
     path.write_text(
         f"extends: [{text}, {tasks / 'instruct.yaml'}, {tasks / 'livebench.yaml'}]\n"
-        "name: r\nevaluate: {livebench: {path: LiveBench/livebench, release: 2024-11-25}}\n"
+        "name: r\nevaluate: {livebench: {path: LiveBench/livebench, release: '2024-11-25'}}\n"
     )
     settings = read_section(evaluate.Settings, load_recipe(path).evaluate, "evaluate")
     assert settings.livebench is not None

