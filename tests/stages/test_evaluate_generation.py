@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from smoke_run import command
 
 from persyn_hf.backends import generation
 from persyn_hf.backends import loading as models
@@ -213,3 +216,13 @@ def test_every_filter_of_a_task_is_kept_and_one_chosen(zoo: Path, tmp_path: Path
     bad = read_section(evaluate.Settings, {"tasks": [task | {"filter": "strict"}]}, "evaluate")
     with pytest.raises(InputError, match="the task `g.*` has no filter `strict`, did you mean `strict-match`"):
         evaluate.load(bad.tasks[0], bad)
+
+
+def test_a_limit_that_no_prompt_fits_beside_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    arguments = [sys.executable, "-m", "persyn_hf.cli", *command(store), "--set", "evaluate.max_tokens=511"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "can be asked: the shortest prompt has" in done.stderr
+    assert "lower `evaluate.max_tokens`" in " ".join(done.stderr.split())
+    assert not list(store.glob("datasets--*"))
