@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 VLLM_ARGUMENTS = {"--generation-config": "vllm"}  # of the checkpoint's file vLLM then reads the end tokens alone
 
 
-def end_tokens(
-    model: str, revision: str | None, tokenizer: "PreTrainedTokenizerBase", turn: int | None = None
-) -> list[int]:
-    """Return the tokens that end an answer: `turn`, the tokenizer's own, and those that the checkpoint lists."""
+def end_tokens(model: str, revision: str | None, tokenizer: "PreTrainedTokenizerBase", *more: int) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's own, those that the checkpoint lists, and `more`."""
     from transformers import AutoConfig, GenerationConfig
 
     try:
@@ -29,7 +27,7 @@ def end_tokens(
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
         settings = GenerationConfig.from_model_config(config)
     listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    found = [token for token in (*listed, tokenizer.eos_token_id, turn) if type(token) is int and token >= 0]
+    found = [token for token in (*listed, tokenizer.eos_token_id, *more) if type(token) is int and token >= 0]
     return sorted({*found})
 
 
