@@ -169,14 +169,30 @@ EVALUATION = Schema(
     kind="evaluation",
     row="one benchmark item",
     key=("task", "item"),
-    version=2,
+    version=3,
     config_by="task",
     columns=(
         Column(name="task", dtype="string", meaning="lm-evaluation-harness task"),
         Column(name="item", dtype="string", meaning="index of the item within the task"),
         Column(name="prompt", dtype="string", meaning="the question as the model saw it, template left out"),
         Column(name="reference", dtype="string", meaning="reference answer", nullable=True),
-        Column(name="prediction", dtype="string", meaning="the model's answer"),
+        Column(name="prediction", dtype="string", meaning="what the model answered, reasoning removed"),
+        Column(
+            name="reasoning", dtype="string", meaning="text of the thinking block, where there is one", nullable=True
+        ),
+        Column(
+            name="extracted",
+            dtype="string",
+            meaning="what the task's filter took out of the prediction to judge it; null: the prediction is judged",
+            nullable=True,
+        ),
+        Column(
+            name="finish_reason",
+            dtype="string",
+            meaning="stop (end of turn or a stop text of the task), length, or too_long (not asked, it does not fit); "
+            "null: nothing was generated, or it is not known",
+            nullable=True,
+        ),
         Column(
             name="is_correct",
             dtype="bool",
@@ -195,6 +211,12 @@ EVALUATION = Schema(
             dtype="list<float64>",
             meaning="of an item with several things to judge (IFEval: its instructions), the score of each; "
             "empty elsewhere",
+        ),
+        Column(
+            name="score_by_filter",
+            dtype="list<float64>",
+            meaning="score by each filter of the task, in the order of the manifest's `filters`; null: there is one",
+            nullable=True,
         ),
     ),
 )

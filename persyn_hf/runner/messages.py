@@ -9,7 +9,17 @@ MANY_TRUNCATED = 0.05  # share of a teacher's answers from which on truncation i
 
 
 def hints(artifact: Stored) -> Iterator[str]:
-    """Warn of each teacher whose answers are of no use for training, with the option that mends it."""
+    """Warn of each teacher whose answers are of no use for training, with the option that mends it.
+
+    Of an evaluation, warn of the items that were not asked.
+    """
+    if artifact.kind == "evaluation":
+        for task, line in artifact.manifest.metrics.items():
+            if line.get("too_long"):
+                yield (
+                    f"warning: {line['too_long']:,} of the {line['num_items']:,} items of `{task}` were not asked: "
+                    f"they do not fit beside `evaluate.max_tokens` ({artifact.manifest.settings['max_tokens']})"
+                )
     if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
         return
     limit = artifact.manifest.settings["max_tokens"]

@@ -21,9 +21,9 @@ from rich.console import Console
 from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe.recipe import Recipe
-from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.report.card_figures import card_figures
-from persyn_hf.runner.fingerprint import check_paths, code_version, covered_settings, described, fingerprint
+from persyn_hf.runner.checks import check_recipe_paths, check_students
+from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.plan import Step, make_plan
@@ -75,6 +75,8 @@ def run_recipe(
             inputs = {word: stored[key] for word, key in step.inputs.items()}
             print_of = fingerprint(step, step.seed, {word: item.digest for word, item in inputs.items()})
             earlier = _find(store, recipe, step, print_of)
+            if earlier is None and all(item.reused for item in done):  # before the first step that runs
+                check_students(steps, progress.note)
             artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
@@ -120,20 +122,6 @@ def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Store
     """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
     pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
-
-
-def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
-    """Name the first local file or folder of the recipe that is missing, or that a stage cannot read."""
-    models: list[Teacher | Student] = [*recipe.teachers, *recipe.students]
-    for model in models:
-        check_paths(model, model.name)
-    checked: list[Any] = []  # settings: one stage often stands there for every strategy
-    for step in steps:
-        if step.settings not in checked:
-            checked.append(step.settings)
-            check_paths(step.settings, step.stage)
-            if hasattr(step.module, "check_files"):
-                step.module.check_files(step.settings)
 
 
 def _check_prices(recipe: Recipe, limits: Limits) -> None:

@@ -5,11 +5,12 @@ minerva_math/test.jsonl, olympiadbench/test.jsonl, ifeval/input_data.jsonl, trut
 """
 
 import csv
+import importlib.util
 import json
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import pytest
 
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.grading.pool import Verifier
-from persyn_hf.backends.harness import Answered, stock
+from persyn_hf.backends.harness import Answered, ifeval, stock
 from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.stock_items import choose_metric, score_of
 from persyn_hf.backends.harness.student import recorded
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import read_section
@@ -55,16 +57,11 @@ def tokenizer(heavy: None, zoo: Path) -> Any:
 
 
 @pytest.fixture
-def punkt(tmp_path: Path) -> Iterator[None]:
-    """A sentence splitter without training, where the real one is not installed: the samples need none."""
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nltk on a machine where nobody has downloaded anything, and where nobody can."""
     nltk = pytest.importorskip("nltk")
-    folder = tmp_path / "tokenizers" / "punkt_tab" / "english"
-    folder.mkdir(parents=True)
-    for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
-        (folder / name).touch()
-    nltk.data.path.append(str(tmp_path))
-    yield
-    nltk.data.path.remove(str(tmp_path))
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr(nltk, "download", lambda *_, **__: pytest.fail("a download was tried"))
 
 
 def settings_of(task: dict[str, Any], path: Path, **more: Any) -> evaluate.Settings:
@@ -133,7 +130,7 @@ def test_latex_answers(root: Path, tokenizer: Any) -> None:
     assert (line["accuracy"], line["num_items"], line["unjudged"]) == (pytest.approx(7 / 11), 12, 1)
 
 
-def test_ifeval(root: Path, tokenizer: Any, punkt: None) -> None:
+def test_ifeval(root: Path, tokenizer: Any, bare: None) -> None:
     """Eight of fourteen instructions are followed; five of eleven prompts wholly."""
     settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl", limit=len(FOLLOWED))
     answered, line = score(tokenizer, settings, lambda _: [text for text, _ in FOLLOWED])
@@ -146,7 +143,7 @@ def test_ifeval(root: Path, tokenizer: Any, punkt: None) -> None:
     assert [row["is_correct"] for row in rows] == [all(parts) for _, parts in FOLLOWED]
 
 
-def test_ifeval_is_scored_alike_every_time(root: Path, tokenizer: Any, punkt: None) -> None:
+def test_ifeval_is_scored_alike_every_time(root: Path, tokenizer: Any, bare: None) -> None:
     """The harness draws a letter where the prompt asks for `#`; this text has half of the alphabet."""
     settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl")
     lines = []
@@ -157,12 +154,28 @@ def test_ifeval_is_scored_alike_every_time(root: Path, tokenizer: Any, punkt: No
     assert lines == lines[:1] * 8
 
 
-def test_ifeval_says_what_it_lacks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nltk = pytest.importorskip("nltk")
-    monkeypatch.setattr(nltk.data, "path", [])
+def test_ifeval_splits_sentences_without_a_download(bare: None) -> None:
+    """The tables know abbreviations, which no rule of full stops does; their numbers are those of nltk's punkt_tab."""
+    import nltk
+
+    ifeval.prepare_ifeval()
+    tokenizer = nltk.tokenize.PunktTokenizer("english")
+    text = "Dr. Smith came at 5 p.m. from the U.S. with J. S. Bach. He sat down."
+    assert tokenizer.tokenize(text) == [text[: text.index(" He")], "He sat down."]
+    tables = tokenizer._params
+    found = [len(part) for part in (tables.abbrev_types, tables.collocations, tables.sent_starters)]
+    assert (found, len(tables.ortho_context)) == ([156, 37, 39], 20366)
+
+
+def test_ifeval_says_what_it_lacks_before_anything_is_trained(
+    root: Path, bare: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     settings = settings_of(IFEVAL, root / "tests" / "data" / "ifeval_sample.jsonl")
-    with pytest.raises(InputError, match="sentence splitter, which is not on this machine; fetch it: python -m nltk"):
-        evaluate.load(settings.tasks[0], settings)
+    with pytest.raises(
+        InputError, match=r"sentence splitter, which is not on this machine: pip install 'persyn-hf\[eval"
+    ):
+        evaluate.check_files(settings)
 
 
 def rows_of(answered: list[Answered]) -> list[dict[str, Any]]:
@@ -240,12 +253,69 @@ def test_unfit_items_are_refused(root: Path, tokenizer: Any, tmp_path: Path) -> 
         score(tokenizer, settings_of(TRUTHFULQA, empty), lambda _: [])
 
 
+GENERATED = {
+    "type": "A", "category": "m", "question": "What is 3 and 3?", "best_answer": "It is 6.",
+    "correct_answers": ["It is 6.", "6"], "incorrect_answers": ["It is 3.", "0"], "source": "x",
+}  # fmt: skip
+
+
+def test_metrics_in_another_unit_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "gen.jsonl"
+    path.write_text(json.dumps(GENERATED))
+    for metric in (None, "rouge1_max", "bleu_diff"):
+        settings = settings_of({"name": "t", "harness": "truthfulqa_gen", "metric": metric}, path)
+        with pytest.raises(InputError) as caught:
+            evaluate.load(settings.tasks[0], settings)
+        assert f"`{metric or 'bleu_max'}` of the task" in str(caught.value)
+        assert "choose its `metric`: bleu_acc, rouge1_acc, rouge2_acc, rougeL_acc" in str(caught.value)
+    settings = settings_of({"name": "t", "harness": "truthfulqa_gen", "metric": "bleu_acc"}, path)
+    assert list(evaluate.load(settings.tasks[0], settings)) == ["truthfulqa_gen"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "wanted", "message"),
+    [
+        ([("perplexity", "perplexity", False), ("acc", "mean", True)], None, "choose its `metric`: acc$"),
+        ([("word_perplexity", "weighted_perplexity", False)], None, "it has no other; leave the task out"),
+        ([("acc", "mean", True), ("f1", "f1", True)], "f1", "`f1` of the task `t` is no share"),
+        ([("acc", "mean", True), ("mcc", "matthews_corrcoef", True)], "mcc", "`mcc` of the task `t` is no share"),
+        ([("acc", "mean", True), ("brier_score", "brier_score", False)], "brier_score", "`brier_score` of the task"),
+        ([("acc", "mean", True)], None, None),
+        ([("acc", "mean", True), ("acc_norm", "mean", True)], "acc_norm", None),
+    ],
+)
+def test_a_metric_is_a_share_of_each_item(metrics: list[Any], wanted: str | None, message: str | None) -> None:
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    docs = Dataset.from_list([{"question": "Sky?", "label": 1}])
+    keys = ("metric", "aggregation", "higher_is_better")
+    config = {
+        "task": "t", "custom_dataset": lambda **_: {"test": docs}, "test_split": "test",
+        "output_type": "multiple_choice", "doc_to_text": "question", "doc_to_target": "label",
+        "doc_to_choice": ["green", "blue"], "metric_list": [dict(zip(keys, of, strict=True)) for of in metrics],
+    }  # fmt: skip
+    task = ConfigurableTask(config=config)
+    if message is None:
+        assert choose_metric("t", task, wanted) == (wanted or "acc")
+    else:
+        with pytest.raises(InputError, match=message):
+            choose_metric("t", task, wanted)
+
+
+def test_a_score_beyond_0_to_1_is_refused() -> None:
+    assert [score_of({"m": value}, "m") for value in (0, 1.0, True, None, math.nan)] == [0, 1, 1, None, None]
+    for value in (1.5, -0.1, (3.0, 4), "right"):
+        with pytest.raises(InputError, match="the task's metric `m` gives an item .* no share of 0 to 1"):
+            score_of({"m": value}, "m")
+
+
 WHOLE = os.environ.get("PERSYN_BENCHMARKS")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(WHOLE is None, reason="PERSYN_BENCHMARKS names no folder with the whole files")
-def test_whole_files(tokenizer: Any, punkt: None) -> None:
+def test_whole_files(tokenizer: Any, bare: None) -> None:
     data = Path(str(WHOLE))
     for task, file in ((GSM8K, "gsm8k/test.jsonl"), (SVAMP, "svamp/SVAMP.json")):
         number = (

@@ -115,7 +115,7 @@ def test_the_recipe_goes_with_other_tasks(root: Path, tmp_path: Path) -> None:
     text = (root / "recipes" / "tiny" / "demo.yaml").resolve()
     path.write_text(
         f"extends: [{text}, {tasks / 'instruct.yaml'}, {tasks / 'livebench.yaml'}]\n"
-        "name: r\nevaluate: {livebench: {path: LiveBench/livebench, release: 2024-11-25}}\n"
+        "name: r\nevaluate: {livebench: {path: LiveBench/livebench, release: '2024-11-25'}}\n"
     )
     settings = read_section(evaluate.Settings, load_recipe(path).evaluate, "evaluate")
     assert settings.livebench is not None
@@ -129,8 +129,8 @@ def test_the_server_writes_conversations_as_in_training(zoo: Path, tmp_path: Pat
     tokenizer: Any = models.load_tokenizer(str(zoo / "qwen-student"))
     tokenizer.eos_token = tokenizer.pad_token
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + tokenizer.chat_template
-    arguments = as_trained(tokenizer, "qwen-student", tmp_path)
-    template, folder = Path(arguments[1]), Path(arguments[3])
+    arguments = as_trained(tokenizer, str(zoo / "qwen-student"), None, tmp_path)
+    template, folder = Path(arguments["--chat-template"]), Path(arguments["--generation-config"])
     turns = [{"role": "user", "content": "What is it?"}]
     tokens = {"add_generation_prompt": True, "tokenize": False}
     told = tokenizer.apply_chat_template(turns, chat_template=template.read_text(), **tokens)
@@ -199,4 +199,4 @@ def test_the_stage_beside_another_task(root: Path, zoo: Path, tmp_path: Path, mo
     assert result.data["item"][:] == ["math/AMPS_Hard/1", "0", "1"]
     assert (result.data["score"][0], result.data["is_correct"][0]) == (0.5, None)
     assert result.data["prediction"][0].startswith("Alright, let me work through this.")
-    assert result.counts == {"items": 3, "unjudged": 0}
+    assert result.counts == {"items": 3, "unjudged": 0, "cut": 0, "too_long": 0}

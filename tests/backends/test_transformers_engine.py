@@ -78,7 +78,7 @@ def test_every_end_token_stops(engine: TransformersEngine, monkeypatch: pytest.M
     first = next(engine.generate([[request]]))[0]
     ids = chat.encode(engine.tokenizer, first.text)
     assert first.num_tokens > 1
-    monkeypatch.setattr(engine, "_ends", engine._ends | set(range(len(engine.tokenizer))))
+    monkeypatch.setattr(engine, "_ends", list(range(len(engine.tokenizer))))
     stopped = next(engine.generate([[request]]))[0]
     assert (stopped.finish_reason, stopped.num_tokens, stopped.text) == ("stop", 1, "")
     assert model is engine._model()

@@ -12,16 +12,16 @@ from persyn_hf.backends import loading as models
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness import student as answering
 from persyn_hf.backends.harness.questions import MathTask
-from persyn_hf.backends.harness.stock import stock_item
+from persyn_hf.backends.harness.stock_items import stock_item
 from persyn_hf.backends.harness.student import Student as Answering
 from persyn_hf.backends.harness.summary import summarise, wilson
-from persyn_hf.backends.sft.student_model import align
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import EVALUATION
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import evaluate
+from persyn_hf.stages.evaluate import items
 
 
 ITEMS = [("What is 1 and 2?", "3"), ("And 2 and 2, said at much greater length than before?", "4"), ("é€?", "1/2")]
@@ -74,10 +74,12 @@ def test_hand_made_answers_give_exact_accuracy(
     summary = result.metrics["mine"]
     assert summary["accuracy"] == pytest.approx(2 / 3)
     assert summary["stderr"] == pytest.approx((2 / 9 / 3) ** 0.5)
-    assert (summary["num_items"], summary["unjudged"], result.counts) == (4, 1, {"items": 4, "unjudged": 1})
+    assert (summary["num_items"], summary["unjudged"]) == (4, 1)
+    assert result.counts == {"items": 4, "unjudged": 1, "cut": 0, "too_long": 0}
     assert result.data[0] == {
         "task": "mine", "item": "0", "prompt": ITEMS[0][0], "reference": "3", "prediction": answers[0],
-        "is_correct": True, "score": 1.0, "parts": [],
+        "reasoning": None, "extracted": None, "finish_reason": None,
+        "is_correct": True, "score": 1.0, "parts": [], "score_by_filter": None,
     }  # fmt: skip
 
 
@@ -156,16 +158,17 @@ def test_the_model_sees_the_chat_template_and_stops_at_the_end_of_turn(base_stud
         models.load_causal_lm(str(base_student), None, "float32", "cpu"),
     )
     end = chat.end_of_turn(tokenizer, "s")
-    align(model, tokenizer, end)
     found = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     for (question, _), prediction in zip(ITEMS, found.data["prediction"], strict=True):
         turns = [{"role": "user", "content": question}]
         prompt = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        out = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        out = model.generate(**prompt, max_new_tokens=20, do_sample=False, eos_token_id=[end, tokenizer.eos_token_id])[
+            0
+        ]
+        out = out[prompt["input_ids"].shape[1] :]
         assert prediction == tokenizer.decode(out, skip_special_tokens=True)
-    assert model.generation_config.eos_token_id[0] == end
 
 
 def test_blank_lines_do_not_end_an_answer(base_student: Path, questions: Path) -> None:
@@ -218,7 +221,7 @@ def test_stock_task_runs_without_network(base_student: Path, monkeypatch: pytest
         "output_type": "multiple_choice", "doc_to_text": "question", "doc_to_target": "label",
         "doc_to_choice": ["green", "blue"], "metric_list": [{"metric": "acc"}],
     }  # fmt: skip
-    monkeypatch.setattr(evaluate, "load_stock", lambda name, *_: {name: ConfigurableTask(config=config)})
+    monkeypatch.setattr(items, "load_stock", lambda name, *_: {name: ConfigurableTask(config=config)})
     watch = Watch()
     result = run(base_student, watch, tasks=[{"name": "colours"}])
     assert (watch.total, watch.done) == (4, 4)
@@ -234,7 +237,7 @@ def test_stock_item() -> None:
         "filtered_resps": [(-4.0, False), (-1.0, True)], "metrics": ["acc"], "acc": 1.0,
     }  # fmt: skip
     expected = Answered(prompt="Sky?", reference="1", prediction="blue", score=1.0)
-    assert stock_item(sample, None) == expected
+    assert stock_item(sample, "acc", None) == expected
 
 
 def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None:
@@ -273,6 +276,7 @@ def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None
         ({"tasks": [{"name": "a", "path": "p", "num_fewshot": 2}]}, "`num_fewshot` and `fewshot_path` or"),
         ({"tasks": [{"name": "a", "path": "p", "dataset": "d"}]}, "`a` has both `path` and `dataset`; keep one"),
         ({"tasks": [{"name": "a", "path": "p", "metric": "m"}]}, "`a` is graded by math-verify; `metric` is for"),
+        ({"tasks": [{"name": "a", "path": "p", "filter": "m"}]}, "`a` is graded by math-verify; `filter` is for"),
         ({"tasks": [{"name": "a", "path": "p", "fewshot_split": "s"}]}, "`a`: `fewshot_split` is of a `dataset`"),
         ({"tasks": [{"name": "a", "path": "p", "harness": "h", "num_fewshot": 1}]}, "`a`: `num_fewshot` must be 0"),
         ({"tasks": [{"name": "a", "pth": "p"}]}, "unknown key `pth`, did you mean `path`?"),

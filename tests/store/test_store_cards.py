@@ -97,6 +97,12 @@ def test_evaluation_results_are_told_to_the_hub_and_to_the_reader():
     assert f"| gsm8k | accuracy | 51.2% | 48.0% to 54.0% | 1,319 | 2 | {link} |" in text
     assert f"| ifeval | inst\\_level\\_strict\\_acc | 25.0% | 20.0% to 30.0% | 541 | 0 | {link} |" in text
     assert "| empty | accuracy | – | – to – | 3 | 3 |" in text
+    assert "Not asked" not in text
+    noted = {"gsm8k": EVALUATED["gsm8k"] | {"too_long": 3, "cut": 1200}, "t": EVALUATED["empty"] | {"too_long": 0}}
+    told = card("student", evaluations=[evaluation(metrics=noted)])
+    assert (
+        "Not asked, as prompt and answer do not fit: gsm8k 3. Answers cut at the limit of tokens: gsm8k 1,200." in told
+    )
     assert "model_validate({'max_tokens': 64, 'tasks': [{'name': 'gsm8k'}]})" in text
     assert "To measure it again" not in card("student")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
 from persyn_hf.backends.engines import Engine
@@ -142,29 +142,24 @@ class TransformersEngine(Engine):
         )
 
     def _generation_config(self, batch: Batch) -> "GenerationConfig":
-        from transformers import GenerationConfig
-
         sampling = batch[0].sampling
-        greedy = sampling.temperature == 0
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        return GenerationConfig(
-            do_sample=not greedy,
-            max_new_tokens=self._new_tokens(batch[0]),
-            eos_token_id=sorted(self._ends),
-            pad_token_id=self.tokenizer.pad_token_id,
-            **({} if greedy else drawn),
+        return generation.request(
+            max_tokens=self._new_tokens(batch[0]),
+            ends=self._ends,
+            pad=self.tokenizer.pad_token_id,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
         )
 
     def _model(self) -> "PreTrainedModel":
         """Load the weights once, and take the model's own sampling defaults (top_k, penalties) away."""
         if self._loaded is None:
-            from transformers import GenerationConfig
-
+            model, revision = self._source[:2]
             self._loaded = models.load_causal_lm(*self._source)
-            ends = self._loaded.generation_config.eos_token_id
-            listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-            self._ends = {*listed, self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])}
-            self._loaded.generation_config = GenerationConfig()
+            generation.take_away(self._loaded)
+            end = chat.end_of_turn(self.tokenizer, model)
+            self._ends = generation.end_tokens(model, revision, self.tokenizer, end)
             if self.tokenizer.pad_token_id is None:
                 self.tokenizer.pad_token = self.tokenizer.eos_token
         return self._loaded

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse
 from persyn_hf.backends.engines import Engine
@@ -137,18 +137,19 @@ class VllmEngine(Engine):
             return self._client
 
     def _ends(self) -> list[int]:
-        """Return the tokens that end an answer; vLLM itself adds those of the model's generation config."""
-        return sorted({self.tokenizer.eos_token_id, chat.end_of_turn(self.tokenizer, self._source[0])})
+        """Return the tokens that end an answer."""
+        model, revision, _ = self._source
+        return generation.end_tokens(model, revision, self.tokenizer, chat.end_of_turn(self.tokenizer, model))
 
     def _arguments(self) -> list[str]:
-        """Make the arguments of `vllm serve`; `--generation-config vllm` leaves the model's sampling defaults out."""
+        """Make the arguments of `vllm serve`."""
         model, revision, dtype = self._source
         given = self._settings.args
         arguments = {
             "--model": model,
             "--served-model-name": self.model,  # a stranger on the port would not know it
             "--dtype": dtype,
-            "--generation-config": "vllm",
+            **generation.VLLM_ARGUMENTS,
             "--tensor-parallel-size": str(self._settings.tensor_parallel_size),
             "--data-parallel-size": str(self._settings.data_parallel_size),
         }

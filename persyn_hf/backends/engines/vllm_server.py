@@ -36,6 +36,7 @@ OURS = {  # arguments of `vllm serve` that have their own place
     "-dp": "`{stage}.vllm.data_parallel_size`",
 }
 NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
+GREEDY = ("--generation-config", "--override-generation-config")
 NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|Loading |Triton |usage:|$)|Warning: ")
 
 
@@ -155,6 +156,8 @@ def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"])
         if name in OURS:
             place = OURS[name].format(model=holder, stage=stage)
             raise RecipeError(f"`{stage}.vllm.args` holds {argument!r}; set {place} instead")
+        if name in GREEDY and stage == "evaluate":
+            raise RecipeError(f"`evaluate.vllm.args` holds {argument!r}, but evaluation is greedy; take it out")
         if name in NOT_GIVEN:
             raise RecipeError(f"`{stage}.vllm.args` holds {argument!r}, which the engine sets itself; take it out")
     for names in (("--max-model-len",), ("--pipeline-parallel-size", "-pp")):

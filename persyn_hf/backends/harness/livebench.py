@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
@@ -39,16 +39,16 @@ def ask_livebench(
     Raises `InputError` where `max_tokens` is too large, and `EngineError` where server or scripts fail.
     """
     tokenizer = models.load_tokenizer(model, revision, template)
-    arguments = as_trained(tokenizer, model, bench.folder)
-    given = settings.model_copy(update={"args": (*arguments, *settings.args)})
+    own = as_trained(tokenizer, model, revision, bench.folder)
 
     @contextmanager
     def open_server() -> Iterator[str]:
-        options: dict[str, Any] = {"dtype": dtype, "settings": given, "log": log, "progress": bench.progress}
-        with serve(model, revision, tokenizer, **options) as (lm, length):
-            if bench.settings.max_tokens >= length:
+        options: dict[str, Any] = {"dtype": dtype, "settings": settings, "log": log, "progress": bench.progress}
+        with serve(model, revision, tokenizer, **options, own=own) as (lm, sheet):
+            if bench.settings.max_tokens >= sheet.positions:
                 raise InputError(
-                    f"`evaluate.livebench.max_tokens` is {bench.settings.max_tokens}, but the student has {length} "
+                    f"`evaluate.livebench.max_tokens` is {bench.settings.max_tokens}, but the student has "
+                    f"{sheet.positions} "
                     "positions for question and answer together; lower it"
                 )
             yield lm.base_url.removesuffix("/completions")
@@ -60,7 +60,7 @@ def ask_livebench(
     return items, summarise(bench, items)
 
 
-def as_trained(tokenizer: Any, model: str, folder: Path) -> list[str]:
+def as_trained(tokenizer: Any, model: str, revision: str | None, folder: Path) -> dict[str, str]:
     """Make the arguments by which vLLM writes conversations as the student learned them, and stops where it did.
 
     The files that they name are written into `folder`.
@@ -69,9 +69,9 @@ def as_trained(tokenizer: Any, model: str, folder: Path) -> list[str]:
     dated = DATES.sub(lambda found: json.dumps(chat.DATE.strftime(found[2])), tokenizer.get_chat_template())
     template.write_text(dated, encoding="utf-8")
     defaults.mkdir(exist_ok=True)
-    ends = sorted({tokenizer.eos_token_id, chat.end_of_turn(tokenizer, model)})
+    ends = generation.end_tokens(model, revision, tokenizer, chat.end_of_turn(tokenizer, model))
     (defaults / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
-    return ["--chat-template", str(template), "--generation-config", str(defaults)]
+    return {"--chat-template": str(template), "--generation-config": str(defaults)}
 
 
 def summarise(bench: LiveBench, items: Mapping[str, Answered]) -> dict[str, Any]:

@@ -26,6 +26,16 @@ class MathTask:
     examples: list[tuple[str, str]]  # (question, worked answer) shown before each question, num_fewshot of them
     num_fewshot: int
 
+    @property
+    def conversations(self) -> list[list[dict[str, str]]]:
+        """Return what the student is asked: the worked examples as turns, then the question."""
+        turns = [
+            turn
+            for question, answer in self.examples[: self.num_fewshot]
+            for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        ]
+        return [[*turns, {"role": "user", "content": question}] for question in self.questions]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from persyn_hf.backends.harness.answers import Sheet, Spoken
 from persyn_hf.stage import Progress
 
 
-def make_recorded(predictions: Sequence[str | Sequence[float]], progress: Progress) -> Any:
+def make_recorded(predictions: Sequence[str | Sequence[float]], sheet: Sheet, progress: Progress) -> Any:
     """Make a model of the harness that answers item i with `predictions[i]`.
 
     A prediction is a text or, for multiple choice, the log-likelihood of each choice.
@@ -14,19 +15,21 @@ def make_recorded(predictions: Sequence[str | Sequence[float]], progress: Progre
     from lm_eval.api.model import LM
 
     class Recorded(LM):
-        cut = 0
         what = ""
 
         def generate_until(self, requests: Any) -> list[Any]:
-            return self._recall(requests, [predictions[request.doc_id] for request in requests])
+            def recall(asked: list[Any], *_: Any) -> list[Spoken]:
+                return [(str(predictions[request.doc_id]), True) for request in asked]
+
+            return self._tell(requests, sheet.ask(requests, recall))
 
         def loglikelihood(self, requests: Any) -> list[Any]:
-            return self._recall(requests, [(predictions[request.doc_id][request.idx], False) for request in requests])
+            return self._tell(requests, [(predictions[request.doc_id][request.idx], False) for request in requests])
 
         def loglikelihood_rolling(self, requests: Any) -> list[Any]:
             raise NotImplementedError
 
-        def _recall(self, requests: Any, answers: list[Any]) -> list[Any]:
+        def _tell(self, requests: Any, answers: list[Any]) -> list[Any]:
             progress.start(self.what, total=len(requests))
             progress.advance(len(requests))
             return answers

@@ -1,20 +1,15 @@
-"""Load tasks that lm-evaluation-harness ships, and read what it makes of their items."""
+"""Load tasks that lm-evaluation-harness ships."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.ifeval import is_ifeval, prepare_ifeval
 from persyn_hf.backends.harness.lm import quiet
 from persyn_hf.backends.harness.questions import Source
 from persyn_hf.errors import InputError, reason
 from persyn_hf.recipe.strict import nearest
-
-
-OWN_NAMES = {"truthfulqa_mc1": "mc1", "truthfulqa_mc2": "mc2"}  # where the harness calls a task's only metric `acc`
 
 
 def load_stock(name: str, source: Source | None = None, num_fewshot: int | None = None) -> dict[str, Any]:
@@ -31,8 +26,8 @@ def load_stock(name: str, source: Source | None = None, num_fewshot: int | None 
             )
         if source is not None and name not in manager.all_subtasks:
             raise InputError(f"`{name}` is a group of tasks; items from a `path` or `dataset` need one task: name it")
-        if name.startswith("ifeval"):
-            _prepare_ifeval()
+        if is_ifeval(name):
+            prepare_ifeval()
         wanted: list[Any] = [name]
         if source is not None:
             docs = _documents(source)
@@ -71,49 +66,6 @@ def _index(folder: str | None) -> Any:
     return tasks.TaskManager(include_path=Path(tasks.__file__).parent / folder, include_defaults=False)
 
 
-def stock_item(sample: Mapping[str, Any], metric: str | None) -> Answered:
-    """Make an item with one metric (None: the task's first) as its score.
-
-    In multiple choice, the likeliest choice is the prediction. A metric that is a list judges several things at once.
-    """
-    counted = _counted(sample, metric)
-    value = None if counted is None else sample[counted]
-    parts = _parts(value)
-    share = sum(parts) / len(parts) if parts else value
-    responses = sample["filtered_resps"]
-    if not isinstance(responses[0], str):
-        likelihoods = [response[0] for response in responses]
-        best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
-        prediction = str(sample["arguments"][best][1]).strip()
-    else:
-        prediction = responses[0]
-    doc, target = sample["doc"], sample["target"]
-    prompt = next((str(doc[key]) for key in ("question", "prompt", "query", "problem") if key in doc), json.dumps(doc))
-    return Answered(
-        prompt=prompt,
-        reference=None if target is None else str(target),
-        prediction=prediction,
-        score=None if share is None or not math.isfinite(share) else float(share),  # mc2 of underflowing likelihoods
-        parts=parts,
-    )
-
-
-def metric_name(task: str, sample: Mapping[str, Any], metric: str | None) -> str | None:
-    """Name the metric that `stock_item` makes the score of; None where the task measures nothing."""
-    return OWN_NAMES.get(task) or _counted(sample, metric)
-
-
-def _counted(sample: Mapping[str, Any], metric: str | None) -> str | None:
-    usable = [name for name in sample["metrics"] if _parts(sample[name]) or isinstance(sample[name], (int, float))]
-    if metric is not None and metric not in usable:
-        raise InputError(f"the task has no metric `{metric}`{nearest(metric, usable)}; see `evaluate.tasks`")
-    return metric or next(iter(usable), None)
-
-
-def _parts(value: Any) -> list[bool]:
-    return value if isinstance(value, list) and all(isinstance(part, bool) for part in value) else []
-
-
 def _documents(source: Source) -> Any:
     from datasets import Dataset
 
@@ -139,23 +91,6 @@ def _answers(cell: str) -> list[str]:
 
 def _labelled(true: Sequence[str], false: Sequence[str]) -> dict[str, Any]:
     return {"choices": [*true, *false], "labels": [1] * len(true) + [0] * len(false)}
-
-
-def _prepare_ifeval() -> None:
-    """Prepare the checks of IFEval: they need nltk to split text, and a fixed seed to guess languages repeatably."""
-    try:
-        import langdetect
-        import nltk
-    except ImportError as error:
-        raise InputError(f"IFEval needs `{error.name}`: pip install 'persyn-hf[eval]'") from None
-    langdetect.DetectorFactory.seed = 0
-    try:
-        nltk.data.find("tokenizers/punkt_tab")
-    except LookupError:
-        raise InputError(
-            "IFEval needs nltk's sentence splitter, which is not on this machine; "
-            "fetch it: python -m nltk.downloader punkt_tab"
-        ) from None
 
 
 def _nearest_task(name: str, known: list[str]) -> str:

@@ -2,86 +2,133 @@
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
+from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.answers import Said, Sheet
 from persyn_hf.backends.harness.lm import make_lm, quiet
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.recorded import make_recorded
 from persyn_hf.backends.harness.served import serve
-from persyn_hf.backends.harness.stock import metric_name, stock_item
-from persyn_hf.backends.sft.student_model import align
+from persyn_hf.backends.harness.stock_items import (
+    choose_filter,
+    choose_metric,
+    finish_reason,
+    metric_name,
+    score_of,
+    stock_item,
+)
+from persyn_hf.backends.harness.summary import summarise_scores
 from persyn_hf.errors import InputError, require
 from persyn_hf.stage import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """A model inside the harness, with its number of positions for question and answer together."""
+    """A model inside the harness, with the sheet that it writes its answers on."""
 
     lm: Any
-    tokenizer: Any
-    positions: int = sys.maxsize
+    sheet: Sheet
     chat: bool = True  # prompts go through the chat template
 
     def answer(self, task: MathTask, max_tokens: int) -> tuple[list[Answered], dict[str, Any]]:
-        """Answer all questions greedily; return the answers, in order and unjudged, and how many were cut (`cut`)."""
+        """Answer all questions greedily; return the answers, in order and unjudged, with the counts of `_told`."""
         from lm_eval.api.task import ConfigurableTask
 
         self._check_room(max_tokens)
         with quiet():
-            samples, _ = self._evaluate(task.name, ConfigurableTask(config=_config(task, max_tokens)), None)
-        answered = [
-            Answered(
-                prompt=sample["doc"]["question"],
-                reference=sample["doc"]["reference"],
-                prediction=sample["filtered_resps"][0],
-                score=None,
+            samples = self._evaluate(task.name, ConfigurableTask(config=_config(task, max_tokens)), None)
+        answered = []
+        for sample in samples:
+            asked = sample["doc_id"] not in self.sheet.too_long
+            said = self.sheet.said.get(sample["doc_id"], Said(answer=""))
+            answered.append(
+                Answered(
+                    prompt=sample["doc"]["question"],
+                    reference=sample["doc"]["reference"],
+                    prediction=said.answer,
+                    reasoning=said.reasoning,
+                    finish_reason=finish_reason(said, asked),
+                    score=None,
+                )
             )
-            for sample in samples
-        ]
-        return answered, {"cut": self.lm.cut}
+        return answered, self._told(generates=True)
 
     def answer_stock(
-        self, name: str, task: Any, limit: int | None, max_tokens: int, metric: str | None
+        self,
+        name: str,
+        task: Any,
+        limit: int | None,
+        max_tokens: int,
+        metric: str | None,
+        filter_name: str | None = None,
     ) -> tuple[list[Answered], dict[str, Any]]:
         """Answer a task that the harness ships; return the items as the harness scores them, and its own metrics.
 
-        Raises `InputError` where the task holds no items or has no such metric.
+        Raises `InputError` where the task holds no items, no such filter, or no such metric that is a share.
         """
+        metric, chosen = choose_metric(name, task, metric), choose_filter(name, task, filter_name)
         generates = task.get_config("output_type") == "generate_until"
         with quiet():
             if generates:
                 self._check_room(max_tokens)
-                kwargs = {"max_gen_toks": max_tokens, "do_sample": False, "temperature": 0.0}
-                task.set_config(key="generation_kwargs", value=kwargs, update=True)
-            samples, values = self._evaluate(name, task, limit)
+                until = (task.get_config("generation_kwargs") or {}).get("until") or []
+                kwargs = {"until": [until] if isinstance(until, str) else until, "max_gen_toks": max_tokens}
+                task.set_config(key="generation_kwargs", value=kwargs)
+            samples = self._evaluate(name, task, limit)
         if not samples:
             raise InputError(f"the task {name} holds no items; a task needs at least one")
-        kept = [stock_item(sample, metric) for sample in samples if sample["filter"] == samples[0]["filter"]]
-        metrics = {"metric": metric_name(name, samples[0], metric), "harness": values}
-        return kept, metrics | ({"cut": self.lm.cut} if generates else {})
+        long = self.sheet.too_long
+        groups = {
+            key: [s for s in samples if s["filter"] == key] for key in dict.fromkeys(s["filter"] for s in samples)
+        }
+        told = {"metric": metric_name(name, metric), "harness": _summed(task, groups, long)}
+        items = [
+            stock_item(sample, metric, self.sheet.said.get(sample["doc_id"]), asked=sample["doc_id"] not in long)
+            for sample in groups[chosen]
+        ]
+        if len(groups) > 1:
+            scores = {
+                key: [None if sample["doc_id"] in long else score_of(sample, metric) for sample in of]
+                for key, of in groups.items()
+            }
+            columns = zip(*scores.values(), strict=True)
+            items = [replace(item, by_filter=list(of)) for item, of in zip(items, columns, strict=True)]
+            told |= {"filter": chosen, "filters": {key: summarise_scores(of) for key, of in scores.items()}}
+        return items, told | self._told(generates)
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, without special tokens."""
         if not texts:
             return []
-        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        return [len(ids) for ids in self.sheet.encode(texts)]
 
-    def _evaluate(self, name: str, task: Any, limit: int | None) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    def _told(self, generates: bool) -> dict[str, int]:
+        """Count the items that were not asked (`too_long`) and, of generated answers, those that were cut."""
+        cut = {"cut": sum(said.cut for said in self.sheet.said.values())} if generates else {}
+        return cut | {"too_long": len(self.sheet.too_long)}
+
+    def _evaluate(self, name: str, task: Any, limit: int | None) -> list[dict[str, Any]]:
         from lm_eval.evaluator import evaluate
 
-        self.lm.what, self.lm.cut = f"evaluating {name}", 0
+        if (task.get_config("repeats") or 1) > 1:
+            raise InputError(
+                f"the task {name} wants {task.get_config('repeats')} answers to each item, but evaluation is greedy, "
+                "which gives one; leave it out"
+            )
+        self.lm.what = f"evaluating {name}"
+        self.sheet.begin(name)
         task.set_fewshot_seed(seed=1234)  # the harness's own default
         with _fixed_chance(), np.errstate(invalid="ignore"):  # of no number `stock_item` makes an unjudged item
             outcome = evaluate(
@@ -92,14 +139,12 @@ class Student:
                 apply_chat_template=self.chat,
                 fewshot_as_multiturn=self.chat,
             )
-        samples = sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
-        values = {k: float(v) for k, v in outcome["results"][name].items() if isinstance(v, float) and isfinite(v)}
-        return samples, values
+        return sorted(outcome["samples"][name], key=lambda sample: sample["doc_id"])
 
     def _check_room(self, max_tokens: int) -> None:
-        if max_tokens >= self.positions:
+        if max_tokens >= self.sheet.positions:
             raise InputError(
-                f"`evaluate.max_tokens` is {max_tokens}, but the student has {self.positions} positions for "
+                f"`evaluate.max_tokens` is {max_tokens}, but the student has {self.sheet.positions} positions for "
                 "question and answer together; lower it"
             )
 
@@ -112,10 +157,11 @@ def open_transformers(
     require("lm_eval", extra="eval", feature="Evaluation")
     tokenizer = models.load_tokenizer(model, revision, template)
     loaded = models.load_causal_lm(model, revision, dtype, "auto")
-    align(loaded, tokenizer, chat.end_of_turn(tokenizer, model))
+    ends = generation.end_tokens(model, revision, tokenizer, chat.end_of_turn(tokenizer, model))
+    sheet = Sheet(tokenizer=tokenizer, ends=ends, positions=context_length(model, revision))
     with quiet():
-        lm = make_lm(loaded, tokenizer, batch_size, progress)
-    yield Student(lm=lm, tokenizer=tokenizer, positions=lm.max_length)
+        lm = make_lm(loaded, sheet, batch_size, progress)
+    yield Student(lm=lm, sheet=sheet)
 
 
 @contextmanager
@@ -132,13 +178,27 @@ def open_vllm(
     """Open a student under a vLLM server of its own, which has ended, with its GPUs free, when the block is left."""
     require("lm_eval", extra="eval", feature="Evaluation")
     tokenizer = models.load_tokenizer(model, revision, template)
-    with serve(model, revision, tokenizer, dtype=dtype, settings=settings, log=log, progress=progress) as (lm, length):
-        yield Student(lm=lm, tokenizer=tokenizer, positions=length)
+    with serve(model, revision, tokenizer, dtype=dtype, settings=settings, log=log, progress=progress) as (lm, sheet):
+        yield Student(lm=lm, sheet=sheet)
 
 
 def recorded(predictions: Sequence[str | Sequence[float]], tokenizer: Any, progress: Progress) -> Student:
     """Open recorded answers to the items of one task, as `make_recorded` takes them, in the place of a model."""
-    return Student(lm=make_recorded(predictions, progress), tokenizer=tokenizer, chat=False)
+    sheet = Sheet(tokenizer=tokenizer, ends=(), positions=sys.maxsize)
+    return Student(lm=make_recorded(predictions, sheet, progress), sheet=sheet, chat=False)
+
+
+def _summed(task: Any, groups: Mapping[str, Sequence[Mapping[str, Any]]], left_out: set[int]) -> dict[str, float]:
+    """Compute the harness's own metrics of each filter over the items that were asked: {"metric,filter": value}."""
+    found = {}
+    for name, samples in groups.items():
+        asked = [sample for sample in samples if sample["doc_id"] not in left_out]
+        for metric in samples[0]["metrics"]:
+            with np.errstate(invalid="ignore"):
+                value = task.aggregation()[metric]([sample[metric] for sample in asked])
+            if isinstance(value, float) and isfinite(value):
+                found[f"{metric},{name}"] = float(value)
+    return found
 
 
 @contextmanager
@@ -168,7 +228,7 @@ def _config(task: MathTask, max_tokens: int) -> dict[str, Any]:
         "doc_to_text": lambda doc: doc["question"],
         "doc_to_target": lambda doc: doc.get("answer") or doc["reference"],
         "num_fewshot": task.num_fewshot,
-        "generation_kwargs": {"until": [], "max_gen_toks": max_tokens, "do_sample": False, "temperature": 0.0},
+        "generation_kwargs": {"until": [], "max_gen_toks": max_tokens},
         "metric_list": [{"metric": "bypass"}],  # graded afterwards
     }
     if task.num_fewshot:

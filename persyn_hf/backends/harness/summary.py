@@ -15,18 +15,20 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
     treats items as independent, but not the parts of one item.
     """
     judged = [(item.score, len(item.parts) or 1) for item in answered if item.score is not None]
+    return _line(judged) | {"num_items": len(answered), "unjudged": len(answered) - len(judged)}
+
+
+def summarise_scores(scores: Sequence[float | None]) -> dict[str, Any]:
+    """Return the mean of the scores that there are, with its standard error and interval."""
+    return _line([(score, 1) for score in scores if score is not None])
+
+
+def _line(judged: Sequence[tuple[float, int]]) -> dict[str, Any]:
     total = sum(weight for _, weight in judged)
     accuracy = sum(score * weight for score, weight in judged) / total if judged else None
     stderr = None if accuracy is None else math.sqrt(sum((w * (s - accuracy)) ** 2 for s, w in judged)) / total
     low, high = interval(accuracy, stderr, len(judged))
-    return {
-        "accuracy": accuracy,
-        "stderr": stderr,
-        "low": low,
-        "high": high,
-        "num_items": len(answered),
-        "unjudged": len(answered) - len(judged),
-    }
+    return {"accuracy": accuracy, "stderr": stderr, "low": low, "high": high}
 
 
 def interval(share: float | None, stderr: float | None, items: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from persyn_hf.store.manifest import Manifest
 SHARES = ("accuracy", "truncated", "errors")
 BOUNDS = ("value", "low", "high")
 ROUTER_METRICS = (*HITS, "regret", "pair_accuracy")  # the gap closed follows, with its interval
+NOTED = {"too_long": "Not asked, as prompt and answer do not fit", "cut": "Answers cut at the limit of tokens"}
 LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  # counts of `prompts`
 
 
@@ -50,7 +51,15 @@ def evaluations(manifests: Sequence[Manifest], named: bool = True) -> str:
             answers = [hub_link(manifest.repo, dataset=True)] if named else []
             rows.append([text(task), text(metric_of(line)), share(line.get("accuracy")), interval, *numbers, *answers])
     header = ("task", "metric", "score", "95 % interval", "items", "unjudged", *(["answers"] if named else []))
-    return _table(header, rows)
+    notes = [_of_tasks(manifests, key, title) for key, title in NOTED.items()]
+    return _join(_table(header, rows), " ".join(filter(None, notes)))
+
+
+def _of_tasks(manifests: Sequence[Manifest], key: str, title: str) -> str:
+    """Say a count of the tasks of evaluations, where it is not 0."""
+    lines = [(task, _mapping(line).get(key)) for manifest in manifests for task, line in manifest.metrics.items()]
+    told = [f"{text(task)} {cell(count)}" for task, count in lines if isinstance(count, int) and count]
+    return f"{title}: {', '.join(told)}." if told else ""
 
 
 def metric_of(line: Mapping[str, Any]) -> str:

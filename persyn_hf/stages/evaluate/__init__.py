@@ -1,0 +1,177 @@
+"""Stage `evaluate`: measure how well a student answers, item by item.
+
+A task is one of lm-evaluation-harness, or questions of one's own, graded by math-verify, or LiveBench, which is asked
+and judged by its own scripts.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED
+from persyn_hf.backends.grading.pool import Verifier
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.ifeval import check_ifeval, is_ifeval
+from persyn_hf.backends.harness.livebench import ask_livebench
+from persyn_hf.backends.harness.livebench_scripts import LiveBench
+from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
+from persyn_hf.backends.harness.summary import summarise
+from persyn_hf.backends.loading import Dtype
+from persyn_hf.errors import RecipeError
+from persyn_hf.schemas import EVALUATION, STUDENT
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages.evaluate.items import Loaded, check_student, load
+from persyn_hf.stages.evaluate.settings import LIVEBENCH, Settings, Task
+
+
+__all__ = ["INPUTS", "NOT_COVERED", "OPTIONAL_INPUTS", "OUTPUT", "VERSION", "Settings", "check_files", "check_student"]
+
+INPUTS: dict[str, Any] = {}
+OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student before training is evaluated
+OUTPUT = EVALUATION
+NOT_COVERED = frozenset({"batch_size", "timeout_s"}) | VLLM_NOT_COVERED
+VERSION = 4  # 3: other rules of grading; 4: generation is ours, prompts are whole, thoughts are not judged
+
+
+def check_files(settings: Settings) -> None:
+    """Read the questions that lie on this machine, so that a wrong column is refused before anything is paid for.
+
+    A machine that cannot judge IFEval is refused, too.
+    """
+    for task in settings.tasks:
+        if task.is_stock and is_ifeval(task.harness or task.name):
+            check_ifeval()
+        if task.path is not None and not task.is_stock:
+            load(task, settings)
+
+
+def run(settings: Settings, context: Context, student: Path | None = None) -> Result:
+    """Answer every item of every task; metrics are {task: {accuracy, stderr, low, high, num_items, ...}}.
+
+    student: folder of the trained student; None: the student before training.
+    """
+    started = time.monotonic()
+    loaded = {task.name: load(task, settings) for task in settings.tasks}  # first, as it may be refused
+    bench = _livebench(settings, context)
+    rows: list[dict[str, Any]] = []
+    metrics: dict[str, Any] = {}
+    if bench is not None:  # first: killed after it, a run has it done already
+        source, dtype = _source(context, student), _dtype(settings)
+        log = context.work_dir / "vllm.log"
+        items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
+        rows += _rows(LIVEBENCH, items)
+    if settings.tasks:
+        verifier = Verifier(timeout_s=float(settings.timeout_s))
+        with _open(settings, context, student) as model, verifier:
+            for task in settings.tasks:
+                for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():
+                    rows += _rows(name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
+                    metrics[name] = summary
+    counts = {"items": len(rows)}
+    counts |= {key: sum(line.get(key, 0) for line in metrics.values()) for key in ("unjudged", "cut", "too_long")}
+    cost = {"seconds": time.monotonic() - started, "items": len(rows)}
+    return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=metrics, cost=cost)
+
+
+def score(
+    task: Task, loaded: Loaded, model: Student, settings: Settings, verifier: Verifier
+) -> dict[str, tuple[list[Answered], dict[str, Any]]]:
+    """Have `model` answer a task, and score its answers. The model may be a recording of answers.
+
+    Returns name -> the answered items and the task's line of the metrics. There is one name, the task's, unless it is
+    a group of several tasks of the harness.
+    """
+    if isinstance(loaded, MathTask):
+        answered, figures = model.answer(loaded, settings.max_tokens)
+        return {task.name: _line(_grade(answered, verifier), figures, model)}
+    limit = task.limit or settings.limit
+    lines = {}
+    for name, stock in loaded.items():
+        answered, figures = model.answer_stock(name, stock, limit, settings.max_tokens, task.metric, task.filter)
+        lines[task.name if len(loaded) == 1 else name] = _line(answered, figures, model)
+    return lines
+
+
+def _line(
+    answered: list[Answered], figures: Mapping[str, Any], model: Student
+) -> tuple[list[Answered], dict[str, Any]]:
+    """Return the items with their line of the metrics: the summary, the mean tokens, and the model's own `figures`."""
+    lengths = model.num_tokens([(item.reasoning or "") + item.prediction for item in answered])
+    mean_tokens = sum(lengths) / len(lengths) if lengths else None
+    return answered, summarise(answered) | {"mean_tokens": mean_tokens, **figures}
+
+
+def _livebench(settings: Settings, context: Context) -> LiveBench | None:
+    """Prepare LiveBench, where the settings ask for it."""
+    if settings.livebench is None:
+        return None
+    folder = context.work_dir.resolve() / LIVEBENCH
+    bench = LiveBench(settings=settings.livebench, folder=folder, limit=settings.limit, progress=context.progress)
+    bench.prepare()
+    return bench
+
+
+def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
+    """Open the model that is evaluated, by the engine of the settings."""
+    source, dtype = _source(context, student), _dtype(settings)
+    if settings.engine == "vllm":
+        log = context.work_dir / "vllm.log"
+        return open_vllm(*source, dtype=dtype, settings=settings.vllm, log=log, progress=context.progress)
+    return open_transformers(*source, dtype=dtype, batch_size=settings.batch_size, progress=context.progress)
+
+
+def _source(context: Context, student: Path | None) -> tuple[str, str | None, str | None]:
+    """Return model, revision and chat template of what is evaluated."""
+    base = context.student
+    if student is not None:
+        return str(student), None, None  # trained students bring their template
+    if base is not None and base.model is not None:
+        return base.model, base.revision, base.chat_template
+    raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
+
+
+def _dtype(settings: Settings) -> Dtype:
+    """Return the dtype of the settings; `auto` is float32 without a GPU."""
+    import torch
+
+    return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
+
+
+def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
+    """Return the items with the scores that math-verify gives; None: it could not judge, or was not to."""
+    asked = [item for item in answered if item.finish_reason != "too_long"]
+    verdicts = iter(verifier.grade([(item.reference or "", item.prediction) for item in asked]))
+    graded = []
+    for item in answered:
+        verdict = next(verdicts) if item.finish_reason != "too_long" else None
+        graded.append(replace(item, score=None if verdict is None else float(verdict)))
+    return graded
+
+
+def _rows(task: str, items: Mapping[str, Answered]) -> list[dict[str, Any]]:
+    """Return rows of the `EVALUATION` contract.
+
+    `is_correct` is null for all items where an item without parts has a score other than 0 and 1.
+    """
+    yes_or_no = all(item.parts or item.score in (None, 0.0, 1.0) for item in items.values())
+    return [
+        {
+            "task": task,
+            "item": name,
+            "prompt": item.prompt,
+            "reference": item.reference,
+            "prediction": item.prediction,
+            "reasoning": item.reasoning,
+            "extracted": item.extracted,
+            "finish_reason": item.finish_reason,
+            "is_correct": item.score == 1.0 if yes_or_no and item.score is not None else None,
+            "score": item.score,
+            "parts": [float(part) for part in item.parts],
+            "score_by_filter": item.by_filter or None,
+        }
+        for name, item in items.items()
+    ]

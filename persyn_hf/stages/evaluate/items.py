@@ -1,0 +1,77 @@
+"""The items of a task, and the room that a student has for them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from persyn_hf.backends.chat import render
+from persyn_hf.backends.engines.local_prompts import context_length
+from persyn_hf.backends.engines.settings import value_of
+from persyn_hf.backends.harness.answers import Sheet
+from persyn_hf.backends.harness.questions import MathTask, final_answer, read_questions
+from persyn_hf.backends.harness.stock import load_stock
+from persyn_hf.backends.harness.stock_items import choose_filter, choose_metric
+from persyn_hf.backends.loading import load_tokenizer
+from persyn_hf.errors import check
+from persyn_hf.recipe.roles import Student
+from persyn_hf.stages.evaluate.settings import Settings, Task
+
+
+Loaded = MathTask | dict[str, Any]  # questions of one's own, or name -> task of the harness
+
+
+def load(task: Task, settings: Settings) -> Loaded:
+    """Load a task's items, and cut the references out of their answers.
+
+    Raises:
+        InputError: the items cannot be read, or the task has no such metric or filter.
+        RecipeError: there are fewer worked examples than `num_fewshot`.
+    """
+    if task.is_stock:
+        loaded = load_stock(task.harness or task.name, task.source, task.num_fewshot)
+        for name, stock in loaded.items():
+            choose_metric(name, stock, task.metric)
+            choose_filter(name, stock, task.filter)
+        return loaded
+    assert task.source is not None
+    columns = [task.columns.question] if isinstance(task.columns.question, str) else task.columns.question
+    pairs = read_questions(task.source, columns, task.columns.answer)[: task.limit or settings.limit]
+    references = [answer for _, answer in pairs]
+    if task.reference_after is not None:
+        # Without the mark the whole answer stands: the grader then says whether it can be judged.
+        references = [final_answer(answer, task.reference_after) or answer for answer in references]
+    examples = [] if task.examples is None else read_questions(task.examples, columns, task.columns.answer)
+    number, needed = len(examples), task.num_fewshot or 0
+    check(
+        number >= needed, f"{task.name}.num_fewshot", needed, f"at most {number}, the worked examples that there are"
+    )
+    return MathTask(
+        name=task.name,
+        questions=[question for question, _ in pairs],
+        references=references,
+        examples=examples,
+        num_fewshot=needed,
+    )
+
+
+def check_student(settings: Settings, student: Student) -> Iterator[str]:
+    """Yield a sentence per task of questions on this machine of which some do not fit, before anything is trained.
+
+    Raises:
+        InputError: not one fits.
+    """
+    if student.model is None:
+        return
+    given = value_of(settings.vllm.args, "--max-model-len") if settings.engine == "vllm" else None
+    tokenizer = load_tokenizer(student.model, student.revision, student.chat_template)
+    positions = int(given) if given else context_length(student.model, student.revision)
+    for task in settings.tasks:
+        loaded = load(task, settings) if task.path is not None and not task.is_stock else None
+        if isinstance(loaded, MathTask):
+            sheet = Sheet(tokenizer=tokenizer, ends=(), positions=positions, task=task.name)
+            fits = sheet.fits([render(tokenizer, turns) for turns in loaded.conversations], settings.max_tokens)
+            if not all(fits):
+                yield (
+                    f"warning: {fits.count(False):,} of the {len(fits):,} prompts of `{task.name}` do not fit beside "
+                    f"`evaluate.max_tokens` ({settings.max_tokens}) in the {positions} positions of `{student.name}` "
+                    "and will not be asked"
+                )

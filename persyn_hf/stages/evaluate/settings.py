@@ -1,0 +1,118 @@
+"""The settings of `evaluate`: what is asked of a student, and how."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
+from persyn_hf.backends.harness.questions import Source
+from persyn_hf.recipe.strict import Strict
+
+
+LIVEBENCH = "livebench"  # name of the one task that LiveBench is
+
+
+class Columns(Strict):
+    """The names of the columns of a task's items."""
+
+    question: str | list[str] = "question"  # the question; several columns are joined
+    answer: str = "answer"  # the reference answer
+
+
+class Task(Strict):
+    """A task: questions of one's own, graded by math-verify, with `path` or `dataset`; else a task of the harness."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    harness: str | None = None  # name of the harness's task, where it is another or its items come from `path`
+    metric: str | None = None  # the metric of the harness's task that counts; null: its first
+    filter: str | None = None  # its filter, which takes the answer out of what was said, that counts; null: the first
+    path: str | None = None  # .jsonl, .json, .csv or .parquet
+    dataset: str | None = None  # Hub id, or a local folder
+    config: str | None = None
+    revision: str | None = None
+    split: str = "test"  # split of the dataset; `train+test` joins two
+    columns: Columns = Columns()
+    reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
+    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items to ask at most; null: `evaluate.limit`
+    # worked examples; null: 0 for own items, else the harness's
+    num_fewshot: int | None = Field(default=None, ge=0, le=1000)
+    fewshot_path: str | None = None  # file with the same columns, whose first rows are the worked examples
+    fewshot_split: str | None = None  # split of the dataset, whose first rows are the worked examples
+
+    @property
+    def source(self) -> Source | None:
+        """Return where the items come from; None: from where the harness has them."""
+        if self.path is None and self.dataset is None:
+            return None
+        return Source(
+            path=self.path, dataset=self.dataset, config=self.config, revision=self.revision, split=self.split
+        )
+
+    @property
+    def examples(self) -> Source | None:
+        """Return where the worked examples come from; None: there are none of the task's own."""
+        if self.fewshot_path is not None:
+            return Source(path=self.fewshot_path)
+        if self.fewshot_split is not None:
+            return Source(dataset=self.dataset, config=self.config, revision=self.revision, split=self.fewshot_split)
+        return None
+
+    @property
+    def is_stock(self) -> bool:
+        """Say whether the harness knows the answers and scores them."""
+        return self.harness is not None or self.source is None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Task":
+        if self.path is not None and self.dataset is not None:
+            raise ValueError(f"`{self.name}` has both `path` and `dataset`; keep one of them")
+        if self.is_stock and (self.reference_after or self.examples):
+            what = "is a task of the harness, which" if self.harness else "has no `path` or `dataset`: the harness"
+            raise ValueError(f"`{self.name}` {what} knows its own answers; take out the keys about them")
+        if self.is_stock and self.source is not None and self.num_fewshot:
+            raise ValueError(
+                f"`{self.name}`: `num_fewshot` must be 0, the harness would draw examples from your items"
+            )
+        for key in ("metric", "filter"):
+            if not self.is_stock and getattr(self, key):
+                raise ValueError(f"`{self.name}` is graded by math-verify; `{key}` is for tasks of the harness")
+        if self.fewshot_split is not None and self.dataset is None:
+            raise ValueError(f"`{self.name}`: `fewshot_split` is of a `dataset`; use `fewshot_path`")
+        if not self.is_stock and bool(self.num_fewshot) != bool(self.examples):
+            raise ValueError(
+                f"`{self.name}`: `num_fewshot` and `fewshot_path` or `fewshot_split` go together, found only one"
+            )
+        return self
+
+
+class Settings(Strict):
+    """The questions to ask, and how answers are generated: greedily, through the chat template."""
+
+    # LiveBench; null: not asked. It is left out of stored settings where null, so that fingerprints stay as they were.
+    livebench: LiveBenchSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    tasks: tuple[Task, ...] = Field(strict=False)  # may be empty where there is `livebench`
+    engine: Literal["transformers", "vllm"] = "transformers"
+    max_tokens: int = Field(default=512, ge=1, le=100_000_000)  # tokens of an answer at most
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)  # items at once; vllm makes its own batches
+    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items of each task to ask at most; null: all
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
+    vllm: VllmSettings = VllmSettings()
+    timeout_s: float | int = Field(default=5, gt=0, le=604_800)  # seconds to grade one answer
+
+    @field_validator("tasks")
+    @classmethod
+    def _some(cls, tasks: tuple[Task, ...], info: ValidationInfo) -> tuple[Task, ...]:
+        if not tasks and info.data.get("livebench") is None:
+            raise ValueError("must name at least one, got []")
+        return tasks
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        names = [task.name for task in self.tasks] + [LIVEBENCH] * (self.livebench is not None)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tasks are named `{twice[0]}`; give each a name of its own")
+        if self.livebench is not None and self.engine != "vllm":
+            raise ValueError("`livebench` asks a server, which `engine: transformers` has not; set `engine: vllm`")
+        return self
