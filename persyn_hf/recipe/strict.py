@@ -13,6 +13,7 @@ from persyn_hf.errors import RecipeError
 
 MANY = 25  # names that one sentence lists at most
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+FAR = 1000
 OUT_OF_BOUNDS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
 LISTS = {"tuple_type": "must be a list", "too_short": "must name at least one"}
 
@@ -69,12 +70,16 @@ def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
 
 
 def _bounds(model: type[BaseModel], fault: Any) -> str:
-    """Say the bounds of a field: "at least 0 and at most 1". The fault itself knows only the bound that it broke."""
+    """Say the bounds of a field: "at least 0 and at most 1".
+
+    The fault itself knows only the bound that it broke. A bound from `FAR` on only keeps numbers in hand, so it is
+    said where it was broken.
+    """
     info = _field(model, fault["loc"])
     limits = dict(fault["ctx"])
     for constraint in info.metadata if info else ():
-        limits |= {key: getattr(constraint, key) for key in BOUNDS if hasattr(constraint, key)}
-    return " and ".join(f"{word} {limits[key]:g}" for key, word in BOUNDS.items() if key in limits)
+        limits |= {key: getattr(constraint, key) for key in BOUNDS if getattr(constraint, key, FAR) < FAR}
+    return " and ".join(f"{word} {limits[key]:,}" for key, word in BOUNDS.items() if key in limits)
 
 
 def _owner(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:

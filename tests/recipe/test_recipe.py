@@ -62,7 +62,7 @@ def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
     [
         ("stratgies: [mix]", "r.yaml: unknown key `stratgies`, did you mean `strategies`? (known: name, namespace, "),
         ("seed: three", "r.yaml.seed: input should be a valid integer, got 'three'"),
-        ("seed: -1", "r.yaml.seed: must be at least 0 and at most 9.22337e+18, got -1"),
+        ("seed: -1", "r.yaml.seed: must be at least 0, got -1"),
         ("name: a/b", "r.yaml.name: must be letters, digits, `.`, `_` or `-`, at most 64 characters"),
         (
             "teachers: [{name: a}, {name: a}]",
