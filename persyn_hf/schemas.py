@@ -78,10 +78,22 @@ RESPONSES = Schema(
         Column(
             name="reasoning", dtype="string", meaning="text of the thinking block, where there is one", nullable=True
         ),
-        Column(name="finish_reason", dtype="string", meaning="stop, length, error, imported, or a server's own word"),
-        Column(name="num_prompt_tokens", dtype="int64", meaning="tokens of the prompt, teacher's tokenizer"),
         Column(
-            name="num_tokens", dtype="int64", meaning="tokens generated, end-of-turn included, teacher's tokenizer"
+            name="finish_reason",
+            dtype="string",
+            meaning="stop, length, content_filter, error, imported, unknown, or a server's own word",
+        ),
+        Column(
+            name="num_prompt_tokens",
+            dtype="int64",
+            meaning="tokens of the prompt, teacher's tokenizer; null: nobody has counted them",
+            nullable=True,
+        ),
+        Column(
+            name="num_tokens",
+            dtype="int64",
+            meaning="tokens generated, end-of-turn included, teacher's tokenizer; null: nobody has counted them",
+            nullable=True,
         ),
         Column(
             name="is_correct",

@@ -4,9 +4,11 @@
 the result against `OUTPUT` after it. `run(settings, context, **inputs)` returns a `Result`. Stages know neither the
 store nor one another.
 
-A stage may have four more names. `OPTIONAL_INPUTS` are inputs that a step may lack. `VERSION` (1 where there is none)
+A stage may have five more names. `OPTIONAL_INPUTS` are inputs that a step may lack. `VERSION` (1 where there is none)
 rises when the same settings and inputs give other content than before. `NOT_COVERED` are the settings, as `key` or
 `section.key`, that change how long the stage takes and not what it emits; fingerprints leave them out.
+`LATER` maps settings that came when artifacts were stored already to the values at which they change nothing: there
+fingerprints and manifests leave them out.
 `check_files(settings)` refuses local files that the stage could not read, before any step runs.
 """
 

@@ -74,7 +74,7 @@ class Said:
     reasoning: str | None = None  # where the server keeps it apart from the text
     finish_reason: str  # stop, length, error, or what else a server says (content_filter)
     num_prompt_tokens: int | None = None  # as the server counts them; None: as the request's prompt says
-    num_tokens: int  # generated, reasoning and end token included
+    num_tokens: int | None  # generated, reasoning and end token included; None: nobody has counted them
     seconds: float = 0.0  # its share of the engine's wall time: the shares of a run add up to its busy time
     error: str | None = None
 
@@ -90,7 +90,6 @@ class Answer(Said):
 class Entry(Said):
     """The journal's newest answer to one request; `attempt` is the number of errors that came before it."""
 
-    num_prompt_tokens: int = 0  # the journal always knows it
     attempt: int
 
 

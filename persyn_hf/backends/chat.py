@@ -111,17 +111,3 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
         f"the chat template of `{model}` ends an answer with {tail!r}, which holds no special token of its tokenizer, "
         "so a student could never learn to stop; give another template"
     )
-
-
-def split_reasoning(text: str, prompt: str = "") -> tuple[str, str | None]:
-    """Separate `<think>...</think>` from an answer and return (answer, reasoning or None).
-
-    A template that opens the block itself leaves only `</think>` in the answer. A block that is never closed was cut
-    by the token limit: all of it is reasoning, and the answer is empty.
-    """
-    opened = text.lstrip().startswith("<think>") or prompt.rstrip().endswith("<think>")
-    if not opened and "</think>" not in text:
-        return text, None
-    body = text.lstrip().removeprefix("<think>")
-    reasoning, closed, answer = body.partition("</think>")
-    return (answer.strip() if closed else ""), reasoning.strip()

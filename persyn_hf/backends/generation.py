@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.chat import split_reasoning
+from persyn_hf.backends.thoughts import split_thoughts
 
 
 if TYPE_CHECKING:
@@ -61,4 +61,4 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int]) -> str:
 def _dropped(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     special = {token: str(text) for token, text in tokenizer.added_tokens_decoder.items() if text.special}
     special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return frozenset(token for token, text in special.items() if split_reasoning(f"{text}.")[1] is None)
+    return frozenset(token for token, text in special.items() if split_thoughts(f"{text}.")[1] is None)

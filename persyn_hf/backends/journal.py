@@ -60,6 +60,7 @@ class Spent:
     completion_tokens: int
     seconds: float
     truncated: int
+    uncounted: int = 0  # answers whose tokens nobody has counted: they are in none of the sums
     errors: Counter[str] = field(default_factory=Counter)  # by the first 80 characters of the reason
 
 
@@ -108,7 +109,7 @@ class Journal:
             for key, row in self._newest(keys, f"key, {', '.join(ENTRY)}, checksum"):
                 *values, checksum = row
                 _check(values, checksum, f"answer {key}")
-                entries[key] = Entry(**dict(zip(ENTRY, values[1:], strict=True)))
+                entries[key] = _entry(dict(zip(ENTRY, values[1:], strict=True)))
         return entries
 
     def answered(self, keys: Iterable[str], *, errors: bool = True) -> set[str]:
@@ -222,8 +223,8 @@ class Journal:
         request = answer.request
         said = {name: _storable(getattr(answer, name)) for name in SAID}
         said["seconds"] = float(answer.seconds)
-        if answer.num_prompt_tokens is None:
-            said["num_prompt_tokens"] = request.prompt.num_tokens
+        said["num_prompt_tokens"] = answer.num_prompt_tokens or request.prompt.num_tokens
+        said["num_tokens"] = answer.num_tokens or file.NOT_COUNTED
         row = {
             "key": file.stored(request.key),
             "attempt": attempt,
@@ -259,17 +260,27 @@ def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
 
 
 def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
-    names = ("requests", "prompt_tokens", "completion_tokens", "seconds", "truncated")
+    names: tuple[str, ...] = ("requests", "prompt_tokens", "completion_tokens", "seconds", "truncated")
     spent: dict[str, Spent] = {}
+    uncounted = file.UNCOUNTED_OF_SPENT if file.counts_unknown(db) else "0"
+    names = (*names, "uncounted")
     for teacher, reason, times, *values in db.execute(  # one statement, so that no answer is written meanwhile
-        f"SELECT teacher, reason, times, {', '.join(names)} FROM spent LEFT JOIN spent_errors USING (recipe, teacher) "
-        "WHERE recipe = ?",
+        f"SELECT teacher, reason, times, {', '.join(names[:-1])}, {uncounted} "
+        "FROM spent LEFT JOIN spent_errors USING (recipe, teacher) WHERE recipe = ?",
         (recipe,),
     ):
         line = spent.setdefault(teacher, Spent(**dict(zip(names, values, strict=True))))
         if reason is not None:
             line.errors[reason] = times
     return spent
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    """Make an entry of a row. An answer has at least one token, and so has its prompt: 0 says that nobody counted."""
+    if row["error"] is None:
+        for name in ("num_prompt_tokens", "num_tokens"):
+            row[name] = None if row[name] == file.NOT_COUNTED else row[name]
+    return Entry(**row)
 
 
 def _storable(value: Any) -> Any:

@@ -61,6 +61,24 @@ CREATE TRIGGER answers_are_charged AFTER INSERT ON answers WHEN new.recipe IS NO
 END;
 """
 
+# Came later: answers whose tokens nobody has counted, so that `spent` holds none of them.
+NOT_COUNTED = 0  # stored as the number of tokens of an answer, or of its prompt
+UNCOUNTED = """
+CREATE TABLE uncounted (
+    recipe TEXT NOT NULL, teacher TEXT NOT NULL, answers INTEGER NOT NULL, PRIMARY KEY (recipe, teacher)
+) WITHOUT ROWID;
+INSERT INTO uncounted SELECT recipe, teacher, count(*) FROM answers
+    WHERE recipe IS NOT NULL AND NOT failed AND (num_tokens = 0 OR num_prompt_tokens = 0) GROUP BY recipe, teacher;
+CREATE TRIGGER answers_are_not_counted AFTER INSERT ON answers
+    WHEN new.recipe IS NOT NULL AND NOT new.failed AND (new.num_tokens = 0 OR new.num_prompt_tokens = 0) BEGIN
+    INSERT INTO uncounted VALUES (new.recipe, new.teacher, 1)
+        ON CONFLICT (recipe, teacher) DO UPDATE SET answers = answers + 1;
+END;
+"""
+UNCOUNTED_OF_SPENT = """
+coalesce((SELECT answers FROM uncounted AS u WHERE u.recipe = spent.recipe AND u.teacher = spent.teacher), 0)
+"""
+
 
 class Damage(sqlite3.DatabaseError):
     """A fault of the file: what is read is not what was written."""
@@ -90,10 +108,19 @@ def open_file(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -16384")  # KiB: the upper pages of the index stay in memory
         if is_new:
             _make_tables(db)
+        if not counts_unknown(db):
+            with transaction(db):
+                _execute_all(db, UNCOUNTED)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def counts_unknown(db: sqlite3.Connection) -> bool:
+    """Tell whether the file says of how many answers nobody has counted the tokens; earlier files do not."""
+    query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'uncounted'"
+    return bool(db.execute(query).fetchone()[0])
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

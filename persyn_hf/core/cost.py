@@ -44,8 +44,8 @@ def _cost(values: Mapping[str, Any]) -> Cost:
 
 def answers_cost(
     requests: int,
-    prompt_tokens: float,
-    completion_tokens: float,
+    prompt_tokens: float | None,
+    completion_tokens: float | None,
     seconds: float,
     *,
     gpus: float | None,
@@ -56,20 +56,21 @@ def answers_cost(
 
     Args:
         requests: answers.
-        prompt_tokens, completion_tokens: of all of them together.
+        prompt_tokens, completion_tokens: of all of them together; None: a server did not count them.
         seconds: that the engine was busy.
         gpus: GPUs that the engine holds while it is busy; None: not known, as for a server.
         params_b: active parameters in billions; None: not known.
         price: of the teacher; None: not known.
     """
     gpu_seconds = None if gpus is None else seconds * gpus
+    unknown = None in (params_b, prompt_tokens, completion_tokens)
     return Cost(
         requests=requests,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         seconds=seconds,
         gpu_seconds=gpu_seconds,
-        flops=None if params_b is None else generation_flops(params_b, prompt_tokens + completion_tokens),
+        flops=None if unknown else generation_flops(params_b or 0, (prompt_tokens or 0) + (completion_tokens or 0)),
         money=money(price, prompt_tokens, completion_tokens, gpu_seconds),
     )
 

@@ -5,18 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from persyn_hf.core.conversations import full_response
+from persyn_hf.core.endings import is_cut, is_whole
 
 
 Row = Mapping[str, Any]
 
-CUT_OFF = ("length", "content_filter")  # finish reasons of text that does not end where the teacher would have
-DROP_REASONS = ("missing", "error", "truncated", "empty", "incorrect")
+DROP_REASONS = ("missing", "error", "truncated", "unknown_end", "empty", "incorrect")
 
 
 def chosen_responses(
     assigned: Mapping[str, Sequence[str]],
     responses: Iterable[Row],
     rewards: Mapping[tuple[str, str], float | None],
+    *,
+    unknown_ends: bool = False,
 ) -> dict[str, Row]:
     """Choose one response per prompt, among its assigned teachers' and those of teachers tried later (`round` > 0).
 
@@ -47,17 +49,18 @@ def chosen_responses(
         teachers = assigned[row["prompt_id"]]
         reward = rewards.get((row["prompt_id"], row["teacher"]))
         place = teachers.index(row["teacher"]) if row["teacher"] in teachers else len(teachers) + row["round"]
-        usable = drop_reason(row, keep_incorrect=True) is None
+        usable = drop_reason(row, keep_incorrect=True, unknown_ends=unknown_ends) is None
         by_reward = -math.inf if reward is None or len(teachers) == 1 else reward
         return usable, by_reward, len(teachers) == 1 and row["is_correct"] is True, -place
 
     return {name: max(answers.values(), key=merit) for name, answers in cells.items() if name in assigned}
 
 
-def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
+def drop_reason(response: Row | None, keep_incorrect: bool, unknown_ends: bool = False) -> str | None:
     """Return why a response cannot be trained on, one of `DROP_REASONS`, or None where it can.
 
-    An unjudged response (`is_correct` null) is not incorrect.
+    An unjudged response (`is_correct` null) is not incorrect. With `unknown_ends` one is taken whose server does not
+    say how it ended, or says nothing that is known: it may be cut off.
     """
     if response is None:
         return "missing"
@@ -65,8 +68,10 @@ def drop_reason(response: Row | None, keep_incorrect: bool) -> str | None:
         return "error"
     if not response["selected"]:
         return "missing"
-    if response["finish_reason"] in CUT_OFF:
+    if is_cut(response["finish_reason"]):
         return "truncated"
+    if not (unknown_ends or is_whole(response["finish_reason"])):
+        return "unknown_end"
     if not response["response"].strip():
         return "empty"
     if response["is_correct"] is False and not keep_incorrect:
@@ -81,6 +86,7 @@ def sft_rows(
     rewards: Mapping[tuple[str, str], float | None],
     *,
     keep_incorrect: bool = True,
+    unknown_ends: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Make training rows in TRL's prompt-completion form.
 
@@ -101,7 +107,7 @@ def sft_rows(
         if prompt_id not in assigned:
             continue
         response = chosen.get(prompt_id)
-        reason = drop_reason(response, keep_incorrect)
+        reason = drop_reason(response, keep_incorrect, unknown_ends)
         if response is None or reason is not None:
             dropped[reason or "missing"] += 1
             continue

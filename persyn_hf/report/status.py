@@ -75,19 +75,24 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
         [
             name,
             f"{line.requests:,}",
-            f"{line.prompt_tokens:,}",
-            f"{line.completion_tokens:,}",
+            f"{line.prompt_tokens:,}{more}",
+            f"{line.completion_tokens:,}{more}",
             time_span(line.seconds),
             f"{line.truncated:,}",
             f"{line.errors.total():,}",
         ]
         for name, line in spent.items()
+        for more in [" + ?" if line.uncounted else ""]
     ]
+    missing = sum(line.uncounted for line in spent.values())
     return Table(
         name="paid",
         title=f"Paid for by {recipe}, all its runs and steps",
         header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "cut off", "failed"],
         rows=rows,
+        note=f"+ ?: the tokens of {missing:,} answers are unknown, their servers have not counted them"
+        if missing
+        else "",
     )
 
 

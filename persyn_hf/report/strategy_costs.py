@@ -147,8 +147,8 @@ def _from_journal(teacher: Teacher, spent: Spent, lines: Sequence[Cost]) -> Paid
     tokens = (stored.prompt_tokens or 0) + (stored.completion_tokens or 0)
     cost = core.answers_cost(
         spent.requests,
-        spent.prompt_tokens,
-        spent.completion_tokens,
+        None if spent.uncounted else spent.prompt_tokens,
+        None if spent.uncounted else spent.completion_tokens,
         spent.seconds,
         gpus=stored.gpu_seconds / stored.seconds if stored.gpu_seconds is not None and stored.seconds else None,
         params_b=stored.flops / core.generation_flops(1, tokens) if stored.flops and tokens else teacher.params_b,

@@ -2,8 +2,9 @@
 
 A fingerprint covers the stage, its schema version and code version, its settings except those in `NOT_COVERED` of the
 stage's module, the seed, the digests of its inputs, and the models it is given. It does not cover what only decides
-how long a step takes (devices, addresses of servers, how often it saves), nor prices. Local files and folders count by
-content, not by path, so that the same recipe gives the same fingerprints wherever it lies: `path:
+how long a step takes (devices, addresses of servers, how often it saves), nor prices, nor settings in `LATER` of the
+module at the value given there: they came when artifacts were stored. Local files and folders count by content, not by
+path, so that the same recipe gives the same fingerprints wherever it lies: `path:
 /home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
 
 The digest of an artifact covers its files, settings, seed and inputs, and the next steps' fingerprints cover the
@@ -42,7 +43,9 @@ WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashi
 
 def covered_settings(step: Step) -> dict[str, Any]:
     """Return a step's settings as fingerprint and manifest have them: resolved, portable, without `not_covered`."""
-    return _without(portable(step.settings.model_dump(mode="json")), not_covered(step))
+    found = _without(portable(step.settings.model_dump(mode="json")), not_covered(step))
+    later: Mapping[str, Any] = getattr(step.module, "LATER", {})
+    return {key: value for key, value in found.items() if key not in later or value != later[key]}
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:

@@ -26,6 +26,17 @@ def hints(artifact: Stored) -> Iterator[str]:
     for name, line in artifact.manifest.metrics["teachers"].items():
         if line["errors"]:
             yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"
+        if line.get("unknown_end"):
+            yield (
+                f"warning: of {line['unknown_end']:.0%} of the answers of `{name}` its server does not say how they "
+                "ended (no known finish reason); they may be cut off and will not be trained on, unless you set "
+                "`mix: {unknown_ends: true}`"
+            )
+        if line.get("uncounted"):
+            yield (
+                f"warning: with {line['uncounted']:.0%} of the answers of `{name}` came no usage: its tokens, and "
+                "what they cost, are unknown"
+            )
         if line["truncated"] >= MANY_TRUNCATED:
             yield (
                 f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # of the calibration matrix; of a strategy's answers
 OUTPUT = SFT
+VERSION = 2  # answers of which nobody knows whether they were cut off are left out
+LATER = {"unknown_ends": False}
 
 
 class Settings(Strict):
     """The settings of this stage. Their defaults live here and nowhere else."""
 
     keep_incorrect: bool = True  # train on a wrong answer where the teacher has no right one, as the paper does
+    unknown_ends: bool = False  # train on answers whose server does not say how they ended: they may be cut off
 
 
 def run(
@@ -51,15 +54,17 @@ def run(
             cells = zip(scored["prompt_id"][:], scored["teacher"][:], strict=True)
             measured |= dict(zip(cells, scored["reward"][:], strict=True))
     assigned = _assigned(prompts, assignments, measured)
-    chosen = chosen_responses(assigned, responses, measured)
-    rows, dropped = sft_rows(prompts, assigned, chosen, measured, keep_incorrect=settings.keep_incorrect)
+    chosen = chosen_responses(assigned, responses, measured, unknown_ends=settings.unknown_ends)
+    keep = {"keep_incorrect": settings.keep_incorrect, "unknown_ends": settings.unknown_ends}
+    rows, dropped = sft_rows(prompts, assigned, chosen, measured, **keep)
     if not rows:
+        hint = ", or let `mix: {unknown_ends: true}` take what may be cut off" if dropped["unknown_end"] else ""
+        found = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
         raise InputError(
-            f"none of {len(assigned)} assigned prompts has a response to train on "
-            f"({', '.join(f'{number} {reason}' for reason, number in dropped.items() if number)}); see `generate`"
+            f"none of {len(assigned)} assigned prompts has a response to train on ({found}); see `generate`{hint}"
         )
     counts = {"assigned": len(assigned)}
-    counts |= {f"dropped_{reason}": number for reason, number in dropped.items()}
+    counts |= {f"dropped_{reason}": number for reason, number in dropped.items() if number or reason != "unknown_end"}
     kept = [chosen[row["prompt_id"]] for row in rows]
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
     counts["escalated"] = sum(response["round"] > 0 for response in kept)
@@ -98,11 +103,11 @@ def _metrics(kept: list[Any], order: list[str]) -> dict[str, Any]:
     judged = [response["is_correct"] for response in kept if response["is_correct"] is not None]
     number = Counter(response["teacher"] for response in kept)
     teachers = [*order, *sorted(set(number) - set(order))]
-    tokens = {
-        teacher: float(np.mean([response["num_tokens"] for response in kept if response["teacher"] == teacher]))
-        for teacher in teachers
-        if number[teacher]
-    }
+    counted: dict[str, list[int]] = {teacher: [] for teacher in teachers if number[teacher]}
+    for response in kept:
+        if response["num_tokens"] is not None:
+            counted[response["teacher"]].append(response["num_tokens"])
+    tokens = {teacher: float(np.mean(found)) if found else None for teacher, found in counted.items()}
     return {
         "correct_share": sum(judged) / len(judged) if judged else None,
         "allocation": {teacher: number[teacher] / len(kept) for teacher in teachers},

@@ -15,8 +15,8 @@ import pytest
 from openai_server import OpenAIServer, Response, ask, ask_once, completion, connect, make_request, on
 
 from persyn_hf.backends.engines import lanes as concurrency
-from persyn_hf.backends.engines.endpoint import _pause
 from persyn_hf.backends.engines.lanes import Limit
+from persyn_hf.backends.engines.replies import LONGEST_PAUSE_S, read_pause
 from persyn_hf.errors import EngineError
 
 
@@ -68,9 +68,22 @@ def test_retry_after_is_obeyed_by_the_whole_url(server: OpenAIServer, status: in
 
 
 def test_retry_after_in_seconds_or_as_a_date() -> None:
-    assert _pause("2.5") == 2.5
-    assert 3 < _pause(format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)) <= 5
-    assert [_pause(header) for header in (None, "-1", "soon", "Wed, 21 Oct 2015 07:28:00 GMT")] == [0, 0, 0, 0]
+    def pause(value: str) -> float:
+        return read_pause({"retry-after": value})
+
+    assert (pause("2.5"), read_pause({"retry-after-ms": "250", "retry-after": "9"})) == (2.5, 0.25)
+    assert 3 < pause(format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)) <= 5
+    none = (
+        "-1",
+        "soon",
+        "",
+        "nan",
+        "inf",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Thu, 9999999999999 Jan 2026 00:00:00 GMT",
+    )
+    assert [pause(value) for value in none] == [0] * len(none)
+    assert read_pause({}) == 0 and pause("1e300") == LONGEST_PAUSE_S
 
 
 def test_a_pause_beyond_all_patience_ends_the_run(server: OpenAIServer) -> None:
@@ -156,10 +169,6 @@ def test_what_the_server_refuses_is_not_sent_again(
         b"null",
         b"[]",
         {},
-        {"choices": []},
-        {"choices": "x"},
-        {"choices": [{"message": "x"}]},
-        {"choices": [{"message": {"content": {"text": "x"}}}]},
         json.dumps(completion("caf\xe9"), ensure_ascii=False).encode("latin-1"),
     ],
 )
@@ -170,6 +179,26 @@ def test_an_answer_that_is_none_is_the_rows_error(server: OpenAIServer, body: ob
     assert error is not None and error.startswith("the server's answer is no chat completion (")
     assert error.endswith(" (attempts: 2)")
     assert (server.times["q"], found["a"].error) == (2, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": []},
+        {"choices": "x"},
+        {"choices": [{"message": "x"}]},
+        {"choices": [{"message": {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}}]},
+        {"choices": [{"message": {"content": None, "refusal": "no"}}]},
+        {"choices": [{"message": {"content": "half a", "finish_reason": "error"}, "finish_reason": "error"}]},
+        {"choices": [{"message": {"content": None, "tool_calls": [{"id": "c"}]}, "finish_reason": "tool_calls"}]},
+    ],
+)
+def test_an_answer_that_was_paid_for_is_not_bought_again(server: OpenAIServer, body: dict[str, Any]) -> None:
+    body["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
+    server.behaviour = on("q", Response(body=body))
+    answer = ask_once(server, "q", attempts=4)["q"]
+    assert answer.error is not None and (answer.text, answer.finish_reason, answer.num_tokens) == ("", "error", 3)
+    assert server.times["q"] == 1
 
 
 def test_a_server_that_hangs_costs_an_attempt(server: OpenAIServer) -> None:
@@ -216,8 +245,9 @@ def test_a_url_that_leads_elsewhere_ends_the_run(server: OpenAIServer) -> None:
         ask(client, "q")
     client.close()
     assert str(caught.value) == (
-        f"{server.url}/chat does not answer for the model `m` (HTTP 404: Not Found); check the teacher's `model`, and "
-        "that the url ends where /chat/completions follows"
+        f"{server.url}/chat does not answer for the model `m` (HTTP 404: Not Found) at "
+        f"{server.url}/chat/chat/completions; check the teacher's `model`, and that the url ends where "
+        "/chat/completions follows"
     )
 
 

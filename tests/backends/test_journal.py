@@ -54,11 +54,37 @@ def test_an_answered_key_never_changes(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    broken = replace(answer(request("b")), num_tokens=None)  # type: ignore[arg-type]
+    broken = replace(answer(request("b")), finish_reason=None)  # type: ignore[arg-type]
     with Journal(tmp_path / "j.sqlite") as journal:
         with pytest.raises(StoreError):
             journal.write([answer(request("a")), broken], teacher="t")
         assert journal.answered([request("a").key]) == set()
+
+
+def test_tokens_that_nobody_counted_are_unknown_and_their_answers_counted(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    served = replace(request("a"), prompt=replace(request().prompt, num_tokens=0))
+    nothing = answer(request("c"), text="", error="HTTP 500", num_tokens=0)
+    with Journal(path, recipe="r") as journal:
+        journal.write([answer(served, num_tokens=None), answer(request("b")), nothing], teacher="t")
+        found = journal.read([served.key, request("b").key, request("c").key])
+        spent = journal.spent("r")["t"]
+    assert (found[served.key].num_tokens, found[served.key].num_prompt_tokens) == (None, None)
+    assert (found[request("b").key].num_tokens, found[request("b").key].num_prompt_tokens) == (2, 3)
+    assert found[request("c").key].num_tokens == 0
+    assert (spent.requests, spent.prompt_tokens, spent.completion_tokens, spent.uncounted) == (3, 3, 2, 1)
+    # A file of a version that did not count them: it is counted once, and readable before.
+    db = sqlite3.connect(path)
+    db.execute("DROP TRIGGER answers_are_not_counted")
+    db.execute("DROP TABLE uncounted")
+    db.commit()
+    db.close()
+    assert read_spent(path, "r")["t"].uncounted == 0
+    with Journal(path, recipe="r") as journal:
+        assert journal.spent("r")["t"].uncounted == 1
+        journal.write([answer(request("d"), num_tokens=None)], teacher="t")
+        assert journal.spent("r")["t"].uncounted == 2
+    assert read_spent(path, "r")["t"].uncounted == 2
 
 
 def test_a_plan_is_made_once_and_dropped(tmp_path: Path) -> None:

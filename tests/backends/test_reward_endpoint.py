@@ -168,8 +168,8 @@ def test_an_answer_that_is_too_long_is_null(server: ClassifyServer) -> None:
         ),
         (
             Response(status=404, body={"detail": "Not Found"}),
-            "{url} does not answer for the model `rm` (HTTP 404: Not Found); check `score.reward_model.model`, and "
-            "that it is vLLM with a reward model, started with `--runner pooling`",
+            "{url} does not answer for the model `rm` (HTTP 404: Not Found) at {url}/classify; check "
+            "`score.reward_model.model`, and that it is vLLM with a reward model, started with `--runner pooling`",
         ),
         (
             bad(500, "oops"),
@@ -178,13 +178,13 @@ def test_an_answer_that_is_too_long_is_null(server: ClassifyServer) -> None:
         ),
         (
             classification(float("nan")),
-            "no score from the reward model `rm`: the server's answer is no classification (ValueError) (attempts: "
-            "2); mend it and run again: what has been judged is kept",
+            "no score from the reward model `rm`: the server's answer is no classification (its score is no "
+            "number) (attempts: 2); mend it and run again: what has been judged is kept",
         ),
         (
             Response(),
-            "no score from the reward model `rm`: the server's answer is no classification (KeyError) (attempts: 2); "
-            "mend it and run again: what has been judged is kept",
+            "no score from the reward model `rm`: the server's answer is no classification (it has no `probs` or "
+            "no usage) (attempts: 2); mend it and run again: what has been judged is kept",
         ),
         (
             classification(0.2, 0.8),

@@ -15,6 +15,7 @@ from persyn_hf.backends import chat
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.answers import Request, Sampling
 from persyn_hf.backends.engines.transformers import TransformersEngine
+from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import EngineError, InputError
 
 
@@ -196,7 +197,7 @@ def test_models_that_cannot_be_used(tiny_models: dict[str, Path], tmp_path: Path
     ],
 )
 def test_reasoning_is_split_off(text: str, prompt: str, split: tuple[str, str | None]) -> None:
-    assert chat.split_reasoning(text, prompt) == split
+    assert split_thoughts(text, prompt) == split
 
 
 def test_the_end_of_turn_is_the_templates_not_the_eos() -> None:

@@ -65,8 +65,20 @@ def test_rows_keep_the_order_of_the_prompts_and_count_every_drop():
         "teacher": "a",
         "reward": 0.5,
     }
-    assert dropped == {"missing": 1, "error": 0, "truncated": 1, "empty": 0, "incorrect": 0}
+    assert dropped == {"missing": 1, "error": 0, "truncated": 1, "unknown_end": 0, "empty": 0, "incorrect": 0}
     assert len(sft_rows(map(ask, "pq"), assigned, chosen, {}, keep_incorrect=False)[0]) == 1
+
+
+def test_what_may_be_cut_off_is_trained_on_only_where_that_is_wanted():
+    prompts = [{"prompt_id": name, "messages": []} for name in "pqrs"]
+    ends = {"p": "unknown", "q": "load", "r": "eos_token", "s": "max_tokens"}
+    chosen = {name: response(name, finish_reason=word) for name, word in ends.items()}
+    assigned = dict.fromkeys("pqrs", ["a"])
+    rows, dropped = sft_rows(prompts, assigned, chosen, {})
+    assert [row["prompt_id"] for row in rows] == ["r"]
+    assert (dropped["unknown_end"], dropped["truncated"]) == (2, 1)
+    rows, dropped = sft_rows(prompts, assigned, chosen, {}, unknown_ends=True)
+    assert [row["prompt_id"] for row in rows] == ["p", "q", "r"] and dropped["unknown_end"] == 0
 
 
 def test_bounds_agree_with_scipy_and_leave_missing_values_out():

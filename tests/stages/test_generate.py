@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,25 @@ def test_selection_prefers_correct_then_wrong_then_the_first() -> None:
     assert {0, 1, 2, 3} == set(drawn)
     assert drawn == chosen(many)
     assert drawn != chosen(many, "other")
+
+
+def test_selection_prefers_what_can_be_trained_on_and_what_is_judged_best() -> None:
+    def ended(found: Sample, finish_reason: str, response: str = "text", quality: float | None = None) -> Sample:
+        return replace(
+            found, entry=replace(found.entry, finish_reason=finish_reason), response=response, quality=quality
+        )
+
+    cut, whole = ended(sample(0, True), "length"), ended(sample(1, True), "stop")
+    unknown, empty = ended(sample(2, True), "unknown"), ended(sample(3, True), "stop", " ")
+    wrong = ended(sample(4, False), "stop")
+    assert chosen([cut, whole, unknown, empty]) == [1]
+    assert chosen([cut, unknown, empty]) == [2]
+    assert chosen([cut, wrong]) == [4], "a wrong answer can be trained on, a cut one cannot"
+    assert chosen([cut, replace(cut, index=5, is_correct=False)]) == [0]
+    assert chosen([ended(sample(0, None), "length"), ended(sample(1, None), "stop")]) == [1]
+    judged = [ended(sample(index, None), "stop", quality=value) for index, value in enumerate([0.1, 0.9, None, 0.9])]
+    assert chosen(judged) == [1]
+    assert chosen([ended(sample(0, True), "stop", quality=0.1), ended(sample(1, True), "stop", quality=0.2)]) == [1]
 
 
 def test_bad_input_is_a_sentence(tmp_path: Path, pool: tuple[Teacher, ...]) -> None:

@@ -20,6 +20,7 @@ from persyn_hf.stages import score
 
 
 POOL = (Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))
+FAILED = "HTTP 500"
 QUESTIONS = ["What is 1 and 2?", "What is 30 and 4?", "never answered"]
 # (question, teacher, sample, response, is_correct, quality, selected)
 CELLS = [
@@ -50,7 +51,14 @@ def make_responses(cells: list[tuple[Any, ...]] = CELLS) -> Dataset:
         ("teacher", "sample_index", "response", "is_correct", "quality", "selected"),
     )
     rows = [
-        row(RESPONSES, prompt_id=ids[question], split="calibration", **dict(zip(names, rest, strict=True)))
+        row(
+            RESPONSES,
+            prompt_id=ids[question],
+            split="calibration",
+            status="error" if FAILED in rest else "ok",
+            error=FAILED if FAILED in rest else None,
+            **dict(zip(names, rest, strict=True)),
+        )
         for question, *rest in cells
     ]
     return RESPONSES.dataset(rows)
@@ -99,6 +107,48 @@ def test_rewards_by_hand(tmp_path: Path, student: Student) -> None:
     assert result.counts == {"cells": 5, "missing": 1, "unjudged": 1, "truncated": 0, "unrewarded": 1}
     assert result.metrics["teachers"]["a"]["quality"] == 1.0
     assert result.metrics["teachers"]["b"]["best"] == 0.5
+
+
+def test_a_teacher_that_did_not_answer_is_as_bad_as_the_worst(tmp_path: Path, student: Student) -> None:
+    """Question 0: a right, b wrong, c failed. Question 1: a and b right, c failed."""
+    cells = [
+        (0, "a", 0, "3", True, 0.9, True),
+        (0, "b", 0, "5", False, 0.4, True),
+        (0, "c", 0, FAILED, None, None, False),
+        (1, "a", 0, "34", True, 0.8, True),
+        (1, "b", 0, "It is 34.", True, 0.7, True),
+        (1, "c", 0, FAILED, None, None, False),
+    ]
+    responses = make_responses(cells)
+    result = run(tmp_path, student, responses)
+    assert column(result, "teacher") == ["b", "a", "c"] * 2
+    assert column(result, "quality_raw") == [0, 1, 0, 1, 1, 0]
+    assert column(result, "quality_reward") == [0, 1, 0, 1, 1, 0]
+    assert [value is None for value in column(result, "mean_logprob")] == [False, False, True] * 2
+    learned = column(result, "learnability_reward")
+    assert (min(learned[:2]), learned[2], min(learned[3:5]), learned[5]) == (0, 0, 0, 0)
+    assert [column(result, "reward")[row] for row in (2, 5)] == [0, 0]
+    assert column(result, "rank")[5] == 3
+    assert result.counts == {"cells": 6, "missing": 0, "unjudged": 0, "truncated": 0, "unrewarded": 0, "failed": 2}
+    assert result.metrics["teachers"]["c"]["quality"] == 0
+    # A quality without a natural zero: the least that was measured.
+    imported = run(tmp_path, None, responses, quality="column", learnability="none", alpha=0.0)
+    assert column(imported, "quality_raw") == [0.4, 0.9, 0.4, 0.7, 0.8, 0.4]
+    left_out = run(tmp_path, student, responses, failed="missing")
+    assert column(left_out, "teacher") == ["b", "a"] * 2 and left_out.counts["missing"] == 2
+
+
+def test_of_several_samples_those_that_did_not_come_count_as_wrong(tmp_path: Path) -> None:
+    cells = [
+        (0, "a", 0, "3", True, None, True),
+        (0, "a", 1, FAILED, None, None, False),
+        (0, "b", 0, "3", True, None, True),
+        (0, "b", 1, "3", True, None, False),
+    ]
+    settings = {"quality": "pass_rate", "learnability": "none", "alpha": 0.0}
+    assert column(run(tmp_path, None, make_responses(cells), **settings), "quality_raw") == [1, 0.5]
+    missing = run(tmp_path, None, make_responses(cells), **settings, failed="missing")
+    assert column(missing, "quality_raw") == [1, 1]
 
 
 def test_another_alpha_costs_no_forward_pass(

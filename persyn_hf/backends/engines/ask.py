@@ -27,6 +27,7 @@ from persyn_hf.backends.answers import Answer, Batch, Request
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.limits import Budget
 from persyn_hf.backends.journal import Journal
+from persyn_hf.core.endings import is_cut
 from persyn_hf.errors import EngineError
 from persyn_hf.stage import Progress
 
@@ -161,6 +162,6 @@ def _todo(
 
 def _refuse_silence(answer: Answer) -> Answer:
     """Turn an empty answer into an error: it cannot be graded, scored or trained on, and a rerun may ask again."""
-    if answer.error is not None or answer.finish_reason != "stop" or answer.text.strip() or answer.reasoning:
+    if answer.error is not None or is_cut(answer.finish_reason) or answer.text.strip() or answer.reasoning:
         return answer
     return replace(answer, text="", finish_reason="error", error="the answer is empty")

@@ -10,12 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from persyn_hf.backends.answers import Answer, Request, Said, answer_to, failed, refuse
-from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint, Failed, Rejected
+from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
+from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.errors import EngineError
 
 
@@ -181,43 +182,51 @@ class Client:
             lane = await self._lanes.acquire(alone=suspect and 0 < failures == self._attempts - 1)
             sent_at = time.monotonic()
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    reply = await lane.endpoint.ask(request)
-                lane.works()
-                lane.limit.succeeded()
-                return self._finish(request, reply)
-            except Rejected as fault:
-                lane.works()
-                return self._finish(request, failed(str(fault)))
-            except Busy as fault:
-                refused += 1
-                self._lanes.pause(lane, sent_at, fault)
-                reason, wait = str(fault), back_off(refused)
-            except Away as fault:
-                failures += fault.sent
-                self._lanes.lose(lane, fault)
-                reason, wait = str(fault), back_off(failures)
-            except TimeoutError:
-                failures += 1
-                lane.limit.refused(sent_at, time.monotonic())  # too much load shows like this, too
-                reason, wait = f"no answer within {self._timeout_s:g} s", 0.0
-            except Failed as fault:
-                failures += 1
-                reason, wait = str(fault), back_off(failures)
-                if lane.alone:  # the next in line must not meet the server while it dies
+                found = await self._ask(lane, request)
+                if isinstance(found, Said):
+                    lane.works()
+                    lane.limit.succeeded()
+                    return self._finish(request, found)
+                if found.kind == "end":
+                    raise EngineError(found.reason)
+                if found.kind == "rejected":
+                    lane.works()
+                    return self._finish(request, found)
+                if found.kind == "busy":
+                    refused += 1
+                    self._lanes.pause(lane, sent_at, found)
+                else:
+                    failures += found.sent
+                if found.kind == "away":
+                    self._lanes.lose(lane, found.reason)
+                if found.kind == "late":  # too much load shows like this, too
+                    lane.limit.refused(sent_at, time.monotonic())
+                wait = 0.0 if found.kind == "late" else back_off(refused if found.kind == "busy" else failures)
+                if lane.alone and found.kind == "failed":  # the next in line must not meet the server while it dies
                     await asyncio.sleep(wait)
             finally:
                 self._lanes.release(lane)
             if failures >= self._attempts:
-                return self._finish(request, failed(f"{reason} (attempts: {failures})"))
+                return self._finish(request, replace(found, reason=f"{found.reason} (attempts: {failures})"))
             suspect = suspect or lane.away
             await asyncio.sleep(wait)
             suspect = suspect or lane.away  # a dying server says 500 before it goes
 
-    def _finish(self, request: Request, said: Said) -> Answer:
-        """Make the answer, with its share of the wall time: the seconds since the newest one."""
+    async def _ask(self, lane: Lane, request: Request) -> Said | Fault:
+        """Send one request, and wait no longer than `timeout_s`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await lane.endpoint.ask(request)
+        except TimeoutError:
+            return Fault(kind="late", reason=f"no answer within {self._timeout_s:g} s")
+
+    def _finish(self, request: Request, found: Said | Fault) -> Answer:
+        """Make the answer, or the error, with its share of the wall time: the seconds since the newest one."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
+        if isinstance(found, Said):
+            return answer_to(request, found, seconds=seconds)
+        said = replace(failed(found.reason), num_tokens=found.num_tokens, num_prompt_tokens=found.num_prompt_tokens)
         return answer_to(request, said, seconds=seconds)
 
 

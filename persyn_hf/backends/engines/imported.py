@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from persyn_hf.backends.answers import Entry
-from persyn_hf.backends.chat import split_reasoning
 from persyn_hf.backends.engines.imported_cells import NOWHERE, Fields, Imported, excerpt, id_of_prompt, read_cell
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.source_rows import Choose, configs_of_dataset, rows_of_dataset, rows_of_file
+from persyn_hf.backends.thoughts import Tags, split_thoughts
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import MANY, Strict, nearest
@@ -27,6 +27,7 @@ from persyn_hf.recipe.strict import MANY, Strict, nearest
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
 CONTENT = "content"  # field of a struct that holds the text, where nothing else is said
+ThinkTag = Annotated[str, Field(min_length=1)]
 
 
 class Columns(Strict):
@@ -49,7 +50,7 @@ class Columns(Strict):
 
 
 class ImportSettings(Strict):
-    """The place of imported responses."""
+    """The place of imported responses, and the tags that tell their thoughts from their answers."""
 
     path: str | None = None  # .parquet, .jsonl, .json or .csv
     dataset: str | None = None  # Hub id, or a local folder
@@ -58,6 +59,8 @@ class ImportSettings(Strict):
     revision: str | None = None
     source_split: str = "train"
     columns: Columns = Columns()
+    # more pairs of what teachers write before and behind their thoughts; those of most models are known
+    think_tags: tuple[tuple[ThinkTag, ThinkTag], ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _own_configs(self) -> "ImportSettings":
@@ -251,7 +254,10 @@ class _Wide:
 
 
 def to_samples(
-    imported: Mapping[tuple[str, str], list[Imported]], teacher: str, prompts: Sequence[Mapping[str, Any]]
+    imported: Mapping[tuple[str, str], list[Imported]],
+    teacher: str,
+    prompts: Sequence[Mapping[str, Any]],
+    think_tags: Tags = (),
 ) -> list[Sample]:
     """Make samples of one teacher's imported responses; a cell that has none becomes a sample with an error."""
     samples = []
@@ -259,9 +265,16 @@ def to_samples(
         cell: list[Imported | None] = [*imported.get((prompt["prompt_id"], teacher), [])]
         for index, given in enumerate(cell or [None]):
             error, text = ("no imported response", "") if given is None else (None, given.response)
-            response, reasoning = split_reasoning(text)
-            finish_reason = "error" if error else "imported"
-            entry = Entry(text=text, finish_reason=finish_reason, num_tokens=0, error=error, attempt=0)
+            response, reasoning = split_thoughts(text, more=think_tags)
+            finish_reason, tokens = ("error", 0) if error else ("imported", None)
+            entry = Entry(
+                text=text,
+                finish_reason=finish_reason,
+                num_prompt_tokens=tokens,
+                num_tokens=tokens,
+                error=error,
+                attempt=0,
+            )
             quality, is_correct = (given.quality, given.is_correct) if given else (None, None)
             samples.append(
                 Sample(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from persyn_hf.backends.answers import well_formed
 from persyn_hf.backends.source_rows import as_prompt, as_turns
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
@@ -70,7 +71,9 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
     elif isinstance(cell, str):
         if cell.strip():
             quality = _quality(judged[0], fields.quality, where)
-            yield Imported(response=cell, quality=quality, is_correct=_verdict(judged[1], fields.is_correct, where))
+            yield Imported(
+                response=well_formed(cell), quality=quality, is_correct=_verdict(judged[1], fields.is_correct, where)
+            )
     elif cell is not None:
         raise InputError(
             f"{where} must be text, a struct with a text, a list of {{role, content}}, or a list of these, found "

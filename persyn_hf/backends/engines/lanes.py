@@ -26,7 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from persyn_hf.backends.engines.endpoint import Away, Busy, Endpoint
+from persyn_hf.backends.engines.endpoint import Endpoint
+from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.errors import EngineError
 
 
@@ -139,7 +140,7 @@ class Lanes:
         lane.alone = False
         self._wake()
 
-    def pause(self, lane: Lane, sent_at: float, fault: Busy) -> None:
+    def pause(self, lane: Lane, sent_at: float, fault: Fault) -> None:
         """Note that the server refused a request: send it less, and nothing for as long as it asks."""
         now = time.monotonic()
         lane.limit.refused(sent_at, now)
@@ -151,17 +152,17 @@ class Lanes:
             lane.paused_until = until
             asyncio.get_running_loop().call_later(fault.pause, self._wake)
         if fault.pause > self._patience_s:
-            self._drop(lane, f"{fault}; it asks to wait for {fault.pause:g} s")
+            self._drop(lane, f"{fault.reason}; it asks to wait for {fault.pause:g} s")
         elif hopeless:
-            self._drop(lane, str(fault))
+            self._drop(lane, fault.reason)
 
-    def lose(self, lane: Lane, fault: Away) -> None:
+    def lose(self, lane: Lane, reason: str) -> None:
         """Note that the url is away: send it nothing until it is back."""
         if lane.away:
             return
         lane.away = True
         self._begin_trouble(lane, time.monotonic())
-        task = asyncio.get_running_loop().create_task(self._wait_for(lane, str(fault)))
+        task = asyncio.get_running_loop().create_task(self._wait_for(lane, reason))
         self._chores.add(task)
         task.add_done_callback(self._chore_done)
 

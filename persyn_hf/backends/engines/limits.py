@@ -1,10 +1,11 @@
 """Keep a recipe within `--max-generations` and `--max-cost`."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from persyn_hf.backends.answers import Answer, Batch, Request
-from persyn_hf.errors import BudgetReached
+from persyn_hf.errors import BudgetReached, EngineError, PersynError
 from persyn_hf.stage import Limits
 
 
@@ -17,8 +18,17 @@ class Budget:
     A limit covers all runs of the recipe together: a loop that starts a killed run again spends no more.
     """
 
-    def __init__(self, limits: Limits, *, generations: int, cost: float, money: Money) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        generations: int,
+        cost: float,
+        money: Money,
+        uncounted: Mapping[str, int] | None = None,
+    ) -> None:
         self._limits, self._money = limits, money
+        self._uncounted = Counter(uncounted or {})  # teacher -> answers that cost money and were not counted
         self._generations, self._cost = generations, cost
         self._reserved: dict[str, float] = {}  # request key -> the most it can cost
         self._lock = threading.Lock()  # engines pull batches from threads of their own
@@ -29,6 +39,8 @@ class Budget:
         with self._lock:
             generations, cost = self._limits.max_generations, self._limits.max_cost
             if generations is not None and self._generations + len(self._reserved) + len(most) > generations:
+                return False
+            if cost is not None and self._uncounted[teacher]:
                 return False
             total = self._cost + sum(self._reserved.values()) + sum(most.values())
             if cost is not None and total > cost:
@@ -43,10 +55,18 @@ class Budget:
                 if self._reserved.pop(answer.request.key, None) is not None:
                     prompt_tokens = answer.num_prompt_tokens or answer.request.prompt.num_tokens
                     self._generations += 1
-                    self._cost += self._money(teacher, prompt_tokens, answer.num_tokens, answer.seconds)
+                    self._cost += self._money(teacher, prompt_tokens, answer.num_tokens or 0, answer.seconds)
+                    if answer.error is None and not (prompt_tokens and answer.num_tokens):
+                        self._uncounted[teacher] += self._money(teacher, 1.0, 1.0, 0.0) > 0
 
-    def stop(self, teacher: str, batch: Batch, left: int) -> BudgetReached:
+    def stop(self, teacher: str, batch: Batch, left: int) -> PersynError:
         """Make the error of a run that has to end before `batch`, with `left` answers left in the step."""
+        if self._limits.max_cost is not None and self._uncounted[teacher]:
+            return EngineError(
+                f"--max-cost {self._limits.max_cost:g} cannot be kept for the teacher `{teacher}`: its server counts "
+                f"no tokens (no usage came with {self._uncounted[teacher]} of its answers), so nobody knows what they "
+                "cost; have the server count, or take --max-generations for a limit"
+            )
         limit = self._limits.max_generations
         if limit is not None and self._generations + len(batch) > limit:
             return BudgetReached(

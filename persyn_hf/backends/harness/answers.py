@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends import chat, generation
+from persyn_hf.backends import generation
+from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import InputError
 
 
@@ -104,7 +105,7 @@ class Sheet:
 def read(prompt: str, spoken: Spoken, stops: Sequence[str]) -> Said:
     """Take the thoughts off, then what follows the first stop text; thoughts that were never closed hold no answer."""
     text, ended = spoken
-    whole, reasoning = chat.split_reasoning(text, prompt)
+    whole, reasoning = split_thoughts(text, prompt)
     answer = whole
     for stop in stops:
         answer = answer.split(stop, 1)[0]

@@ -4,20 +4,23 @@ The server applies its own chat template to the messages, so no tokenizer is nee
 """
 
 import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from persyn_hf.backends import chat
 from persyn_hf.backends.answers import Answer, Prepared, Request, Said, Sampling
 from persyn_hf.backends.engines.client import Client
+from persyn_hf.backends.engines.completions import read_usage
 from persyn_hf.backends.engines.endpoint import Endpoint
+from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.scoring import Measured
 from persyn_hf.errors import EngineError
 
 
 NOTHING_DRAWN = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=0, seed=0)
+MOST_SCORE = 1e300  # a logit beyond is none
 CONTEXT = re.compile(r"maximum context length is (\d+) tokens")  # how vLLM refuses what is too long
 
 
@@ -30,27 +33,41 @@ class RewardEndpoint(Endpoint):
     model_at = "`score.reward_model.model`"
     check = "that it is vLLM with a reward model, started with `--runner pooling`"
 
-    async def send(self, request: Request) -> Said:
-        """Send one conversation with its answer, and read the score."""
-        body = {
+    def body(self, request: Request) -> dict[str, Any]:
+        """Make the body: the conversation with its answer."""
+        return {
             "model": self.model,
             "messages": [dict(message) for message in request.prompt.messages],
             "use_activation": False,  # the logit, not its sigmoid
             "add_special_tokens": False,  # the template has put them in
             "chat_template_kwargs": {"date_string": f"{chat.DATE:%d %b %Y}"},  # as in `chat.apply`
         }
-        response = await self.http.post(self.address, json=body, headers=self.headers())
-        classification = response.json()
-        scores = classification["data"][0]["probs"]
-        if len(scores) != 1:
-            raise EngineError(
-                f"{self.name} gives {len(scores)} numbers per answer for the model `{self.model}`, one is needed; "
-                "serve a reward model there, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B"
+
+    def read(self, found: Mapping[str, Any]) -> Said | Fault:
+        """Read the score of a success."""
+        data = found.get("data")
+        row = data[0] if isinstance(data, list) and data else None
+        scores = row.get("probs") if isinstance(row, Mapping) else None
+        _, num_prompt_tokens = read_usage(found.get("usage"))
+        if not isinstance(scores, list) or num_prompt_tokens is None:
+            return Fault(
+                kind="failed", reason=f"the server's answer is no {self.wanted} (it has no `probs` or no usage)"
             )
-        if not math.isfinite(scores[0]):
-            raise ValueError("no number")
-        tokens = int(classification["usage"]["prompt_tokens"])
-        return Said(text=json.dumps(scores[0]), finish_reason="stop", num_tokens=0, num_prompt_tokens=tokens)
+        if len(scores) != 1:
+            return Fault(
+                kind="end",
+                reason=f"{self.name} gives {len(scores)} numbers per answer for the model `{self.model}`, one is "
+                "needed; serve a reward model there, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+            )
+        if isinstance(scores[0], bool) or not isinstance(scores[0], int | float) or not abs(scores[0]) < MOST_SCORE:
+            return Fault(kind="failed", reason=f"the server's answer is no {self.wanted} (its score is no number)")
+        return Said(
+            text=json.dumps(scores[0]),
+            reasoning=None,
+            finish_reason="stop",
+            num_tokens=0,
+            num_prompt_tokens=num_prompt_tokens,
+        )
 
 
 def judge(

@@ -152,6 +152,11 @@ def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Datase
             requests, prompt_tokens, tokens, 0.0, gpus=None, params_b=teacher.params_b, price=teacher.price
         )
         value = {"generations": cost.requests, "flops": cost.flops, "money": cost.money}[budget.cost]
+        if value is None and None in (prompt_tokens, tokens):
+            raise InputError(
+                f"a budget in {budget.cost} needs the tokens of every answer, the server of `{teacher.name}` has not "
+                "counted all of them; take a budget in generations, or have the server count"
+            )
         if value is None:
             needed = "`params_b`" if budget.cost == "flops" else "a `price` per token"
             raise RecipeError(f"a budget in {budget.cost} needs {needed} of every teacher, `{teacher.name}` has none")
@@ -159,15 +164,21 @@ def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Datase
     return np.array(costs, dtype=np.float64)
 
 
-def _totals(responses: "Dataset") -> dict[str, tuple[int, int, int, int]]:
-    """Return per teacher, over the calibration prompts: prompts, answers, prompt tokens, generated tokens."""
+def _totals(responses: "Dataset") -> dict[str, tuple[int, int, int | None, int | None]]:
+    """Return per teacher, over the calibration prompts: prompts, answers, prompt and generated tokens (or None)."""
     import pyarrow.compute as pc
 
     columns = ["prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens"]
     table = responses.select_columns(columns).with_format("arrow")[:]
     table = table.filter(pc.equal(table["split"], "calibration"))
+    all_or_none = pc.ScalarAggregateOptions(skip_nulls=False)
     sums = table.group_by("teacher").aggregate(
-        [("prompt_id", "count_distinct"), ("prompt_id", "count"), ("num_prompt_tokens", "sum"), ("num_tokens", "sum")]
+        [
+            ("prompt_id", "count_distinct"),
+            ("prompt_id", "count"),
+            ("num_prompt_tokens", "sum", all_or_none),
+            ("num_tokens", "sum", all_or_none),
+        ]
     )
     names = ("prompt_id_count_distinct", "prompt_id_count", "num_prompt_tokens_sum", "num_tokens_sum")
     return {row["teacher"]: tuple(row[name] for name in names) for row in sums.to_pylist()}

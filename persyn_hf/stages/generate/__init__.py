@@ -29,14 +29,26 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-__all__ = ["INPUTS", "OPTIONAL_INPUTS", "OUTPUT", "Settings", "check", "num_samples", "run"]
+__all__ = [
+    "INPUTS",
+    "LATER",
+    "NOT_COVERED",
+    "OPTIONAL_INPUTS",
+    "OUTPUT",
+    "VERSION",
+    "Settings",
+    "check",
+    "num_samples",
+    "run",
+]
 
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS}
 OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the calibration prompts, to compare costs
 OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
-VERSION = 2  # 2: other rules of grading
+VERSION = 3  # 3: which sample is selected, tokens that nobody has counted, tags of thoughts; 2: rules of grading
+LATER: dict[str, Any] = {"think_tags": []}
 
 
 def run(
@@ -141,7 +153,7 @@ def _imported(
     imported = read_responses(settings, context.teachers, cells)
     for teacher, rows in cells.items():
         if rows:
-            samples = to_samples(imported, teacher, rows)
+            samples = to_samples(imported, teacher, rows, settings.think_tags)
             errors = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
             journalled.check_errors(errors, len(samples), teacher, settings.max_error_rate)
             yield teacher, grade(grader, samples) if settings.verify != "none" else samples
@@ -166,9 +178,11 @@ def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple[
 
 
 def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
-    """Sum the counts of all teachers."""
+    """Sum the counts of all teachers; what is odd is named where there is any."""
+    sums = sum((total.counts for total in totals.values()), Counter[str]())
     names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
-    return {name: sum(total.counts[name] for total in totals.values()) for name in names}
+    odd = ("unknown_end", "uncounted")
+    return {name: sums[name] for name in names} | {name: sums[name] for name in odd if sums[name]}
 
 
 def _metrics(totals: Mapping[str, Totals]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.limits import Budget
 from persyn_hf.backends.engines.open_engine import open_engine, open_local
-from persyn_hf.backends.engines.samples import Sample, split_response, to_sample
+from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.cost import money
@@ -135,14 +135,16 @@ class Asking:
     def failed(self, prompt_ids: Sequence[str]) -> set[str]:
         """Return the prompts to which no answer is right, and of which an answer is wrong or all are errors.
 
-        A prompt whose only answers without error could not be judged has not failed.
+        A prompt whose only answers without error could not be judged has not failed. An answer that was cut off is not
+        right.
         """
         right, wrong, unjudged = set[str](), set[str](), set[str]()
         for _, samples in self.samples(list(self.asked), prompt_ids):
             for sample in samples:
                 if sample.entry.error is None:
                     verdicts = {True: right, False: wrong, None: unjudged}
-                    verdicts[sample.is_correct].add(sample.prompt["prompt_id"])
+                    verdict = is_right(sample) if sample.is_correct else sample.is_correct
+                    verdicts[verdict].add(sample.prompt["prompt_id"])
         return {p for p in prompt_ids if p not in right and (p in wrong or p not in unjudged)}
 
     def samples(self, teachers: Sequence[str], order: Sequence[str]) -> Iterator[tuple[str, list[Sample]]]:
@@ -209,14 +211,14 @@ class Asking:
         for answer in answers:
             reference = self._prompts[answer.request.prompt_id]["reference"]
             if reference is not None and answer.error is None:
-                pairs.append((str(reference), split_response(answer.request, answer)[0]))
+                pairs.append((str(reference), split_response(answer.request, answer, self._settings.think_tags)[0]))
         if pairs and self._settings.verify != "none":
             self._grader.submit(pairs)
 
     def _right(self, asked: Asked, requests: Sequence[Request]) -> set[str]:
-        """Return the prompt_ids of the requests whose answer is correct."""
+        """Return the prompt_ids of the requests whose answer is correct, and may be trained on."""
         samples = (sample for some in _chunks(requests) for sample in self._read(asked, some))
-        return {sample.prompt["prompt_id"] for sample in samples if sample.is_correct}
+        return {sample.prompt["prompt_id"] for sample in samples if is_right(sample)}
 
     def _read(self, asked: Asked, requests: Sequence[Request]) -> list[Sample]:
         """Read the answers of requests as graded samples.
@@ -227,7 +229,13 @@ class Asking:
         keys = [asked.stands.get(request.key, request.key) for request in requests]
         entries = self._journal.read(keys)
         answered = [
-            to_sample(self._prompts[request.prompt_id], request, entries[key], asked.rounds[request.prompt_id])
+            to_sample(
+                self._prompts[request.prompt_id],
+                request,
+                entries[key],
+                asked.rounds[request.prompt_id],
+                self._settings.think_tags,
+            )
             for request, key in zip(requests, keys, strict=True)
             if key in entries or not self._settings.stop_when_correct
         ]
@@ -238,7 +246,7 @@ class Asking:
         for sample in samples:
             if sample.prompt["prompt_id"] not in right:
                 kept.append(sample)
-            if sample.is_correct:
+            if is_right(sample):
                 right.add(sample.prompt["prompt_id"])
         return kept
 
@@ -279,4 +287,5 @@ def _budget(settings: Settings, context: Context, journal: Journal) -> Budget:
         generations=sum(line.requests for line in spent.values()),
         cost=sum(cost(name, s.prompt_tokens, s.completion_tokens, s.seconds) for name, s in spent.items()),
         money=cost,
+        uncounted={name: s.uncounted for name, s in spent.items() if cost(name, 1.0, 1.0, 0.0)},
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.engines.samples import Totals
+from persyn_hf.backends.engines.samples import Totals, add_known
 from persyn_hf.core.cost import Cost, answers_cost, counterfactual, ledger, unmeasured
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stages.generate.asking import Asked
@@ -74,7 +74,7 @@ def _calibration_totals(responses: "Dataset") -> dict[str, tuple[Totals, int]]:
         if split == "calibration":
             total = totals.setdefault(teacher, Totals())
             total.counts["requested"] += 1
-            total.prompt_tokens += prompt_tokens
-            total.completion_tokens += tokens
+            total.prompt_tokens = add_known(total.prompt_tokens, prompt_tokens)
+            total.completion_tokens = add_known(total.completion_tokens, tokens)
             prompts.setdefault(teacher, set()).add(prompt_id)
     return {teacher: (total, len(prompts[teacher])) for teacher, total in totals.items()}

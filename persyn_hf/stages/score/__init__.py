@@ -4,6 +4,7 @@ The measurements of a forward pass are kept in the journal. So another alpha or 
 and a run that was killed goes on where it was.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-__all__ = ["INPUTS", "OUTPUT", "Settings", "run"]
+Cell = tuple[str, str]  # prompt_id, teacher
+
+__all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "run"]
 
 INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
 OUTPUT = REWARDS
+VERSION = 2  # answers that did not come count against their teacher
+LATER = {"failed": "worst"}
 NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
 
 
 def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:
     """Score the selected response of each (prompt, teacher) cell; rows by prompt, then teacher in pool order.
 
-    A cell without a selected response has no row and counts as missing. Rewards are normalised over the prompt's
-    measured cells, or as if the missing ones had been measured (`in_part`).
+    A cell that was not asked for has no row and counts as missing. A teacher that was asked and did not answer has one
+    without a measurement, as the worst answer of all (`failed`). Rewards are normalised over the prompt's measured
+    cells, or as if the missing ones had been measured (`in_part`).
 
     Raises:
         InputError: inputs do not fit together, a value is not finite, or there is nothing to judge answers by.
@@ -48,30 +54,29 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     prompt_rows = {row["prompt_id"]: row for row in prompts}
     responded = set(responses["prompt_id"])
     order = [prompt_id for prompt_id in prompt_rows if prompt_id in responded]
-    selected, shares = _selected(responses, prompt_rows, pool)
-    cells = [(prompt_id, name) for prompt_id in order for name in pool if (prompt_id, name) in selected]
+    selected, shares, failed = _selected(responses, prompt_rows, pool, settings.failed == "worst")
+    rewarded = selected.keys() | failed
+    cells = [(prompt_id, name) for prompt_id in order for name in pool if (prompt_id, name) in rewarded]
+    answered = [cell for cell in cells if cell in selected]
     columns: dict[str, Sequence[Any]] = {
         "prompt_id": [prompt_id for prompt_id, _ in cells],
         "teacher": [name for _, name in cells],
         "split": [prompt_rows[prompt_id]["split"] for prompt_id, _ in cells],
     }
-    conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in cells]
+    conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in answered]
+    judged: Sequence[float | None] = [_quality(settings, selected[cell], shares[cell]) for cell in answered]
     if settings.quality == "reward_model":  # it judges what the user would see
-        answers = [selected[cell]["response"] for cell in cells]
-        columns["quality_raw"] = qualities(settings, context, list(zip(conversations, answers, strict=True)))
-    else:
-        columns["quality_raw"] = [_quality(settings, selected[cell], shares[cell]) for cell in cells]
+        texts = [selected[cell]["response"] for cell in answered]
+        judged = qualities(settings, context, list(zip(conversations, texts, strict=True)))
+    columns["quality_raw"] = _spread(judged, answered, cells, _worst(settings, judged))
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
-    if cells and settings.alpha < 1 and all(value is None for value in columns["quality_raw"]):
-        raise InputError(
-            f"`quality: {settings.quality}` found nothing to judge any of the {len(cells)} answers by; give prompts "
-            "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"
-        )
+    _check_judged(settings, judged)
     measured = None
     if settings.learnability != "none":
-        texts = [full_response(selected[cell]) for cell in cells]
+        texts = [full_response(selected[cell]) for cell in answered]
         measured = likelihoods(settings, context, list(zip(conversations, texts, strict=True)))
-    columns |= _likelihood_columns(measured, len(cells))
+    for name, values in _likelihood_columns(measured, len(answered)).items():
+        columns[name] = _spread(values, answered, cells, False if name == "truncated" else None)
     columns |= recombine(columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part)
     data = Dataset.from_dict({name: columns[name] for name in OUTPUT.names}, features=OUTPUT.features)
     counts = {
@@ -81,17 +86,34 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         "truncated": int(sum(columns["truncated"])),
         "unrewarded": sum(value is None for value in columns["reward"]),
     }
+    if len(cells) > len(answered):
+        counts["failed"] = len(cells) - len(answered)
     sweep = alpha_sweep(columns, pool, settings.learnability)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
     return Result(data=data, counts=counts, metrics=metrics)
 
 
+def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
+    """Raise `InputError` where quality counts and no answer has any."""
+    if judged and settings.alpha < 1 and all(value is None for value in judged):
+        raise InputError(
+            f"`quality: {settings.quality}` found nothing to judge any of the {len(judged)} answers by; give prompts "
+            "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"
+        )
+
+
 def _selected(
-    responses: "Dataset", prompts: Mapping[str, Any], pool: Sequence[str]
-) -> tuple[dict[tuple[str, str], Mapping[str, Any]], dict[tuple[str, str], float | None]]:
-    """Return the selected row of each cell, and the share of each cell's judged samples that are correct."""
-    selected: dict[tuple[str, str], Mapping[str, Any]] = {}
-    verdicts: dict[tuple[str, str], list[bool]] = {}
+    responses: "Dataset", prompts: Mapping[str, Any], pool: Sequence[str], errors_are_wrong: bool
+) -> tuple[dict[Cell, Mapping[str, Any]], dict[Cell, float | None], set[Cell]]:
+    """Return each cell's selected row, the share of its judged samples that are correct, and the failed cells.
+
+    `errors_are_wrong`: a sample that did not come counts as a wrong one, where others are judged. Without it no cell
+    is of the third kind.
+    """
+    selected: dict[Cell, Mapping[str, Any]] = {}
+    verdicts: dict[Cell, list[bool]] = {}
+    errors: Counter[Cell] = Counter()
+    asked: Counter[Cell] = Counter()
     for row in responses:
         cell = (row["prompt_id"], row["teacher"])
         if row["teacher"] not in pool:
@@ -103,13 +125,16 @@ def _selected(
                 f"the responses name the prompt {cell[0]}, which is not among the prompts; give their prompts"
             )
         judged = verdicts.setdefault(cell, [])
+        asked[cell] += 1
+        errors[cell] += errors_are_wrong and row["status"] == "error"
         if row["is_correct"] is not None:
             judged.append(row["is_correct"])
         if row["selected"] and cell in selected:
             raise InputError(f"prompt {cell[0]} has two selected responses of `{cell[1]}`; generate anew")
         if row["selected"]:
             selected[cell] = row
-    return selected, {cell: sum(judged) / len(judged) if judged else None for cell, judged in verdicts.items()}
+    shares = {cell: sum(of) / (len(of) + errors[cell]) if of else None for cell, of in verdicts.items()}
+    return selected, shares, {cell for cell, number in asked.items() if errors[cell] == number}
 
 
 def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) -> float | None:
@@ -118,6 +143,20 @@ def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) ->
         return share
     value = row["quality"] if settings.quality == "column" else row["is_correct"]
     return None if value is None else float(value)
+
+
+def _worst(settings: Settings, judged: Sequence[float | None]) -> float | None:
+    """Return the quality of a teacher that did not answer: wrong, or the least that was measured, if any was."""
+    known = [value for value in judged if value is not None]
+    if not known:
+        return None
+    return 0.0 if settings.quality in ("correct", "pass_rate") else min(known)
+
+
+def _spread(values: Sequence[Any], answered: Sequence[Cell], cells: Sequence[Cell], otherwise: Any) -> list[Any]:
+    """Spread the values of the answered cells over all cells."""
+    found = dict(zip(answered, values, strict=True))
+    return [found.get(cell, otherwise) for cell in cells]
 
 
 def _likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:

@@ -40,6 +40,8 @@ class Settings(Strict):
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = "mean_logprob"
     normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
+    # a teacher that was asked and did not answer: rewarded as the worst answer (worst), or left out (missing)
+    failed: Literal["worst", "missing"] = "worst"
     in_part: bool = False  # cells are missing by design; their values are predicted, to set the scale of the others
     # tokens of prompt and response, as in student training
     max_length: int = Field(default=4096, ge=2, le=100_000_000)
