@@ -168,7 +168,7 @@ def test_an_answer_that_is_too_long_is_null(server: ClassifyServer) -> None:
         ),
         (
             Response(status=404, body={"detail": "Not Found"}),
-            "{url} does not answer for the model `rm` (HTTP 404: Not Found) at {url}/classify; check "
+            "{url} does not answer for the model `rm` (HTTP 404: Not Found) at {root}/classify; check "
             "`score.reward_model.model`, and that it is vLLM with a reward model, started with `--runner pooling`",
         ),
         (
@@ -195,7 +195,9 @@ def test_an_answer_that_is_too_long_is_null(server: ClassifyServer) -> None:
 )
 def test_what_ends_the_run(server: ClassifyServer, response: Response, sentence: str) -> None:
     server.behaviour = lambda text, times: response
-    assert error_of(settings(server.url), ROWS[:1]) == sentence.format(url=server.url)
+    assert error_of(settings(server.url), ROWS[:1]) == sentence.format(
+        url=server.url, root=server.url.removesuffix("/v1")
+    )
 
 
 def test_a_server_that_is_away(server: ClassifyServer) -> None:
