@@ -286,14 +286,27 @@ COMPLETION = st.fixed_dictionaries(
     {"choices": st.lists(CHOICE | JSON, max_size=2)},
     optional={"usage": st.dictionaries(NAMES, JSON, max_size=5), "error": JSON},
 )
+PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "thinking", "refusal", "image"])}, optional={"text": JSON}
+)
+MESSAGE = st.fixed_dictionaries(
+    {"content": st.text(max_size=12) | st.none() | st.lists(PART, max_size=3)},
+    optional={"reasoning": JSON, "refusal": JSON},
+)
+COUNTS = st.dictionaries(NAMES, st.integers(-5, 10**10) | LEAVES, max_size=4)
+ANSWER = st.fixed_dictionaries(
+    {"choices": st.tuples(st.fixed_dictionaries({"message": MESSAGE, "finish_reason": LEAVES}))},
+    optional={"usage": COUNTS},
+)
 BODIES = (
     st.binary(max_size=40)
+    | ANSWER.map(lambda value: json.dumps(value).encode())
     | (JSON | COMPLETION).map(lambda value: json.dumps(value).encode())
     | st.lists(JSON | COMPLETION, max_size=3).map(
         lambda values: "".join(f"data: {json.dumps(value)}\n\n" for value in values).encode()
     )
 )
-STATUS = st.sampled_from([200, 200, 200, 201, 204, 302, 400, 401, 402, 403, 404, 408, 429, 498, 500, 503, 529, 999])
+STATUS = st.sampled_from([200] * 12 + [201, 204, 302, 400, 401, 402, 403, 404, 408, 429, 498, 500, 503, 529, 999])
 HEADERS = st.dictionaries(
     st.sampled_from(["retry-after", "retry-after-ms", "content-type", "location"]),
     st.text(max_size=20)
