@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from persyn_hf.core.unanswered import as_the_worst, unanswered
 from persyn_hf.errors import InputError, check
 
 
@@ -142,8 +143,7 @@ def recombine(
 
     Args:
         columns: `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher)
-            cell, in any order. A row without `num_tokens`, where others have them, is of a teacher that did not
-            answer: its learnability is that of the worst answer to the prompt.
+            cell, in any order. A row without `num_tokens`, where others have them, is of a teacher that failed.
         alpha, normalisation, measure: see `combine`, `normalise` and `learnability`, which may raise.
         in_part: cells are missing by design. Rewards are then normalised over all cells of the prompt, the missing
             ones as `fill` predicts them; else the better of two poor teachers would count as much as the best of all.
@@ -157,7 +157,7 @@ def recombine(
     raw = numbers(columns, "quality_raw"), learnability(columns, measure)
     size = len(prompts), len(teachers)
     measured = [_matrix(values, cells, size) for values in raw]
-    measured[1] = _as_the_worst(measured[1], _matrix(_unanswered(columns), cells, size) == 1)
+    measured[1] = as_the_worst(measured[1], _matrix(unanswered(columns), cells, size) == 1)
     scaled = (normalise(fill(matrix) if in_part else matrix, normalisation) for matrix in measured)
     quality, learned = (np.where(np.isnan(old), np.nan, new) for old, new in zip(measured, scaled, strict=True))
     reward = combine(quality, learned, alpha)
@@ -166,21 +166,6 @@ def recombine(
     return {name: _nullable(matrix.ravel()[cells]) for name, matrix in rewards.items()} | {
         "rank": [rank or None for rank in ranks]
     }
-
-
-def _unanswered(columns: Mapping[str, Sequence[Any]]) -> FloatArray:
-    """Return 1 for each row of a teacher that did not answer, else 0, (num_responses,)."""
-    tokens = columns.get("num_tokens", ())
-    none = np.array([number is None for number in tokens], dtype=np.float64)
-    return none if len(none) and not none.all() else np.zeros(len(columns["prompt_id"]))
-
-
-def _as_the_worst(matrix: FloatArray, unanswered: NDArray[np.bool_]) -> FloatArray:
-    """Give these cells the least of their prompt, or, where nothing of it is measured, of all."""
-    if not unanswered.any() or np.isnan(matrix).all():
-        return matrix
-    lowest = np.fmin.reduce(matrix, axis=1, keepdims=True)
-    return np.where(unanswered, np.where(np.isnan(lowest), np.nanmin(matrix), lowest), matrix)
 
 
 def fill(values: ArrayLike) -> FloatArray:

@@ -35,7 +35,7 @@ answers = st.builds(
     st.text(max_size=5),
     st.none() | st.sampled_from(["boom", "gone"]),
     finish_reason=st.sampled_from(["stop", "length", "content_filter"]),
-    num_tokens=st.integers(0, 9),
+    num_tokens=st.none() | st.integers(0, 9),  # 0 and None alike: nobody has counted them
     num_prompt_tokens=st.none() | st.integers(1, 9),
     reasoning=st.none() | st.text(max_size=3),
 )
@@ -74,7 +74,8 @@ class JournalMachine(RuleBasedStateMachine):
         for key, entry in found.items():
             said = newest[key]
             assert (entry.text, entry.reasoning, entry.error) == (said.text, said.reasoning, said.error)
-            assert (entry.finish_reason, entry.num_tokens) == (said.finish_reason, said.num_tokens)
+            counted = said.num_tokens or (None if said.error is None else 0)
+            assert (entry.finish_reason, entry.num_tokens) == (said.finish_reason, counted)
             assert entry.num_prompt_tokens == (3 if said.num_prompt_tokens is None else said.num_prompt_tokens)
             assert entry.attempt == len(self.attempts[key]) - 1
 
@@ -144,9 +145,10 @@ class JournalMachine(RuleBasedStateMachine):
                             for said in paid
                             if said.error is None or said.num_tokens
                         ),
-                        completion_tokens=sum(said.num_tokens for said in paid),
+                        completion_tokens=sum(said.num_tokens or 0 for said in paid),
                         seconds=0.5 * len(paid),
                         truncated=sum(said.error is None and said.finish_reason == "length" for said in paid),
+                        uncounted=sum(said.error is None and not said.num_tokens for said in paid),
                         errors=Counter(said.error for said in paid if said.error is not None),
                     )
             assert self.journal.spent(recipe) == expected
