@@ -1,8 +1,11 @@
 """Apply chat templates: the one place where a conversation becomes text and tokens."""
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +19,14 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 Row = tuple[Messages, str]  # a conversation and its answer
 
-DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is given no date
-CONTENT = "c0ntent"  # stands for an answer when the end of a turn is looked up
+DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is not told the date
+QUESTION = ({"role": "user", "content": "qu3stion"},)  # stand for a conversation when a template is looked at
+CONTENT = "c0ntent"
+ANSWER = {"role": "assistant", "content": CONTENT}
+OPEN, CLOSE = "<think>", "</think>"  # as `core.conversations.full_response` writes them
+BLOCK = re.compile(rf"{OPEN}(?P<space>\s*)(?P<closed>{CLOSE})?\s*$")  # at the end of a generation prompt
+THOUGHTS = re.compile("think|thought", re.IGNORECASE)  # of tokens that are tags of thoughts
+OTHER_TEMPLATE = "give a student another template under `students`: `chat_template: FILE.jinja`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,42 +64,82 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return ids
 
 
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """Text of an answer: without special tokens, but with the tags of thoughts where these are special tokens."""
+    kept = special_thoughts(tokenizer)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special} - kept
+    text: str = tokenizer.decode([token for token in ids if token not in special], skip_special_tokens=False)
+    return text
+
+
+def special_thoughts(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tags around thoughts that are special tokens: <think>, [THINK], <|START_THINKING|> and so on."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {token for token, text in added if text.special and THOUGHTS.search(text.content)}
+
+
 def encode_turns(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int) -> list[Turn]:
     """Encode conversations with their answers as a student is trained on them, each cut at `max_length` tokens.
 
-    The answer is what the template writes after the generation prompt (its outer white space may be gone), up to and
-    with the end-of-turn token: template text after it (a line break, say) does not count. Where the tokens of the
-    prompt are no prefix of the tokens of the whole, prompt, answer and end of turn are encoded separately: a merge
-    may cross the border, and a template may write the prompt differently once an answer follows.
+    The prompt is what the student will see: the conversation with the template's generation prompt. The answer is what
+    was said, its outer white space as the template leaves it, up to and with the end-of-turn token; template text
+    after it (a line break, say) does not count. Where the template would write anything else than what was said (it
+    drops thoughts, or adds an empty block of them), or where the tokens of the prompt are no prefix of those of the
+    whole (a merge across the border, or a prompt that is written in another way once an answer follows), prompt,
+    answer and end of turn are encoded apart; see `continuation`.
 
     Raises:
-        InputError: the template refuses a conversation.
+        InputError: the template refuses a conversation, or nothing could be learnt with it.
     """
-    from jinja2 import TemplateError
-
     if not rows:
         return []
+    end = end_of_turn(tokenizer, tokenizer.name_or_path)
+    end_text = tokenizer.convert_ids_to_tokens(end)
     try:
-        end = end_of_turn(tokenizer, tokenizer.name_or_path)
         prompts = [render(tokenizer, messages) for messages, _ in rows]
         wholes = [apply(tokenizer, [*messages, {"role": "assistant", "content": text}]) for messages, text in rows]
-    except TemplateError as error:
+    except Exception as error:  # noqa: BLE001  # templates refuse by raising, and may raise anything
         raise InputError(
             f"the chat template of `{tokenizer.name_or_path}` refuses a conversation: {reason(error)}; leave such "
-            "prompts out, or give a student another template under `students`: `chat_template: FILE.jinja`"
+            f"prompts out, or {OTHER_TEMPLATE}"
         ) from None
     prefixes, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, wholes))
     turns = []
-    for (_, response), prefix, tokens in zip(rows, prefixes, ids, strict=True):
+    for (_, said), prompt, whole, prefix, tokens in zip(rows, prompts, wholes, prefixes, ids, strict=True):
+        written = whole[len(prompt) :].rpartition(end_text)[0] if whole.startswith(prompt) else None
         tail = tokens[len(prefix) :]
-        if tokens[: len(prefix)] == prefix and end in tail:
+        if written is not None and written.strip() == said.strip() and tokens[: len(prefix)] == prefix and end in tail:
             last = len(tail) - 1 - tail[::-1].index(end)
             tokens = prefix + tail[: last + 1]
         else:
-            tokens = prefix + encode(tokenizer, response) + [end]
+            tokens = prefix + encode(tokenizer, continuation(tokenizer.name_or_path, prompt, said)) + [end]
         cut = np.array(tokens[:max_length], dtype=np.int32)
         turns.append(Turn(ids=cut, start=min(len(prefix), max_length), truncated=len(tokens) > max_length))
     return turns
+
+
+def continuation(model: str, prompt: str, said: str) -> str:
+    """What a student has to say after `prompt` for an answer `said`: with it, one thinking block at most, and closed.
+
+    A generation prompt may open the block itself (newer R1-Distills, Qwen3.5): thoughts go on in it, and a plain
+    answer closes it first.
+
+    Raises:
+        InputError: the prompt has opened and closed the block, and the answer has thoughts.
+    """
+    block = BLOCK.search(prompt)
+    thinks = said.lstrip().startswith(OPEN)
+    if block is None or (block["closed"] and not thinks):
+        return said
+    if block["closed"]:
+        raise InputError(
+            f"the chat template of `{model}` closes the thinking block before an answer begins, so the student cannot "
+            f"learn from answers with reasoning; {OTHER_TEMPLATE}"
+        )
+    if thinks:
+        body = said.lstrip().removeprefix(OPEN)
+        return body[len(commonprefix([block["space"], body])) :]
+    return ("" if prompt.endswith("\n") else "\n") + f"\n{CLOSE}\n\n{said}"
 
 
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
@@ -99,15 +148,49 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
     It need not be the tokenizer's eos (Qwen2.5 base: the template says <|im_end|>, eos is <|endoftext|>).
 
     Raises:
-        InputError: there is none, so generation could never learn to stop.
+        InputError: there is none, so generation could never learn to stop; the template leaves the answer out, or
+            writes what its generation prompt lacks before an answer, so that the student would be trained on that.
     """
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": CONTENT}]
-    tail = apply(tokenizer, turns).rpartition(CONTENT)[2]
+    try:
+        prompt = render(tokenizer, QUESTION)
+        whole = apply(tokenizer, [*QUESTION, ANSWER])
+    except Exception as error:  # noqa: BLE001  # as above
+        raise InputError(
+            f"the chat template of `{model}` cannot be applied: {reason(error)}; {OTHER_TEMPLATE}"
+        ) from None
+    before, found, after = whole.rpartition(CONTENT)
+    if not found:
+        raise InputError(f"the chat template of `{model}` leaves the answer out; {OTHER_TEMPLATE}")
+    end = _first_special(tokenizer, after)
+    if end is None:
+        raise InputError(
+            f"the chat template of `{model}` ends an answer with {after!r}, which holds no special token of its "
+            f"tokenizer, so a student could never learn to stop; {OTHER_TEMPLATE}"
+        )
+    ends = (tokenizer.convert_ids_to_tokens(end), tokenizer.eos_token or tokenizer.convert_ids_to_tokens(end))
+    added = before[len(prompt) :].replace(OPEN, "").replace(CLOSE, "").strip() if before.startswith(prompt) else ""
+    if added or prompt.rstrip().endswith(ends):
+        found_text = f"writes {added!r} before an answer" if added else f"ends a prompt with {prompt[-20:]!r}"
+        raise InputError(
+            f"the chat template of `{model}` has no whole generation prompt: it {found_text}, so prompts do not end "
+            f"where answers begin; {OTHER_TEMPLATE} that knows `add_generation_prompt`"
+        )
+    return end
+
+
+def ends_of_answers(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Tokens that end an answer of a teacher: its eos, and what its template writes after an answer, if anything.
+
+    A teacher need not be able to learn: templates of GLM-4's kind write nothing, and the tokens of its generation
+    config end an answer.
+    """
+    found = {tokenizer.eos_token_id}
+    with contextlib.suppress(Exception):  # a template may refuse or leave out an assistant's turn
+        whole = apply(tokenizer, [*QUESTION, ANSWER])
+        found.add(_first_special(tokenizer, whole.rpartition(CONTENT)[2]) if CONTENT in whole else None)
+    return {token for token in found if token is not None}
+
+
+def _first_special(tokenizer: "PreTrainedTokenizerBase", text: str) -> int | None:
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    for token in encode(tokenizer, tail):
-        if token in special:
-            return int(token)
-    raise InputError(
-        f"the chat template of `{model}` ends an answer with {tail!r}, which holds no special token of its tokenizer, "
-        "so a student could never learn to stop; give another template"
-    )
+    return next((int(token) for token in encode(tokenizer, text) if token in special), None)

@@ -53,6 +53,17 @@ def load_tokenizer(
     return tokenizer
 
 
+def num_embeddings(model: str, revision: str | None) -> int:
+    """Rows of a model's table of embeddings, as its config says."""
+    transformers = require("transformers", extra="models", feature="running a model")
+    _check_folder(model)
+    try:
+        config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # as above
+        raise InputError(f"the config of `{model}` cannot be loaded: {reason(error)}") from None
+    return int(config.get_text_config().vocab_size)
+
+
 def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) -> "PreTrainedModel":
     """Load a causal language model for inference, on `device` (auto: the first GPU, else the CPU)."""
     return load_model("AutoModelForCausalLM", model, revision, dtype, device)

@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.errors import InputError
+from persyn_hf.backends.answers import well_formed
+from persyn_hf.errors import InputError, PersynError
 
 
 HEAD = 100  # rows that say which columns there are, where nothing else does; a later row may lack some
@@ -39,11 +40,15 @@ def rows_of_dataset(
 
     `section` of the recipe names the dataset. Raises `InputError` where it cannot be read.
     """
-    from datasets import load_dataset
+    from datasets import Features, Value, load_dataset
 
     keys = "`config`, `revision` and `source_split`"
     with _telling(dataset, f"check `{section}.dataset`, {keys}"):
         rows = load_dataset(dataset, config, revision=revision, split=split, streaming=True)
+        empty = [name for name, kind in (rows.features or {}).items() if kind == Value("null")]
+        if empty:  # in the first file, by which all are read; what comes later is text, or refused
+            features = Features({**rows.features, **{name: Value("string") for name in empty}})
+            rows = load_dataset(dataset, config, revision=revision, split=split, streaming=True, features=features)
         if rows.column_names is None:
             yield from _rows_as_found(iter(rows), choose)
         else:
@@ -57,6 +62,13 @@ def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list
     with _telling(dataset, f"check `{section}.dataset` and `revision`"):
         names: list[str] = get_dataset_config_names(dataset, revision=revision)
     return names
+
+
+def as_text(cell: Any) -> str:
+    """A cell as text: a list joined by commas (OlympiadBench has such answers); nothing for NaN or a dict."""
+    if isinstance(cell, list):
+        return ", ".join(text for text in map(as_text, cell) if text)
+    return "" if cell is None or isinstance(cell, Mapping) or cell != cell else str(cell).strip()
 
 
 def as_turns(cell: Any) -> list[dict[str, str]] | None:
@@ -83,10 +95,12 @@ def as_prompt(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 @contextmanager
 def _telling(dataset: str, remedy: str) -> Iterator[None]:
-    """Turn the faults of a dataset that is missing, unreachable or lacks a config or split into an `InputError`."""
+    """Turn the faults of a dataset into an `InputError`: its reader, and the libraries below it, raise anything."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except PersynError:
+        raise
+    except Exception as error:  # noqa: BLE001
         raise InputError(f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; {remedy}") from None
 
 
@@ -106,7 +120,7 @@ def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 
 def _json_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON file, which holds one list and is therefore read whole."""
-    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    rows = _read_json(path.read_text(encoding="utf-8-sig"))
     if not isinstance(rows, list):
         raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
     for number, row in enumerate(rows, start=1):
@@ -119,12 +133,28 @@ def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = _read_json(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is {type(row).__name__}, not an object")
             yield row
+
+
+def _read_json(text: str) -> Any:
+    """A JSON value. JSON alone can hold half a surrogate pair, which is no text: it becomes U+FFFD here."""
+    value = json.loads(text)
+    return _well_formed(value) if "\\u" in text else value
+
+
+def _well_formed(value: Any) -> Any:
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, list):
+        return [_well_formed(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(key): _well_formed(item) for key, item in value.items()}
+    return value
 
 
 def _csv_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,8 @@ def add(commands: Any) -> None:
     add_recipe(add_command(commands, "plan", _plan, text))
     validate = add_command(commands, "validate", _validate, "check recipes without running them")
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
+    text = "load the tokenizers, and say what every chat template does with answers, thoughts and system turns"
+    validate.add_argument("--models", action="store_true", help=text)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -33,12 +35,17 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from persyn_hf.recipe.file import load_recipe
+    from persyn_hf.runner.models import look_at_models
     from persyn_hf.runner.plan import make_plan
 
     faults = []
     for path in arguments.recipes:
         try:
-            print(f"{path}: valid, {len(make_plan(load_recipe(path)))} steps")
+            steps = make_plan(load_recipe(path))
+            told = list(look_at_models(steps)) if arguments.models else []
+            print(f"{path}: valid, {len(steps)} steps")
+            for model, what in told:
+                print(f"  {model} {what}")
         except PersynError as error:
             faults.append(str(error))
     if faults:

@@ -18,6 +18,13 @@ def check_name(value: str) -> str:
     return value
 
 
+def check_config_name(value: str) -> str:
+    """As `check_name`, of what becomes the name of a config of a dataset: `datasets` keeps one for itself."""
+    if value == "default":
+        raise ValueError("must not be `default`, by which `datasets` knows the config that is loaded without a name")
+    return check_name(value)
+
+
 class Price(Strict):
     """The price of a teacher, in one currency that all teachers of a recipe share."""
 
@@ -43,7 +50,7 @@ class Teacher(Strict):
     price: Price | None = None
     license: str | None = None  # licence of its answers, as the Hub writes it; null: as its model's card says
 
-    _name = field_validator("name")(check_name)
+    _name = field_validator("name")(check_config_name)
 
 
 class Student(Strict):

@@ -26,6 +26,7 @@ from persyn_hf.runner.checks import check_recipe_paths, check_students
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
+from persyn_hf.runner.models import check_models, check_prompts, students_of
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
@@ -77,6 +78,8 @@ def run_recipe(
             earlier = _find(store, recipe, step, print_of)
             if earlier is None and all(item.reused for item in done):  # before the first step that runs
                 check_students(steps, progress.note)
+            if earlier is None:
+                _check_models(steps[len(done) :], done, store, inputs)
             artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
@@ -122,6 +125,15 @@ def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Store
     """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
     pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
+
+
+def _check_models(left: list[Step], done: list[Done], store: Store, inputs: dict[str, Stored]) -> None:
+    """Check the models before the first step that runs, and the prompts before the first that asks teachers."""
+    ran = [item.step.stage for item in done if not item.reused]
+    if not ran:
+        check_models(left)
+    if left[0].stage == "generate" and "generate" not in ran:
+        check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
 
 
 def _check_prices(recipe: Recipe, limits: Limits) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.harness.questions import final_answer
-from persyn_hf.backends.source_rows import as_prompt, as_turns, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import as_prompt, as_text, as_turns, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
@@ -23,7 +23,7 @@ from persyn_hf.stage import Context, Result
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
-VERSION = 4  # 4: a conversation may end with the assistant's answer, and be in the words of ShareGPT
+VERSION = 5  # 5: a reference may be a list of answers
 
 DROPPED = (
     "duplicates",
@@ -133,7 +133,7 @@ def _clean(
         if isinstance(messages, str):
             counts[messages] += 1
             continue
-        reference = _text(row.get(columns.reference)) if columns.reference else None
+        reference = (as_text(row.get(columns.reference)) or None) if columns.reference else None
         if reference is not None and settings.reference_after is not None:
             reference = final_answer(reference, settings.reference_after)
         name = prompt_id(messages)
@@ -150,7 +150,7 @@ def _clean(
             "messages": messages,
             "reference": reference,
             "source": source,
-            "topic": _text(row.get(columns.topic)) if columns.topic else None,
+            "topic": (as_text(row.get(columns.topic)) or None) if columns.topic else None,
             "split": row.get(columns.split) if columns.split else None,
         }
 
@@ -169,13 +169,6 @@ def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]
     if not messages or messages[-1]["role"] != "user":
         return "not_text"
     return messages if messages[-1]["content"] else "empty"
-
-
-def _text(value: Any) -> str | None:
-    """Return a cell as text: numbers as written, None for NaN and blank cells."""
-    if value is None or value != value:
-        return None
-    return str(value).strip() or None
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:

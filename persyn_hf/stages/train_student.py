@@ -28,7 +28,7 @@ INPUTS = {"sft": SFT}
 OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # which the rows answer; without, only their prompts must differ
 OUTPUT = STUDENT
 NOT_COVERED = frozenset({"accelerate", "save_steps"})  # per_device_batch_size is covered: it changes the rounding
-VERSION = 3  # 3: an epoch's last step is filled up with empty rows; LoRA adapters are stored with the merged weights
+VERSION = 4  # 4: the end of turn is learnt also where it pads; what was said is trained on, whatever a template writes
 
 
 class Settings(Strict):

@@ -166,13 +166,13 @@ def test_template_text_after_the_end_of_turn_does_not_count() -> None:
     assert made.decode(turn.ids[turn.start :]) == "42<|end|>"
 
 
-def test_what_the_template_puts_before_the_answer_counts_as_in_training() -> None:
+def test_an_empty_block_of_thoughts_that_only_the_template_writes_is_not_learnt() -> None:
     made = build_tokenizer(
         "{{ messages[0]['content'] + 'A: ' }}{% if messages|length > 1 %}"
         "<think></think>{{ messages[1]['content'] | trim + eos_token }}{% endif %}"
     )
     (turn,) = chat.encode_turns(made, [(ASK, " 42 ")], 256)
-    assert made.decode(turn.ids[turn.start :]) == "<think></think>42<|end|>"
+    assert made.decode(turn.ids[turn.start :]) == " 42 <|end|>"
 
 
 def test_a_prompt_that_is_written_in_another_way_is_encoded_apart() -> None:

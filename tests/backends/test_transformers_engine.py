@@ -200,6 +200,19 @@ def test_reasoning_is_split_off(text: str, prompt: str, split: tuple[str, str | 
     assert split_thoughts(text, prompt) == split
 
 
+@pytest.mark.parametrize("tags", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
+def test_tags_of_thoughts_that_are_special_tokens_are_kept_and_others_dropped(tags: tuple[str, str]) -> None:
+    tokenizer = build_tokenizer()
+    text = f"{tags[0]}\n6 * 7\n{tags[1]}\n\n<|start|>42"
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert chat.decode(tokenizer, plain) == tokenizer.decode(plain, skip_special_tokens=True)
+    assert not chat.special_thoughts(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": [*tags]})
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert chat.decode(tokenizer, ids) == text.replace("<|start|>", "")
+    assert chat.special_thoughts(tokenizer) == set(tokenizer.convert_tokens_to_ids([*tags]))
+
+
 def test_the_end_of_turn_is_the_templates_not_the_eos() -> None:
     tokenizer = build_tokenizer()
     assert chat.end_of_turn(tokenizer, "m") == tokenizer.convert_tokens_to_ids(END)

@@ -145,6 +145,40 @@ def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_reference_may_be_a_list_of_answers(tmp_path: Path) -> None:
+    """As OlympiadBench has them; `evaluate` reads them alike."""
+    found: list[Any] = [["2", "3"], ["42"], [], [None, "7"], {"a": 1}, float("nan"), 1.5]
+    rows = [{"q": f"Question {number}?", "a": answer} for number, answer in enumerate(found)]
+    columns = {"prompt": "q", "reference": "a"}
+    result = run(tmp_path, path=write(tmp_path / "q.jsonl", rows), columns=columns, calibration=1, dev=0)
+    references = dict(zip(texts(result), result.data["reference"][:], strict=True))
+    assert [references[row["q"]] for row in rows] == ["2, 3", "42", None, "7", None, None, "1.5"]
+    assert result.counts["reference_missing"] == 3
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json"])
+def test_half_a_surrogate_pair_is_replaced_where_the_file_is_read(tmp_path: Path, name: str) -> None:
+    rows = [{"q": [{"role": "user", "content": "Why \ud83d?"}]}, {"q": "And \ud83d\ude00?"}, {"q": "\udc00"}]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / name).write_text("\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]", encoding="utf-8")
+    result = run(tmp_path, path=str(tmp_path / name), columns={"prompt": "q"}, calibration=1, dev=0)
+    assert sorted(texts(result)) == ["And \U0001f600?", "Why \ufffd?", "\ufffd"]
+
+
+def test_a_dataset_whose_first_file_has_an_empty_column_is_read_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "train-1.jsonl", [{"q": f"First {number}?", "a": None} for number in range(3)])
+    write(folder / "train-2.jsonl", [{"q": f"Second {number}?", "a": str(number)} for number in range(2)])
+    columns = {"prompt": "q", "reference": "a"}
+    result = run(tmp_path, dataset=str(folder), columns=columns, references="text", calibration=1, dev=0)
+    assert sorted(texts(result)) == ["Second 0?", "Second 1?"]
+    assert (result.counts["read"], result.counts["reference_missing"]) == (5, 3)
+    (folder / "train-2.jsonl").write_text('{"q": "Second?", "a"', encoding="utf-8")
+    with pytest.raises(InputError, match=r"data cannot be read: .*; check `prompts.dataset`"):
+        run(tmp_path, dataset=str(folder), columns=columns, calibration=1, dev=0)
+
+
 def test_split_is_drawn_once_by_the_seed(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i:02}"} for i in range(40)]
     path = write(tmp_path / "p.jsonl", rows)

@@ -39,9 +39,10 @@ class TransformersEngine(Engine):
         device: str = "auto",
         system_prompt: str | None = None,
     ) -> None:
-        self.kind = f"transformers/{dtype}"
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
+        # Where tags of thoughts are special tokens, answers of earlier versions lack them: they are not these.
+        self.kind = f"transformers/{dtype}" + (" thoughts" if chat.special_thoughts(self.tokenizer) else "")
         self.tokenizer.padding_side = "left"
         self._source = (model, revision, dtype, device)
         self._batch_tokens = batch_tokens
@@ -135,7 +136,7 @@ class TransformersEngine(Engine):
         end = next((position for position, token in enumerate(ids) if token in self._ends), None)
         return Answer(
             request=request,
-            text=self.tokenizer.decode(ids[:end], skip_special_tokens=True),
+            text=chat.decode(self.tokenizer, ids[:end]),
             finish_reason="length" if end is None else "stop",
             num_tokens=len(ids) if end is None else end + 1,
             seconds=seconds,
@@ -158,8 +159,8 @@ class TransformersEngine(Engine):
             model, revision = self._source[:2]
             self._loaded = models.load_causal_lm(*self._source)
             generation.take_away(self._loaded)
-            end = chat.end_of_turn(self.tokenizer, model)
-            self._ends = generation.end_tokens(model, revision, self.tokenizer, end)
+            ends = chat.ends_of_answers(self.tokenizer)
+            self._ends = generation.end_tokens(model, revision, self.tokenizer, *ends)
             if self.tokenizer.pad_token_id is None:
                 self.tokenizer.pad_token = self.tokenizer.eos_token
         return self._loaded

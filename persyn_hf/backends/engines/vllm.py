@@ -38,9 +38,10 @@ class VllmEngine(Engine):
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")
-        self.kind = " ".join((f"vllm/{dtype}", *settings.args))
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
+        self._thoughts = bool(chat.special_thoughts(self.tokenizer))  # as in the transformers engine
+        self.kind = " ".join((f"vllm/{dtype}", *settings.args, *(["thoughts"] if self._thoughts else [])))
         self._source = (model, revision, dtype)
         self._settings = settings
         self._system_prompt = system_prompt
@@ -126,7 +127,10 @@ class VllmEngine(Engine):
                     self.model,
                     [self._server.url],
                     api_key=None,
-                    extra={"stop_token_ids": self._ends()},
+                    extra={
+                        "stop_token_ids": self._ends(),
+                        **({"skip_special_tokens": False} if self._thoughts else {}),
+                    },
                     concurrency=in_flight,
                     max_concurrency=in_flight,
                     timeout_s=self._settings.timeout_s,
@@ -139,7 +143,7 @@ class VllmEngine(Engine):
     def _ends(self) -> list[int]:
         """Return the tokens that end an answer."""
         model, revision, _ = self._source
-        return generation.end_tokens(model, revision, self.tokenizer, chat.end_of_turn(self.tokenizer, model))
+        return generation.end_tokens(model, revision, self.tokenizer, *chat.ends_of_answers(self.tokenizer))
 
     def _arguments(self) -> list[str]:
         """Make the arguments of `vllm serve`."""

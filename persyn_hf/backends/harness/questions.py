@@ -1,12 +1,12 @@
 """Read questions with reference answers from a user's file or a dataset."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import as_text, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
 
@@ -72,7 +72,7 @@ def read_questions(source: Source, question: Sequence[str], answer: str) -> list
     name = source.path or source.dataset
     pairs = []
     for number, row in enumerate(source.rows([*question, answer]), start=1):
-        texts = {column: _text(row.get(column)) for column in (*question, answer)}
+        texts = {column: as_text(row.get(column)) for column in (*question, answer)}
         empty = next((column for column, text in texts.items() if not text), None)
         if empty is not None:
             raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
@@ -92,13 +92,6 @@ def final_answer(text: str, marker: str) -> str | None:
     _, separator, answer = text.rpartition(marker)
     answer = THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer).strip()
     return answer if separator and answer else None
-
-
-def _text(value: Any) -> str:
-    """Read a cell as text; OlympiadBench gives a list of answers."""
-    if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
-    return "" if value is None or isinstance(value, Mapping) else str(value).strip()
 
 
 def _join(texts: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from persyn_hf.backends import chat
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.batches import pad
 from persyn_hf.backends.scoring import Values
-from persyn_hf.errors import EngineError
+from persyn_hf.errors import EngineError, InputError
 
 
 if TYPE_CHECKING:
@@ -68,8 +68,21 @@ class LikelihoodScorer:
         self._check_path()
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
-        """Encode conversations with their answers, each cut at `max_length` tokens."""
-        return chat.encode_turns(self.tokenizer, rows, self._max_length)
+        """Encode conversations with their answers, each cut at `max_length` tokens.
+
+        Raises:
+            InputError: an answer holds a token for which the model has no embedding.
+        """
+        turns = chat.encode_turns(self.tokenizer, rows, self._max_length)
+        largest = max((int(turn.ids.max(initial=0)) for turn in turns), default=0)
+        embeddings = self.model.get_input_embeddings().num_embeddings
+        if largest >= embeddings:
+            raise InputError(
+                f"the tokenizer of `{self.name}` reads {self.tokenizer.convert_ids_to_tokens(largest)} (token "
+                f"{largest}) in the answers, but the model has {embeddings} embeddings; add the missing rows to the "
+                "model (`resize_token_embeddings`)"
+            )
+        return turns
 
     def measure(self, turns: Sequence[chat.Turn]) -> list[Values]:
         """Measure one batch, in its order. Raises `EngineError` where values are not finite or memory is short."""

@@ -62,7 +62,7 @@ def train(
     args = _arguments(training, Schedule.of(training, len(examples)), checkpoints, cpu, bfloat16)
     # Full fine-tuning keeps float32 weights (bfloat16 ones would swallow updates of 2e-5); frozen ones need not be.
     dtype: Dtype = "bfloat16" if training.lora and bfloat16 else "float32"
-    model, tokenizer = load(training, dtype)  # after the arguments: sharded loading goes by them
+    model, tokenizer, fresh = load(training, dtype)  # after the arguments: sharded loading goes by them
     try:
         with _deterministic(), suitable_threads(model), no_logs():
             trainer = trl.SFTTrainer(
@@ -71,9 +71,11 @@ def train(
                 train_dataset=lay_out(training, examples),
                 processing_class=tokenizer,
                 callbacks=[_watch(advance)],
-                peft_config=_lora(training) if training.lora else None,
+                peft_config=_lora(training, model, fresh) if training.lora else None,
             )
             trainer.remove_callback(PrinterCallback)
+            if training.lora and fresh:
+                _show_bias(trainer.model.get_output_embeddings())
             trainer.train(resume_from_checkpoint=str(last) if last else None)
             save(trainer, tokenizer, training, folder)
     except torch.OutOfMemoryError as error:
@@ -145,16 +147,25 @@ def _arguments(training: Training, schedule: Schedule, checkpoints: Path, cpu: b
     return args
 
 
-def _lora(training: Training) -> Any:
+def _lora(training: Training, model: Any, fresh: list[int]) -> Any:
+    """Adapters of all linear layers; of embeddings and head, only the rows of new tokens are trained."""
     import peft
 
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is t for t in tables)]
     return peft.LoraConfig(
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
+        trainable_token_indices=dict.fromkeys(names, fresh) if fresh else None,
         task_type="CAUSAL_LM",
     )
+
+
+def _show_bias(head: Any) -> None:
+    """Show the bias of a head with trained rows: TRL reads it, and PEFT shows the weights only."""
+    head.bias = head.token_adapter.base_layer.bias
 
 
 def _watch(advance: Callable[[int], None]) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends import loading as models
+from persyn_hf.backends import templates
 from persyn_hf.backends.chat import Row
 from persyn_hf.backends.scoring import Measured, Values, score_rows
 from persyn_hf.backends.scoring.launched import read_left, score_launched
@@ -27,6 +28,9 @@ def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> li
     template = models.read_template(student.chat_template)
     identity = models.identify(student.model, student.revision)
     under = ["likelihood 2", identity, template, settings.max_length, settings.dtype]
+    tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
+    if templates.look_at(tokenizer, student.model).changes:  # what such a template wrote was scored once
+        under.append("as said")
     options = {
         "model": student.model,
         "revision": student.revision,
