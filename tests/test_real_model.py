@@ -27,6 +27,8 @@ from persyn_hf.stage import Context, Result
 from persyn_hf.stages import evaluate, train_router, train_student
 
 
+pytestmark = pytest.mark.heavy  # it has 540 MB
+
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=48, seed=0)
 END = 2  # <|im_end|>, its pad token, too
 FACTS = [
