@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 Row = tuple[Messages, str]  # a conversation and its answer
 
-DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is not told the date
+DATE = datetime(2024, 7, 26)  # what Llama 3.2's template prints where it is given no date
 QUESTION = ({"role": "user", "content": "qu3stion"},)  # stand for a conversation when a template is looked at
 CONTENT = "c0ntent"
 ANSWER = {"role": "assistant", "content": CONTENT}
@@ -65,7 +65,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
-    """Text of an answer: without special tokens, but with the tags of thoughts where these are special tokens."""
+    """Decode an answer without its special tokens, but with tags of thoughts that are special tokens."""
     kept = special_thoughts(tokenizer)
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special} - kept
     text: str = tokenizer.decode([token for token in ids if token not in special], skip_special_tokens=False)
@@ -73,7 +73,7 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
 
 
 def special_thoughts(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """The tags around thoughts that are special tokens: <think>, [THINK], <|START_THINKING|> and so on."""
+    """Find the special tokens that are tags of thoughts: <think>, [THINK], <|START_THINKING|> and so on."""
     added = tokenizer.added_tokens_decoder.items()
     return {token for token, text in added if text.special and THOUGHTS.search(text.content)}
 
@@ -119,7 +119,7 @@ def encode_turns(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_
 
 
 def continuation(model: str, prompt: str, said: str) -> str:
-    """What a student has to say after `prompt` for an answer `said`: with it, one thinking block at most, and closed.
+    """Make what a student has to say after `prompt` for an answer `said`: one thinking block at most, and closed.
 
     A generation prompt may open the block itself (newer R1-Distills, Qwen3.5): thoughts go on in it, and a plain
     answer closes it first.
@@ -179,7 +179,7 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase", model: str) -> int:
 
 
 def ends_of_answers(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Tokens that end an answer of a teacher: its eos, and what its template writes after an answer, if anything.
+    """Find the tokens that end an answer of a teacher: its eos, and what its template writes after an answer, if any.
 
     A teacher need not be able to learn: templates of GLM-4's kind write nothing, and the tokens of its generation
     config end an answer.

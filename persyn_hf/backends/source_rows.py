@@ -65,7 +65,7 @@ def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list
 
 
 def as_text(cell: Any) -> str:
-    """A cell as text: a list joined by commas (OlympiadBench has such answers); nothing for NaN or a dict."""
+    """Read a cell as text: a list joined by commas, as OlympiadBench's answers; nothing for NaN and mappings."""
     if isinstance(cell, list):
         return ", ".join(text for text in map(as_text, cell) if text)
     return "" if cell is None or isinstance(cell, Mapping) or cell != cell else str(cell).strip()
@@ -142,7 +142,7 @@ def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _read_json(text: str) -> Any:
-    """A JSON value. JSON alone can hold half a surrogate pair, which is no text: it becomes U+FFFD here."""
+    """Read a JSON value. JSON alone can hold half a surrogate pair, which is no text: it becomes U+FFFD here."""
     value = json.loads(text)
     return _well_formed(value) if "\\u" in text else value
 

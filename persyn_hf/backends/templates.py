@@ -1,4 +1,4 @@
-"""What a student's chat template does, found on its tokenizer alone, before any answer is paid for."""
+"""Look at a student's chat template on its tokenizer alone, before any answer is paid for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SYSTEM = {"role": "system", "content": "syst3m"}
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What becomes of an answer, each in words; `turns` of a student are what `chat.encode_turns` makes of it."""
+    """The findings about one template: what `chat.encode_turns` makes of answers, each in words."""
 
     end: str  # the token that ends an answer
     prompt: str  # how a prompt ends, from the user's words on

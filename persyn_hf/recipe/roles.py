@@ -19,7 +19,7 @@ def check_name(value: str) -> str:
 
 
 def check_config_name(value: str) -> str:
-    """As `check_name`, of what becomes the name of a config of a dataset: `datasets` keeps one for itself."""
+    """Check the name of a config of a dataset: as `check_name`, but `datasets` keeps one for itself."""
     if value == "default":
         raise ValueError("must not be `default`, by which `datasets` knows the config that is loaded without a name")
     return check_name(value)

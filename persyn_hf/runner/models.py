@@ -1,4 +1,4 @@
-"""What tokenizers and configs show of a recipe's models, before any answer is paid for."""
+"""Check a recipe's models by their tokenizers and configs, before any answer is paid for."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ def check_models(steps: Sequence[Step]) -> None:
 
 
 def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
-    """Every model that the steps run here, and what its chat template does, in words.
+    """Tell of every model that the steps run here what its chat template does, in words.
 
     Raises:
         InputError: a tokenizer cannot be loaded or has no template; nothing could be learnt with a student's template;

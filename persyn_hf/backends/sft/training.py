@@ -148,7 +148,7 @@ def _arguments(training: Training, schedule: Schedule, checkpoints: Path, cpu: b
 
 
 def _lora(training: Training, model: Any, fresh: list[int]) -> Any:
-    """Adapters of all linear layers; of embeddings and head, only the rows of new tokens are trained."""
+    """Put adapters on all linear layers; of embeddings and head, only the rows of new tokens are trained."""
     import peft
 
     tables = [model.get_input_embeddings(), model.get_output_embeddings()]
