@@ -35,7 +35,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from persyn_hf.recipe.file import load_recipe
-    from persyn_hf.runner.models import look_at_models
+    from persyn_hf.runner.model_checks import look_at_models
     from persyn_hf.runner.plan import make_plan
 
     faults = []

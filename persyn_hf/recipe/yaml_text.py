@@ -21,9 +21,16 @@ LARGEST = 2**63 - 1
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, and 1e-5 is a number, as in YAML 1.2 and JSON; YAML 1.1 wants 1.0e-5."""
+    """YAML 1.1 as PyYAML reads it, but for two things that YAML 1.2 does otherwise.
+
+    1e-5 is a number, as in JSON; YAML 1.1 wants 1.0e-5. A date (2024-11-25) is text; a recipe means a version by it.
+    """
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
 )

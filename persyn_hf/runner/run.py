@@ -26,7 +26,7 @@ from persyn_hf.runner.checks import check_recipe_paths, check_students
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
-from persyn_hf.runner.models import check_models, check_prompts, students_of
+from persyn_hf.runner.model_checks import check_models, check_prompts, students_of
 from persyn_hf.runner.plan import Step, make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher

@@ -136,8 +136,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("[" * 200 + "]" * 200, "nested too deep"),
         ("[" * 5000 + "]" * 5000, "nested too deep"),
         ("a: 1\nb: 2\na: 3", "`a` stands twice, again in line 3"),
-        ("a: 2020-01-01", "`a` is a YAML date"),
-        ("a: 2020-99-99", "cannot be read"),
+        ("a: !!timestamp 2020-01-01", "`a` is a YAML date"),
+        ("a: !!timestamp 2020-99-99", "cannot be read"),
         ("a: !!binary aGk=", "`a` is a YAML bytes"),
         ("a: {b: !!set {x}}", "`a.b` is a YAML set"),
         ("a: [0, {b: .inf}]", "`a.1.b` is inf, a finite number is needed"),
@@ -155,9 +155,10 @@ def test_what_yaml_says_and_a_recipe_cannot_mean(text: str, words: str) -> None:
         read_yaml(text, "the recipe r.yaml")
 
 
-def test_numbers_are_read_as_json_has_them() -> None:
+def test_numbers_and_dates_are_read_as_yaml_1_2_and_json_have_them() -> None:
     assert read_yaml("[1e-5, 1E3, 2.5e+1, 1.5, -3, 7e2]", "x") == [1e-5, 1000.0, 25.0, 1.5, -3, 700.0]
     assert read_yaml("[e5, 1e, v1e5, 1-5]", "x") == ["e5", "1e", "v1e5", "1-5"]
+    assert read_yaml("{release: 2024-11-25, odd: 2020-99-99}", "x") == {"release": "2024-11-25", "odd": "2020-99-99"}
     assert read_yaml("base: &b {x: 1}\nmore: {<<: *b, y: 2}", "x")["more"] == {"x": 1, "y": 2}
 
 

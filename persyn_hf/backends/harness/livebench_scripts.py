@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.engines.vllm_server import HEALTH_S, telling_lines
@@ -47,9 +46,7 @@ class LiveBenchSettings(Strict):
 
     path: str  # folder `livebench` of a clone; its download_questions.py has put the questions into `data` there
     python: str | None = None  # an absolute path, of one with LiveBench's requirements; null: that of its .venv
-    release: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, date) else value)] = Field(
-        default="2024-11-25", pattern=r"^\d{4}-\d\d-\d\d$"
-    )
+    release: str = Field(default="2024-11-25", pattern=r"^\d{4}-\d\d-\d\d$")
     categories: tuple[str, ...] = Field(default=(), strict=False)  # math, reasoning, ...; empty: all
     max_tokens: int = Field(default=4096, ge=1, le=100_000_000)  # of an answer; LiveBench's own
 

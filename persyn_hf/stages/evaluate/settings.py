@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.backends.harness.questions import Source
+from persyn_hf.recipe.roles import check_config_name
 from persyn_hf.recipe.strict import Strict
 
 
@@ -23,7 +24,7 @@ class Columns(Strict):
 class Task(Strict):
     """A task: questions of one's own, graded by math-verify, with `path` or `dataset`; else a task of the harness."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str  # also the name of its part of the dataset
     harness: str | None = None  # name of the harness's task, where it is another or its items come from `path`
     metric: str | None = None  # the metric of the harness's task that counts; null: its first
     filter: str | None = None  # its filter, which takes the answer out of what was said, that counts; null: the first
@@ -39,6 +40,8 @@ class Task(Strict):
     num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     fewshot_path: str | None = None  # file with the same columns, whose first rows are the worked examples
     fewshot_split: str | None = None  # split of the dataset, whose first rows are the worked examples
+
+    _name = field_validator("name")(check_config_name)
 
     @property
     def source(self) -> Source | None:
