@@ -34,7 +34,7 @@ INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student before training is evaluated
 OUTPUT = EVALUATION
 NOT_COVERED = frozenset({"batch_size", "timeout_s"}) | VLLM_NOT_COVERED
-VERSION = 4  # 3: other rules of grading; 4: generation is ours, prompts are whole, thoughts are not judged
+VERSION = 5  # 4: generation is ours, prompts are whole, thoughts are not judged; 5: other rules of grading
 
 
 def check_files(settings: Settings) -> None:
