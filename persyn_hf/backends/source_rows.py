@@ -1,18 +1,41 @@
-"""Read the rows of a user's table one at a time, from a file (parquet, JSONL, JSON, CSV) or a Hub dataset."""
+"""Read the rows of a user's table one at a time, from a file (parquet, JSONL, JSON, CSV) or a Hub dataset.
 
+Text files may be compressed by gzip and be in UTF-8 or, with a byte order mark, in UTF-16 or UTF-32. What a cell may
+hold is in source_cells.py.
+"""
+
+import codecs
 import csv
+import gzip
+import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import re
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from persyn_hf.backends.answers import well_formed
+from persyn_hf.backends.source_cells import messages_in
 from persyn_hf.errors import InputError, PersynError
 
 
 HEAD = 100  # rows that say which columns there are, where nothing else does; a later row may lack some
+
+ENCODINGS = {  # what a file begins with -> its encoding; else UTF-8
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, which begins alike
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SEPARATORS = ",;\t"  # of a CSV's cells: the one that its header has most of
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+SCRIPT = (
+    "it has a loading script, which `datasets` runs no more; name a revision that holds files (on the Hub often "
+    "`revision: refs/convert/parquet`), or save its rows as a file and give that as `path`"
+)
 
 Choose = Callable[[Sequence[str]], Collection[str]]  # columns there are -> columns to read
 
@@ -22,15 +45,25 @@ def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str,
 
     `section` of the recipe names the file. Raises `InputError` where the file cannot be read.
     """
-    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: `{section}.path` must end in {', '.join(readers)}, found `{path.suffix}`")
+    texts = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+    readers = {".parquet": _parquet_rows, **texts}
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in (texts if path.suffix == ".gz" else readers):
+        found = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+        raise InputError(
+            f"{path}: `{section}.path` must end in {', '.join(readers)}, found `{found}`; text may be compressed "
+            "(.csv.gz)"
+        )
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file; `{section}.path` must name a file")
     try:
-        yield from readers[path.suffix](path, choose)
-    except (ValueError, OSError, csv.Error) as error:  # ValueError: also JSON, Unicode and Arrow faults
-        raise InputError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}") from None
+        yield from readers[suffix](path, choose)
+    except UnicodeError as error:
+        raise InputError(f"{path} cannot be read as {suffix}: {error}; save it as UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path} cannot be read as {suffix}: it is nested too deeply; give flat columns") from None
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:  # ValueError: also JSON and Arrow faults
+        raise InputError(f"{path} cannot be read as {suffix}: {' '.join(str(error).split())}") from None
 
 
 def rows_of_dataset(
@@ -50,7 +83,7 @@ def rows_of_dataset(
             features = Features({**rows.features, **{name: Value("string") for name in empty}})
             rows = load_dataset(dataset, config, revision=revision, split=split, streaming=True, features=features)
         if rows.column_names is None:
-            yield from _rows_as_found(iter(rows), choose)
+            yield from _rows_as_found(lambda: iter(rows), choose)
         else:
             yield from rows.select_columns(list(choose(rows.column_names)))
 
@@ -64,35 +97,6 @@ def configs_of_dataset(dataset: str, revision: str | None, section: str) -> list
     return names
 
 
-def as_text(cell: Any) -> str:
-    """Read a cell as text: a list joined by commas, as OlympiadBench's answers; nothing for NaN and mappings."""
-    if isinstance(cell, list):
-        return ", ".join(text for text in map(as_text, cell) if text)
-    return "" if cell is None or isinstance(cell, Mapping) or cell != cell else str(cell).strip()
-
-
-def as_turns(cell: Any) -> list[dict[str, str]] | None:
-    """Read a cell as a conversation, a list of {role, content}; None where it is no conversation.
-
-    The words of ShareGPT (from, value, human, gpt), which Magpie uses, are understood too.
-    """
-    if not isinstance(cell, list) or not all(isinstance(turn, dict) for turn in cell):
-        return None
-    roles = {"human": "user", "gpt": "assistant"}
-    turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in cell]
-    if not all(isinstance(role, str) and isinstance(content, str) for role, content in turns):
-        return None
-    return [{"role": roles.get(role, role), "content": content} for role, content in turns]
-
-
-def as_prompt(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Drop the assistant's turns at the end of a conversation, and strip the last turn that is left."""
-    end = len(turns)
-    while end and turns[end - 1]["role"] == "assistant":
-        end -= 1
-    return [*turns[: end - 1], {**turns[end - 1], "content": turns[end - 1]["content"].strip()}] if end else []
-
-
 @contextmanager
 def _telling(dataset: str, remedy: str) -> Iterator[None]:
     """Turn the faults of a dataset into an `InputError`: its reader, and the libraries below it, raise anything."""
@@ -101,7 +105,10 @@ def _telling(dataset: str, remedy: str) -> Iterator[None]:
     except PersynError:
         raise
     except Exception as error:  # noqa: BLE001
-        raise InputError(f"the dataset {dataset} cannot be read: {' '.join(str(error).split())}; {remedy}") from None
+        said = " ".join(str(error).split())
+        if "scripts are no longer supported" in said:
+            remedy = SCRIPT
+        raise InputError(f"the dataset {dataset} cannot be read: {said}; {remedy}") from None
 
 
 def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
@@ -113,20 +120,44 @@ def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """Open a text file, compressed or not, by the encoding that it begins with."""
+    with path.open("rb") as raw:
+        is_gzip = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        with gzip.open(raw) if is_gzip else raw as data:
+            start = data.read(4)
+            data.seek(0)
+            encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), "utf-8-sig")
+            with io.TextIOWrapper(data, encoding=encoding, newline="") as text:
+                yield text
+
+
 def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        yield from _rows_as_found(_json_objects(file), choose)
+    def rows() -> Iterator[dict[str, Any]]:
+        with _open(path) as file:
+            yield from _json_objects(file)
+
+    yield from _rows_as_found(rows, choose)
 
 
 def _json_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON file, which holds one list and is therefore read whole."""
-    rows = _read_json(path.read_text(encoding="utf-8-sig"))
+    """Yield the rows of a JSON file, one list that is read whole; many of the Hub's hold JSON lines."""
+    with _open(path) as file:
+        text = file.read()
+    try:
+        rows = _read_json(text)
+    except json.JSONDecodeError:
+        if not re.match(r"\s*\{.*\}\s*\n\s*\{", text):
+            raise
+        rows = list(_json_objects(io.StringIO(text)))
     if not isinstance(rows, list):
         raise ValueError(f"it holds one {type(rows).__name__}, needed is a list of rows")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"row {number} is {type(row).__name__}, not an object")
-    yield from _rows_as_found(iter(rows), choose)
+    yield from _rows_as_found(lambda: iter(rows), choose)
 
 
 def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -134,8 +165,12 @@ def _json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 row = _read_json(line)
-            except json.JSONDecodeError as error:
+            except UnicodeError:
+                raise
+            except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
+            except RecursionError:
+                raise ValueError(f"line {number} is nested too deeply; give flat columns") from None
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is {type(row).__name__}, not an object")
             yield row
@@ -158,16 +193,51 @@ def _well_formed(value: Any) -> Any:
 
 
 def _csv_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV, all with the cells of its header; a cell that spells messages is these messages."""
     csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        choose(reader.fieldnames or [])
-        yield from reader
+    with _open(path) as file:
+        separator = "\t" if ".tsv" in path.suffixes else _separator(file)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        twice = next((name for at, name in enumerate(header) if name and name in header[:at]), None)
+        if twice is not None:
+            raise ValueError(f"two columns of its header are called `{twice}`; name each once")
+        choose(header)
+        for number, cells in enumerate(reader, start=1):
+            if len(cells) == len(header):
+                yield {name: messages_in(cell) or cell for name, cell in zip(header, cells, strict=True)}
+            elif any(cells):
+                sign = "TAB" if separator == "\t" else separator
+                raise ValueError(
+                    f"row {number} (line {reader.line_num}) has {len(cells)} cells and the header {len(header)}; put "
+                    f"a cell that holds `{sign}` or a line break in quotes"
+                )
 
 
-def _rows_as_found(rows: Iterator[dict[str, Any]], choose: Choose) -> Iterator[dict[str, Any]]:
-    """Yield rows that need not all have the same columns; `choose` sees the columns of the first `HEAD` rows."""
-    head = list(islice(rows, HEAD))
+def _separator(file: TextIO) -> str:
+    """Tell what separates the names of a header; a comma where there is one name."""
+    names = QUOTED.sub("", next((line for line in file if line.strip()), ""))
+    return max(SEPARATORS, key=names.count)
+
+
+def _rows_as_found(rows: Callable[[], Iterator[dict[str, Any]]], choose: Choose) -> Iterator[dict[str, Any]]:
+    """Yield rows that need not all have the same columns.
+
+    `choose` sees the columns of the first `HEAD` rows and, where it misses one there, those of all rows, which are
+    therefore read twice.
+    """
+    found = rows()
+    head = list(islice(found, HEAD))
     if head:
-        choose(list(dict.fromkeys(key for row in head for key in row)))
-    return chain(head, rows)
+        try:
+            choose(_columns(head))
+        except InputError:
+            if len(head) < HEAD:
+                raise
+            choose(_columns(rows()))
+    return chain(head, found)
+
+
+def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.harness.questions import final_answer
-from persyn_hf.backends.source_rows import as_prompt, as_text, as_turns, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_cells import as_text, read_prompt
+from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
@@ -23,10 +24,11 @@ from persyn_hf.stage import Context, Result
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
-VERSION = 5  # 5: a reference may be a list of answers
+VERSION = 6  # 6: other rules for references, lines end in \n, more words for the role of a turn are known
 
 DROPPED = (
     "duplicates",
+    "reference_differs",  # a second copy of a prompt, with another reference than the first, which is kept
     "empty",
     "not_text",
     "reference_missing",
@@ -42,7 +44,8 @@ PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appen
 class Columns(Strict):
     """The names of the source's columns."""
 
-    prompt: str = "prompt"  # text, or a conversation, of which the assistant's last answer is left out
+    # text, or a conversation, of which the assistant's last answer is left out; several columns are joined
+    prompt: str | list[str] = Field(default="prompt", min_length=1)
     reference: str | None = None  # the reference answer; null: there is none
     topic: str | None = None  # the topic or skill; null: there is none
     split: str | None = None  # calibration, dev or pool, where the source has drawn them; null: they are drawn here
@@ -107,10 +110,15 @@ def _read(settings: Settings) -> Iterator[dict[str, Any]]:
 
     def choose(present: Sequence[str]) -> set[str]:
         columns = settings.columns.model_dump(exclude_none=True)
-        for key, column in columns.items():
+        named = [
+            (key, column)
+            for key, given in columns.items()
+            for column in ([given] if isinstance(given, str) else given)
+        ]
+        for key, column in named:
             if column not in present:
                 raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, present)}")
-        return set(columns.values())
+        return {column for _, column in named}
 
     if settings.path is not None:
         rows = rows_of_file(Path(settings.path), "prompts", choose)
@@ -126,10 +134,11 @@ def _clean(
     source_rows: Iterator[dict[str, Any]], settings: Settings, source: str, counts: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of the `PROMPTS` contract, with the source's `split` or None, and count the others by reason."""
-    columns, seen = settings.columns, set()
+    columns = settings.columns
+    seen: dict[str, str | None] = {}  # prompt_id -> reference
     for row in source_rows:
         counts["read"] += 1
-        messages = _messages(row.get(columns.prompt))
+        messages = read_prompt(row, columns.prompt)
         if isinstance(messages, str):
             counts[messages] += 1
             continue
@@ -138,9 +147,9 @@ def _clean(
             reference = final_answer(reference, settings.reference_after)
         name = prompt_id(messages)
         if name in seen:
-            counts["duplicates"] += 1
+            counts["duplicates" if reference in (None, seen[name]) else "reference_differs"] += 1
             continue
-        seen.add(name)
+        seen[name] = reference
         if reference is None and columns.reference:
             counts["reference_missing"] += 1
             if settings.references != "none":
@@ -153,22 +162,6 @@ def _clean(
             "topic": (as_text(row.get(columns.topic)) or None) if columns.topic else None,
             "split": row.get(columns.split) if columns.split else None,
         }
-
-
-def _messages(value: Any) -> list[dict[str, str]] | Literal["empty", "not_text"]:
-    """Return the conversation in a cell, or the reason why there is none."""
-    if value is None or isinstance(value, str):
-        text = (value or "").strip()
-        return [{"role": "user", "content": text}] if text else "empty"
-    turns = as_turns(value)
-    if turns is None:
-        return "not_text"
-    if not turns:
-        return "empty"
-    messages = as_prompt(turns)
-    if not messages or messages[-1]["role"] != "user":
-        return "not_text"
-    return messages if messages[-1]["content"] else "empty"
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:

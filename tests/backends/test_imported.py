@@ -180,6 +180,38 @@ def test_samples_of_what_was_imported(tmp_path: Path) -> None:
     ]
 
 
+def test_an_empty_response_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "2 + 2?", "teacher": "small", "response": " "},
+        {"prompt": "2 * 3?", "teacher": "small", "response": "6"},
+        {"prompt": "not asked", "teacher": "small", "response": float("nan")},  # as pandas writes a null
+    ]
+    asked = [SUM, PRODUCT, OTHER]
+    found = read(save(tmp_path / "t.jsonl", rows), {"small": asked}, (SMALL,))
+    errors = [sample.entry.error for sample in to_samples(found, "small", asked)]
+    assert errors == ["the imported response is empty", None, "no imported response"]
+
+
+def test_messages_of_several_choices_are_samples(tmp_path: Path) -> None:
+    """The messages of n choices stand one after the other, with the prompt before them or without."""
+    choices = [{"role": "assistant", "content": text} for text in ("4", "5", "6")]
+    asked = {"role": "user", "content": "2 + 2?"}
+    rows = [{"prompt": "2 + 2?", "small": choices, "big": [asked, choices[0], asked, *choices[1:]]}]
+    found = read(save(tmp_path / "t.jsonl", rows), responses={"small": None, "big": None})
+    assert texts(found) == {("sum", "small"): ["4", "5", "6"], ("sum", "big"): ["5", "6"]}
+
+
+def test_a_prompt_of_several_columns_is_the_same_as_in_the_prompts(tmp_path: Path) -> None:
+    asked = [prompt("Add one.\n\n1"), prompt("Add one.\n\n2"), prompt("Add one.")]
+    rows = [{"instruction": "Add one.", "input": value, "small": str(value)} for value in ("1", "2\r\n", "", None)]
+    path = save(tmp_path / "t.jsonl", rows)
+    found = read(path, {"small": asked}, (SMALL,), prompt=["instruction", "input"], responses={"small": None})
+    responses = [[each.response for each in found[each_prompt["prompt_id"], "small"]] for each_prompt in asked]
+    assert responses == [["1"], ["2\r\n"], ["None"]]
+    with pytest.raises(InputError, match="no column `inputs` for `columns.prompt`, did you mean `input`"):
+        read(path, {"small": asked}, (SMALL,), prompt=["instruction", "inputs"], responses={"small": None})
+
+
 ROW = {"prompt": "2 + 2?", "teacher": "small", "response": "4", "grade": "1", "right": "true"}
 COLUMNS = "(known: prompt, teacher, response, grade, right)"
 TURNS = "a list of {role, content}"
@@ -187,7 +219,7 @@ STRUCT = (
     "is a struct without the field `{}` {}, where its text must be; if each teacher has a column, name that field in "
     "`columns.response`"
 )
-NUMBER, VERDICT = "must be a finite number or empty", "must be true, false or empty"
+NUMBER, VERDICT = "must be a number from -1e12 to 1e12 or empty", "must be true, false or empty"
 UNKNOWN_PROMPTS = "none has one of the 2 prompts that are asked for; the texts must be the same, found in"
 NO_RESPONSE = "have a prompt that is asked for, but none has a response of the teacher `small` to one of its 2 prompts"
 NAME = "its column `teacher` must hold the teacher's name or its model"
@@ -226,6 +258,7 @@ NAME = "its column `teacher` must hold the teacher's name or its model"
         ),
         ([ROW | {"grade": "good"}], {"quality": "grade"}, f", row 1: `response`: `grade` {NUMBER}, found 'good'"),
         ([ROW | {"grade": "inf"}], {"quality": "grade"}, f", row 1: `response`: `grade` {NUMBER}, found 'inf'"),
+        ([ROW | {"grade": -1e308}], {"quality": "grade"}, f", row 1: `response`: `grade` {NUMBER}, found -1e+308"),
         ([ROW | {"right": "yes"}], {"is_correct": "right"}, f", row 1: `response`: `right` {VERDICT}, found 'yes'"),
         (
             [ROW | {"prompt": "x" * 99}] * 3,
@@ -278,7 +311,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             read(tmp_path / name)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
-    assert said("t.txt") == "t.txt: `generate.path` must end in .parquet, .jsonl, .json, .csv, found `.txt`"
+    assert (
+        said("t.txt")
+        == "t.txt: `generate.path` must end in .parquet, .jsonl, .ndjson, .json, .csv, .tsv, found `.txt`; "
+        "text may be compressed (.csv.gz)"
+    )
     assert said("t.csv") == "t.csv does not exist or is no file; `generate.path` must name a file"
     assert said("b.parquet", b"no parquet").startswith("b.parquet cannot be read as .parquet: Parquet magic bytes not")
     assert said("b.jsonl", b'{"prompt": 1}\n{]') == (

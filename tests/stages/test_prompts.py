@@ -46,8 +46,8 @@ def test_gsm8k(tmp_path: Path, root: Path) -> None:
         dev=10,
     )
     assert result.counts == {
-        "read": 100, "kept": 100, "duplicates": 0, "empty": 0, "not_text": 0, "reference_missing": 0,
-        "reference_unparsable": 0, "reference_timed_out": 0, "not_asked_for": 0,
+        "read": 100, "kept": 100, "duplicates": 0, "reference_differs": 0, "empty": 0, "not_text": 0,
+        "reference_missing": 0, "reference_unparsable": 0, "reference_timed_out": 0, "not_asked_for": 0,
     }  # fmt: skip
     assert Counter(result.data["split"]) == {"calibration": 20, "dev": 10, "pool": 70}
     expected = {line["question"].strip(): line["answer"].split("####")[1].strip().replace(",", "") for line in lines}
@@ -94,7 +94,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " hi "}]
     rows = [
         {"prompt": "  one  ", "a": 1},
-        {"prompt": "one", "a": 2},  # the same once stripped; the first stays
+        {"prompt": "one", "a": 1},  # the same once stripped
+        {"prompt": "one\r", "a": 2},  # with another reference: the first stays
         {"prompt": "   ", "a": 1},
         {"prompt": None, "a": 1},
         {"prompt": 7, "a": 1},
@@ -108,7 +109,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", rows)
     kept = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "a"})
     assert {name: count for name, count in kept.counts.items() if count} == {
-        "read": 11, "kept": 4, "duplicates": 1, "empty": 3, "not_text": 3, "reference_missing": 1,
+        "read": 12, "kept": 4, "duplicates": 1, "reference_differs": 1, "empty": 3, "not_text": 3,
+        "reference_missing": 1,
     }  # fmt: skip
     by_text = {row["messages"][-1]["content"]: row for row in kept.data}
     assert by_text["one"]["reference"] == "1"
@@ -143,6 +145,26 @@ def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     assert {name: count for name, count in result.counts.items() if count} == {
         "read": 6, "kept": 3, "reference_unparsable": 2, "reference_timed_out": 1,
     }  # fmt: skip
+
+
+def test_a_prompt_may_be_of_several_columns(tmp_path: Path) -> None:
+    """Alpaca's instruction and input, which is often empty."""
+    rows = [{"instruction": "Add one.", "input": value, "output": "x"} for value in ("1", "2", "", None, "2\n")]
+    path, columns = write(tmp_path / "q.jsonl", rows), {"prompt": ["instruction", "input"]}
+    result = run(tmp_path, path=path, columns=columns, calibration=1, dev=0)
+    assert sorted(texts(result)) == ["Add one.", "Add one.\n\n1", "Add one.\n\n2"]
+    assert result.counts["duplicates"] == 2
+    with pytest.raises(InputError, match="no column `inputs` for `columns.prompt`, did you mean `input`"):
+        run(tmp_path, path=path, columns={"prompt": ["instruction", "inputs"]}, calibration=1, dev=0)
+    with pytest.raises(RecipeError):
+        run(tmp_path, path=path, columns={"prompt": []}, calibration=1, dev=0)
+
+
+def test_a_dataset_with_a_loading_script_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "ds.py").write_text("import datasets\n", encoding="utf-8")
+    with pytest.raises(InputError, match="loading script.*`revision: refs/convert/parquet`.*`path`"):
+        run(tmp_path, dataset=str(tmp_path / "ds"), calibration=1, dev=0)
 
 
 def test_a_reference_may_be_a_list_of_answers(tmp_path: Path) -> None:
@@ -229,7 +251,7 @@ def test_too_few_prompts(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": " "}\n', "gives no usable prompt (read 1, empty 1)"),
         ("p.json", '{"prompt": "a"}', "it holds one dict, needed is a list of rows"),
         ("p.parquet", "no parquet", "cannot be read as .parquet: "),
-        ("p.txt", "a", "must end in .parquet, .jsonl, .json, .csv, found `.txt`"),
+        ("p.txt", "a", "must end in .parquet, .jsonl, .ndjson, .json, .csv, .tsv, found `.txt`"),
         ("p.jsonl", None, "does not exist or is no file"),
     ],
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Read a cell of a table of responses: one text or several, with judgements that others made of them.
 
 A response is text, a conversation whose last turn is the assistant's, or a struct with the text in one field
-(Magpie-Zoo: `content`, next to the scores of three reward models). A list of any of these holds samples.
+(Magpie-Zoo: `content`, next to the scores of three reward models). A list of any of these holds samples, as do several
+turns of the assistant at the end of a conversation (the messages of n choices).
 """
 
 import math
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from persyn_hf.backends.answers import well_formed
-from persyn_hf.backends.source_rows import as_prompt, as_turns
+from persyn_hf.backends.source_cells import as_turns, last_answers, read_prompt
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import prompt_id
 
 
+QUALITY = 1e12  # at most, so that sums and figures of any number of them are finite
 NOWHERE = object()  # a judgement that must be in a field of the struct that holds the text
 
 
@@ -49,7 +51,8 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
         InputError: the cell holds anything else than text, or judgements that do not fit.
     """
     if turns := as_turns(cell):
-        cell = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
+        answers = last_answers(turns)
+        cell = answers if len(answers) > 1 else next(iter(answers), None)
     if isinstance(cell, Mapping):
         names = (fields.quality, fields.is_correct)
         own = [cell.get(name, value) if name else value for name, value in zip(names, judged, strict=True)]
@@ -81,15 +84,22 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
         )
 
 
-def id_of_prompt(prompt: Any, where: str) -> str | None:
-    """Compute the name that the `prompts` stage gives a prompt (text, or a list of turns); None for an empty cell."""
-    if prompt is None or isinstance(prompt, str):
-        text = (prompt or "").strip()
-        return prompt_id([{"role": "user", "content": text}]) if text else None
-    turns = as_turns(prompt)
-    if turns is None:
-        raise InputError(f"{where} must be text or a list of {{role, content}}, found {excerpt(prompt)}")
-    return prompt_id(as_prompt(turns))
+def id_of_prompt(row: Mapping[str, Any], columns: str | Sequence[str], where: str) -> str | None:
+    """Compute the name that the `prompts` stage gives the prompt of a row; None where it has none or drops it."""
+    prompt = read_prompt(row, columns)
+    if isinstance(prompt, list):
+        return prompt_id(prompt)
+    names = [columns] if isinstance(columns, str) else columns
+    strange = next((name for name in names if not _may_be_prompt(row.get(name))), None)
+    if strange is not None:
+        raise InputError(
+            f"{where}: `{strange}` must be text or a list of {{role, content}}, found {excerpt(row.get(strange))}"
+        )
+    return None
+
+
+def _may_be_prompt(cell: Any) -> bool:
+    return cell is None or isinstance(cell, str) or cell != cell or as_turns(cell) is not None
 
 
 def excerpt(value: Any) -> str:
@@ -115,8 +125,8 @@ def _quality(value: Any, name: str | None, where: str) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         number = math.inf
-    if math.isinf(number):
-        raise InputError(f"{where}: `{name}` must be a finite number or empty, found {value!r}")
+    if abs(number) > QUALITY:
+        raise InputError(f"{where}: `{name}` must be a number from -1e12 to 1e12 or empty, found {value!r}")
     return None if math.isnan(number) else number
 
 

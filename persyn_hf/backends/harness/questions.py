@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.source_rows import as_text, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_cells import as_text
+from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines import ask as journalled
-from persyn_hf.backends.engines.imported import read_responses, to_samples
+from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, to_samples
 from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
@@ -47,7 +47,7 @@ OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the c
 OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
-VERSION = 3  # 3: which sample is selected, tokens that nobody has counted, tags of thoughts; 2: rules of grading
+VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
 LATER: dict[str, Any] = {"think_tags": []}
 
 
@@ -76,8 +76,10 @@ def run(
         Grader(journal, settings.verify_timeout_s) as grader,
     ):
         if settings.engine == "import":
-            data, totals = _cut(context, _imported(settings, context, grader, cells))
-            return Result(data=data, counts=_counts(totals), metrics=_metrics(totals))
+            errors: Counter[str] = Counter()
+            data, totals = _cut(context, _imported(settings, context, grader, cells, errors))
+            missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
+            return Result(data=data, counts=_counts(totals) | missing, metrics=_metrics(totals))
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -147,15 +149,19 @@ def _escalate(
 
 
 def _imported(
-    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]]
+    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]], errors: Counter[str]
 ) -> Iterator[tuple[str, list[Sample]]]:
-    """Read the samples of each teacher from the user's table instead of the journal, and grade them."""
+    """Read the samples of each teacher from the user's table instead of the journal, and grade them.
+
+    What is missing is counted in `errors` by its reason.
+    """
     imported = read_responses(settings, context.teachers, cells)
     for teacher, rows in cells.items():
         if rows:
             samples = to_samples(imported, teacher, rows, settings.think_tags)
-            errors = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
-            journalled.check_errors(errors, len(samples), teacher, settings.max_error_rate)
+            its_own = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
+            journalled.check_errors(its_own, len(samples), teacher, settings.max_error_rate)
+            errors.update(its_own)
             yield teacher, grade(grader, samples) if settings.verify != "none" else samples
 
 
