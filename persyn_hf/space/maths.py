@@ -65,12 +65,16 @@ def with_maths(text: str) -> Markup:
 
 
 def _closed(text: str, start: int, closer: str) -> int:
-    """Return where a formula ends, -1 if nowhere near; `\\$` is a sign in it."""
+    """Return where a formula ends, -1 if nowhere near; `\\$` is a sign in it.
+
+    A single `$` before a digit is money, as in "$2,000-$3,000", and closes nothing (Pandoc has the same rule).
+    """
     end = start + LONGEST + len(closer)
     stop = text.find(closer, start, end)
     while stop > start and closer[0] == "$" and text[stop - 1] == "\\":
         stop = text.find(closer, stop + 1, end)
-    return stop
+    is_money = closer == "$" and stop >= 0 and text[stop + 1 : stop + 2].isdigit()
+    return -1 if is_money else stop
 
 
 def _matched(text: str, start: int) -> int:

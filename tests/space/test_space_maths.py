@@ -1,6 +1,7 @@
 """Untrusted text: shown as text whatever it holds, its formulas as MathML of known elements only."""
 
 import time
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -99,3 +100,15 @@ def test_a_bomb_is_text_soon(text: str) -> None:
     found = str(with_maths(text))
     assert time.monotonic() - begun < 5  # quadratic time would be minutes
     assert "<" not in found and len(found) == len(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["From $1,500 to $2,500 a month.", "sums: $7+$8=$15", "It costs $5 or $6.", "-$3 and -$4", "$10/$20"]
+)
+def test_prices_are_no_formulas(text: str) -> None:
+    assert unescape(str(with_maths(text))) == text
+
+
+def test_a_formula_beside_a_price_is_one() -> None:
+    shown = str(with_maths("For $20 you get $x^2$ of them, $y = 3$."))
+    assert shown.count("<math") == 2 and shown.startswith("For $20 you get <math")
