@@ -104,7 +104,7 @@ def _bars(
 
 
 def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
-    """Draw how often the best teacher is among the first k, with 95 % intervals."""
+    """Draw Hit@k (`formats.HIT_MEANING`) with 95 % intervals."""
     figure = _figure(3.4)
     axes = figure.subplots()
     for place, (name, (label, colour)) in enumerate(SYSTEMS.items()):
@@ -115,7 +115,7 @@ def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
         axes.bar(x, heights, 0.25, yerr=list(zip(*spans, strict=True)), color=colour, label=label, error_kw=ERRORS)
         for left, height in zip(x, heights, strict=True):
             axes.text(left, 0.02, f"{height:.0%}", ha="center", fontsize=8, color="white" if name == "router" else "k")
-    axes.set(ylim=(0, 1.02), ylabel="best teacher found")
+    axes.set(ylim=(0, 1.02), ylabel="routed to one of the k best")
     axes.set_xticks(range(len(HITS)), [METRIC_TITLES[metric] for metric in HITS])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     _plain(axes)

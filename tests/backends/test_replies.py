@@ -14,7 +14,7 @@ from persyn_hf.backends.answers import Said
 from persyn_hf.backends.engines import bodies
 from persyn_hf.backends.engines.completions import read_chat, read_usage
 from persyn_hf.backends.engines.replies import LONGEST_PAUSE_S, Fault, read_reply
-from persyn_hf.console import harmless
+from persyn_hf.text import first_line
 from persyn_hf.core.endings import CUT_OFF, UNKNOWN, ending
 
 
@@ -225,7 +225,7 @@ def test_the_words_of_an_error_are_the_servers_and_harmless() -> None:
     assert fault(b'{"error":{"message":"half \\ud800 here"}}', 400).reason == "HTTP 400: half \ufffd here"
     inner = {"message": "Provider returned error", "code": 400, "metadata": {"raw": "context too long"}}
     assert fault({"error": inner}).reason == "error 400: Provider returned error: context too long"
-    assert harmless("\n\x9b31m\u202e a\tb \nc") == "31m  a b"
+    assert first_line("\n\x9b31m\u202e a\tb \nc") == "31m a b"
 
 
 # Whatever comes

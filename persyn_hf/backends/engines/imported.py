@@ -26,6 +26,7 @@ from persyn_hf.recipe.strict import MANY, Strict, nearest
 
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
+MISSING, EMPTY = "no imported response", "the imported response is empty"  # reasons of error rows
 CONTENT = "content"  # field of a struct that holds the text, where nothing else is said
 ThinkTag = Annotated[str, Field(min_length=1)]
 
@@ -104,8 +105,8 @@ def read_responses(
     """Read the responses of `cells` by (prompt_id, name of the teacher), in the order of the table.
 
     A prompt is named as in the `prompts` stage, so the texts must be the same. Several responses of one cell are its
-    samples; empty ones are left out. Raises `InputError` where the table cannot be read, has none of the prompts, or
-    has no response of a teacher.
+    samples; empty ones are left out, and a cell that has no others has an empty list. Raises `InputError` where the
+    table cannot be read, has none of the prompts, or has no response of a teacher.
     """
     asked = [teacher for teacher in teachers if cells.get(teacher.name)]
     responses: dict[tuple[str, str], list[Imported]] = {}
@@ -126,8 +127,10 @@ def _read_table(table: _Table, column: str, cells: Cells, responses: dict[tuple[
             matched += 1
             for teacher, imported in table.form.responses(row, where):
                 if name in wanted[teacher]:
-                    responses.setdefault((name, teacher), []).append(imported)
-                    answered.add(teacher)
+                    cell = responses.setdefault((name, teacher), [])
+                    if imported.response.strip():
+                        cell.append(imported)
+                        answered.add(teacher)
     if not matched:
         example = cells[table.teachers[0]][0]["messages"]
         raise InputError(
@@ -259,12 +262,17 @@ def to_samples(
     prompts: Sequence[Mapping[str, Any]],
     think_tags: Tags = (),
 ) -> list[Sample]:
-    """Make samples of one teacher's imported responses; a cell that has none becomes a sample with an error."""
+    """Make samples of one teacher's imported responses; a cell that has none becomes a sample with an error.
+
+    The error is `MISSING` where the table has no row for the cell, `EMPTY` where all that it has is empty.
+    """
     samples = []
     for prompt in prompts:
-        cell: list[Imported | None] = [*imported.get((prompt["prompt_id"], teacher), [])]
+        place = prompt["prompt_id"], teacher
+        cell: list[Imported | None] = [*imported.get(place, [])]
         for index, given in enumerate(cell or [None]):
-            error, text = ("no imported response", "") if given is None else (None, given.response)
+            absent = EMPTY if place in imported else MISSING
+            error, text = (absent, "") if given is None else (None, given.response)
             response, reasoning = split_thoughts(text, more=think_tags)
             finish_reason, tokens = ("error", 0) if error else ("imported", None)
             entry = Entry(

@@ -38,7 +38,7 @@ class Fields:
 
 
 def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> Iterator[Imported]:
-    """Yield the responses of a cell, without empty ones.
+    """Yield the responses of a cell, those without text too: a teacher that said nothing is not one without a row.
 
     Args:
         judged: quality and verdict that the row gives: each is one value for the whole cell, or a list with one per
@@ -74,6 +74,8 @@ def read_cell(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> I
             yield Imported(
                 response=well_formed(cell), quality=quality, is_correct=_verdict(judged[1], fields.is_correct, where)
             )
+        else:
+            yield Imported(response="", quality=None, is_correct=None)
     elif cell is not None:
         raise InputError(
             f"{where} must be text, a struct with a text, a list of {{role, content}}, or a list of these, found "

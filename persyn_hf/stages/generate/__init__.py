@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines import ask as journalled
-from persyn_hf.backends.engines.imported import read_responses, to_samples
+from persyn_hf.backends.engines.imported import EMPTY, MISSING, read_responses, to_samples
 from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
@@ -76,8 +76,10 @@ def run(
         Grader(journal, settings.verify_timeout_s) as grader,
     ):
         if settings.engine == "import":
-            data, totals = _cut(context, _imported(settings, context, grader, cells))
-            return Result(data=data, counts=_counts(totals), metrics=_metrics(totals))
+            absent: Counter[str] = Counter()
+            data, totals = _cut(context, _imported(settings, context, grader, cells, absent))
+            counts = _counts(totals) | {"missing": absent[MISSING], "empty": absent[EMPTY]}
+            return Result(data=data, counts=counts, metrics=_metrics(totals))
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -147,14 +149,18 @@ def _escalate(
 
 
 def _imported(
-    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]]
+    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]], absent: Counter[str]
 ) -> Iterator[tuple[str, list[Sample]]]:
-    """Read the samples of each teacher from the user's table instead of the journal, and grade them."""
+    """Read the samples of each teacher from the user's table instead of the journal, and grade them.
+
+    absent: cells without a response are counted in it, by the reason.
+    """
     imported = read_responses(settings, context.teachers, cells)
     for teacher, rows in cells.items():
         if rows:
             samples = to_samples(imported, teacher, rows, settings.think_tags)
             errors = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
+            absent.update(errors)
             journalled.check_errors(errors, len(samples), teacher, settings.max_error_rate)
             yield teacher, grade(grader, samples) if settings.verify != "none" else samples
 
