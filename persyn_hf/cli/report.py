@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store
+from persyn_hf.cli.options import add_command, add_recipe, check_memory, open_recipe, open_store
 from persyn_hf.console import say
 from persyn_hf.errors import PersynError
 
@@ -28,6 +28,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from persyn_hf.runner.run import look_up, stored_of
     from persyn_hf.store.disk import out_faults
 
+    check_memory()
     store = open_store(arguments)
     recipes = [open_recipe(arguments, path) for path in arguments.recipes]
     parts, absent = [], []

@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store, positive
+from persyn_hf.cli.options import add_command, add_recipe, check_memory, open_recipe, open_store, positive
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError
 
@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from persyn_hf.stage import Limits
 
     _check_alone()
+    check_memory()
     if arguments.private and not arguments.push:
         raise PersynError(
             "--private is about what --push makes, and there is no --push; add it, or leave --private out"

@@ -239,8 +239,8 @@ def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
         if values[row] is not None:
             raise InputError(
                 f"the rewards hold {values[row]} as `{name}` of prompt {columns['prompt_id'][row]} and teacher "
-                f"`{columns['teacher'][row]}`, a number from -{LARGEST:g} to {LARGEST:g} is needed, or null where it "
-                "is missing; score that response again or leave it out"
+                f"`{columns['teacher'][row]}`, a finite number up to {LARGEST:g} is needed, or null where it is "
+                "missing; score that response again or leave it out"
             )
     return array
 

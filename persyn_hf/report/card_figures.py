@@ -10,6 +10,7 @@ from persyn_hf.report.figures import teacher_colours
 from persyn_hf.store.manifest import FIGURES
 
 
+MANY = 1e6  # from here on a number is written by its first digits
 BLUE, RED, GREY = "#3b6fb6", "#c2572b", "#9a9a9a"
 SYSTEMS = {"random": ("random", GREY), "global_best": ("global best", "#8fb3dd"), "router": ("this router", BLUE)}
 
@@ -88,7 +89,8 @@ def _bars(
             value = column.get(teacher.name)
             hatch = "///" if teacher.long_cot else None
             axes.barh(row, value or 0.0, color=colours[teacher.name], hatch=hatch, edgecolor="white")
-            label = UNKNOWN if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
+            form = "{:.0%}" if in_percent else "{:.2f}" if abs(value or 0) < MANY else "{:.3g}"
+            label = UNKNOWN if value is None else form.format(value)
             at = (max(value or 0.0, 0.0), row)
             axes.annotate(label, at, (3, 0), textcoords="offset points", va="center", fontsize=9)
         values = [value or 0.0 for value in column.values()]

@@ -214,7 +214,7 @@ def fault_of(error: ValidationError) -> str:
     """Return the first fault that pydantic has found in a file of JSON: its place and what is wrong there."""
     fault = error.errors(include_input=False, include_context=False)[0]
     where = ".".join(one_line(part)[:80] for part in fault["loc"])
-    return f"{f'`{where}`: ' if where else ''}{one_line(fault['msg'])[:300]}"
+    return f"{f'`{where}`: ' if where else ''}{one_line(fault['msg'].removeprefix('Value error, '))[:300]}"
 
 
 def remedy(ref: str, tag_file: str) -> str:

@@ -108,4 +108,4 @@ def _check(part: type[BaseModel], value: Mapping[str, Any]) -> None:
         part.model_validate(value)
     except ValidationError as error:
         fault = error.errors(include_input=False, include_context=False)[0]
-        raise ValueError(f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}") from None
+        raise ValueError(f"its `{'.'.join(map(str, fault['loc']))}`: {fault['msg']}") from None

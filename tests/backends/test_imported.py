@@ -180,6 +180,34 @@ def test_samples_of_what_was_imported(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+def test_an_empty_response_is_not_a_missing_one(tmp_path: Path, ending: str) -> None:
+    """Said nothing, said nothing twice, and has no row; of several the empty ones are left out."""
+    rows = [("2 + 2?", "small", " "), ("2 + 2?", "small", ""), ("2 * 3?", "small", "6"), ("2 * 3?", "small", "")]
+    table = [dict(zip(("prompt", "teacher", "response"), row, strict=True)) for row in rows]
+    found = read(save(tmp_path / f"t.{ending}", table), {"small": [SUM, PRODUCT, OTHER]}, (SMALL,))
+    samples = to_samples(found, "small", [SUM, PRODUCT, OTHER])
+    assert [(sample.response, sample.entry.error) for sample in samples] == [
+        ("", "the imported response is empty"),
+        ("6", None),
+        ("", "no imported response"),
+    ]
+
+
+def test_an_empty_cell_of_a_wide_table_is_its_teachers(tmp_path: Path) -> None:
+    """Its judgement may be missing: there is nothing to judge."""
+    rows = [{"prompt": "2 + 2?", "s": {"content": ""}, "b": None}, {"prompt": "2 * 3?", "s": "", "b": "6"}]
+    path = save(tmp_path / "t.jsonl", rows)
+    asked = {"small": [SUM, PRODUCT], "big": [SUM, PRODUCT]}
+    with pytest.raises(InputError, match="none has a response of the teacher `small`"):
+        read(path, asked, responses={"small": "s", "big": "b"})
+    found = read(
+        save(tmp_path / "u.jsonl", [*rows, rows[1] | {"s": "5"}]), asked, responses={"small": "s", "big": "b"}
+    )
+    errors = {name: [s.entry.error for s in to_samples(found, name, [SUM, PRODUCT])] for name in asked}
+    assert errors == {"small": ["the imported response is empty", None], "big": ["no imported response", None, None]}
+
+
 ROW = {"prompt": "2 + 2?", "teacher": "small", "response": "4", "grade": "1", "right": "true"}
 COLUMNS = "(known: prompt, teacher, response, grade, right)"
 TURNS = "a list of {role, content}"

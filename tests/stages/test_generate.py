@@ -279,9 +279,12 @@ def test_import(tmp_path: Path, ending: str) -> None:
         ("big", first, 1, "It is 5.", None, "imported", False, None),
         ("big", second, 0, "", None, "error", None, None),
     ]
-    assert [row["error"] for row in rows] == [None, "no imported response", None, None, "no imported response"]
+    null = "the imported response is empty" if ending == "csv" else "no imported response"  # CSV has no null
+    assert [row["error"] for row in rows] == [None, "no imported response", None, None, null]
     assert [row["selected"] for row in rows] == [True, False, True, False, False]
     assert result.cost == {}
+    counted = (result.counts["errors"], result.counts["missing"], result.counts["empty"])
+    assert counted == ((2, 1, 1) if ending == "csv" else (2, 2, 0))
 
 
 def test_import_with_too_many_gaps(tmp_path: Path) -> None:
