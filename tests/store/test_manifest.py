@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rows import row
 from store_samples import dataset_of, fields, link, rows_of
 
 from persyn_hf.cli.artifacts import _add_ancestors
 from persyn_hf.cli.main import main
 from persyn_hf.core.cost import FIELDS
 from persyn_hf.errors import DamagedArtifact
-from persyn_hf.schemas import PROMPTS, RESPONSES
+from persyn_hf.schemas import PROMPTS, RESPONSES, SFT
 from persyn_hf.store.lineage import DEEPEST, check_above, tree
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import MANIFEST, Manifest
@@ -109,6 +110,30 @@ def test_a_chain_that_leads_back_to_itself_is_named(store: Store, capsys: pytest
         _add_ancestors(store, store.get(responses.ref), {})
     assert main(["artifacts", "show", responses.ref, "--store", str(store.root)]) == 2
     assert "leads back to it, which no run makes" in capsys.readouterr().err
+
+
+NOT_THERE = [{}, {"default": {}}, {"default": {"**": 3}}, {"x" * 300: {"pool": 3}}, {"../..": {"a": 3}}]
+
+
+@pytest.mark.parametrize("rows", NOT_THERE)
+def test_rows_that_are_not_there_are_one_sentence(store: Store, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = put(store, "sft", SFT)
+    change(stored, rows=rows)
+    assert main(["artifacts", "export", stored.ref, "--out", str(store.root / "out"), "--store", str(store.root)]) == 2
+    said = capsys.readouterr().err
+    assert ("verify" in said or "no config or split may be called" in said) and said.count("\n") == 1
+
+
+def test_an_order_that_is_damaged_is_one_sentence(store: Store) -> None:
+    """Rows of several splits stand in files by split, and in `order.parquet` as they were written."""
+    rows = [row(PROMPTS, prompt_id=str(number), split=split) for number, split in enumerate(("pool", "dev", "pool"))]
+    stored = store.put(repo="me/prompts", schema=PROMPTS, data=PROMPTS.dataset(rows), fields=fields())
+    order = (stored.path / "order.parquet").resolve()
+    assert store.read_dataset(stored)["prompt_id"][:] == ["0", "1", "2"]
+    for damage in (b"x", order.read_bytes()[:-20]):
+        order.write_bytes(damage)
+        with pytest.raises(DamagedArtifact, match="order.parquet cannot be read"):
+            store.read_dataset(stored)
 
 
 def test_a_chain_has_an_end() -> None:
