@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from persyn_hf.errors import DamagedArtifact, StoreError, reason
 from persyn_hf.recipe.strict import nearest
+from persyn_hf.text import first_line
 
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class _Part(Stream):
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise DamagedArtifact(f"{self._what} ({reason}); verify the artifact") from None
+            said = first_line(error)
+            raise DamagedArtifact(f"{self._what} ({said}); verify the artifact") from None
 
 
 def _in_order(parts: "Sequence[_Part]", order: "np.ndarray[Any, Any]") -> "Iterator[pa.Table]":
