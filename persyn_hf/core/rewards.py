@@ -38,15 +38,14 @@ def normalise(values: ArrayLike, how: How = "minmax", near_tie: float = NOISE) -
         values: (N, n) raw values, NaN where missing.
         how: `minmax`: the worst is 0, the best 1. `zscore`: mean 0, population standard deviation 1. `rank`: the worst
             is 0, the best 1, evenly spaced; ties share their mean. `none`: unchanged.
-        near_tie: neighbours in a row that differ by no more than this share of its largest magnitude tie.
+        near_tie: neighbours that differ by no more than this share of the row's largest magnitude tie.
 
     Raises:
         InputError: a value is infinite.
         RecipeError: `how` is another word.
 
-    Except with `none`, a constant row becomes all 0: where every teacher is right (or wrong), quality says nothing
-    about which to prefer. By the default of `near_tie`, [1, 1.0000008, 1.0000016, 1.1] becomes [0, 0, 0, 1]. While
-    differences are larger, shifting a row or scaling it (by more than 0) changes nothing.
+    Except with `none`, a constant row becomes all 0: where every teacher is right (or wrong), nothing says which to
+    prefer. While differences are larger than near-ties, shifting a row or scaling it (by more than 0) changes nothing.
 
     Example: [0, 1e-7, 0.5, 1] becomes [0, 0, 0.5, 1] with `minmax` and [1/6, 1/6, 2/3, 1] with `rank`: the two that
     tie for places 0 and 1 of 3 share 0.5 / 3.
@@ -228,11 +227,7 @@ def reward_matrix(
 
 
 def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
-    """Return one column of a rewards dataset: null becomes NaN.
-
-    Raises:
-        InputError: a value is NaN, infinite or, either way from 0, above `LARGEST`.
-    """
+    """Return one column of a rewards dataset: null becomes NaN; NaN and beyond `LARGEST` raise an `InputError`."""
     values = columns[name]
     array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     for row in np.flatnonzero(~(np.abs(array) <= LARGEST)):  # true of NaN, too
@@ -285,10 +280,7 @@ def _magnitude(matrix: FloatArray) -> FloatArray:
 
 
 def _settle(matrix: FloatArray, tolerance: ArrayLike) -> FloatArray:
-    """Tie a row's neighbours in order that differ by no more than `tolerance` (a number, or (N, 1)), to the least.
-
-    Ties chain, as the top of this file shows.
-    """
+    """Tie a row's neighbours in order, in chains, that differ by at most `tolerance` (or (N, 1)), to the least."""
     order = np.argsort(matrix, axis=1)
     ordered = np.take_along_axis(matrix, order, axis=1)
     apart = np.ones(matrix.shape, dtype=bool)

@@ -14,8 +14,8 @@ from persyn_hf.backends.answers import Said
 from persyn_hf.backends.engines import bodies
 from persyn_hf.backends.engines.completions import read_chat, read_usage
 from persyn_hf.backends.engines.replies import LONGEST_PAUSE_S, Fault, read_reply
-from persyn_hf.text import first_line
 from persyn_hf.core.endings import CUT_OFF, UNKNOWN, ending
+from persyn_hf.text import first_line
 
 
 KEY = "sk-0123456789abcdef"

@@ -65,12 +65,12 @@ def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
 def test_what_is_not_covered_exists(root: Path) -> None:
     steps = make_plan(load_recipe(root / "recipes/tiny/smoke.yaml"))
     assert {planned.stage for planned in steps} == set(STAGES)
-    assert any(hasattr(planned.module, "ADDED") for planned in steps)
+    assert any(hasattr(planned.module, "LATER") for planned in steps)
     for planned in steps:
         known = planned.settings.model_dump()
         known |= {f"{key}.{inner}": None for key, value in known.items() if isinstance(value, dict) for inner in value}
         assert not_covered(planned) <= set(known), planned.stage
-        assert getattr(planned.module, "ADDED", {}).keys() <= set(known), planned.stage
+        assert getattr(planned.module, "LATER", {}).keys() <= set(known), planned.stage
 
 
 def test_a_setting_that_came_later_is_left_out_while_it_says_what_held_before(root: Path) -> None:
@@ -86,6 +86,6 @@ def test_a_setting_that_came_later_is_left_out_while_it_says_what_held_before(ro
 
 def test_a_setting_in_a_section_can_come_later_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = step(root, "rewards-qwen-student")
-    monkeypatch.setattr(planned.module, "ADDED", {"reward_model.max_length": 16384, "alpha": 0.3})
+    monkeypatch.setattr(planned.module, "LATER", {"reward_model.max_length": 16384, "alpha": 0.3})
     settings = covered_settings(planned)
     assert "max_length" not in settings["reward_model"] and settings["alpha"] == 0.4

@@ -5,8 +5,8 @@ from typing import Any
 
 from persyn_hf.backends.answers import Said, well_formed
 from persyn_hf.backends.engines.replies import Fault, words
-from persyn_hf.text import first_line
 from persyn_hf.core.endings import ending
+from persyn_hf.text import first_line
 
 
 PARTS = {  # `type` of a part of a message -> what it is

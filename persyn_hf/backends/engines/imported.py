@@ -262,10 +262,7 @@ def to_samples(
     prompts: Sequence[Mapping[str, Any]],
     think_tags: Tags = (),
 ) -> list[Sample]:
-    """Make samples of one teacher's imported responses; a cell that has none becomes a sample with an error.
-
-    The error is `MISSING` where the table has no row for the cell, `EMPTY` where all that it has is empty.
-    """
+    """Make samples of one teacher's imported responses; a cell without any becomes an error: `MISSING` or `EMPTY`."""
     samples = []
     for prompt in prompts:
         place = prompt["prompt_id"], teacher
