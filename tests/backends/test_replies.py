@@ -15,7 +15,7 @@ from persyn_hf.backends.engines import bodies
 from persyn_hf.backends.engines.completions import read_chat, read_usage
 from persyn_hf.backends.engines.replies import LONGEST_PAUSE_S, Fault, read_reply
 from persyn_hf.core.endings import CUT_OFF, UNKNOWN, ending
-from persyn_hf.text import first_line, one_line
+from persyn_hf.text import first_line, readable
 
 
 KEY = "sk-0123456789abcdef"
@@ -324,7 +324,8 @@ HEADERS = st.dictionaries(
 def test_every_reply_is_an_answer_an_error_or_a_wait(status: int, headers: dict[str, str], body: bytes) -> None:
     found = read_reply(status, headers, body, read_chat, wanted="chat completion", key=KEY)
     if isinstance(found, Fault):
-        assert found.reason and one_line(found.reason) == found.reason and len(found.reason) < 500
+        assert found.reason and len(found.reason) < 500
+        assert readable(found.reason) == found.reason and "\n" not in found.reason
         assert 0 <= found.pause <= LONGEST_PAUSE_S and 0 <= found.num_tokens <= 10**9
         found.reason.encode()
     else:
