@@ -1,7 +1,8 @@
-"""Consoles: where commands print, and how wide; the text from outside that may be printed."""
+"""Consoles: where commands print, and how wide."""
 
-import re
 from typing import TYPE_CHECKING
+
+from persyn_hf.text import readable
 
 
 if TYPE_CHECKING:
@@ -9,28 +10,21 @@ if TYPE_CHECKING:
 
 
 def new_console(piped_width: int = 120) -> "Console":
-    """Return a console of rich that prints to standard output.
+    """Return a console of rich that prints to standard output, and takes no text for markup.
 
     Args:
         piped_width: characters of a line where the output is no terminal with a width of its own.
     """
     from rich.console import Console
 
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=piped_width)
+    plain = Console(highlight=False, markup=False, emoji=False)
+    return plain if plain.is_terminal else Console(highlight=False, markup=False, emoji=False, width=piped_width)
 
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+def say(text: object, console: "Console | None" = None) -> None:
+    """Print text from anywhere: filtered, no part of it read as markup, its lines not wrapped.
 
-
-def harmless(text: str, limit: int = 300) -> str:
-    """Return the first line of a text from outside without control characters, well-formed and not long."""
-    lines = (_printable(_ESCAPES.sub("", line)) for line in text[: 20 * limit].splitlines())
-    return next((line for line in lines if line), "")[:limit]
-
-
-def _printable(line: str) -> str:
-    sound = "".join(
-        letter if letter.isprintable() else "\ufffd" if "\ud800" <= letter <= "\udfff" else " " for letter in line
-    )
-    return sound.strip()
+    Args:
+        console: one that shows bars or tables, which the text must not cut through; null: standard output.
+    """
+    (console or new_console()).print(readable(text), markup=False, highlight=False, emoji=False, soft_wrap=True)

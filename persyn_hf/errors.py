@@ -6,6 +6,8 @@ Every message says what was found, what is needed and what to do.
 import importlib
 from types import ModuleType
 
+from persyn_hf.text import first_line
+
 
 class PersynError(Exception):
     """A fault in what the user gave: a recipe, a file, a model, a store."""
@@ -59,5 +61,5 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
 
 def reason(error: Exception) -> str:
     """Return the type and the first line (300 characters at most) of a foreign error, for use in a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -23,6 +23,8 @@ METRIC_TITLES = {
     "allocation_js": "JS",
     "gap_closed": "gap closed",
 }
+# What `persyn_hf.core.metrics.hit_at_k` counts, in the words of every legend.
+HIT_MEANING = "share of prompts whose teacher's reward is at least the k-th best of the prompt"
 HITS = ("hit_at_1", "hit_at_3", "hit_at_5")
 UNKNOWN = "–"
 

@@ -7,8 +7,8 @@ store nor one another.
 A stage may have five more names. `OPTIONAL_INPUTS` are inputs that a step may lack. `VERSION` (1 where there is none)
 rises when the same settings and inputs give other content than before. `NOT_COVERED` are the settings, as `key` or
 `section.key`, that change how long the stage takes and not what it emits; fingerprints leave them out.
-`LATER` maps settings that came when artifacts were stored already to the values at which they change nothing: there
-fingerprints and manifests leave them out.
+`LATER` maps settings, named in the same way, that came later than their stage to the value that held before; with that
+value, fingerprints and manifests are as they were.
 `check_files(settings)` refuses local files that the stage could not read, before any step runs.
 """
 

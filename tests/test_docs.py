@@ -14,7 +14,7 @@ GUIDES = ("CONTRIBUTING.md", "docs/design.md")
 FOLDERS = ("persyn_hf", "tests", "docs", "recipes", "dataset_cards", "bench", "metrics", "spaces")
 WORDS = (
     *("Teacher", "Student", "Router", "Oracle", "Calibration", "Dev", "Pool", "Cell", "Sample", "Labelled", "Anchors"),
-    *("Learnability", "Reward", "Alpha", "Regret", "Gap closed", "Generate-then-select"),
+    *("Learnability", "Reward", "Alpha", "Hit@k", "Near-tie", "Regret", "Gap closed", "Generate-then-select"),
     *("Artifact", "Lineage", "Journal"),
 )
 
@@ -33,7 +33,11 @@ def anchors(page: Path) -> set[str]:
     """The headings of a page as the Hub and GitHub make anchors of them."""
     prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ +(.+)$", prose, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {*map(anchor_of, headings)}
+
+
+def anchor_of(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
@@ -82,7 +86,7 @@ def test_the_readme_leads_to_every_word_of_the_glossary(root: Path) -> None:
     glossary = root / "docs" / "glossary.md"
     assert sorted(re.findall(r"^### (.+)$", text_of(glossary), flags=re.MULTILINE)) == sorted(WORDS)
     linked = {anchor for target, anchor in links(root / "README.md") if target == glossary}
-    assert {word.lower().replace(" ", "-") for word in WORDS} <= linked
+    assert {*map(anchor_of, WORDS)} <= linked
 
 
 def test_the_readme_names_every_stage_and_strategy(root: Path) -> None:

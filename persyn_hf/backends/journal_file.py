@@ -16,6 +16,7 @@ from persyn_hf.errors import StoreError
 
 
 FORMAT = 2  # of the file; sqlite's user_version
+NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # how sqlite says that it cannot make its index
 APPLICATION = 0x50735931  # "PsY1"; sqlite's application_id
 
 TABLES = """
@@ -124,8 +125,24 @@ def counts_unknown(db: sqlite3.Connection) -> bool:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open an existing file for reading only, while a run may be writing it."""
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    """Open an existing file for reading only, while a run may be writing it, or where nothing can be written.
+
+    To read, sqlite makes an index beside the file. On a disk that takes none it reads the file alone, which is the
+    whole journal unless there is a log beside it, as a killed run leaves it.
+    """
+    address, log = path.resolve().as_uri(), path.with_name(f"{path.name}-wal")
+    db = sqlite3.connect(f"{address}?mode=ro", uri=True, isolation_level=None)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_schema")
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorcode & 0xFF not in NOT_WRITABLE or (log.exists() and log.stat().st_size):
+            raise
+        return sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def find_format(db: sqlite3.Connection, path: Path) -> int:

@@ -8,6 +8,7 @@ that the processes report. For a training in two processes that is, for example:
     result.json        left by the first process at the end (`leave`), and returned by `follow`
     fault-1.json       left by process 1 if it fails (`telling_faults`): the user reads its sentence and not a log
     log                what the processes print
+    launcher/          what torch's launcher notes of each process
 """
 
 import json
@@ -29,6 +30,7 @@ from persyn_hf.errors import EngineError, InputError, reason, require
 
 
 LOG = "log"
+LAUNCHED = "launcher"
 DONE = "done"  # a file with one character for every unit of work that is done
 RESULT = "result.json"
 POLL_S = 0.2
@@ -68,6 +70,7 @@ def read_config(path: str, key: str, doing: str) -> Any:
 def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
     """Start the processes; yield None a few times a second while they run, then their exit status."""
     options = ["--config_file", config, "--main_process_port", "0"]  # 0: a free one
+    options += ["--log_dir", str(folder / LAUNCHED)]  # else torch leaves a folder in the system's for every launch
     kept = Kept(
         [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, str(folder)],
         environment=os.environ | {"PYTHONSAFEPATH": "1"},  # modules do not come from where we are

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.cli.options import add_command, open_store
-from persyn_hf.console import new_console
+from persyn_hf.console import new_console, say
 from persyn_hf.errors import StoreError
+from persyn_hf.text import one_line
 
 
 def add(commands: Any) -> None:
@@ -44,7 +45,8 @@ def _ls(arguments: argparse.Namespace) -> int:
     table = Table("artifact", "kind", "rows", "digest", "made")
     for item in store.artifacts():
         rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
-        table.add_row(f"{item.repo}@{item.tag}", item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
+        cells = (item.ref, item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
+        table.add_row(*map(_plain, cells))
     new_console().print(table)
     return 0
 
@@ -57,7 +59,7 @@ def _show(arguments: argparse.Namespace) -> int:
     console = new_console(piped_width=2000)  # what is piped stays one line per artifact
     console.print(rich(root))
     for line in summary(root):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line, console)
     return 0
 
 
@@ -66,8 +68,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     checked = verify(open_store(arguments), arguments.ref)
     for item in checked:
-        print(f"ok {item.ref} {item.kind} {item.digest[:12]}{' on the Hub' if item.on_hub else ''}")
-    print(f"verified {len(checked)} artifacts, every file of each" if checked[1:] else "verified, every file of it")
+        say(f"ok {item.ref} {item.kind} {item.digest[:12]}{' on the Hub' if item.on_hub else ''}")
+    say(f"verified {len(checked)} artifacts, every file of each" if checked[1:] else "verified, every file of it")
     return 0
 
 
@@ -83,18 +85,18 @@ def _diff(arguments: argparse.Namespace) -> int:
         old, new = (open_artifact(store, ref) for ref in refs)  # now with their rows, for what is on the Hub
     parts, console = compare(old, new), new_console()
     for item in (old, new):
-        console.print(f"{item.ref} {item.kind} {item.digest}", soft_wrap=True)
+        say(f"{item.ref} {item.kind} {item.digest}", console)
     for part in parts:
         rows, header = [list(row) for row in part.rows], ["", "old", "new"]
         table = Table(name=part.title, title=part.title, header=header, rows=rows, note=part.note)
         console.print(table.rich(console.width))
     same = old.digest == new.digest
-    print("same content" if same else "the content differs")
+    say("same content" if same else "the content differs")
     return 0 if same else 1
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from persyn_hf.runner.publishing import one_line
+    from persyn_hf.runner import publishing
     from persyn_hf.store.hub.login import check_rights, hub_api
     from persyn_hf.store.hub.push import push
 
@@ -109,29 +111,33 @@ def _push(arguments: argparse.Namespace) -> int:
         check_rights(api, namespace)
     for stored in chosen.values():
         options = {"namespace": arguments.namespace, "private": arguments.private, "dry_run": arguments.dry_run}
-        with new_console().status(f"pushing {stored.ref}"):
+        with new_console().status(_plain(f"pushing {stored.ref}")):
             pushed = push(store, stored, **options, api=api)
-        print(one_line(pushed, "would push" if arguments.dry_run else "pushed"))
+        say(publishing.one_line(pushed, "would push" if arguments.dry_run else "pushed"))
         if arguments.dry_run:
             for name in pushed.added:
-                print(f"  + {name}")
+                say(f"  + {name}")
             for name in pushed.deleted:
-                print(f"  - {name}")
+                say(f"  - {name}")
     return 0
 
 
-def _say(console: Any, text: str) -> None:
-    """Print a line as it is: no markup, no colours, no wrapping."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _plain(text: str) -> Any:
+    """Return a line for rich to draw as it is."""
+    from rich.text import Text
+
+    return Text(one_line(text))
 
 
-def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
+def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any], above: tuple[str, ...] = ()) -> None:
     """Add the ancestors of an artifact to `chosen`, by ref, each after its own ancestors.
 
     Ancestors of other namespaces are left out: they belong to other people.
     """
     from persyn_hf.store.hub.as_published import input_ref
+    from persyn_hf.store.lineage import check_above
 
+    check_above(stored.ref, above)
     for ref in (input_ref(store, stored, item) for item in stored.manifest.inputs.values()):
         if ref not in chosen and ref.partition("/")[0] == stored.repo.partition("/")[0]:
             if not store.has(ref):
@@ -140,7 +146,7 @@ def _add_ancestors(store: Any, stored: Any, chosen: dict[str, Any]) -> None:
                     f"`persyn artifacts pull {ref}`, or push without --lineage"
                 )
             ancestor = store.get(ref)
-            _add_ancestors(store, ancestor, chosen)
+            _add_ancestors(store, ancestor, chosen, (*above, stored.ref))
             chosen[ancestor.ref] = ancestor
 
 
@@ -150,8 +156,8 @@ def _pull(arguments: argparse.Namespace) -> int:
 
     store, api = open_store(arguments), hub_api()
     for ref in arguments.refs:
-        with (console := new_console()).status(f"pulling {ref}"):
-            pull(store, ref, lineage=arguments.lineage, api=api, note=lambda text: _say(console, text))
+        with (console := new_console()).status(_plain(f"pulling {ref}")):
+            pull(store, ref, lineage=arguments.lineage, api=api, note=lambda text: say(text, console))
     return 0
 
 
@@ -159,5 +165,5 @@ def _export(arguments: argparse.Namespace) -> int:
     from persyn_hf.store.export import export
 
     for path in export(open_store(arguments), arguments.ref, arguments.to, arguments.out):
-        print(path)
+        say(path)
     return 0

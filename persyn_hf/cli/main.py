@@ -9,6 +9,7 @@ from typing import Any
 
 from persyn_hf.cli import artifacts, plan, report, run
 from persyn_hf.errors import BudgetReached, PersynError
+from persyn_hf.text import one_line, readable
 from persyn_hf.version import __version__
 
 
@@ -35,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return command(arguments)
     except BudgetReached as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
+        print(f"stopped: {readable(stop)}", file=sys.stderr)
         return 3
     except PersynError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {readable(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         again = " ".join(["persyn", *(argv if argv is not None else sys.argv[1:])])
-        print(f"interrupted: what was answered and finished is kept; go on with: {again}", file=sys.stderr)
+        print(f"interrupted: what was answered and finished is kept; go on with: {one_line(again)}", file=sys.stderr)
         return 128 + signal.SIGINT  # as shells have it
     except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

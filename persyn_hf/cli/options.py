@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
+LEAST_MEMORY = 2 * 2**30  # bytes of addresses; a run without models was measured to map 2.01e9
 Command = Callable[[argparse.Namespace], int]  # returns the exit code
 
 
@@ -47,6 +48,27 @@ def positive(kind: type) -> Callable[[str], Any]:
 
     number.__name__ = f"number above 0 ({kind.__name__})"  # argparse's sentence names it
     return number
+
+
+def check_memory() -> None:
+    """Refuse to begin under a limit on memory (`ulimit -v`) that the libraries of the smallest run do not fit into.
+
+    Some of them spin for ever where they get none, deaf to signals, others end in an error of their loader.
+
+    Raises:
+        PersynError: names the limit and what is needed.
+    """
+    import resource
+
+    from persyn_hf.errors import PersynError
+    from persyn_hf.formats import file_size
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        raise PersynError(
+            f"the limit on the memory that a process may allocate is {file_size(limit)}, at least "
+            f"{file_size(LEAST_MEMORY)} is needed, and more with models; raise it with `ulimit -v`"
+        )
 
 
 def open_store(arguments: argparse.Namespace) -> Any:

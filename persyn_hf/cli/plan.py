@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store
-from persyn_hf.console import new_console
+from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError
 
 
@@ -29,7 +29,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     for table in forecast(look_ahead(recipe, look_up(recipe, store), store)):
         console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
-        print(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
+        say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
     return 0
 
 
@@ -43,9 +43,9 @@ def _validate(arguments: argparse.Namespace) -> int:
         try:
             steps = make_plan(load_recipe(path))
             told = list(look_at_models(steps)) if arguments.models else []
-            print(f"{path}: valid, {len(steps)} steps")
+            say(f"{path}: valid, {len(steps)} steps")
             for model, what in told:
-                print(f"  {model} {what}")
+                say(f"  {model} {what}")
         except PersynError as error:
             faults.append(str(error))
     if faults:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store
+from persyn_hf.cli.options import add_command, add_recipe, check_memory, open_recipe, open_store
+from persyn_hf.console import say
 from persyn_hf.errors import PersynError
 
 
@@ -27,6 +28,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from persyn_hf.runner.run import look_up, stored_of
     from persyn_hf.store.disk import out_faults
 
+    check_memory()
     store = open_store(arguments)
     recipes = [open_recipe(arguments, path) for path in arguments.recipes]
     parts, absent = [], []
@@ -42,8 +44,8 @@ def _report(arguments: argparse.Namespace) -> int:
         written = write_report(parts, store, arguments.out)
     if absent:
         some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        print(f"not in the report, for these steps have not run with these settings: {some}")
-    print(f"{written.tables} tables and {written.figures} figures: {written.path}")
+        say(f"not in the report, for these steps have not run with these settings: {some}")
+    say(f"{written.tables} tables and {written.figures} figures: {written.path}")
     return 0
 
 

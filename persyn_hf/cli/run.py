@@ -5,8 +5,8 @@ import os
 import time
 from typing import Any
 
-from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store, positive
-from persyn_hf.console import new_console
+from persyn_hf.cli.options import add_command, add_recipe, check_memory, open_recipe, open_store, positive
+from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError
 
 
@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from persyn_hf.stage import Limits
 
     _check_alone()
+    check_memory()
     if arguments.private and not arguments.push:
         raise PersynError(
             "--private is about what --push makes, and there is no --push; add it, or leave --private out"
@@ -50,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     last = done[-1].stored
     new = sum(not item.reused for item in done)
     took = f"{time.monotonic() - begun:.0f} s"
-    console.print(f"all steps are done: {new} run now, {len(done) - new} reused, in {took}")
+    say(f"all steps are done: {new} run now, {len(done) - new} reused, in {took}", console)
     if last is not None:
         option, argument = (f" --store {store.root}", f', store="{store.root}"') if arguments.store else ("", "")
         for line in (
@@ -58,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f'load one: persyn_hf.load_artifact("{last.ref}"{argument})',
             f"check one: persyn artifacts verify {last.ref}{option}",
         ):
-            console.print(line, soft_wrap=True)
+            say(line, console)
     if publisher is not None:
         publisher.check()
     return 0
@@ -80,11 +81,11 @@ def _status(arguments: argparse.Namespace) -> int:
     store = open_store(arguments)
     status = standing(store.state_dir)
     if status is None:
-        print(f"no run was started on the store {store.root}")
+        say(f"no run was started on the store {store.root}")
         return 1
     console = new_console()
     for line in status.lines:
-        console.print(line, markup=False, soft_wrap=True)
+        say(line, console)
     for table in status.tables:
         console.print(table.rich(console.width))
     return 0

@@ -26,25 +26,26 @@ How = Literal["minmax", "zscore", "rank", "none"]
 Measure = Literal["mean_logprob", "rank_surprisal", "none"]
 
 NOISE = 1e-6  # raw values of a prompt closer than this share of its largest magnitude are equal: float32's precision
+LARGEST = 1e100  # of raw values: sums over prompts and the axes of figures stay finite
 FITS = 10  # times that each effect is fitted, in turn: enough to settle them
 ROUNDING = 1e-9  # the same share for combined rewards: float64's rounding, 2e-16, after NOISE became the whole scale
 
 
-def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
+def normalise(values: ArrayLike, how: How = "minmax", near_tie: float = NOISE) -> FloatArray:
     """Normalise each prompt's values across teachers (the paper's footnote 2); missing cells stay missing.
 
     Args:
         values: (N, n) raw values, NaN where missing.
         how: `minmax`: the worst is 0, the best 1. `zscore`: mean 0, population standard deviation 1. `rank`: the worst
             is 0, the best 1, evenly spaced; ties share their mean. `none`: unchanged.
+        near_tie: neighbours that differ by no more than this share of the row's largest magnitude tie.
 
     Raises:
         InputError: a value is infinite.
         RecipeError: `how` is another word.
 
-    Except with `none`, a constant row becomes all 0: where every teacher is right (or wrong), quality says nothing
-    about which to prefer. Neighbours within `NOISE` of the row's largest magnitude tie: [1, 1.0000008, 1.0000016, 1.1]
-    becomes [0, 0, 0, 1]. While differences are larger, shifting a row or scaling it (by more than 0) changes nothing.
+    Except with `none`, a constant row becomes all 0: where every teacher is right (or wrong), nothing says which to
+    prefer. While differences are larger than near-ties, shifting a row or scaling it (by more than 0) changes nothing.
 
     Example: [0, 1e-7, 0.5, 1] becomes [0, 0, 0.5, 1] with `minmax` and [1/6, 1/6, 2/3, 1] with `rank`: the two that
     tie for places 0 and 1 of 3 share 0.5 / 3.
@@ -60,7 +61,7 @@ def normalise(values: ArrayLike, how: How = "minmax") -> FloatArray:
     if how == "none":
         return matrix
     magnitude = _magnitude(matrix)
-    unit = _settle(matrix / np.where(magnitude > 0, magnitude, 1.0), NOISE)
+    unit = _settle(matrix / np.where(magnitude > 0, magnitude, 1.0), near_tie)
     measured = ~np.isnan(unit)
     low = unit.min(axis=1, keepdims=True, initial=np.inf, where=measured)
     high = unit.max(axis=1, keepdims=True, initial=-np.inf, where=measured)
@@ -138,13 +139,14 @@ def recombine(
     normalisation: How = "minmax",
     measure: Measure = "mean_logprob",
     in_part: bool = False,
+    near_tie: float = NOISE,
 ) -> dict[str, list[Any]]:
     """Make the columns `quality_reward`, `learnability_reward`, `reward` and `rank` of a rewards dataset.
 
     Args:
         columns: `prompt_id`, `teacher`, `quality_raw` and what `learnability` reads; one row per (prompt, teacher)
             cell, in any order. A row without `num_tokens`, where others have them, is of a teacher that failed.
-        alpha, normalisation, measure: see `combine`, `normalise` and `learnability`, which may raise.
+        alpha, normalisation, measure, near_tie: see `combine`, `normalise` and `learnability`, which may raise.
         in_part: cells are missing by design. Rewards are then normalised over all cells of the prompt, the missing
             ones as `fill` predicts them; else the better of two poor teachers would count as much as the best of all.
             By default they are normalised over the measured cells.
@@ -158,7 +160,7 @@ def recombine(
     size = len(prompts), len(teachers)
     measured = [_matrix(values, cells, size) for values in raw]
     measured[1] = as_the_worst(measured[1], _matrix(unanswered(columns), cells, size) == 1)
-    scaled = (normalise(fill(matrix) if in_part else matrix, normalisation) for matrix in measured)
+    scaled = (normalise(fill(matrix) if in_part else matrix, normalisation, near_tie) for matrix in measured)
     quality, learned = (np.where(np.isnan(old), np.nan, new) for old, new in zip(measured, scaled, strict=True))
     reward = combine(quality, learned, alpha)
     rewards = {"quality_reward": quality, "learnability_reward": learned, "reward": reward}
@@ -225,15 +227,15 @@ def reward_matrix(
 
 
 def numbers(columns: Mapping[str, Sequence[Any]], name: str) -> FloatArray:
-    """Return one column of a rewards dataset: null becomes NaN; NaN and infinity raise an `InputError`."""
+    """Return one column of a rewards dataset: null becomes NaN; NaN and beyond `LARGEST` raise an `InputError`."""
     values = columns[name]
     array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(array)):
+    for row in np.flatnonzero(~(np.abs(array) <= LARGEST)):  # true of NaN, too
         if values[row] is not None:
             raise InputError(
                 f"the rewards hold {values[row]} as `{name}` of prompt {columns['prompt_id'][row]} and teacher "
-                f"`{columns['teacher'][row]}`, a finite number is needed, or null where it is missing; "
-                f"score that response again or leave it out"
+                f"`{columns['teacher'][row]}`, a finite number up to {LARGEST:g} is needed, or null where it is "
+                "missing; score that response again or leave it out"
             )
     return array
 
@@ -278,10 +280,7 @@ def _magnitude(matrix: FloatArray) -> FloatArray:
 
 
 def _settle(matrix: FloatArray, tolerance: ArrayLike) -> FloatArray:
-    """Tie a row's neighbours in order that differ by no more than `tolerance` (a number, or (N, 1)), to the least.
-
-    Ties chain, as the top of this file shows.
-    """
+    """Tie a row's neighbours in order, in chains, that differ by at most `tolerance` (or (N, 1)), to the least."""
     order = np.argsort(matrix, axis=1)
     ordered = np.take_along_axis(matrix, order, axis=1)
     apart = np.ones(matrix.shape, dtype=bool)

@@ -10,6 +10,7 @@ from persyn_hf.report.figures import teacher_colours
 from persyn_hf.store.manifest import FIGURES
 
 
+MANY = 1e6  # from here on a number is written by its first digits
 BLUE, RED, GREY = "#3b6fb6", "#c2572b", "#9a9a9a"
 SYSTEMS = {"random": ("random", GREY), "global_best": ("global best", "#8fb3dd"), "router": ("this router", BLUE)}
 
@@ -88,7 +89,8 @@ def _bars(
             value = column.get(teacher.name)
             hatch = "///" if teacher.long_cot else None
             axes.barh(row, value or 0.0, color=colours[teacher.name], hatch=hatch, edgecolor="white")
-            label = UNKNOWN if value is None else f"{value:.0%}" if in_percent else f"{value:.2f}"
+            form = "{:.0%}" if in_percent else "{:.2f}" if abs(value or 0) < MANY else "{:.3g}"
+            label = UNKNOWN if value is None else form.format(value)
             at = (max(value or 0.0, 0.0), row)
             axes.annotate(label, at, (3, 0), textcoords="offset points", va="center", fontsize=9)
         values = [value or 0.0 for value in column.values()]
@@ -104,7 +106,7 @@ def _bars(
 
 
 def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
-    """Draw how often the best teacher is among the first k, with 95 % intervals."""
+    """Draw Hit@k (`formats.HIT_MEANING`) with 95 % intervals."""
     figure = _figure(3.4)
     axes = figure.subplots()
     for place, (name, (label, colour)) in enumerate(SYSTEMS.items()):
@@ -115,7 +117,7 @@ def _hits(metrics: Mapping[str, Any], _: Sequence[Teacher]) -> Any:
         axes.bar(x, heights, 0.25, yerr=list(zip(*spans, strict=True)), color=colour, label=label, error_kw=ERRORS)
         for left, height in zip(x, heights, strict=True):
             axes.text(left, 0.02, f"{height:.0%}", ha="center", fontsize=8, color="white" if name == "router" else "k")
-    axes.set(ylim=(0, 1.02), ylabel="best teacher found")
+    axes.set(ylim=(0, 1.02), ylabel="routed to one of the k best")
     axes.set_xticks(range(len(HITS)), [METRIC_TITLES[metric] for metric in HITS])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     _plain(axes)

@@ -125,8 +125,15 @@ def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | 
 
 
 def save_figure(figure: Any, stem: Path) -> list[Path]:
-    """Write a figure as PNG and SVG and return the two paths; `stem` is the path without an ending."""
+    """Write a figure as PNG and SVG, the same bytes every time, and return the two paths.
+
+    Args:
+        stem: the path without an ending.
+    """
+    from matplotlib import rc_context
+
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     figure.savefig(paths[0], dpi=150)
-    figure.savefig(paths[1], metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "persyn-hf"}):  # or the names in it are drawn anew each time
+        figure.savefig(paths[1], metadata={"Date": None})
     return paths

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.core.statistics import Interval
-from persyn_hf.formats import known_columns
+from persyn_hf.formats import HIT_MEANING, known_columns
 from persyn_hf.recipe import names
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.report.outcomes import Outcomes, Part, Trial
@@ -95,7 +95,8 @@ def _oracle(students: Sequence[Outcomes]) -> Table:
         title="Routed against the measured best teacher of every prompt",
         header=["student", "strategy", "accuracy", "oracle's", "points ahead", "router", "Hit@3", "gap closed"],
         rows=rows,
-        note="Hit@3, gap closed (from global best, 0, to oracle, 1): of the router, in reward, on dev prompts",
+        note=f"Hit@3 ({HIT_MEANING}), gap closed (from global best, 0, to oracle, 1): of the router, in reward, on "
+        "dev prompts",
     )
 
 

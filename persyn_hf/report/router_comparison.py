@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persyn_hf.core.pair_calibration import BINS
-from persyn_hf.formats import METRIC_TITLES, UNKNOWN
+from persyn_hf.formats import HIT_MEANING, METRIC_TITLES, UNKNOWN
 from persyn_hf.report.tables import Shown, Table, shown, shown_metric
 from persyn_hf.store.manifest import Manifest
 
@@ -12,9 +12,8 @@ from persyn_hf.store.manifest import Manifest
 # Calibration errors and the gap closed have columns of their own.
 COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name not in ("calibration_error", "gap_closed")}
 MEANING = (
-    "Hit@k: a best teacher is among the first k; regret: reward lost to the oracle; NDCG@3: rewards of the first 3, "
-    "the first counting most, against those of the best 3; tau, pairs: order of the teachers; JS: allocation against "
-    "the oracle's"
+    f"Hit@k: {HIT_MEANING}; regret: reward lost to the oracle; NDCG@3: rewards of the first 3, the first counting "
+    "most, against those of the best 3; tau, pairs: order of the teachers; JS: allocation against the oracle's"
 )
 INTERVALS = {"gap_closed": "{:.2f}", "gain_over_global_best": "{:+.4f}", "gain_over_best": "{:+.4f}"}
 BARS = ("global_best", "random", "oracle")  # what every router is measured against

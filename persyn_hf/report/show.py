@@ -7,6 +7,7 @@ from typing import Any
 from persyn_hf.core.cost import FIELDS, Cost, from_line
 from persyn_hf.formats import known_columns
 from persyn_hf.store.lineage import Node
+from persyn_hf.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def rich(root: Branch) -> Any:
         for child in branch.inputs:
             grow(child, into.add(Text(describe(child.node))))
         if branch.above:
-            into.add(Text("above: " + ", ".join(node.ref for node in branch.above), style="dim"))
+            into.add(Text("above: " + ", ".join(one_line(node.ref) for node in branch.above), style="dim"))
         return into
 
     return grow(root, Tree(Text(describe(root.node), style="bold")))
@@ -54,14 +55,14 @@ def rich(root: Branch) -> Any:
 
 def describe(node: Node) -> str:
     """Return one artifact as a line: name, kind, digest, rows, and the cost of its step as far as it is known."""
-    parts = [node.ref, f"{node.kind} {node.digest[:12]}"]
+    parts = [one_line(node.ref), one_line(f"{node.kind} {node.digest[:12]}")]
     if "rows" in node.counts:
         parts.append(f"{node.counts['rows']:,} rows")
     if node.cost:
         new = node.cost.get("total", {}).get("new")
         parts.append(_cost_text(_step_cost(node.cost), new))
     if node.keyword not in ("", node.kind):
-        parts.append(f"read as `{node.keyword}`")
+        parts.append(f"read as `{one_line(node.keyword)}`")
     if node.on_hub:
         parts.append("on the Hub")
     return "  ".join(part for part in parts if part)
@@ -78,7 +79,7 @@ def summary(root: Branch) -> list[str]:
         lines.append("answers that are not new were in the journal; they count at every step that uses them")
     licences = {source: licence for node in reversed(nodes) for source, licence in node.licences.items()}
     if licences:
-        named = (f"{source} {licence or 'unknown'}" for source, licence in licences.items())
+        named = (one_line(f"{source} {licence or 'unknown'}") for source, licence in licences.items())
         lines.append("licences: " + ", ".join(named))
     return lines
 

@@ -1,15 +1,78 @@
 """The state of a run, from its heartbeat file and its journal: while it runs, and after it was killed."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from persyn_hf.backends.journal import read_spent
+from persyn_hf.errors import StoreError
 from persyn_hf.formats import time_span
 from persyn_hf.report.tables import Table
+from persyn_hf.store.manifest import fault_of
+from persyn_hf.text import readable
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e15)]
+Words = Annotated[str, AfterValidator(readable)]
+
+
+class _Strict(BaseModel):
+    """A part of the heartbeat; what another version of persyn-hf writes beside it is not read."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Asked(_Strict):
+    """The figures of a teacher in the step that runs: its answers, and failed ones by their reasons."""
+
+    done: Count
+    total: Count
+    before: Count = 0  # of `done`, those that earlier runs have left
+    begun: Seconds | None = None  # of the clock, as `updated`
+    updated: Seconds
+    errors: dict[str, Count] = Field(default_factory=dict)
+
+
+class Heartbeat(_Strict):
+    """The content of `status.json`, which a run writes once a second."""
+
+    pid: int = Field(ge=1, lt=2**31)
+    recipe: Words
+    state: Words  # running, finished, interrupted, stopped, failed
+    updated: Seconds
+    step: Words | None = None
+    number: Count = 0  # of the step
+    num_steps: Count = 0
+    what: Words | None = None
+    done: Count = 0
+    total: Count = 0  # 0: not known
+    per_second: Seconds | None = None
+    eta_s: Seconds | None = None
+    error: Words | None = None
+    teachers: dict[str, Asked] = Field(default_factory=dict)
+
+
+def read_heartbeat(path: Path) -> Heartbeat:
+    """Return the heartbeat of a run.
+
+    Raises:
+        StoreError: the file is damaged, or cannot be read.
+    """
+    try:
+        return Heartbeat.model_validate_json(path.read_bytes())
+    except OSError as error:
+        fault = str(error.strerror)
+    except ValidationError as error:
+        fault = fault_of(error)
+    raise StoreError(
+        f"{path}, where a run writes its state, is damaged or cannot be read ({fault}); delete it, the next "
+        "`persyn run` writes it anew"
+    )
 
 
 class Standing(NamedTuple):
@@ -20,50 +83,49 @@ class Standing(NamedTuple):
 
 
 def standing(state_dir: Path) -> Standing | None:
-    """Return the state of the last run of a store, None where there was none."""
+    """Return the state of the last run of a store, None where there was none; may raise as `read_heartbeat` does."""
     heartbeat = state_dir / "status.json"
     if not heartbeat.exists():
         return None
-    state = json.loads(heartbeat.read_text())
-    if state["state"] == "running" and not _alive(state["pid"]):
-        state["state"] = "killed (run the same command again to go on)"
-    age = time.time() - state["updated"]
-    lines = [f"{state['recipe']}: {state['state']}, process {state['pid']}, last sign {age:.0f} s ago"]
-    if state["step"]:
-        lines.append(f"step {state['number']} of {state['num_steps']}: {state['step']}")
-        going = state["state"] == "running" and state.get("per_second")
-        rate = f", {state['per_second']}/s, {time_span(state['eta_s'])} left" if going else ""
-        if state["total"]:
-            lines.append(f"{state['what']}: {state['done']:,} of {state['total']:,}{rate}")
-    if state.get("error"):
-        lines.append(f"{'stopped' if state['state'] == 'stopped' else 'error'}: {state['error']}")
-    lines += [f"{name}: {_kinds(t['errors'])}" for name, t in state["teachers"].items() if t["errors"]]
-    tables = [_teachers(state)] if state["teachers"] else []
-    spent = read_spent(state_dir / "journal.sqlite", state["recipe"])
-    return Standing(lines, [*tables, *([_paid(state["recipe"], spent)] if spent else [])])
+    state = read_heartbeat(heartbeat)
+    running = state.state == "running" and _alive(state.pid)
+    word = state.state if running or state.state != "running" else "killed (run the same command again to go on)"
+    age = time.time() - state.updated
+    lines = [f"{state.recipe}: {word}, process {state.pid}, last sign {age:.0f} s ago"]
+    if state.step:
+        lines.append(f"step {state.number} of {state.num_steps}: {state.step}")
+        rate = f", {state.per_second}/s, {time_span(state.eta_s)} left" if running and state.per_second else ""
+        if state.total:
+            lines.append(f"{state.what}: {state.done:,} of {state.total:,}{rate}")
+    if state.error:
+        lines.append(f"{'stopped' if state.state == 'stopped' else 'error'}: {state.error}")
+    lines += [f"{name}: {_kinds(teacher.errors)}" for name, teacher in state.teachers.items() if teacher.errors]
+    tables = [_teachers(state, running)] if state.teachers else []
+    spent = read_spent(state_dir / "journal.sqlite", state.recipe)
+    return Standing(lines, [*tables, *([_paid(state.recipe, spent)] if spent else [])])
 
 
-def _teachers(state: Mapping[str, Any]) -> Table:
+def _teachers(state: Heartbeat, running: bool) -> Table:
     """Return the table of the answers of the step that runs, a row per teacher."""
     rows = []
-    for name, teacher in state["teachers"].items():
-        fresh = teacher["done"] - teacher["before"]
-        seconds = teacher["updated"] - (teacher["begun"] or teacher["updated"])
+    for name, teacher in state.teachers.items():
+        fresh = teacher.done - teacher.before
+        seconds = teacher.updated - (teacher.begun or teacher.updated)
         rate = fresh / seconds if fresh > 0 and seconds > 0 else None
-        left = teacher["total"] - teacher["done"]
+        left = teacher.total - teacher.done
         rows.append(
             [
                 name,
-                f"{teacher['done']:,}",
-                f"{teacher['total']:,}",
+                f"{teacher.done:,}",
+                f"{teacher.total:,}",
                 "" if rate is None else f"{rate:,.1f}",
-                time_span(left / rate) if rate and left and state["state"] == "running" else "",
-                f"{sum(teacher['errors'].values()):,}",
+                time_span(left / rate) if rate and left and running else "",
+                f"{sum(teacher.errors.values()):,}",
             ]
         )
     return Table(
         name="teachers",
-        title=f"Responses of step {state['step']}",
+        title=f"Responses of step {state.step}",
         header=["teacher", "done", "of", "per second", "left", "failed in this run"],
         rows=rows,
     )

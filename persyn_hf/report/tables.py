@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from persyn_hf.core.cost import Cost
 from persyn_hf.formats import UNKNOWN, Column
+from persyn_hf.text import one_line, readable
 
 
 BOUNDS = ("", " low", " high")  # ends of the names of the columns that an interval takes in CSV
@@ -55,7 +56,8 @@ def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
 class Table:
     """A table, with a file name (`name`), what is shown (`header`, `rows`) and a line about how to read it (`note`).
 
-    In CSV, cells that are `Shown` stand as their numbers, and a column of them that has bounds anywhere becomes three.
+    Names in it may come from anywhere: every form shows them through the filter of `persyn_hf.text`. In CSV, cells
+    that are `Shown` stand as their numbers, and a column of them that has bounds anywhere becomes three.
     """
 
     name: str
@@ -67,8 +69,10 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown, with its title above and its note below."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return "\n\n".join(part for part in (f"## {self.title}", body, self.note) if part)
+        body = "\n".join(
+            "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        return "\n\n".join(part for part in (f"## {one_line(self.title)}", body, readable(self.note)) if part)
 
     def csv(self) -> str:
         """Return the table as CSV, with plain numbers and with intervals in columns of their own."""
@@ -77,7 +81,7 @@ class Table:
         columns = list(zip(self.header, widths, strict=True))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(f"{name}{end}" for name, width in columns for end in BOUNDS[:width])
+        writer.writerow(f"{one_line(name)}{end}" for name, width in columns for end in BOUNDS[:width])
         for row in rows:
             padded = (fields + [None] * (width - len(fields)) for fields, width in zip(row, widths, strict=True))
             writer.writerow(itertools.chain.from_iterable(padded))
@@ -99,12 +103,14 @@ class Table:
             part = RichTable(box=box.SIMPLE_HEAD)
             for number in columns:
                 justify: Literal["left", "right"] = "right" if number else "left"
-                part.add_column(self.header[number], justify=justify, no_wrap=number > 0, overflow="fold")
+                part.add_column(
+                    Text(one_line(self.header[number])), justify=justify, no_wrap=number > 0, overflow="fold"
+                )
             for row in self.rows:
-                part.add_row(*(Text(row[number]) for number in columns))
+                part.add_row(*(Text(one_line(row[number])) for number in columns))
             parts.append(part)
-        note = [Text(f"  {self.note}\n", style="dim")] if self.note else []
-        return Group(Text(self.title, style="bold"), *parts, *note)
+        note = [Text(f"  {readable(self.note)}\n", style="dim")] if self.note else []
+        return Group(Text(one_line(self.title), style="bold"), *parts, *note)
 
     def _fitting(self, width: int) -> Iterator[list[int]]:
         """Yield which columns stand next to one another, by their numbers.
@@ -130,6 +136,6 @@ class Table:
 def _fields(cell: str) -> list[Any]:
     """Return what stands for a cell in CSV: its text, or its numbers, None for one that is not known."""
     if not isinstance(cell, Shown):
-        return [cell]
+        return [one_line(cell)]
     numbers = (None if number is None or number != number else number for number in cell.numbers)
     return [int(number) if number is not None and float(number).is_integer() else number for number in numbers]

@@ -42,10 +42,15 @@ WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashi
 
 
 def covered_settings(step: Step) -> dict[str, Any]:
-    """Return a step's settings as fingerprint and manifest have them: resolved, portable, without `not_covered`."""
-    found = _without(portable(step.settings.model_dump(mode="json")), not_covered(step))
+    """Return a step's settings as fingerprint and manifest have them: resolved, portable, without `not_covered`.
+
+    A setting in `LATER` of the stage's module is left out, too, while it has the value that held before it was a
+    setting. So steps that were stored then are found again, and their digests stay.
+    """
+    settings = step.settings.model_dump(mode="json")
     later: Mapping[str, Any] = getattr(step.module, "LATER", {})
-    return {key: value for key, value in found.items() if key not in later or value != later[key]}
+    as_before = {name for name, before in later.items() if _value_of(settings, name) == before}
+    return _without(portable(settings), not_covered(step) | as_before)
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
@@ -62,6 +67,14 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
         "student": described(step.student) if step.student else None,
     }
     return hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _value_of(settings: Mapping[str, Any], name: str) -> Any:
+    """Return a setting by its name, a `key` or `section.key`."""
+    value: Any = settings
+    for key in name.split("."):
+        value = value[key]
+    return value
 
 
 def not_covered(step: Step) -> frozenset[str]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,10 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichBars
 
+from persyn_hf.console import say
 from persyn_hf.errors import BudgetReached
 from persyn_hf.formats import duration
+from persyn_hf.text import one_line, readable
 
 
 LOG_S = 60  # seconds between two lines about what goes on, where there are no bars
@@ -34,10 +37,10 @@ class RunProgress:
         self._heartbeat, self._console, self._num_steps = heartbeat, console, num_steps
         self._bars = RichBars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -65,7 +68,7 @@ class RunProgress:
         self._bars.stop()
         ends: dict[Any, str] = {None: "finished", KeyboardInterrupt: "interrupted", BudgetReached: "stopped"}
         end = ends.get(kind, "failed")
-        self._state |= {"state": end, "error": str(error) if end in ("failed", "stopped") else None}
+        self._state |= {"state": end, "error": readable(error) if end in ("failed", "stopped") else None}
         self._beat(force=True)
 
     def step(self, key: str, stage: str) -> None:
@@ -79,7 +82,7 @@ class RunProgress:
     def note(self, text: str) -> None:
         """Print one line about the step, above the bars."""
         self._said = time.monotonic()
-        self._console.print(f"{self._label}: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{self._label}: {text}", self._console)
 
     def start(self, what: str, total: int, done: int = 0) -> None:
         """Begin a piece of work of `total` units (0: not known), of which earlier runs have left `done`."""
@@ -108,6 +111,10 @@ class RunProgress:
 
     def tally(self, teacher: str, **numbers: Any) -> None:
         """Set figures of a teacher; those that are not named stay."""
+        if "errors" in numbers:  # their reasons are what servers say
+            said, numbers["errors"] = numbers["errors"], Counter()
+            for reason, times in said.items():
+                numbers["errors"][one_line(reason)] += times
         figures = self._state["teachers"].get(teacher, {"begun": None, "before": 0})
         self._state["teachers"][teacher] = {**figures, **numbers, "updated": time.time()}
         self._beat()
@@ -120,5 +127,5 @@ class RunProgress:
         self._written = now
         temporary = self._heartbeat.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # on a full disk the run has something of its own to say
-            temporary.write_text(json.dumps({**self._state, "updated": now}))
+            temporary.write_text(json.dumps({**self._state, "updated": now}), encoding="utf-8")
             temporary.replace(self._heartbeat)

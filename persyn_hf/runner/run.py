@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from persyn_hf.console import say
 from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe.recipe import Recipe
@@ -160,7 +161,7 @@ def _open(store: Store, ref: str, fetch: Callable[[str], Stored]) -> Stored:
 
 def _bring(store: Store, ref: str, console: Console) -> Stored:
     def note(text: str) -> None:
-        console.print(f"inputs: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(f"inputs: {text}", console)
 
     with not_here(ref, store):
         return pull(store, ref, api=hub_api(), note=note)[0]

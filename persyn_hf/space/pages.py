@@ -7,6 +7,7 @@ from typing import Any
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.figures import teacher_colours
 from persyn_hf.space.maths import with_maths
+from persyn_hf.text import readable
 
 
 SHORT = 140  # characters of a prompt in a list
@@ -19,7 +20,7 @@ def render(name: str, **values: Any) -> str:
 
 def message(title: str, text: str, tone: str = "empty") -> str:
     """Return a message that stands in place of a view, as HTML; `tone` is "empty" or "error"."""
-    return render("message", title=title, text=text, tone=tone)
+    return render("message", title=title, text=readable(text), tone=tone)
 
 
 def style() -> str:

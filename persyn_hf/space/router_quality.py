@@ -12,6 +12,7 @@ from persyn_hf.recipe.strategies import ROUTED_KINDS
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import decisions, measured
+from persyn_hf.store.manifest_parts import router_row
 from persyn_hf.store.stored import Stored
 
 
@@ -112,5 +113,5 @@ def _means(database: Database, assignment: Stored, pool: list[str]) -> Any:
 def _is_log_odds(database: Database, assignment: Stored) -> bool:
     """Tell whether differences of scores are log-odds: only then a router has a calibration error of its own."""
     router = database.shelf.input(assignment, "router")
-    error = ((router.manifest.metrics.get("router") or {}).get("calibration_error") or {}) if router else {}
+    error = router_row(router.manifest.metrics, "router").get("calibration_error", {}) if router else {}
     return error.get("value") is not None

@@ -8,7 +8,7 @@ from persyn_hf.core.cost import Cost
 from persyn_hf.core.metrics import total_variation
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError
-from persyn_hf.formats import METRIC_TITLES, amount, flops, known_columns
+from persyn_hf.formats import HIT_MEANING, METRIC_TITLES, amount, flops, known_columns
 from persyn_hf.report.results import LEARNABILITY
 from persyn_hf.report.show import describe
 from persyn_hf.space import pages, whatif
@@ -20,11 +20,13 @@ from persyn_hf.space.explorer import Filter, Page, find
 from persyn_hf.space.lineage import hub_address, origin
 from persyn_hf.space.prompt import LONGEST, Opened, open_prompt
 from persyn_hf.space.router_quality import router_quality
+from persyn_hf.store.manifest_parts import router_row
 from persyn_hf.store.stored import Stored
 
 
 # The calibration error is shown with the reliability, the divergence of the allocation not at all.
 METRICS = {name: title for name, title in METRIC_TITLES.items() if name not in ("calibration_error", "allocation_js")}
+ROWS = ("router", "random", "global_best", "oracle")  # of a router's table
 QUALITY, LEARNED, COST = "#3f8f5f", "#3b6fb6", "#c2572b"
 
 
@@ -179,11 +181,12 @@ def _unit(sweep: dict[float, Any], field: str) -> list[float]:
 def quality_view(database: Database, assignment: Stored) -> str:
     """Return the view of how good the router is: on dev prompts, and on those that it decided."""
     router = database.shelf.input(assignment, "router")
-    dev = router.manifest.metrics if router is not None and "router" in router.manifest.metrics else {}
-    parts = []
-    if dev and router is not None:
+    metrics = router.manifest.metrics if router is not None else {}
+    dev = {row: cells for row in ROWS if (cells := router_row(metrics, row))}
+    words, parts = {"metric_names": METRICS, "hit_meaning": HIT_MEANING}, []
+    if "router" in dev and router is not None:
         title = f"On {router.manifest.counts.get('dev_prompts', 0):,} dev prompts that the router never saw"
-        parts.append(pages.render("quality", metrics=dev, metrics_title=title, metric_names=METRICS, found=None))
+        parts.append(pages.render("quality", metrics=dev, metrics_title=title, found=None, **words))
     try:
         quality = router_quality(database, assignment)
     except InputError as error:
@@ -195,9 +198,7 @@ def quality_view(database: Database, assignment: Stored) -> str:
         "most": max(int(quality.confusion.max()), 1),
     }
     shown["most_pairs"] = max((row["pairs"] for row in quality.reliability), default=1)
-    return "".join(
-        [*parts, pages.render("quality", metrics=quality.table, metrics_title=title, metric_names=METRICS, **shown)]
-    )
+    return "".join([*parts, pages.render("quality", metrics=quality.table, metrics_title=title, **words, **shown)])
 
 
 def cost_view(database: Database, assignment: Stored) -> str:

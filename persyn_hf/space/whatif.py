@@ -9,7 +9,7 @@ import numpy as np
 
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.metrics import effective_teachers
-from persyn_hf.core.rewards import FloatArray, How, Measure, combine, fill, learnability, normalise
+from persyn_hf.core.rewards import NOISE, FloatArray, How, Measure, combine, fill, learnability, normalise
 from persyn_hf.errors import InputError, check
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.costs import cell_costs
@@ -31,6 +31,7 @@ class Measured:
     learnability: FloatArray
     measure: Measure
     in_part: bool
+    near_tie: float
     settings: Mapping[str, Any]  # of the rewards
     cost: FloatArray | None  # (n,), in `unit`; None: not known of all teachers
     unit: str
@@ -84,6 +85,7 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
         learnability=np.where(both, learned, np.nan)[complete],
         measure=measure,
         in_part=bool(settings.get("in_part")),
+        near_tie=settings.get("near_tie", NOISE),  # manifests leave the default out
         settings=settings,
         cost=cost,
         unit=unit,
@@ -120,7 +122,8 @@ def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArr
     """
     check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")
     raw = (rewards.quality, rewards.learnability)
-    both = (normalise(fill(matrix) if rewards.in_part else matrix, normalisation) for matrix in raw)
+    filled = (fill(matrix) if rewards.in_part else matrix for matrix in raw)
+    both = (normalise(matrix, normalisation, rewards.near_tie) for matrix in filled)
     quality, learned = (np.where(np.isnan(before), np.nan, after) for before, after in zip(raw, both, strict=True))
     return quality, learned
 

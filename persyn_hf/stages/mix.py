@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # of the calibration matrix; of a strategy's answers
 OUTPUT = SFT
-VERSION = 2  # answers of which nobody knows whether they were cut off are left out
+VERSION = 2  # 2: answers that may have been cut off are left out; the oracle's rows carry their reward
 LATER = {"unknown_ends": False}
 
 
@@ -56,7 +56,9 @@ def run(
     assigned = _assigned(prompts, assignments, measured)
     chosen = chosen_responses(assigned, responses, measured, unknown_ends=settings.unknown_ends)
     keep = {"keep_incorrect": settings.keep_incorrect, "unknown_ends": settings.unknown_ends}
-    rows, dropped = sft_rows(prompts, assigned, chosen, measured, **keep)
+    order = [teacher.name for teacher in context.teachers]
+    known = _oracle_rewards(assignments, order) | measured
+    rows, dropped = sft_rows(prompts, assigned, chosen, known, **keep)
     if not rows:
         hint = ", or let `mix: {unknown_ends: true}` take what may be cut off" if dropped["unknown_end"] else ""
         found = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
@@ -68,7 +70,6 @@ def run(
     kept = [chosen[row["prompt_id"]] for row in rows]
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
     counts["escalated"] = sum(response["round"] > 0 for response in kept)
-    order = [teacher.name for teacher in context.teachers]
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))
 
 
@@ -96,6 +97,22 @@ def _assigned(
             f"give the prompts that the assignments were made from"
         )
     return assigned
+
+
+def _oracle_rewards(assignments: "Dataset", order: list[str]) -> dict[tuple[str, str], float | None]:
+    """Return the reward of each cell that was assigned by it: the scores of an oracle are the measured rewards.
+
+    No stage reads the column `reward` of its training rows, so that what was stored without it is as good for training
+    and `VERSION` stays.
+    """
+    sources = assignments["source"][:]
+    decided = assignments.select([row for row, source in enumerate(sources) if source == "oracle"])
+    cells = zip(decided["prompt_id"][:], decided["teacher"][:], decided["scores"][:], strict=True)
+    return {
+        (prompt_id, teacher): scores[order.index(teacher)]
+        for prompt_id, teacher, scores in cells
+        if len(scores) == len(order) and teacher in order
+    }
 
 
 def _metrics(kept: list[Any], order: list[str]) -> dict[str, Any]:

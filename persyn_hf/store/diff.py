@@ -25,6 +25,7 @@ from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.manifest import Manifest, is_card
 from persyn_hf.store.row_hashes import column_hashes, row_keys, shared, sums_by, value_counts
 from persyn_hf.store.stored import Stored
+from persyn_hf.text import one_line
 
 
 MANY = 40  # lines of one table
@@ -140,7 +141,7 @@ def _text(value: Any) -> str:
         return {True: "yes", False: "no", None: "null"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+    return f"{value:,}" if isinstance(value, int) else one_line(value)
 
 
 def _texts(old: Any, new: Any) -> tuple[str, str]:

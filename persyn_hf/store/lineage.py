@@ -4,7 +4,7 @@ Each artifact is looked for in the store first, then on the Hub. To show a chain
 it every file is fetched and its digest computed here: what a server says of its files does not count.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,8 @@ from persyn_hf.store.stored import Stored
 
 
 HARMLESS = ("", ".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf")  # endings of files that nobody loads as data
+
+DEEPEST = 200  # steps of a chain; that of a student has ten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,14 @@ def tree(store: Store, ref: str) -> Node:
     """Return the artifact with its inputs, their inputs and so on; nothing but the manifests is read.
 
     Raises:
-        DamagedArtifact: an input is missing or holds other content than was read.
+        DamagedArtifact: an input is missing, holds other content than was read, or was made from what it made itself.
         StoreError: `ref` itself is neither in the store nor on the Hub.
     """
     made: dict[str, Node] = {}
 
-    def node(ref: str) -> Node:
+    def node(ref: str, above: tuple[str, ...]) -> Node:
         """Return the node of an artifact; each artifact is opened once."""
+        check_above(ref, above)
         stored = open_artifact(store, ref, whole=False)
         manifest, here = stored.manifest, _is_here(store, stored)
         if not here and stored.digest != manifest.content_digest():
@@ -125,13 +128,30 @@ def tree(store: Store, ref: str) -> Node:
         inputs = []
         for keyword, item in manifest.inputs.items():
             with _telling_missing(stored.ref, keyword, item):
-                source = made.get(item.ref) or node(item.ref)
+                source = made.get(item.ref) or node(item.ref, (*above, ref))
             _check_link(stored.ref, keyword, item, source.digest, not source.on_hub)
             inputs.append(replace(source, keyword=keyword))
         made[ref] = Node.of(stored, inputs, on_hub=not here)
         return made[ref]
 
-    return node(ref)
+    return node(ref, ())
+
+
+def check_above(ref: str, above: Sequence[str]) -> None:
+    """Refuse a chain that leads from an artifact back to it, or that has more steps than `DEEPEST`.
+
+    Args:
+        above: what the artifact was reached by, the first one first.
+
+    Raises:
+        DamagedArtifact: names the chain.
+    """
+    if ref in above or len(above) > DEEPEST:
+        fault = "leads back to it" if ref in above else f"has more than {DEEPEST} steps"
+        raise DamagedArtifact(
+            f"{ref}: the chain of what it was made from {fault}, which no run makes: "
+            f"{' <- '.join([*above[-3:], ref])}; a {MANIFEST} was changed by hand, restore it from a copy"
+        )
 
 
 def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:

@@ -210,7 +210,7 @@ class Store:
         """Return the commit of every tag of a repository, and of `main`, by name; empty without a repository."""
         folder = self._repo_dir(repo, kind) / "refs"
         files = sorted(folder.iterdir()) if folder.is_dir() else []
-        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
+        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()}
 
     def _settle(self, stage: Path, draft: Manifest, tag: str | None) -> Stored:
         """Put staged files in place under a tag, with a card, unless their content is there; return the artifact."""

@@ -6,11 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from persyn_hf.errors import DamagedArtifact
+from persyn_hf.schemas import SCHEMAS
+from persyn_hf.store.manifest_parts import check_cost, check_model, check_settings
+from persyn_hf.text import one_line
 
 
 MANIFEST = "persyn.json"
@@ -21,6 +24,10 @@ FIGURES = "figures/"  # pictures of the card lie there
 def utc_now() -> str:
     """Return the time in ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+LARGEST = 2**64  # of whole numbers: seeds have 63 bits, and no count comes near
 
 
 class _Frozen(BaseModel):
@@ -47,7 +54,7 @@ class Manifest(_Frozen):
     inputs: dict[str, Input] = Field(default_factory=dict)
     teachers: tuple[dict[str, Any], ...] = ()  # in order; each has at least `name`
     student: dict[str, Any] | None = None
-    counts: dict[str, int] = Field(default_factory=dict)
+    counts: dict[str, Count] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     cost: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -56,7 +63,7 @@ class Manifest(_Frozen):
     recipe: str = ""  # its name
     licences: dict[str, str | None] = Field(default_factory=dict)  # where text came from -> its licence; null: unknown
     languages: tuple[str, ...] = ()
-    rows: dict[str, dict[str, int]] = Field(default_factory=dict)  # config -> split -> rows; empty for models
+    rows: dict[str, dict[str, Count]] = Field(default_factory=dict)  # config -> split -> rows; empty for models
     files: dict[str, str] = Field(default_factory=dict)  # path -> sha256, of every file but persyn.json itself
     digest: str = ""
 
@@ -67,6 +74,32 @@ class Manifest(_Frozen):
         if isinstance(value, list | tuple):
             value = [{"name": item} if isinstance(item, str) else item for item in value]
         return plain(value)
+
+    @field_validator("settings")
+    @classmethod
+    def _settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_settings(value)
+        return value
+
+    @field_validator("cost")
+    @classmethod
+    def _cost(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_cost(value)
+        return value
+
+    @field_validator("teachers")
+    @classmethod
+    def _teachers(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for teacher in value:
+            check_model(teacher)
+        return value
+
+    @field_validator("student")
+    @classmethod
+    def _student(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            check_model(value)
+        return value
 
     @property
     def commit(self) -> str:
@@ -99,6 +132,7 @@ def plain(value: Any) -> Any:
 
     Raises:
         TypeError: a value is none that JSON knows.
+        ValueError: a whole number has more than 64 bits, which no table and no other program takes.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -108,6 +142,8 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        raise ValueError("a whole number has more than 64 bits")
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(f"a manifest holds plain JSON values, got {type(value).__name__} {value!r}")
@@ -154,23 +190,31 @@ def read_manifest(folder: Path, ref: str) -> Manifest:
         ref: NAMESPACE/NAME@TAG, for the messages.
 
     Raises:
-        DamagedArtifact: it is missing, no JSON, or no manifest.
+        DamagedArtifact: it is missing, no JSON, or no manifest, or of a kind that is not known.
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        if manifest.kind in SCHEMAS:
+            return manifest
+        reason = f"is of the kind `{one_line(manifest.kind)[:80]}`, which this version of persyn-hf does not know"
     except FileNotFoundError:
         reason = "is missing"
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        reason = f"is no manifest ({f'`{where}`: ' if where else ''}{fault['msg'].splitlines()[0]})"
+        reason = f"is no manifest ({fault_of(error)})"
     raise DamagedArtifact(
         f"{ref}: its {MANIFEST} {reason}, found in {folder}; "
         + remedy(ref, f"the file of the tag in {folder.parent.parent / 'refs'}")
     )
+
+
+def fault_of(error: ValidationError) -> str:
+    """Return the first fault that pydantic has found in a file of JSON: its place and what is wrong there."""
+    fault = error.errors(include_input=False, include_context=False)[0]
+    where = ".".join(one_line(part)[:80] for part in fault["loc"])
+    return f"{f'`{where}`: ' if where else ''}{one_line(fault['msg'].removeprefix('Value error, '))[:300]}"
 
 
 def remedy(ref: str, tag_file: str) -> str:

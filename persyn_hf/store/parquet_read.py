@@ -1,5 +1,6 @@
 """Read the rows of a stored dataset in the order in which they were written, some at a time."""
 
+import glob
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.errors import DamagedArtifact, StoreError, reason
 from persyn_hf.recipe.strict import nearest
+from persyn_hf.text import first_line
 
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def read_dataset(
 
     Raises:
         StoreError: no such config or split.
-        DamagedArtifact: the files hold another number of rows than `rows` says.
+        DamagedArtifact: the files hold another number of rows than `rows` says, or `rows` names none.
     """
     import numpy as np
     import pyarrow as pa
@@ -52,9 +54,12 @@ def read_dataset(
                 parts.append(_Part(folder, name, part, count, what))
                 chosen.append(np.arange(start, start + count))
             start += count
+    if not parts:
+        raise DamagedArtifact(f"{what}: its manifest names no rows, and those of a dataset are needed; verify it")
     rows_chosen = np.concatenate(chosen)
     ordered = (folder / ORDER).exists()
-    order = np.argsort(_read_order(folder / ORDER)[rows_chosen]) if ordered else np.arange(len(rows_chosen))
+    positions = _read_order(folder / ORDER, start, what)[rows_chosen] if ordered else np.arange(len(rows_chosen))
+    order = np.argsort(positions)
     features = Features.from_arrow_schema(parts[0].schema)
     tables = (table.cast(features.arrow_schema) for table in _in_order(parts, order))
     kept, num_bytes = [features.arrow_schema.empty_table()], 0
@@ -95,13 +100,16 @@ class _Part(Stream):
         """Open the files of a config and split.
 
         Raises:
-            DamagedArtifact: they cannot be read, or do not hold `count` rows.
+            DamagedArtifact: they cannot be read, do not hold `count` rows, or have a name that leads elsewhere.
         """
         import pyarrow.parquet as pq
 
+        for name in (config, split):
+            if name in ("", ".", "..") or "/" in name or "\0" in name:
+                raise DamagedArtifact(f"{what}: its manifest names {name!r}, which no config or split may be called")
         self._what = f"{what}: a file of {config}/{split} cannot be read"
-        paths = sorted((folder / "data" / config).glob(f"{split}-*-of-*.parquet"))
         with self._damage():
+            paths = sorted((folder / "data" / config).glob(f"{glob.escape(split)}-*-of-*.parquet"))
             files = [pq.ParquetFile(path) for path in paths]
         num_rows = sum(file.metadata.num_rows for file in files)
         if not files or num_rows != count:
@@ -124,8 +132,8 @@ class _Part(Stream):
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise DamagedArtifact(f"{self._what} ({reason}); verify the artifact") from None
+            said = first_line(error)
+            raise DamagedArtifact(f"{self._what} ({said}); verify the artifact") from None
 
 
 def _in_order(parts: "Sequence[_Part]", order: "np.ndarray[Any, Any]") -> "Iterator[pa.Table]":
@@ -161,11 +169,21 @@ def _mapped(tables: "Iterable[pa.Table]", schema: "pa.Schema") -> "pa.Table":
     return pa.ipc.open_stream(pa.py_buffer(pages)).read_all()
 
 
-def _read_order(path: Path) -> "np.ndarray[Any, Any]":
-    """Return the positions (num_rows,) that `order.parquet` holds."""
+def _read_order(path: Path, num_rows: int, what: str) -> "np.ndarray[Any, Any]":
+    """Return the positions (num_rows,) that `order.parquet` holds.
+
+    Raises:
+        DamagedArtifact: it cannot be read, or holds another number of them.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    positions: np.ndarray[Any, Any] = pq.read_table(path, partitioning=None).column("position").to_numpy()
+    try:
+        positions: np.ndarray[Any, Any] = pq.read_table(path, partitioning=None).column("position").to_numpy()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DamagedArtifact(f"{what}: {path.name} cannot be read ({reason(error)}); verify it") from None
+    if len(positions) != num_rows:
+        raise DamagedArtifact(f"{what}: {path.name} orders {len(positions)} rows, needed are {num_rows}; verify it")
     return positions
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,10 @@ from persyn_hf.backends.journal import Journal, read_spent
 from persyn_hf.errors import StoreError
 
 
+# Mounts a folder read-only for one command: as root, or as root of a namespace of its own.
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && ! touch "$0/x" 2>/dev/null && exec "$@"'
+REQUESTS = "import sys; from pathlib import Path; from persyn_hf.backends.journal import read_spent; "
+REQUESTS += "print(read_spent(Path(sys.argv[1]), 'local/a')['t'].requests)"
 GROUP = 8
 PAGE = 1024
 
@@ -270,3 +275,26 @@ def test_a_torn_page_is_never_read_as_if_it_were_whole(tmp_path: Path, size: int
             faults += 1
     assert wrong == []
     assert faults >= len(whole) // PAGE // 3  # no page is without a part that matters, but not all of it does
+
+
+def on_a_read_only_disk(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    for flags in ("-m", "-rm"):
+        start = ["unshare", flags, "sh", "-c", READ_ONLY, str(folder)]
+        if subprocess.run([*start, "true"], capture_output=True).returncode == 0:
+            return subprocess.run([*start, *command], capture_output=True, text=True)
+    pytest.skip("nothing can be mounted here")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, of util-linux")
+def test_a_journal_on_a_read_only_disk_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk" / "j.sqlite"
+    path.parent.mkdir()
+    with Journal(path, recipe="local/a") as journal:
+        journal.write([answer(request("1")), answer(request("2"))], teacher="t")
+    assert [item.name for item in path.parent.iterdir() if item.name.endswith(("-wal", "-shm"))] == []
+    read = on_a_read_only_disk(path.parent, sys.executable, "-c", REQUESTS, str(path))
+    assert (read.stdout, read.returncode) == ("2\n", 0), read.stderr
+    # A killed run leaves a log beside the file. Without it the file is not the whole journal, and that is said.
+    path.with_name("j.sqlite-wal").write_bytes(b"x" * 100)
+    read = on_a_read_only_disk(path.parent, sys.executable, "-c", REQUESTS, str(path))
+    assert read.returncode == 1 and "cannot be read or written" in read.stderr

@@ -205,6 +205,14 @@ def test_tag_with_other_content(recipe: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.heavy
+def test_too_little_memory_is_told_before_a_library_spins(recipe: Path) -> None:
+    command = 'ulimit -v 500000; exec "$@"'
+    cli = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(recipe.parent / "store")]
+    ended = subprocess.run(["bash", "-c", command, "x", *cli], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "memory that a process may allocate is 512 MB" in ended.stderr and ended.stderr.count("\n") == 1
+
+
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, longer = recipe.parent / "store", ["--set", "generate.samples=20"]
     command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]

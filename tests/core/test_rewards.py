@@ -71,6 +71,16 @@ def test_what_a_large_shift_drowns_ties():
     assert normalise([[0.0, 1e-5], [1.0, 1.00001], [100.0, 100.00001]]).tolist() == [[0, 1], [0, 1], [0, 0]]
 
 
+def test_how_near_is_a_tie_can_be_said():
+    row = [[1.0, 1.0000008, 1.0000016, 1.1]]
+    assert normalise(row, "rank").tolist() == [[1 / 3, 1 / 3, 1 / 3, 1]], "the first and the third chain by the second"
+    assert normalise(row, "rank", near_tie=0.0).tolist() == [[0, 1 / 3, 2 / 3, 1]]
+    assert normalise([[0.0, 0.5, 0.9, 1.0]], near_tie=0.2).tolist() == [[0, 0.5 / 0.9, 1, 1]]
+    columns = ROWS | {"quality_raw": [1.0, 1.0000008, *ROWS["quality_raw"][2:]]}
+    both = [recombine(columns, 0.0, near_tie=share)["quality_reward"][:2] for share in (1e-6, 0.0)]
+    assert both[0][0] == both[0][1] and both[1][0] < both[1][1]
+
+
 def test_none_changes_nothing():
     assert normalise([[3.0, 3.0], [NAN, -2.0]], "none") == pytest.approx(np.array([[3, 3], [NAN, -2]]), nan_ok=True)
 
@@ -141,13 +151,13 @@ def test_recombine_by_hand():
 
 
 @pytest.mark.parametrize("column", ["quality_raw", "mean_logprob"])
-@pytest.mark.parametrize("value", [NAN, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [NAN, np.inf, -np.inf, 1e308, -2e100])
 def test_a_value_that_is_no_number_is_refused_by_name(column, value):
     with pytest.raises(InputError) as caught:
         recombine(ROWS | {column: [*ROWS[column][:2], value, *ROWS[column][3:]]}, 0.4)
     assert str(caught.value) == (
-        f"the rewards hold {value} as `{column}` of prompt p and teacher `c`, a finite number is needed, or null "
-        "where it is missing; score that response again or leave it out"
+        f"the rewards hold {value} as `{column}` of prompt p and teacher `c`, a finite number up to 1e+100 "
+        "is needed, or null where it is missing; score that response again or leave it out"
     )
 
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from persyn_hf.contract import ModelSchema
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report import card_figures as drawing
 from persyn_hf.report.card_figures import card_figures
+from persyn_hf.report.figures import draw_allocation, save_figure
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards.card import render_card
 from persyn_hf.store.cards.licences import HUB_LICENCES
@@ -127,6 +129,24 @@ def test_what_was_not_measured_is_left_out() -> None:
         ("rewards", {"teachers": {"small": dict.fromkeys(line)}}),
     ):
         assert card_figures(kind, nothing, POOL) == {}, kind
+
+
+def test_two_reports_have_the_same_bytes(tmp_path: Path) -> None:
+    """Hatches and clips have names in an SVG, which matplotlib draws anew each time unless it is told not to."""
+    pool = [Teacher(name="a"), Teacher(name="b", long_cot=True)]
+    shares = {"persyn": {"a": 0.4, "b": 0.6}, "mix": {"a": 0.5, "b": 0.5}}
+    one, other = (save_figure(draw_allocation(pool, shares), tmp_path / name) for name in ("one", "other"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+    assert [path.suffix for path in one] == [".png", ".svg"]
+
+
+@pytest.mark.parametrize("largest", [1e6, 1e100])
+def test_numbers_of_any_size_are_drawn(largest: float) -> None:
+    lines = {
+        name: {"quality": value, "mean_logprob": -1.0, "reward": 0.5} for name, value in (("a", largest), ("b", 0))
+    }
+    with warnings.catch_warnings(action="error"):
+        assert card_figures("rewards", {"teachers": lines}, [Teacher(name="a"), Teacher(name="b")])
 
 
 def test_a_large_pool_stays_small_and_the_bytes_are_the_same_each_time() -> None:

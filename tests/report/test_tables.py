@@ -32,6 +32,17 @@ def test_intervals_take_three_columns_and_text_stays() -> None:
     )
 
 
+def test_names_from_anywhere_are_shown_as_they_are_and_command_nothing() -> None:
+    nasty = "[bold]a[/b]\x1b[2J\u202e\nb\ud800 :smile:"
+    made = Table(name="t", title=nasty, header=[nasty, "n"], rows=[[nasty, shown("{:d}", 1)]], note=nasty)
+    printed = io.StringIO()
+    Console(file=printed, width=100, force_terminal=True, color_system=None).print(made.rich(100))
+    for text in (made.markdown(), made.csv(), printed.getvalue()):
+        text.encode()
+        assert "[bold]a[/b] b\ufffd :smile:" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_is_not_known_is_empty(value: float | None) -> None:
     assert shown("{:.3f}", value, value, value) == "–"

@@ -1,5 +1,6 @@
 """What a fingerprint covers: everything that changes the content of an artifact, and nothing else."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from persyn_hf.recipe.file import load_recipe
 from persyn_hf.recipe.recipe import STAGES
 from persyn_hf.recipe.roles import Price
-from persyn_hf.runner.fingerprint import fingerprint, not_covered, path_digest
+from persyn_hf.runner.fingerprint import covered_settings, fingerprint, not_covered, path_digest
 from persyn_hf.runner.plan import Step, make_plan
 
 
@@ -64,7 +65,27 @@ def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
 def test_what_is_not_covered_exists(root: Path) -> None:
     steps = make_plan(load_recipe(root / "recipes/tiny/smoke.yaml"))
     assert {planned.stage for planned in steps} == set(STAGES)
+    assert any(hasattr(planned.module, "LATER") for planned in steps)
     for planned in steps:
         known = planned.settings.model_dump()
         known |= {f"{key}.{inner}": None for key, value in known.items() if isinstance(value, dict) for inner in value}
         assert not_covered(planned) <= set(known), planned.stage
+        assert getattr(planned.module, "LATER", {}).keys() <= set(known), planned.stage
+
+
+def test_a_setting_that_came_later_is_left_out_while_it_says_what_held_before(root: Path) -> None:
+    """The example of the Space was stored before `score.near_tie` was a setting."""
+    now = step(root, "rewards-qwen-student")
+    path = root / "spaces/allocations/example/example-rewards-qwen-student/v1/persyn.json"
+    assert covered_settings(now).keys() == json.loads(path.read_text())["settings"].keys()
+    said = step(root, "rewards-qwen-student", "score.near_tie=1e-6")
+    other = step(root, "rewards-qwen-student", "score.near_tie=0")
+    assert fingerprint(said, 0, {}) == fingerprint(now, 0, {}) != fingerprint(other, 0, {})
+    assert covered_settings(other)["near_tie"] == 0
+
+
+def test_a_setting_in_a_section_can_come_later_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = step(root, "rewards-qwen-student")
+    monkeypatch.setattr(planned.module, "LATER", {"reward_model.max_length": 16384, "alpha": 0.3})
+    settings = covered_settings(planned)
+    assert "max_length" not in settings["reward_model"] and settings["alpha"] == 0.4

@@ -80,6 +80,31 @@ def test_measured_rewards_travel_along(tmp_path):
     assert run(tmp_path, rewards).data["reward"][:] == [0.7, None]
 
 
+def test_an_oracles_rows_carry_the_reward_that_they_were_assigned_by(tmp_path):
+    """The pool is b, a, c. A measured reward goes first; a router's score is no reward."""
+    scored = [
+        assignment("p", "a", source="oracle", scores=[0.1, 0.9, 0.5]),
+        assignment("q", "b", source="oracle", scores=[0.8, 0.2, None]),
+        assignment("r", "b", source="router", scores=[0.7, 0.2, 0.1]),
+        assignment("s", "b", source="oracle", scores=[]),
+    ]
+    cells = zip("pqrs", "abbb", strict=True)
+    found = mix.run(
+        mix.Settings(),
+        Context(seed=0, work_dir=tmp_path, teachers=(Teacher(name="b"), Teacher(name="a"), Teacher(name="c"))),
+        prompts=prompts(),
+        assignments=ASSIGNMENTS.dataset(scored),
+        responses=responses(*({"prompt_id": name, "teacher": teacher} for name, teacher in cells)),
+        rewards=REWARDS.dataset([reward("q", "b", 0.3)]),
+    )
+    assert dict(zip(found.data["prompt_id"][:], found.data["reward"][:], strict=True)) == {
+        "p": 0.9,
+        "q": 0.3,
+        "r": None,
+        "s": None,
+    }
+
+
 def test_of_several_teachers_the_best_rewarded_answer_is_kept(tmp_path):
     """p: b has the higher reward; q: that of a is cut off and cannot be trained on; r: no reward, order decides."""
     assigned = assignments({}, extra=[(p, t) for p in "pqr" for t in ("a", "b")])

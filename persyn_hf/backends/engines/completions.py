@@ -5,8 +5,8 @@ from typing import Any
 
 from persyn_hf.backends.answers import Said, well_formed
 from persyn_hf.backends.engines.replies import Fault, words
-from persyn_hf.console import harmless
 from persyn_hf.core.endings import ending
+from persyn_hf.text import first_line
 
 
 PARTS = {  # `type` of a part of a message -> what it is
@@ -43,7 +43,7 @@ def read_chat(found: Mapping[str, Any]) -> Said | Fault:
         return useless(f"the answer broke off: {words(choice['error'])}")
     finish_reason = ending(choice.get("finish_reason"))
     if finish_reason == "error":
-        return useless(f"the answer broke off (finish reason {harmless(str(choice['finish_reason']), 40)})")
+        return useless(f"the answer broke off (finish reason {first_line(str(choice['finish_reason']), 40)})")
     parts: dict[str, list[str]] = {"text": [], "thoughts": [], "refusal": []}
     for kind, part in _texts(message.get("content"), "text"):
         parts[kind].append(part)
@@ -52,7 +52,7 @@ def read_chat(found: Mapping[str, Any]) -> Said | Fault:
     if not text.strip():
         refusal = "".join(parts["refusal"]) or _joined(message.get("refusal"), "refusal")
         if refusal.strip():
-            return useless(f"the model refused: {harmless(refusal)}")
+            return useless(f"the model refused: {first_line(refusal)}")
         if finish_reason == "tool_calls" or message.get("tool_calls") or message.get("function_call"):
             return useless("the answer is a call of a tool, and no tool was offered")
         if message.get("content") and not reasoning.strip():

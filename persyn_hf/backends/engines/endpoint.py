@@ -16,7 +16,7 @@ from persyn_hf.backends.engines.addresses import addresses, goes_on, shown
 from persyn_hf.backends.engines.bodies import take
 from persyn_hf.backends.engines.completions import read_chat
 from persyn_hf.backends.engines.replies import Fault, parse, read_reply
-from persyn_hf.console import harmless
+from persyn_hf.text import first_line
 
 
 CHAT = "/v1/chat/completions"
@@ -133,7 +133,7 @@ class Endpoint:
             sentence = f"{self.name} cannot be spoken to ({reason}); check the url, http or https, and its certificate"
             return Fault(kind="end", reason=sentence)
         if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
-            return Fault(kind="away", reason=harmless(str(error)) or "no connection", sent=False)
+            return Fault(kind="away", reason=first_line(str(error)) or "no connection", sent=False)
         return Fault(kind="away", reason=f"the connection was cut ({type(error).__name__})")
 
     async def _sentence(self, fault: Fault) -> str:
@@ -172,7 +172,7 @@ class Endpoint:
         found = None if isinstance(taken, Fault) else parse(taken)
         listed = found.get("data") if isinstance(found, Mapping) else None
         models = listed if isinstance(listed, list) else []
-        return [harmless(str(model["id"]), 100) for model in models if isinstance(model, Mapping) and "id" in model]
+        return [first_line(str(model["id"]), 100) for model in models if isinstance(model, Mapping) and "id" in model]
 
 
 def _wrong_protocol(error: httpx2.TransportError) -> str:
@@ -180,11 +180,11 @@ def _wrong_protocol(error: httpx2.TransportError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return harmless(str(cause)) or "no TLS"
+            return first_line(str(cause)) or "no TLS"
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if "[SSL" in text and "EOF" not in text:
-        return harmless(text)
+        return first_line(text)
     if isinstance(error, httpx2.RemoteProtocolError) and not text.startswith(GONE):
-        return f"what it sends is no HTTP: {harmless(text, 100)}"
+        return f"what it sends is no HTTP: {first_line(text, 100)}"
     return ""

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from persyn_hf.backends.answers import Said
-from persyn_hf.console import harmless
+from persyn_hf.text import first_line
 
 
 # busy: the server cannot take the request now. failed: it broke; another attempt may do. rejected: this request has no
@@ -129,7 +129,7 @@ def _fault(status: int, headers: Mapping[str, str], body: bytes, found: Any, key
         kind = "rejected"  # OpenRouter's moderation: this prompt, not the key
     said = _without_key(words(found) if found is not None else _plain(headers, body), key)
     if kind == "moved" and not said:
-        said = f"it sends to {harmless(headers.get('location', 'nowhere'))}"
+        said = f"it sends to {first_line(headers.get('location', 'nowhere'))}"
     name = f"HTTP {status}" if status >= 300 else f"error {code}" if code else "error"
     return Fault(kind=kind, reason=f"{name}: {said}" if said else name, pause=pause)
 
@@ -152,14 +152,14 @@ def words(found: Any) -> str:
     except (ValueError, RecursionError):
         text = ""
     raw = about.get("raw") if isinstance(about, Mapping) else None  # OpenRouter: what the provider behind it said
-    return harmless(f"{text}: {raw}" if isinstance(raw, str) and raw.strip() else text)
+    return first_line(f"{text}: {raw}" if isinstance(raw, str) and raw.strip() else text)
 
 
 def _plain(headers: Mapping[str, str], body: bytes) -> str:
     """Return the words of a body that is no JSON; a page for people says nothing here."""
     if "html" in headers.get("content-type", ""):
         return ""
-    return harmless(body[:6000].decode("utf-8", "replace"))
+    return first_line(body[:6000].decode("utf-8", "replace"))
 
 
 def _without_key(said: str, key: str | None) -> str:

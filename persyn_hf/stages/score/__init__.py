@@ -35,7 +35,7 @@ OUTPUT = REWARDS
 VERSION = (
     2  # 2: answers that did not come count against their teacher; what was said is scored, whatever a template does
 )
-LATER = {"failed": "worst"}
+LATER = {"failed": "worst", "near_tie": 1e-6}
 NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
 
 
@@ -79,7 +79,9 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         measured = likelihoods(settings, context, list(zip(conversations, texts, strict=True)))
     for name, values in _likelihood_columns(measured, len(answered)).items():
         columns[name] = _spread(values, answered, cells, False if name == "truncated" else None)
-    columns |= recombine(columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part)
+    columns |= recombine(
+        columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part, settings.near_tie
+    )
     data = Dataset.from_dict({name: columns[name] for name in OUTPUT.names}, features=OUTPUT.features)
     counts = {
         "cells": len(cells),

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.loading import Dtype
+from persyn_hf.core.rewards import NOISE
 from persyn_hf.recipe.strict import Strict
 
 
@@ -42,6 +43,8 @@ class Settings(Strict):
     alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
     # a teacher that was asked and did not answer: rewarded as the worst answer (worst), or left out (missing)
     failed: Literal["worst", "missing"] = "worst"
+    # share of a prompt's largest value by which others may differ and still be equal; 1e-6 is float32's precision
+    near_tie: float = Field(default=NOISE, ge=0, le=1)
     in_part: bool = False  # cells are missing by design; their values are predicted, to set the scale of the others
     # tokens of prompt and response, as in student training
     max_length: int = Field(default=4096, ge=2, le=100_000_000)

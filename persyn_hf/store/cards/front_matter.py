@@ -11,6 +11,7 @@ from persyn_hf.contract import ModelSchema
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards import headlines, licences, markdown
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.text import one_line
 
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def front_matter(manifest: Manifest, evaluations: Sequence[Manifest] = ()) -> st
         "language": [name for name in manifest.languages if licences.LANGUAGE.fullmatch(name)] or None,
         **licences.metadata(manifest.licences),
     }
-    name = markdown.one_line(manifest.repo.partition("/")[2])
+    name = one_line(manifest.repo.partition("/")[2])
     if not isinstance(SCHEMAS[manifest.kind], ModelSchema):
         card = DatasetCardData(
             **origin,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from persyn_hf.formats import HITS, METRIC_TITLES
+from persyn_hf.formats import HIT_MEANING, HITS, METRIC_TITLES
 from persyn_hf.store.cards.markdown import cell, code, hub_link, share, table, text
 from persyn_hf.store.manifest import Manifest
 
@@ -150,9 +150,9 @@ def _router(manifest: Manifest) -> str:
             cells = [_value(line, metric) for metric in ROUTER_METRICS]
             rows.append([name.replace("_", " "), *cells, _value(line, "gap_closed", interval=True)])
     note = (
-        "On dev prompts that it was not trained on. Regret: reward lost to the oracle; pairs: order of two teachers; "
-        "gap closed: from global best (0), the teacher with the highest mean reward, to the oracle (1), with its 95 % "
-        "interval."
+        f"On dev prompts that it was not trained on. Hit@k: {HIT_MEANING}. Regret: reward lost to the oracle; pairs: "
+        "order of two teachers; gap closed: from global best (0), the teacher with the highest mean reward, to the "
+        "oracle (1), with its 95 % interval."
     )
     header = ("", *(METRIC_TITLES[metric] for metric in (*ROUTER_METRICS, "gap_closed")))
     return _join(_table(header, rows), note if rows else "")

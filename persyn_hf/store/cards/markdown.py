@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from persyn_hf.formats import UNKNOWN
+from persyn_hf.text import one_line
 
 
 LONGEST = 40  # values of one cell; a training's losses are thousands
@@ -43,11 +44,6 @@ def share(value: Any) -> str:
 def text(value: Any) -> str:
     """Return text from data as harmless inline Markdown on one line."""
     return _SPECIAL.sub(lambda sign: _ENTITIES.get(sign.group(), f"\\{sign.group()}"), one_line(value))
-
-
-def one_line(value: Any) -> str:
-    """Return text without line breaks, control characters and marks that turn its direction."""
-    return "".join(sign for sign in " ".join(str(value).split()) if sign.isprintable())
 
 
 def code(value: Any) -> str:

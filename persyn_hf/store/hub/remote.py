@@ -11,7 +11,7 @@ from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.hub.faults import not_found
-from persyn_hf.store.manifest import MANIFEST, Manifest
+from persyn_hf.store.manifest import MANIFEST, Manifest, fault_of
 from persyn_hf.store.stored import split_ref, tag_order
 
 
@@ -57,11 +57,9 @@ class Remote:
         try:
             return None if content is None else Manifest.model_validate_json(content)
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
             raise StoreError(
-                f"{self.repo} on the Hub: its {MANIFEST} is none that this version of persyn-hf reads (`{where}`: "
-                f"{fault['msg'].splitlines()[0]}); update persyn-hf, or ask its owner"
+                f"{self.repo} on the Hub: its {MANIFEST} is none that this version of persyn-hf reads "
+                f"({fault_of(error)}); update persyn-hf, or ask its owner"
             ) from None
 
     def files(self, commit: str) -> "dict[str, RepoFile]":
