@@ -34,7 +34,7 @@ VERSION = 4  # 4: the end of turn is learnt also where it pads; what was said is
 class Settings(Strict):
     """The hyper-parameters of training; the defaults are the paper's."""
 
-    learning_rate: float | None = Field(default=None, gt=0, le=1000)  # null: 2e-5 for all weights, 1e-4 with LoRA
+    learning_rate: float | None = Field(default=None, gt=0, le=1e30)  # null: 2e-5 for all weights, 1e-4 with LoRA
     epochs: float | int = Field(default=2, gt=0, le=10_000)
     batch_size: int = Field(default=32, ge=1, le=1_000_000)  # examples per optimiser step, over all devices
     per_device_batch_size: int = Field(default=1, ge=1, le=1_000_000)  # examples at once; the rest is accumulated
