@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,27 @@ class Logged(ask._Affordable):
             yield batch
 
 ask._Affordable = Logged
+from persyn_hf.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+MORTAL = """
+import os, signal, sys
+from persyn_hf.backends.engines import unfinished
+
+tokens = int(sys.argv[1])
+call = unfinished._Keeper.__call__
+
+def live(self, *state):
+    global tokens
+    tokens -= 1
+    if tokens < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call(self, *state)
+
+unfinished.EVERY_S = unfinished.TIMES_A_WRITE = 0
+unfinished._Keeper.__call__ = live
 from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -174,6 +196,42 @@ def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(
     path = recipe(tmp_path, root, **size, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
     disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(seed))
     assert digest(tmp_path / "store") == digest(plain / "store")
+
+
+@pytest.mark.parametrize(
+    ("kills", "lifetime"),
+    [
+        pytest.param(3, 40, marks=[pytest.mark.ci, pytest.mark.timeout(1200)]),
+        pytest.param(20, 6, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_a_run_killed_more_often_than_a_batch_takes_gets_on_to_the_same_digest(
+    tmp_path: Path, root: Path, kills: int, lifetime: int
+) -> None:
+    """Each start lives for so many tokens, fewer than the batch of either teacher has, and keeps its state at each."""
+    zoo = root / "recipes" / "tiny" / "zoo"
+    size = {"teachers": (zoo / "llama-long", zoo / "qwen-gen"), "questions": 20}
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert main(["run", str(recipe(plain, root, **size)), "--store", str(plain / "store")]) == 0
+    command = [sys.executable, "-c", MORTAL, str(lifetime), "run", str(recipe(tmp_path, root, **size))]
+    killed = 0
+    while True:
+        before = journalled(tmp_path / "store")
+        run = subprocess.run([*command, "--store", str(tmp_path / "store")], stdout=subprocess.DEVNULL, check=False)
+        assert before.items() <= journalled(tmp_path / "store").items(), "an answer was lost or changed"
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL
+        killed += 1
+        assert killed < 100, "the run does not get on"
+    assert killed >= kills
+    with closing(sqlite3.connect(tmp_path / "store" / ".persyn" / "journal.sqlite")) as db:
+        longest = [tokens for (tokens,) in db.execute("SELECT max(num_tokens) FROM answers GROUP BY teacher")]
+    assert len(longest) == 2
+    assert min(longest) > lifetime
+    assert digest(tmp_path / "store") == digest(plain / "store")
+    assert list((tmp_path / "store" / ".persyn" / "unfinished").iterdir()) == []
 
 
 @pytest.mark.parametrize(
