@@ -1,5 +1,6 @@
 """Generation killed at random moments: the run itself, the vLLM server, a Ray actor. Nothing paid for is lost."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ import pytest
 import yaml
 from wide_heads import widen
 
+from persyn_hf.backends.engines import unfinished
 from persyn_hf.cli.main import main
 from persyn_hf.schemas import RESPONSES
 from persyn_hf.store.local import Store
@@ -40,6 +43,34 @@ ask._Affordable = Logged
 from persyn_hf.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
+
+
+# Imported once, in the process that all starts of a mortal run are forked from.
+PRELOADED = [
+    "persyn_hf.cli.main",
+    "persyn_hf.backends.engines.transformers",
+    "datasets",
+    "transformers.generation.utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+]
+
+
+def mortal(arguments: list[str], lifetime: int) -> None:
+    """Run a command that keeps the state of a batch at every token, and kills itself after so many tokens."""
+    left = [lifetime]
+    call = unfinished._Keeper.__call__
+
+    def live(keeper: unfinished._Keeper, *state: object) -> object:
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return call(keeper, *state)
+
+    unfinished.EVERY_S = unfinished.TIMES_A_WRITE = 0
+    unfinished._Keeper.__call__ = live
+    sys.exit(main(arguments))
 
 
 def recipe(folder: Path, root: Path, teachers: tuple[Path, ...] = (), questions: int = 40, **generate: object) -> Path:
@@ -174,6 +205,40 @@ def test_with_ray_the_digest_is_that_of_an_undisturbed_run_without(
     path = recipe(tmp_path, root, **size, executor={"kind": "ray", "replicas": 2, "cpus_per_replica": 0.5})
     disturb(path, tmp_path / "store", kills, is_actor, 2, random.Random(seed))
     assert digest(tmp_path / "store") == digest(plain / "store")
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1200)
+def test_a_run_killed_more_often_than_a_batch_takes_gets_on_to_the_same_digest(tmp_path: Path, root: Path) -> None:
+    """Each start lives for so many tokens, fewer than the batch of either teacher has, and keeps its state at each."""
+    zoo = root / "recipes" / "tiny" / "zoo"
+    size = {"teachers": (zoo / "llama-long", zoo / "qwen-gen"), "questions": 20}  # a batch each
+    lifetime = 6
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert main(["run", str(recipe(plain, root, **size)), "--store", str(plain / "store")]) == 0
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    arguments = ["run", str(recipe(tmp_path, root, **size)), "--store", str(tmp_path / "store")]
+    killed = 0
+    while True:
+        before = journalled(tmp_path / "store")
+        run = context.Process(target=mortal, args=(arguments, lifetime))
+        run.start()
+        run.join()
+        assert before.items() <= journalled(tmp_path / "store").items(), "an answer was lost or changed"
+        if run.exitcode == 0:
+            break
+        assert run.exitcode == -signal.SIGKILL
+        killed += 1
+        assert killed < 100, "the run does not get on"
+    assert killed >= 20
+    with closing(sqlite3.connect(tmp_path / "store" / ".persyn" / "journal.sqlite")) as db:
+        longest = [tokens for (tokens,) in db.execute("SELECT max(num_tokens) FROM answers GROUP BY teacher")]
+    assert len(longest) == 2
+    assert min(longest) > lifetime
+    assert digest(tmp_path / "store") == digest(plain / "store")
+    assert list((tmp_path / "store" / ".persyn" / "unfinished").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def open_local(
     server: ServerSettings,
     vllm: VllmSettings,
     log_dir: Path,
+    state_dir: Path,
 ) -> Engine:
     """Open an engine in this process; no weights are loaded and no server is started yet."""
     if kind == "server":
@@ -44,5 +45,11 @@ def open_local(
     from persyn_hf.backends.engines.transformers import TransformersEngine
 
     return TransformersEngine(
-        model, revision, batch_tokens=batch_tokens, dtype=dtype, device=device, system_prompt=system_prompt
+        model,
+        revision,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device,
+        system_prompt=system_prompt,
+        state_dir=state_dir,
     )

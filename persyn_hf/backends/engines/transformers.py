@@ -1,20 +1,21 @@
 """The in-process engine: a teacher under `transformers`, in fixed batches of similar length.
 
 An answer depends on its request and on the batch that the request is in. So the journal's plan fixes the batches, and
-each is seeded by its own keys: a batch that a kill cut short gives the same answers when it is done again.
+each is seeded by its own keys: a batch that a kill cut short gives the same answers when it is done again. One that
+takes long is not begun again, but goes on from a state that was kept (`engines.unfinished`).
 """
 
 import gc
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
-from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines import Engine, unfinished
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.errors import EngineError
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class TransformersEngine(Engine):
-    """One teacher. The tokenizer is loaded at once, the weights at the first batch that needs them."""
+    """One teacher. The tokenizer is loaded at once, the weights at the first batch that needs them.
+
+    `state_dir` is a folder for the states of batches that take long; None: they are begun again after a kill.
+    """
 
     fixed_batches = True
 
@@ -38,6 +42,7 @@ class TransformersEngine(Engine):
         dtype: models.Dtype = "auto",
         device: str = "auto",
         system_prompt: str | None = None,
+        state_dir: Path | None = None,
     ) -> None:
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
@@ -47,6 +52,7 @@ class TransformersEngine(Engine):
         self._source = (model, revision, dtype, device)
         self._batch_tokens = batch_tokens
         self._system_prompt = system_prompt
+        self._state_dir = state_dir
         self._loaded: PreTrainedModel | None = None
 
     def close(self) -> None:
@@ -95,11 +101,12 @@ class TransformersEngine(Engine):
         return [*batches, current] if current else batches
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
-        """Answer batch after batch."""
+        """Answer batch after batch; the caller has journalled the answers to one when it asks for the next."""
         for batch in batches:
             askable = [request for request in batch if not request.prompt.refusal]
             answers = [refuse(request) for request in batch if request.prompt.refusal]
             yield answers + (self._answer(askable) if askable else [])
+            unfinished.remove(self._state(askable))
 
     def _new_tokens(self, request: Request) -> int:
         return rendered.new_tokens(request, self.context_length)
@@ -108,7 +115,6 @@ class TransformersEngine(Engine):
         import torch
 
         model = self._model()
-        started = time.perf_counter()
         inputs = self.tokenizer(
             [request.prompt.text for request in batch], add_special_tokens=False, padding=True, return_tensors="pt"
         ).to(model.device)
@@ -116,19 +122,20 @@ class TransformersEngine(Engine):
         try:
             with torch.inference_mode(), models.suitable_threads(model), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed_from([request.key for request in batch]))  # the keys hold the run's seed
-                output = model.generate(
-                    input_ids=inputs["input_ids"],
-                    attention_mask=inputs["attention_mask"],
-                    generation_config=self._generation_config(batch),
-                )
+                config = self._generation_config(batch)
+                new, seconds = unfinished.generate(model, inputs, config, self._state(batch))
         except torch.OutOfMemoryError:
             raise EngineError(
                 f"the teacher `{self._source[0]}` ran out of memory at a batch of {len(batch)} requests; "
                 f"lower `generate.batch_tokens` (now {self._batch_tokens}) and run again"
             ) from None
-        new = output[:, inputs["input_ids"].shape[1] :]
-        seconds = (time.perf_counter() - started) / len(batch)
-        return [self._read(request, row, seconds) for request, row in zip(batch, new, strict=True)]
+        return [self._read(request, row, seconds / len(batch)) for request, row in zip(batch, new, strict=True)]
+
+    def _state(self, batch: Batch) -> Path | None:
+        """Return the file of a batch's state; its keys hold all that its answers depend on."""
+        if self._state_dir is None:
+            return None
+        return self._state_dir / f"{seed_from([request.key for request in batch]):016x}.pt"
 
     def _read(self, request: Request, row: "torch.Tensor", seconds: float) -> Answer:
         """Cut one row of new tokens at its first end token."""

@@ -61,7 +61,8 @@ class Asking:
     def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader) -> None:
         self._settings, self._context = settings, context
         self._journal, self._grader = journal, grader
-        self._logs = journal.path.parent / "logs"
+        folder = journal.path.parent
+        self._folders: dict[str, Any] = {"log_dir": folder / "logs", "state_dir": folder / "unfinished"}
         self._prompts: dict[str, Prompt] = {}
         self.asked: dict[str, Asked] = {}
         self._budget = _budget(settings, context, journal)
@@ -85,7 +86,7 @@ class Asking:
         try:
             options["server"].api_key()
         except RecipeError:
-            with open_local(log_dir=self._logs, **options) as engine:
+            with open_local(**self._folders, **options) as engine:
                 requests = [request for row in prompts for request in self._requests(engine, teacher, row)]
             for some in _chunks(requests):
                 if len(self._journal.answered(request.key for request in some)) < len(some):
@@ -106,7 +107,7 @@ class Asking:
         asked = self.asked[teacher.name]
         self._prompts |= {row["prompt_id"]: row for row in prompts}
         options = engine_options(self._settings, teacher)
-        with open_engine(self._settings.executor, log_dir=self._logs, **options) as engine:
+        with open_engine(self._settings.executor, **self._folders, **options) as engine:
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
             asked.rounds |= dict.fromkeys(fresh, round)
