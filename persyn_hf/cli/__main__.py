@@ -1,9 +1,7 @@
 """Run `python -m persyn_hf.cli`, which is the same as `persyn`."""
 
-import sys
-
-from persyn_hf.cli.main import main
+from persyn_hf.cli.main import script
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

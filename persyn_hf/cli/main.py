@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from persyn_hf.cli import artifacts, plan, report, run
 from persyn_hf.errors import BudgetReached, PersynError
+from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
 from persyn_hf.version import __version__
 
@@ -40,13 +41,24 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except PersynError as error:
         print(f"error: {readable(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        again = " ".join(["persyn", *(argv if argv is not None else sys.argv[1:])])
-        print(f"interrupted: what was answered and finished is kept; go on with: {one_line(again)}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        again = one_line(" ".join(["persyn", *(argv if argv is not None else sys.argv[1:])]))
+        ended = f"{one_line(stop)}; " if str(stop) else ""
+        print(f"interrupted: {ended}what was answered and finished is kept; go on with: {again}", file=sys.stderr)
         return 128 + signal.SIGINT  # as shells have it
     except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
+
+
+def script() -> NoReturn:
+    """Run `persyn` as a process, and end that with the exit code, also while a transfer that was left goes on."""
+    code = main()
+    if is_left():  # the interpreter would wait for it, up to minutes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _interrupt(*_: Any) -> None:

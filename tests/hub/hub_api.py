@@ -4,7 +4,6 @@ import base64
 import json
 import secrets
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -13,6 +12,8 @@ from hub_cards import check_metadata
 from hub_http import Call, Reply, as_json
 from hub_reading import describe, list_commits, list_paths, list_refs, list_tree
 from hub_repos import GITATTRIBUTES, Accounts, Blobs, Refusal, Repo
+from hub_uploads import Uploads
+from hub_xet import Xet, xet_headers
 
 
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
@@ -25,15 +26,22 @@ class Api:
         self.url, self.cdn_url = url, cdn_url
         self.accounts = Accounts()
         self.blobs = Blobs(root / "blobs")
+        self.xet = Xet(self.accounts, self.blobs, f"{cdn_url}/cas")
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.uploads = Uploads(self)
         self.page_size = 1000
         self.signature = secrets.token_hex(8)  # of addresses that need no token
         self.lock = threading.RLock()
 
     def answer(self, call: Call) -> Reply:
         match call.method, *call.segments:
-            case "PUT", "storage", kind, namespace, name, oid:
-                return self._upload(call, self.repos[kind, f"{namespace}/{name}"], oid)
+            case "PUT", "storage", kind, namespace, name, oid, *part:
+                self._check_signature(call)
+                return self.uploads.store(call, self.repos[kind, f"{namespace}/{name}"], oid, *(part or [None]))
+            case _, "cas", *_:
+                return self.xet.answer(call)
+            case "GET", "xorbs", sha256:
+                return Reply(file=self.blobs.path(sha256))
             case (("GET" | "HEAD"), "cdn", sha256):
                 self._check_signature(call)
                 return Reply(file=self.blobs.path(sha256), headers={"ETag": f'"{sha256}"'})
@@ -44,6 +52,9 @@ class Api:
                     return self._whoami(call)
                 case "POST", "api", "validate-yaml":
                     return self._validate(json.loads(body))
+                case "POST", "api", "complete_multipart", kind, namespace, name, oid:
+                    self._check_signature(call)
+                    return self.uploads.complete(self.repos[kind, f"{namespace}/{name}"], oid, json.loads(body))
                 case _, "api", "repos", action:
                     return self._change_repos(call, action, json.loads(body))
                 case method, "api", kind, namespace, name, *rest if kind in TYPES:
@@ -52,7 +63,8 @@ class Api:
                 case "POST", *prefix, namespace, name, "info", "lfs", "objects", action if name.endswith(".git"):
                     kind = TYPES[prefix[0]] if prefix else "model"
                     repo = self._find(call, kind, f"{namespace}/{name.removesuffix('.git')}")
-                    return self._lfs(repo, call, action, json.loads(body))
+                    self._check_write(repo, call)
+                    return self.uploads.lfs(repo, call, action, json.loads(body))
                 case _, ("datasets" | "spaces") as kind, namespace, name, "resolve", revision, *path:
                     return self._resolve(self._find(call, TYPES[kind], f"{namespace}/{name}"), call, revision, path)
                 case _, namespace, name, "resolve", revision, *path:
@@ -71,22 +83,30 @@ class Api:
                 return self._page_of(list_commits(repo, revision), call)
             case "GET", "tree", revision, *path:
                 recursive, expand = call.query.get("recursive") == ["true"], call.query.get("expand") == ["true"]
-                return self._page_of(list_tree(repo, revision, "/".join(path), recursive, expand), call)
+                return self._page_of(
+                    list_tree(repo, revision, "/".join(path), recursive, expand, self.xet.hashes), call
+                )
             case "POST", "paths-info", revision:
                 form = parse_qs(body.decode())
-                return as_json(list_paths(repo, revision, form.get("paths", []), form.get("expand") == ["true"]))
+                paths, expand = form.get("paths", []), form.get("expand") == ["true"]
+                return as_json(list_paths(repo, revision, paths, expand, self.xet.hashes))
             case "GET", "auth-check":
                 self._check_gate(repo, call)
                 return as_json({})
-        if method != "GET" or rest == ["auth-check", "write"]:
+            case "GET", "xet-read-token", _:
+                self._check_gate(repo, call)
+                return self.xet.lend(repo, call.token, "read")
+        if method != "GET" or rest == ["auth-check", "write"] or rest[0] == "xet-write-token":
             self._check_write(repo, call)
         match method, *rest:
+            case "GET", "xet-write-token", _:
+                return self.xet.lend(repo, call.token, "write")
             case "GET", "auth-check", "write":
                 return as_json({})
             case "POST", "preupload", revision:
-                return self._preupload(repo, revision, json.loads(body)["files"])
+                return self.uploads.preupload(repo, revision, json.loads(body))
             case "POST", "commit", revision if "create_pr" not in call.query:
-                return self._commit(repo, call, revision, body)
+                return self.uploads.commit(repo, call, revision, body)
             case (("POST" | "DELETE"), ("tag" | "branch") as kind, name):
                 return self._change_ref(repo, method, kind, name, body)
             case "PUT", "settings":
@@ -120,7 +140,7 @@ class Api:
             message = f"{about}. You must have access to it and be authenticated to access it. Please log in."
             raise Refusal(401, message, "GatedRepo")
         if call.token.user not in repo.accepted:
-            message = f"{about} and you are not in the authorized list. Visit {self._page(repo)} to ask for access."
+            message = f"{about} and you are not in the authorized list. Visit {self.page(repo)} to ask for access."
             raise Refusal(403, message, "GatedRepo")
 
     def _check_signature(self, call: Call) -> None:
@@ -140,7 +160,7 @@ class Api:
 
     # Repositories
 
-    def _page(self, repo: Repo) -> str:
+    def page(self, repo: Repo) -> str:
         return f"{self.url}/{'' if repo.type == 'model' else f'{repo.type}s/'}{repo.id}"
 
     def _change_repos(self, call: Call, action: str, body: dict[str, Any]) -> Reply:
@@ -168,12 +188,12 @@ class Api:
     def _create(self, user: str, kind: str, repo_id: str, body: dict[str, Any]) -> Reply:
         repo = Repo(repo_id, kind, self.blobs, private=body.get("visibility") == "private")
         if (kind, repo_id) in self.repos:
-            raise Refusal(409, f"You already created this {kind} repo", url=self._page(repo))
+            raise Refusal(409, f"You already created this {kind} repo", url=self.page(repo))
         content = base64.b64encode(GITATTRIBUTES.encode()).decode()
         first = {"key": "file", "value": {"path": ".gitattributes", "content": content}}
         repo.commit("main", user, {"summary": "initial commit"}, [first])
         self.repos[kind, repo_id] = repo
-        return as_json({"url": self._page(repo), "name": repo_id, "id": repo_id})
+        return as_json({"url": self.page(repo), "name": repo_id, "id": repo_id})
 
     def _change_settings(self, repo: Repo, body: dict[str, Any]) -> Reply:
         if "visibility" in body:
@@ -224,6 +244,7 @@ class Api:
             return Reply(file=self.blobs.path(file.sha256), headers=headers)
         location = f"{self.cdn_url}/cdn/{file.sha256}?Signature={self.signature}"
         headers |= {"X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": str(file.size), "Location": location}
+        headers |= xet_headers(self.xet, self.url, repo, repo.at(revision).sha, file.sha256)
         return Reply(b"Found. Redirecting", 302, headers)
 
     # What is written to them
@@ -235,47 +256,3 @@ class Api:
             "warnings": [{"message": text} for text in warnings],
         }
         return as_json(found, 400 if errors else 200)
-
-    def _preupload(self, repo: Repo, revision: str, files: Iterable[dict[str, Any]]) -> Reply:
-        commit = repo.at(revision)
-        answers = []
-        for file in files:
-            lfs = repo.takes_as_lfs(revision, file["path"], file["size"], base64.b64decode(file["sample"]))
-            answer = {"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
-            if file["path"] in commit.files:
-                answer["oid"] = commit.files[file["path"]].etag
-            answers.append(answer)
-        return as_json({"files": answers, "commitOid": commit.sha})
-
-    def _lfs(self, repo: Repo, call: Call, action: str, body: dict[str, Any]) -> Reply:
-        self._check_write(repo, call)
-        if action == "verify":
-            if repo.lfs.get(body["oid"]) != body["size"]:
-                raise Refusal(404, "The object was not uploaded, or with another size")
-            return as_json({})
-        objects = []
-        for wanted in body["objects"]:
-            oid = wanted["oid"]
-            answer = {"oid": oid, "size": wanted["size"], "authenticated": True}
-            if oid not in repo.lfs:
-                upload = f"{self.cdn_url}/storage/{repo.type}/{repo.id}/{oid}?Signature={self.signature}"
-                verify = f"{self._page(repo)}.git/info/lfs/objects/verify"
-                answer["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
-            objects.append(answer)
-        return as_json(
-            {"transfer": "basic", "objects": objects}, headers={"Content-Type": "application/vnd.git-lfs+json"}
-        )
-
-    def _upload(self, call: Call, repo: Repo, oid: str) -> Reply:
-        self._check_signature(call)
-        sha256, size = self.blobs.add(call.chunks(), expected=oid)
-        with self.lock:
-            repo.lfs[sha256] = size
-        return Reply(headers={"ETag": f'"{oid}"'})
-
-    def _commit(self, repo: Repo, call: Call, branch: str, body: bytes) -> Reply:
-        header, *operations = [json.loads(line) for line in body.splitlines() if line.strip()]
-        assert call.token is not None
-        commit = repo.commit(branch, call.token.user, header["value"], operations)
-        url = f"{self._page(repo)}/commit/{commit.sha}"
-        return as_json({"success": True, "commitOid": commit.sha, "commitUrl": url, "hookOutput": ""})

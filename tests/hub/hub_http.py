@@ -32,6 +32,8 @@ class Call:
     query: dict[str, list[str]]
     token: Token | None
     chunks: Callable[[], Iterator[bytes]]  # of the body
+    authorization: str | None = None
+    range: str | None = None
 
     def body(self) -> bytes:
         return b"".join(self.chunks())
@@ -118,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query, keep_blank_values=True)
         try:
             token = self.hub.api_state.accounts.identify(self.headers.get("Authorization"))
-            return self.hub.api_state.answer(Call(self.command, segments, query, token, self._chunks))
+            told = (self.headers.get("Authorization"), self.headers.get("Range"))
+            return self.hub.api_state.answer(Call(self.command, segments, query, token, self._chunks, *told))
         except Refusal as refusal:
             return _refused(refusal)
 

@@ -66,7 +66,9 @@ def list_commits(repo: Repo, revision: str) -> list[dict[str, Any]]:
     ]
 
 
-def list_tree(repo: Repo, revision: str, folder: str, recursive: bool, expand: bool) -> list[dict[str, Any]]:
+def list_tree(
+    repo: Repo, revision: str, folder: str, recursive: bool, expand: bool, hashes: dict[str, str]
+) -> list[dict[str, Any]]:
     commit = repo.at(revision)
     prefix = f"{folder}/" if folder else ""
     paths = {path for path in commit.files if path.startswith(prefix)}
@@ -77,12 +79,15 @@ def list_tree(repo: Repo, revision: str, folder: str, recursive: bool, expand: b
             paths.add(path)
     if not recursive:
         paths = {path for path in paths if "/" not in path.removeprefix(prefix)}
-    return list_paths(repo, commit.sha, sorted(paths), expand)
+    return list_paths(repo, commit.sha, sorted(paths), expand, hashes)
 
 
-def list_paths(repo: Repo, revision: str, paths: list[str], expand: bool) -> list[dict[str, Any]]:
+def list_paths(
+    repo: Repo, revision: str, paths: list[str], expand: bool, hashes: dict[str, str]
+) -> list[dict[str, Any]]:
+    """`hashes` are Xet's names of contents, by SHA-256."""
     commit = repo.at(revision)
-    return [_entry(repo, commit, path, expand) for path in paths if _contents(commit, path)]
+    return [_entry(repo, commit, path, expand, hashes) for path in paths if _contents(commit, path)]
 
 
 def _contents(commit: Commit, path: str) -> list[tuple[str, File]]:
@@ -92,7 +97,7 @@ def _contents(commit: Commit, path: str) -> list[tuple[str, File]]:
     return [(name, file) for name, file in commit.files.items() if name.startswith(f"{path}/")]
 
 
-def _entry(repo: Repo, commit: Commit, path: str, expand: bool) -> dict[str, Any]:
+def _entry(repo: Repo, commit: Commit, path: str, expand: bool, hashes: dict[str, str]) -> dict[str, Any]:
     here = _contents(commit, path)
     oid = hashlib.sha1(repr(here).encode()).hexdigest()
     entry: dict[str, Any] = {"type": "directory", "oid": oid, "size": 0, "path": path}
@@ -100,6 +105,7 @@ def _entry(repo: Repo, commit: Commit, path: str, expand: bool) -> dict[str, Any
         entry |= {"type": "file", "oid": file.oid, "size": file.size}
         if file.is_lfs:
             entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
+            entry |= {"xetHash": hashes[file.sha256]} if file.sha256 in hashes else {}
     if expand:
         last = commit
         while last.parent and _contents(repo.by_sha[last.parent], path) == here:

@@ -137,6 +137,7 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
     by_sha: dict[str, Commit] = field(default_factory=dict)
     lfs: dict[str, int] = field(default_factory=dict)  # sizes of what was uploaded, committed or not
+    parts: dict[str, dict[int, str]] = field(default_factory=dict)  # of files that come in several
 
     @property
     def namespace(self) -> str:

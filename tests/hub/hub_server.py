@@ -1,7 +1,8 @@
 """A local Hugging Face Hub, for the unmodified clients `huggingface_hub` and `datasets`, that fails on demand.
 
-Xet storage is not offered: its client is a binary of its own that speaks to other servers. Files of LFS come from an
-address at `localhost` while the Hub itself is at `127.0.0.1`: another host, as on the Hub, where no token may go.
+Large files come and go by Xet, as they do wherever its client is installed, or by LFS where that is switched off
+(`use_plain`). Both are at `localhost` while the Hub itself is at `127.0.0.1`: another host, as on the Hub, where no
+token may go.
 """
 
 import contextlib
@@ -17,9 +18,13 @@ from hub_faults import Fault, Seen
 from hub_http import HubHttp
 from hub_repos import Repo
 from huggingface_hub import HfApi, constants, hf_api
+from huggingface_hub.utils._xet import abort_xet_session
 
 
 __all__ = ["Fault", "HubServer"]
+
+# The client's own retries, short: that of the whole transfer is what is tried here.
+XET_IN_TESTS = {"HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms", "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1"}
 
 
 class HubServer:
@@ -27,6 +32,7 @@ class HubServer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.with_xet = True
         self.faults: list[Fault] = []
         self.requests: list[Seen] = []
         self.crashes: list[str] = []
@@ -80,12 +86,20 @@ class HubServer:
         monkeypatch.setattr(hf_api.api, "endpoint", self.url)  # behind the functions of the module
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not self.with_xet)
+        for name, value in {**XET_IN_TESTS, "HF_XET_CACHE": str(home / "xet")}.items():
+            monkeypatch.setenv(name, value)
+        abort_xet_session()  # the next one reads these
         monkeypatch.setattr(constants, "HF_HOME", str(home))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+
+    def use_plain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Large files go by LFS from now on, as a user has it who sets HF_HUB_DISABLE_XET=1."""
+        self.with_xet = False
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
     def env(self, token: str | None = None, home: Path | None = None) -> dict[str, str]:
         """The whole environment of a process whose Hub this is."""
@@ -95,11 +109,11 @@ class HubServer:
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home or self.root / "home"),
             "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
             "NO_PROXY": "127.0.0.1,localhost",
         }
+        ours |= XET_IN_TESTS if self.with_xet else {"HF_HUB_DISABLE_XET": "1"}
         return ours | ({"HF_TOKEN": token} if token else {})
 
     # State

@@ -123,6 +123,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("plain")  # for Xet see test_xet
 @pytest.mark.parametrize("number", range(PUSHES))
 def test_published_once_and_right_or_told(
     hub: HubServer, store: Store, pauses: list[float], tmp_path: Path, number: int

@@ -108,6 +108,7 @@ def test_the_client_waits_as_long_as_it_is_told(hub: HubServer, api: HfApi) -> N
     assert hub.seen("POST", "/preupload/") == [("POST", path, 429, "alice"), ("POST", path, 200, "alice")]
 
 
+@pytest.mark.usefixtures("plain")
 def test_an_upload_that_breaks_off_leaves_nothing(hub: HubServer, api: HfApi) -> None:
     before = blobs(hub)
     hub.faults.append(Fault("PUT", "^/storage/", cut=1_000_000))
@@ -138,6 +139,7 @@ def test_what_was_altered_on_the_way_is_not_kept(hub: HubServer) -> None:
     assert hub.repo(DATA).lfs == {}
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub: HubServer, api: HfApi) -> None:
     content = os.urandom(12_000_000)  # the client writes pieces of 10 MiB
     commit(api, "x.parquet", content)

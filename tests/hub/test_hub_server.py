@@ -5,6 +5,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
+import numpy as np
 import pytest
 from hub_server import HubServer
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, HfFileSystem, ModelCard
@@ -37,6 +39,7 @@ def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
     return error.value.response.status_code
 
 
+@pytest.mark.usefixtures("plain")
 def test_commits_hold_small_and_large_files_and_deletions(hub: HubServer, api: HfApi) -> None:
     assert str(api.create_repo(DATA, repo_type="dataset")) == f"{hub.url}/datasets/{DATA}"
     first = publish(api, {"README.md": README, "a/b/x.parquet": LARGE, "a/y.txt": b"y", "a/z.txt": b""})
@@ -143,6 +146,7 @@ def test_tags_do_not_move(hub: HubServer, api: HfApi) -> None:
         api.delete_tag(DATA, tag="v1", repo_type="dataset")
 
 
+@pytest.mark.usefixtures("plain")
 def test_downloads_are_cached_by_etag(hub: HubServer, api: HfApi, tmp_path: Path) -> None:
     publish(api, {"README.md": README, "data/x.parquet": LARGE})
     api.create_tag(DATA, tag="v1", repo_type="dataset")
@@ -170,6 +174,7 @@ def test_parts_of_files_are_read_by_range(hub: HubServer, api: HfApi) -> None:
     assert {seen.status for seen in hub.seen("GET", "^/cdn/|/t.txt")} == {206}
 
 
+@pytest.mark.usefixtures("plain")
 def test_folders_are_uploaded_once(hub: HubServer, api: HfApi, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name, content in {"README.md": README, "data/x.npy": LARGE}.items():
@@ -186,6 +191,43 @@ def test_folders_are_uploaded_once(hub: HubServer, api: HfApi, tmp_path: Path) -
         "data/x.npy",
     ]
     assert len(hub.seen("PUT")) == 1
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_largest_files_go_in_parts(hub: HubServer, api: HfApi) -> None:
+    hub.api_state.uploads.part_size = 1_000_000
+    publish(api, {"x.parquet": LARGE, "y.parquet": LARGE[:1_000_000]})
+    assert hub.repo(DATA).read("x.parquet") == LARGE
+    parts = [seen.path.rpartition("/")[2] for seen in hub.seen("PUT", r"/\d$")]
+    assert parts == ["1", "2", "3"] and len(hub.seen("POST", "/complete_multipart/")) == 1
+    assert len(hub.seen("PUT")) == 4, "the other file goes in one piece"
+
+
+def test_chunks_that_xet_has_are_not_sent_again(hub: HubServer, api: HfApi, tmp_path: Path) -> None:
+    texts = [
+        b"one line, many times\n" * 50_000,
+        os.urandom(300_000) + LARGE,
+        np.arange(300_001, dtype="<f4").tobytes(),
+    ]
+    files = {f"{number}.parquet": text for number, text in enumerate(texts)}  # packed in three ways
+    publish(api, files)
+    publish(api, {"again.parquet": LARGE + b"x"})
+    assert {name: hub.repo(DATA).read(name) for name in files} == files
+    sent = sum(chunk.end - chunk.start for xorb in hub.api_state.xet.xorbs.values() for chunk in xorb)
+    assert sent < sum(map(len, texts)) + 200_000, "the chunk at its end is new"
+    folder = Path(api.snapshot_download(DATA, repo_type="dataset", local_dir=tmp_path / "here"))
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
+def test_a_token_for_writing_to_xet_needs_the_right_to_write(hub: HubServer, api: HfApi) -> None:
+    publish(api, {"README.md": README})
+    route = f"{hub.url}/api/datasets/{DATA}"
+    headers = {"Authorization": f"Bearer {hub.token('bob')}"}
+    assert httpx2.get(f"{route}/xet-write-token/main", headers=headers).status_code == 403
+    access = httpx2.get(f"{route}/xet-read-token/main", headers=headers).json()
+    headers = {"Authorization": f"Bearer {access['accessToken']}"}
+    assert httpx2.post(f"{access['casUrl']}/v1/xorbs/default/{'0' * 64}", headers=headers).status_code == 404
+    assert httpx2.get(f"{access['casUrl']}/v1/reconstructions/{'0' * 64}").status_code == 401
 
 
 def test_repositories_are_made_once_moved_and_deleted(hub: HubServer, api: HfApi) -> None:

@@ -327,6 +327,7 @@ def test_an_ancestor_of_other_content_is_told(hub: HubServer, store: Store, othe
     )
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_download_cut_off_is_taken_up_again(
     hub: HubServer, store: Store, other: Store, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,3 +258,26 @@ def test_damaged_artifacts_are_not_published(hub: HubServer, store: Store) -> No
     with pytest.raises(DamagedArtifact, match="pool-00000-of-00001.parquet is damaged"):
         push(store, stored, api=hub.api(hub.token("alice")))
     assert not hub.has_repo("alice/prompts")
+
+
+def test_what_the_repository_ignores_is_published_all_the_same(hub: HubServer, store: Store) -> None:
+    """The Hub tells its clients to leave out what a .gitignore names, and they do so in silence."""
+    api = hub.api(hub.token("alice"))
+    api.create_repo("alice/prompts", repo_type="dataset")
+    ignore = CommitOperationAdd(".gitignore", b"*.parquet\npersyn.json\n")
+    api.create_commit("alice/prompts", [ignore], commit_message="ignore", repo_type="dataset")
+    lost = api.create_commit(
+        "alice/prompts", [CommitOperationAdd("x.parquet", PNG)], commit_message="lost", repo_type="dataset"
+    )
+    assert "x.parquet" not in hub.repo("alice/prompts").at(lost.oid).files, "so it is for others"
+    stored = put(store, "prompts")
+    push(store, stored, api=api)
+    assert set(hub.repo("alice/prompts").at("v1").files) >= {*stored.manifest.files, "persyn.json"}
+
+
+def test_a_commit_over_the_limit_of_the_hub_is_told(hub: HubServer, store: Store) -> None:
+    stored, api = put(store, "prompts"), hub.api(hub.token("alice"))
+    hub.api_state.uploads.max_lfs_files = 0
+    with pytest.raises(StoreError, match=r"larger than the Hub takes in one commit \(413\)"):
+        push(store, stored, api=api)
+    assert titles(hub, "alice/prompts") == ["initial commit"]

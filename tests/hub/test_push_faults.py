@@ -57,7 +57,12 @@ def published(hub: HubServer, stored: Stored) -> None:
         Fault("POST", r"/tag/", 500, after=True),
         Fault("POST", r"/tag/", 409),
         Fault("POST", r"/validate-yaml$", 502),
-        Fault("PUT", r"/storage/", cut=100),
+        Fault("GET", r"/xet-write-token/", 500),
+        Fault("GET", r"/xet-write-token/", cut=10),
+        Fault("POST", r"/cas/v1/xorbs/", 503, times=3),
+        Fault("POST", r"/cas/v1/xorbs/", cut=100),
+        Fault("POST", r"/cas/v1/shards$", 500, times=3),
+        Fault("POST", r"/cas/v1/shards$", cut=0, after=True),
         Fault("GET", r"/refs$", 500),
         Fault("GET", r"/refs$", cut=5),
     ],
@@ -72,27 +77,42 @@ def test_a_fault_that_passes(hub: HubServer, store: Store, fault: Fault) -> None
     assert (pushed.sent, pushed.commit) == ("all", hub.repo("alice/prompts").tags["v1"])
 
 
+@pytest.mark.usefixtures("plain")
+def test_an_upload_cut_off_is_tried_again_without_xet(hub: HubServer, store: Store) -> None:
+    stored = put(store, "prompts")
+    hub.faults.append(Fault("PUT", r"/storage/", cut=100))
+    push(store, stored, api=hub.api(hub.token("alice")))
+    assert not hub.faults
+    published(hub, stored)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         (
             Fault("POST", r"/commit/", 503, times=99),
-            "pushing alice/prompts@v1: the Hub answers with status 503; try again later",
+            "pushing alice/prompts@v1: the Hub answers with status 503; try again later "
+            "(alice/prompts was made on the Hub and is empty yet)",
         ),
         (
             Fault("POST", r"/commit/", 429, times=99, retry_after=3600),
             "pushing alice/prompts@v1: the Hub's rate limit for your login or address is used up (429); try again in "
-            "60 min",
+            "60 min (alice/prompts was made on the Hub and is empty yet)",
         ),
         (
             Fault("POST", r"/commit/", 412, times=99),
             "pushing alice/prompts@v1: alice/prompts was changed by others each time that it was tried (412); try "
-            "again later",
+            "again later (alice/prompts was made on the Hub and is empty yet)",
+        ),
+        (
+            Fault("POST", r"/commit/", 413, times=99),
+            "pushing alice/prompts@v1: it is larger than the Hub takes in one commit (413); publish less in one "
+            "artifact (alice/prompts was made on the Hub and is empty yet)",
         ),
         (
             Fault("POST", r"/commit/", 403, times=99),
             "pushing alice/prompts@v1: the Hub forbids it to you (403); ask the owner of alice/prompts for the right, "
-            "or use another login",
+            "or use another login (alice/prompts was made on the Hub and is empty yet)",
         ),
     ],
 )
@@ -113,7 +133,8 @@ def test_a_fault_that_stays_is_told_and_the_next_push_ends_it(
 def test_a_push_cut_off_before_its_tag_is_found_again(hub: HubServer, store: Store, tmp_path: Path) -> None:
     stored, api = put(store, "prompts"), hub.api(hub.token("alice"))
     hub.faults.append(Fault("POST", r"/tag/", 500, times=99))
-    with pytest.raises(StoreError, match="the Hub answers with status 500"):
+    left = r"status 500; try again later \(alice/prompts has its files on the Hub, the tag is not set yet\)$"
+    with pytest.raises(StoreError, match=left):
         push(store, stored, api=api)
     hub.faults.clear()
     push(store, put(store, "prompts", seed=1, tag="v2"), api=api)
@@ -177,6 +198,7 @@ def test_the_same_content_pushed_at_once_is_there_once(
     published(hub, stores[0].get("alice/prompts@v1"))
 
 
+@pytest.mark.usefixtures("plain")
 def test_killed_in_mid_upload_and_pushed_again(hub: HubServer, store: Store, tmp_path: Path) -> None:
     stored, token = put(store, "responses", rows=60), hub.token("alice")
     hub.faults.append(Fault("PUT", r"/storage/", delay_s=0, times=3))

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from persyn_hf.errors import StoreError
+from persyn_hf.store.hub.apart import apart
+from persyn_hf.store.hub.xet import REMEDY, XetFault, bound_retries, xet_fault
 
 
 T = TypeVar("T")
 
 # Seconds between two tries. The hub library retries its own uploads and downloads for some 20 s each on top.
 WAITS_S: tuple[float, ...] = (1, 2, 4, 8, 16, 30, 30)
-CONNECT_TRIES = 3  # without a network, waiting is of no use
+CONNECT_TRIES = 3  # without a network, waiting is of no use; for Xet there is a way round, which has to be told
 LONGEST_PAUSE_S = 600  # the Hub may ask for more (its quota of commits is per hour): then the user must come back
 
 
@@ -33,22 +35,35 @@ def patiently(work: Callable[[], T]) -> T:
     """Do the work, and again from its beginning while it fails for reasons that pass; return its result.
 
     It is tried once more after each of `WAITS_S`, or after as long as the Hub asks for, up to `LONGEST_PAUSE_S`. Where
-    the Hub cannot be connected to, it is tried `CONNECT_TRIES` times. The last error is raised as it is.
+    the Hub cannot be connected to, or Xet fails, it is tried `CONNECT_TRIES` times. The last error is raised as it is,
+    that of Xet as a `XetFault`. Ctrl-C and SIGTERM end it at once (see `apart`).
     """
+    bound_retries()
     for number, wait in enumerate(WAITS_S, 1):
         try:
-            return work()
+            return _once(work)
         except Exception as error:
             pause = _pause(error)
             if pause is None or pause > LONGEST_PAUSE_S or (_is_unreachable(error) and number >= CONNECT_TRIES):
                 raise
             time.sleep(max(wait, pause))
-    return work()
+    return _once(work)
+
+
+def _once(work: Callable[[], T]) -> T:
+    """Do the work once; errors that come from Xet are raised as what they are."""
+    try:
+        return apart(work)
+    except Exception as error:
+        fault = xet_fault(_root(error))
+        if fault is None:
+            raise
+        raise fault from None  # before anybody takes a 404 of Xet for a missing repository
 
 
 @contextmanager
 def telling(ref: str, doing: str) -> Iterator[None]:
-    """Turn the hub library's errors within into a `HubFault` of one sentence.
+    """Turn the hub library's errors within into a `HubFault` of one sentence, and say what an interruption ended.
 
     Args:
         ref: NAMESPACE/NAME@TAG, for the sentence.
@@ -58,6 +73,8 @@ def telling(ref: str, doing: str) -> Iterator[None]:
         yield
     except StoreError:
         raise
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*(stop.args or (f"{doing} is unfinished",))) from None
     except Exception as error:
         text = _sentence(_root(error), ref, doing)
         if text is None:
@@ -69,7 +86,10 @@ def telling(ref: str, doing: str) -> Iterator[None]:
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that an error stands for, None where it stands for none."""
-    status = getattr(getattr(_root(error), "response", None), "status_code", None)
+    root = _root(error)
+    status = (
+        root.status if isinstance(root, XetFault) else getattr(getattr(root, "response", None), "status_code", None)
+    )
     return status if isinstance(status, int) else None
 
 
@@ -95,8 +115,8 @@ def _pause(error: Exception) -> float | None:
         passing = status in _PASSING or status >= 500
         return _retry_after(root) if passing else None
     broken = httpx2.TimeoutException | httpx2.NetworkError | httpx2.RemoteProtocolError
-    # an answer that should be JSON and is a proxy's page; and what the Xet client, a library of its own, raises
-    passing = isinstance(root, broken | json.JSONDecodeError | RuntimeError) or _is_short_download(root)
+    # an answer that should be JSON may be a proxy's page
+    passing = isinstance(root, broken | json.JSONDecodeError | XetFault | RuntimeError) or _is_short_download(root)
     return 0.0 if passing else None
 
 
@@ -107,15 +127,15 @@ def _is_short_download(error: BaseException) -> bool:
 
 def _retry_after(error: Any) -> float:
     """Return the seconds that the Hub asks to wait, 0 where it does not say."""
-    value = error.response.headers.get("Retry-After", "")
+    value = "" if isinstance(error, XetFault) else error.response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else 0.0
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Tell whether no connection to the Hub could be made."""
+    """Tell whether no connection to the Hub could be made, or the fault is Xet's."""
     import httpx2
 
-    return isinstance(_root(error), httpx2.ConnectError)
+    return isinstance(_root(error), httpx2.ConnectError | XetFault)
 
 
 def _sentence(error: BaseException, ref: str, doing: str) -> str | None:
@@ -132,6 +152,8 @@ def _sentence(error: BaseException, ref: str, doing: str) -> str | None:
     )
 
     repo, status = ref.partition("@")[0], status_of(error)
+    if isinstance(error, XetFault):
+        return f"{doing}: Xet, where the Hub keeps large files, {error}; {REMEDY}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"{doing} needs the Hub, and HF_HUB_OFFLINE forbids to ask it; unset HF_HUB_OFFLINE and try again"
     if isinstance(error, httpx2.TransportError | LocalEntryNotFoundError):
@@ -159,6 +181,8 @@ def _sentence(error: BaseException, ref: str, doing: str) -> str | None:
         return f"{doing}: the Hub's rate limit for your login or address is used up (429); try again {when}"
     if status in (409, 412):
         return f"{doing}: {repo} was changed by others each time that it was tried ({status}); try again later"
+    if status == 413:
+        return f"{doing}: it is larger than the Hub takes in one commit (413); publish less in one artifact"
     if status is not None:
         return f"{doing}: the Hub answers with status {status}; try again later"
     if isinstance(error, json.JSONDecodeError):

@@ -20,7 +20,6 @@ An example: alice pushes alice/prompts@v2, whose digest begins with 5f3a.
   push that was killed leaves the branch behind; the next one finds the claim in its history.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from persyn_hf.store.hub.as_published import PublicArtifact, public_artifact
 from persyn_hf.store.hub.faults import HubFault, patiently, telling
 from persyn_hf.store.hub.login import check_rights
 from persyn_hf.store.hub.merge_card import merge_card
-from persyn_hf.store.hub.remote import Remote, look
+from persyn_hf.store.hub.remote import Remote, is_same, look
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import CARD, MANIFEST, Manifest, is_card
 from persyn_hf.store.stored import Stored, is_older, next_tag, repo_type
@@ -39,12 +38,14 @@ from persyn_hf.store.stored import Stored, is_older, next_tag, repo_type
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
 
 
 class TagTaken(StoreError):
     """The tag holds other content on the Hub, so pushing again is of no use."""
 
+
+# The Hub leaves out what a `.gitignore` in the repository names, in silence; a commit has all of our files or is none.
+NOTHING_IGNORED = "# every file of an artifact is published\n"
 
 _TITLE = re.compile(r"Publish (\S+) ([0-9a-f]{40})")
 
@@ -89,10 +90,12 @@ def push(
         with telling(work.artifact.ref, f"pushing {work.artifact.ref}"):
             return patiently(work.attempt)
     except HubFault as error:
-        if error.status not in (401, 403, 404):
-            raise
-        refused = error
-    check_rights(api, work.artifact.repo.partition("/")[0])  # says why, where it can be known
+        refused = HubFault(f"{error}{work.unfinished()}")
+        refused.status = error.status
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}{work.unfinished()}") from None
+    if refused.status in (401, 403, 404):
+        check_rights(api, work.artifact.repo.partition("/")[0])  # says why, where it can be known
     raise refused
 
 
@@ -106,6 +109,15 @@ class _Push:
     dry_run: bool
     done: dict[str, Any] = field(default_factory=dict)  # fields of `Pushed`, by all attempts together
     checked: bool = False
+    made: bool = False  # the repository, which was not there
+    commit: str = ""  # made by an earlier attempt or this one
+
+    def unfinished(self) -> str:
+        """Return what a push that failed or was interrupted leaves on the Hub, as an addition to a sentence."""
+        repo = self.artifact.repo
+        if self.commit:
+            return f" ({repo} has its files on the Hub, the tag is not set yet)"
+        return f" ({repo} was made on the Hub and is empty yet)" if self.made else ""
 
     def attempt(self) -> Pushed:
         """Look at the Hub, make what is missing there, and return what all attempts together did.
@@ -147,6 +159,7 @@ class _Push:
         if remote is None and not self.dry_run:
             self._check_files()
             self.api.create_repo(repo, repo_type=kind, private=self.private)
+            self.made = True
             remote = look(self.api, repo, kind)
             if remote is None:
                 raise HubFault(f"pushing {self.artifact.ref}: the Hub does not show {repo}, made now; try again later")
@@ -233,7 +246,8 @@ class _Push:
         files: dict[str, Path | bytes] = {name: artifact.stored.path / name for name in artifact.manifest.files}
         files[CARD] = merge_card(artifact.card, card.decode("utf-8", errors="replace") if card else None).encode()
         files[MANIFEST] = artifact.manifest.to_json().encode()
-        added = {name: content for name, content in files.items() if not self._is_same(there.get(name), name, content)}
+        digests = artifact.manifest.files
+        added = {name: c for name, c in files.items() if not is_same(there.get(name), c, digests.get(name))}
         kept = {*files, ".gitattributes"}
         deleted = [name for name in (head.files if head else {}) if name in there and name not in kept]
         sizes = (content.stat().st_size if isinstance(content, Path) else len(content) for content in added.values())
@@ -241,42 +255,26 @@ class _Push:
         if self.dry_run or remote is None:
             return ""
         self._check_files()
-        operations: list[Any] = [CommitOperationDelete(name) for name in deleted]
-        for name, content in added.items():
-            operations.append(CommitOperationAdd(name, content))
-            if isinstance(content, Path):  # known from the check just now; else the library reads the file once more
-                operations[-1].upload_info.sha256 = bytes.fromhex(artifact.manifest.files[name])
+        additions = [CommitOperationAdd(name, content) for name, content in added.items()]
+        for addition in additions:
+            if isinstance(addition.path_or_fileobj, str | Path):  # known from the check; else it is read once more
+                addition.upload_info.sha256 = bytes.fromhex(digests[addition.path_in_repo])
+        options: dict[str, Any] = {"repo_type": remote.repo_type, "revision": branch}
+        self.api.preupload_lfs_files(
+            artifact.repo, additions, free_memory=False, gitignore_content=NOTHING_IGNORED, **options
+        )
+        operations = [*(CommitOperationDelete(name) for name in deleted), *additions]
         title = f"Publish {tag} {artifact.stored.digest[:40]}" if sent == "all" else f"Update the card of {tag}"
         made = self.api.create_commit(
             artifact.repo,
             operations,
             commit_message=title,
             commit_description=f"Content digest {artifact.stored.digest}",
-            repo_type=remote.repo_type,
-            revision=branch,
             parent_commit=remote.head,
+            **options,
         )
+        self.commit = made.oid if sent == "all" else ""
         return made.oid
-
-    def _is_same(self, there: "RepoFile | None", name: str, ours: Path | bytes) -> bool:
-        """Tell whether the Hub has a file, by its digest there: sha256 in large file storage, git's own elsewhere.
-
-        Args:
-            there: the Hub's entry of this name; None: it has none.
-            ours: a file of the store, or the content.
-        """
-        from huggingface_hub.utils.sha import git_hash
-
-        if there is None:
-            return False
-        if there.lfs is not None:
-            sha256 = self.artifact.manifest.files[name] if isinstance(ours, Path) else hashlib.sha256(ours).hexdigest()
-            return bool(there.lfs.sha256 == sha256)
-        if isinstance(ours, Path):
-            if ours.stat().st_size != there.size:
-                return False
-            ours = ours.read_bytes()
-        return bool(there.blob_id == git_hash(ours))
 
     def _result(self, commit: str) -> Pushed:
         """Return what all attempts did, with the address of the artifact on the Hub."""

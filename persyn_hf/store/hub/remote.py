@@ -1,5 +1,6 @@
 """A repository on the Hub as it is at one moment: its head, its tags, and the manifests in them."""
 
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,27 @@ def look(api: "HfApi", repo: str, repo_type: str) -> Remote | None:
     branches = {branch.name: branch.target_commit for branch in refs.branches}
     private, head = bool(info.private), str(info.sha)
     return Remote(api=api, repo=repo, repo_type=repo_type, private=private, head=head, branches=branches, tags=tags)
+
+
+def is_same(there: "RepoFile | None", ours: Path | bytes, sha256: str | None) -> bool:
+    """Tell whether the Hub has a file, by its digest there: sha256 in large file storage, git's own elsewhere.
+
+    Args:
+        there: the Hub's entry of this name; None: it has none.
+        ours: a file of the store, or the content.
+        sha256: that of the file in the store; it is not used for contents.
+    """
+    from huggingface_hub.utils.sha import git_hash
+
+    if there is None:
+        return False
+    if there.lfs is not None:
+        return bool(there.lfs.sha256 == (sha256 if isinstance(ours, Path) else hashlib.sha256(ours).hexdigest()))
+    if isinstance(ours, Path):
+        if ours.stat().st_size != there.size:
+            return False
+        ours = ours.read_bytes()
+    return bool(there.blob_id == git_hash(ours))
 
 
 def find(api: "HfApi", ref: str) -> tuple[Remote, str, Manifest]:
