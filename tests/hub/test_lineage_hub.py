@@ -190,7 +190,7 @@ def test_what_is_stored_is_compared_with_what_is_published(
     hub.requests.clear()
     assert main([*key, "alice/responses@same", "alice/responses@v1"]) == 0
     assert main([*key, "alice/responses@same", "alice/prompts@v1"]) == 2
-    assert not hub.seen("HEAD", r"\.parquet$")
+    assert not hub.seen("HEAD", r"\.parquet$") and not hub.seen("GET", r"/reconstructions/")
     assert main([*key, "alice/responses@other", "alice/responses@v1"]) == 1
-    assert hub.seen("HEAD", r"\.parquet$")
+    assert hub.seen("GET", r"/reconstructions/")
     assert "rows are in both, matched by prompt_id, teacher, sample_index" in capsys.readouterr().out

@@ -263,7 +263,7 @@ class _Push:
         self.api.preupload_lfs_files(
             artifact.repo, additions, free_memory=False, gitignore_content=NOTHING_IGNORED, **options
         )
-        operations = [*(CommitOperationDelete(name) for name in deleted), *additions]
+        operations: list[Any] = [*(CommitOperationDelete(name) for name in deleted), *additions]
         title = f"Publish {tag} {artifact.stored.digest[:40]}" if sent == "all" else f"Update the card of {tag}"
         made = self.api.create_commit(
             artifact.repo,
