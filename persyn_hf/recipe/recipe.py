@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.recipe.roles import Student, Teacher, check_name
-from persyn_hf.recipe.strategies import Strategy, check_family, check_sizes, check_strategy
+from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strategy_checks import (
+    check_budgets,
+    check_families,
+    check_family,
+    check_leaving,
+    check_sizes,
+    check_strategy,
+)
 from persyn_hf.recipe.strict import Strict, nearest
 
 
@@ -105,4 +113,7 @@ class Recipe(Strict):
             check_strategy(strategy, pool, [earlier.name for earlier in self.strategies[:place]])
         check_sizes(self.strategies, self.teachers)
         check_family(self.strategies, self.teachers)
+        check_families(self.strategies, self.teachers, self.students)
+        check_leaving(self.strategies, self.teachers)
+        check_budgets(self.strategies, self.teachers)
         return self

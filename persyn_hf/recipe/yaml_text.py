@@ -21,19 +21,35 @@ LARGEST = 2**63 - 1
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but for two things that YAML 1.2 does otherwise.
+    """YAML as PyYAML reads it (1.1), but for numbers and dates, which are those of YAML 1.2.
 
-    1e-5 is a number, as in JSON; YAML 1.1 wants 1.0e-5. A date (2024-11-25) is text; a recipe means a version by it.
+    1e-5 is a number, as in JSON; 030 is thirty and not twenty-four; 1:10 and a date (2024-11-25) are text.
     """
 
 
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, regex) for tag, regex in resolvers if tag not in (INT, FLOAT, "tag:yaml.org,2002:timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
-)
+for _tag, _regex in (
+    (INT, r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+)\Z"),
+    (
+        FLOAT,
+        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z",
+    ),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_regex), list("-+.0123456789"))
+
+
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node).replace("_", "").lower()
+    sign, digits = (text[0], text[1:]) if text[:1] in ("-", "+") else ("", text)
+    base = {"0x": 16, "0o": 8}.get(digits[:2], 10)
+    return int(sign + (digits if base == 10 else digits[2:]), base)
+
+
+_Loader.add_constructor(INT, _whole_number)
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.runner.fingerprint import check_paths
-from persyn_hf.runner.plan import Step
+from persyn_hf.runner.step import Step
 
 
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:

@@ -35,7 +35,7 @@ from pydantic import BaseModel
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Student
-from persyn_hf.runner.plan import Step
+from persyn_hf.runner.step import Step
 
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes

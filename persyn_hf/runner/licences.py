@@ -5,7 +5,7 @@ from pathlib import Path
 
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.runner.plan import Step
+from persyn_hf.runner.step import Step
 from persyn_hf.store.cards.licences import read_source
 from persyn_hf.store.local import Stored
 

@@ -9,7 +9,7 @@ from persyn_hf.backends import loading as models
 from persyn_hf.backends.sft.student_model import check_generation_config
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.runner.plan import Step
+from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import engine_options
 
 

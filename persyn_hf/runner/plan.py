@@ -7,17 +7,16 @@ by a step of `assign` and one of `generate`.
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import ModuleType
+from dataclasses import replace
 from typing import Any
 
-from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
-from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.runner.step import Step
 
 
 # The order in which steps run, those of one phase as planned. `assign`, `generate` and, where several teachers
@@ -46,32 +45,6 @@ BY_STRATEGY = {
 BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One run of a stage: `key` names it within the recipe and, after the recipe's name, its artifact."""
-
-    key: str
-    phase: str
-    stage: str
-    settings: Strict
-    inputs: dict[str, str] = field(default_factory=dict)  # keyword of `run` -> key of another step, or a pinned ref
-    teachers: tuple[Teacher, ...] = ()
-    student: Student | None = None
-    strategy: str | None = None
-    seed: int = 0
-
-    @property
-    def module(self) -> ModuleType:
-        """Return the module of the stage; see `persyn_hf.stage`."""
-        return importlib.import_module(f"persyn_hf.stages.{self.stage}")
-
-    @property
-    def output(self) -> Schema | ModelSchema:
-        """Return the contract of what the step emits."""
-        schema: Schema | ModelSchema = self.module.OUTPUT
-        return schema
-
-
 def make_plan(recipe: Recipe) -> list[Step]:
     """Return all steps of the recipe in the order in which they run, their settings validated.
 
@@ -88,7 +61,21 @@ def make_plan(recipe: Recipe) -> list[Step]:
             )
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
-    return _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+    steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+    _check_qualities(steps)
+    return steps
+
+
+def _check_qualities(steps: list[Step]) -> None:
+    """Raise `RecipeError` where quality is to come with answers that are generated: none of them will have any."""
+    engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}
+    for step in steps:
+        engine = engines.get(step.inputs.get("responses", ""), "import")
+        if step.stage == "score" and getattr(step.settings, "quality", "") == "column" and engine != "import":
+            raise RecipeError(
+                f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
+                "take another `quality`, or `engine: import`"
+            )
 
 
 class _Planner:

@@ -28,9 +28,10 @@ from persyn_hf.runner.fingerprint import code_version, covered_settings, describ
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.model_checks import check_models, check_prompts, students_of
-from persyn_hf.runner.plan import Step, make_plan
+from persyn_hf.runner.plan import make_plan
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
+from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.disk import FULL, disk_faults
 from persyn_hf.store.hub.login import hub_api

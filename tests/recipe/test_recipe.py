@@ -190,3 +190,44 @@ def test_every_number_of_a_recipe_has_an_upper_bound() -> None:
                         bounds = {key for each in field.metadata for key in ("le", "lt") if hasattr(each, key)}
                         unbounded += [f"{value.__name__}.{name}"] if numbers and not bounds else []
     assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            "strategies=[{kind: mix, weights: {a: -1, b: 3}}]",
+            "the weight of `a` must be from 0 to 1,000,000,000,000",
+        ),
+        ("strategies=[{kind: mix, weights: {a: 1e308, b: 1e308}}]", "the weight of `a` must be"),
+        ("strategies=[{kind: mix, weights: {a: 0}}]", "`weights` must sum to more than 0"),
+        ("strategies=[{kind: persyn, budget: {max: {a: 0.1, b: 0.3}}}]", "the shares of `max` sum to 0.4"),
+        ("strategies=[{kind: persyn, budget: {cost: money, total: 5}}]", "a budget in money needs a `price` of every"),
+        (
+            "strategies=[{kind: persyn, budget: {cost: flops, total: 5}}]",
+            "a budget in flops needs `params_b` of",
+        ),
+        ("strategies=[mix, {kind: reassign, base: mix, to_teacher: a}]", "no teacher has `long_cot: true`"),
+        ("strategies=[mix, {kind: reassign, base: mix, to_teacher: a, from_teachers: []}]", "other than `to_teacher`"),
+        (
+            "strategies=[mix, {kind: reassign, base: mix, to_teacher: a, from_teachers: [a]}]",
+            "other than `to_teacher`",
+        ),
+        ("score.quality=column", "`quality: column` is what imported answers bring along"),
+    ],
+)
+def test_what_can_be_known_of_a_recipe_is_refused_before_anything_is_paid(
+    tmp_path: Path, changes: str, words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_plan(load_recipe(write(tmp_path, MINIMAL), ["strategies=[mix]", changes]))
+    assert words in str(caught.value)
+
+
+def test_family_strong_needs_a_teacher_of_the_students_family(tmp_path: Path) -> None:
+    teachers = (
+        "teachers=[{name: a, model: ./a, params_b: 1, family: x}, {name: b, model: ./b, params_b: 2, family: x}]"
+    )
+    student = "students=[{name: s, model: ./s, family: y}]"
+    with pytest.raises(RecipeError, match="none is of the family `y` of `s`; name the strategy's `teacher`"):
+        load_recipe(write(tmp_path, MINIMAL), [teachers, student, "strategies=[family_strong]"])

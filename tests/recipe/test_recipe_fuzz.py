@@ -158,6 +158,9 @@ def test_what_yaml_says_and_a_recipe_cannot_mean(text: str, words: str) -> None:
 def test_numbers_and_dates_are_read_as_yaml_1_2_and_json_have_them() -> None:
     assert read_yaml("[1e-5, 1E3, 2.5e+1, 1.5, -3, 7e2]", "x") == [1e-5, 1000.0, 25.0, 1.5, -3, 700.0]
     assert read_yaml("[e5, 1e, v1e5, 1-5]", "x") == ["e5", "1e", "v1e5", "1-5"]
+    assert read_yaml("[030, 0x1F, 0o17, 1_000, -5, 1:10, 190:20:30, .5, 1.]", "x") == [
+        *(30, 31, 15, 1000, -5, "1:10", "190:20:30", 0.5, 1.0)
+    ]
     assert read_yaml("{release: 2024-11-25, odd: 2020-99-99}", "x") == {"release": "2024-11-25", "odd": "2020-99-99"}
     assert read_yaml("base: &b {x: 1}\nmore: {<<: *b, y: 2}", "x")["more"] == {"x": 1, "y": 2}
 

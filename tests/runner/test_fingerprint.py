@@ -10,7 +10,8 @@ from persyn_hf.recipe.file import load_recipe
 from persyn_hf.recipe.recipe import STAGES
 from persyn_hf.recipe.roles import Price
 from persyn_hf.runner.fingerprint import covered_settings, fingerprint, not_covered, path_digest
-from persyn_hf.runner.plan import Step, make_plan
+from persyn_hf.runner.plan import make_plan
+from persyn_hf.runner.step import Step
 
 
 def step(root: Path, key: str, *overrides: str) -> Step:

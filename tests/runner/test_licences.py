@@ -13,7 +13,8 @@ import pytest
 
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.licences import languages, licences
-from persyn_hf.runner.plan import Step, make_plan
+from persyn_hf.runner.plan import make_plan
+from persyn_hf.runner.step import Step
 from persyn_hf.store.local import Stored
 from persyn_hf.store.manifest import Manifest
 
