@@ -20,14 +20,14 @@ _DROPPED = ("Cc", "Cf")  # Unicode's control and format characters; the latter t
 def readable(text: object) -> str:
     """Return text of one line or several without control characters, signs of direction and half surrogates.
 
-    Line breaks of any kind become newlines, other white space a space. Half a surrogate pair, which no file and no
-    terminal takes, becomes U+FFFD.
+    Line breaks of any kind become newlines, and those at the end go. Other white space becomes a space. Half a
+    surrogate pair, which no file and no terminal takes, becomes U+FFFD.
     """
     string = str(text)
     if string.isascii() and string.isprintable():
         return string
     lines = _ESCAPES.sub("", string).splitlines()
-    return "\n".join("".join(map(_shown, line)) for line in lines)
+    return "\n".join("".join(map(_shown, line)) for line in lines).rstrip("\n")
 
 
 def one_line(text: object) -> str:

@@ -135,7 +135,7 @@ def test_a_prompt_that_does_not_fit_is_counted_and_never_asked(zoo: Path, tmp_pa
 def test_choices_that_do_not_fit_are_counted_and_never_scored(root: Path, zoo: Path, tmp_path: Path) -> None:
     lines = (root / "tests" / "data" / "truthfulqa_sample.csv").read_text(encoding="utf-8").splitlines()
     path = tmp_path / "t.csv"
-    path.write_text("\n".join([*lines[:3], f"x,y,{'How long is it? ' * 200},It is.,It is.,It is not.,z"]))
+    path.write_text("\n".join([*lines[:3], f"x,y,{'How long is it? ' * 200},It is.,It is.,It is.,It is not.,z"]))
     # six examples of the harness in the prompt leave the tiny students no room for this item
     wide = tmp_path / "wide"
     shutil.copytree(zoo / "qwen-student", wide)
