@@ -69,8 +69,8 @@ class RouterSettings(Strict):
     batch_size: int = Field(default=32, ge=1, le=1_000_000)  # llm: prompts per optimiser step
     micro_batch_size: int = Field(default=8, ge=1, le=1_000_000)  # llm: prompts per forward pass; memory only
     # llm: backbone; null: 1e-5 in full, 1e-4 with LoRA
-    learning_rate: float | None = Field(default=None, gt=0, le=1000)
-    head_learning_rate: float = Field(default=1e-3, gt=0, le=1000)  # llm: the new head
+    learning_rate: float | None = Field(default=None, gt=0, le=1e30)
+    head_learning_rate: float = Field(default=1e-3, gt=0, le=1e30)  # llm: the new head
     warmup: float = Field(default=0.05, ge=0, lt=1)  # llm: share of the steps
     gradient_checkpointing: bool | None = None  # llm; null: on a GPU only
     # llm: from checkpoint to checkpoint within an epoch; null: none
