@@ -244,7 +244,7 @@ def test_a_run_killed_more_often_than_a_batch_takes_gets_on_to_the_same_digest(t
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(3, marks=[pytest.mark.ci, pytest.mark.timeout(1200)]),
+        pytest.param(3, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
         pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
     ],
 )
