@@ -32,7 +32,7 @@ demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
-# No vLLM, Ray, browser or whole run: about 2 minutes on two cores.
+# No vLLM, Ray, browser, test Hub or whole run: under 2 minutes on two cores.
 test-fast: install
 	$(PYTEST) -m "not (heavy or ci or slow)" $(PARALLEL)
 

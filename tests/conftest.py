@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def heavy() -> None:
-    """What starts an engine, a browser, a training or a whole run asks for this: see the marker `heavy`."""
+    """What starts an engine, the test Hub, a browser or a whole run asks for this: see the marker in setup.cfg."""
 
 
 @pytest.fixture(scope="session")

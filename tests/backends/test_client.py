@@ -180,6 +180,7 @@ def test_requests_are_read_only_as_far_as_they_fit(server: OpenAIServer) -> None
     assert server.most_in_flight == 4
 
 
+@pytest.mark.heavy
 def test_concurrency_rises_to_its_bound(server: OpenAIServer) -> None:
     """At first 40, and one more with each answer: the server gives none before so many are in flight."""
     begun, answered, released, turn = 0, 0, 0.0, threading.Condition()

@@ -46,6 +46,7 @@ def failure(server: OpenAIServer, *texts: str, **options: Any) -> str:
 # Servers that are busy
 
 
+@pytest.mark.heavy
 def test_a_full_server_gets_less_and_no_row_suffers(server: OpenAIServer) -> None:
     def behave(text: str, times: int) -> Response:
         return Response(status=429, body={"error": "slow down"}) if server.in_flight > 10 else Response(seconds=0.05)
@@ -58,6 +59,7 @@ def test_a_full_server_gets_less_and_no_row_suffers(server: OpenAIServer) -> Non
     assert server.arrivals[-1] - server.arrivals[0] < 15  # 300 answers, 10 at once: 1.5 s at best
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("status", [429, 503, 529])
 def test_retry_after_is_obeyed_by_the_whole_url(server: OpenAIServer, status: int) -> None:
     server.behaviour = on("busy", Response(status=status, headers={"Retry-After": "1"}), Response())
@@ -298,6 +300,7 @@ def test_a_cut_connection_is_tried_again(server: OpenAIServer, response: Respons
     assert found["a"].error is None
 
 
+@pytest.mark.heavy
 def test_a_server_that_dies_and_comes_back_loses_no_row(server: OpenAIServer) -> None:
     downs = 0
 
@@ -319,6 +322,7 @@ def test_a_server_that_dies_and_comes_back_loses_no_row(server: OpenAIServer) ->
     assert all((answer.error, answer.text) == (None, f"you said {text}") for text, answer in found.items())
 
 
+@pytest.mark.heavy
 def test_two_urls_share_the_load_and_one_may_die() -> None:
     behave = lambda text, times: Response(seconds=0.05)  # noqa: E731
     with OpenAIServer(behave) as first, OpenAIServer(behave) as second:
@@ -336,6 +340,7 @@ def test_two_urls_share_the_load_and_one_may_die() -> None:
         assert f"{first.url} (" in str(caught.value) and f"{second.url} (" in str(caught.value)
 
 
+@pytest.mark.heavy
 def test_a_prompt_that_kills_the_server_takes_no_neighbour_along(server: OpenAIServer) -> None:
     def behave(text: str, times: int) -> Response:
         if text == "killer":
@@ -357,6 +362,7 @@ def test_a_prompt_that_kills_the_server_takes_no_neighbour_along(server: OpenAIS
     assert recovered in ([server.url] * 2, [server.url] * 3)  # 2 where nothing was left to ask after the third
 
 
+@pytest.mark.heavy
 def test_nor_does_it_where_the_server_says_500_before_it_dies(
     server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +387,7 @@ def test_nor_does_it_where_the_server_says_500_before_it_dies(
     assert {answer.error for answer in found.values()} == {None}
 
 
+@pytest.mark.heavy
 def test_every_row_is_answered_once_whatever_the_server_does(server: OpenAIServer) -> None:
     faults = (
         Response(status=429),

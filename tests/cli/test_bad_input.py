@@ -213,6 +213,7 @@ def test_too_little_memory_is_told_before_a_library_spins(recipe: Path) -> None:
     assert "memory that a process may allocate is 512 MB" in ended.stderr and ended.stderr.count("\n") == 1
 
 
+@pytest.mark.heavy
 def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, longer = recipe.parent / "store", ["--set", "generate.samples=20"]
     command = [sys.executable, "-m", "persyn_hf.cli", "run", str(recipe), "--store", str(store), *longer]

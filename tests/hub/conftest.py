@@ -8,7 +8,7 @@ from huggingface_hub.utils._xet import abort_xet_session
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def hub(heavy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """With two users, of whom alice may write to `lab`; this process' client goes there."""
     with HubServer(tmp_path / "hub") as server:
         server.add_user("alice", orgs=("lab",))

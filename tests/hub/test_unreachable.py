@@ -31,6 +31,7 @@ def mute() -> Iterator[str]:
             one.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("command", ["show", "verify", "pull", "diff"])
 @pytest.mark.parametrize("why", ["ConnectError", "ConnectTimeout", "offline"])
 def test_a_mistyped_ref_is_told_within_seconds(

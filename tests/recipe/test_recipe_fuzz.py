@@ -103,6 +103,7 @@ def test_thousands_of_changed_recipes_are_planned_or_refused(root: Path, tmp_pat
     check_changed_recipes(root, tmp_path, 2000, seed=1)
 
 
+@pytest.mark.heavy
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), value=VALUES)
 def test_any_value_anywhere_in_a_recipe(root: Path, tmp_path: Path, data: st.DataObject, value: Any) -> None:

@@ -94,6 +94,7 @@ def test_a_learning_curve_tells_the_steps_of_candidates_that_train_in_steps(back
     assert json.loads(json.dumps(curve)) == curve
 
 
+@pytest.mark.heavy
 def test_every_prompt_is_embedded_once_and_scores_are_those_of_a_router_alone(tmp_path, monkeypatch):
     embedded = []
     plain = Embeddings.transform

@@ -218,6 +218,7 @@ def test_every_filter_of_a_task_is_kept_and_one_chosen(zoo: Path, tmp_path: Path
         evaluate.load(bad.tasks[0], bad)
 
 
+@pytest.mark.heavy
 def test_a_limit_that_no_prompt_fits_beside_is_refused_before_anything_runs(tmp_path: Path) -> None:
     store = tmp_path / "store"
     arguments = [sys.executable, "-m", "persyn_hf.cli", *command(store), "--set", "evaluate.max_tokens=511"]

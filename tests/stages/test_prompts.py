@@ -136,6 +136,7 @@ def test_prompts_of_published_conversations(tmp_path: Path) -> None:
     assert by_length[1][0]["content"] == "one "  # only the end is the user's to have mistyped
 
 
+@pytest.mark.heavy
 def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     """Before any generation is paid for, each for its reason."""
     references = ["12", "$9999999^{9999999}$", "\\frac{1}{2}", "\\text{}", "?", "1e-5"]

@@ -57,6 +57,7 @@ PUT_FOR_EVER = """
 """
 
 
+@pytest.mark.heavy
 def test_killed_at_any_moment_nothing_partial_is_seen(store):
     draw = random.Random(0)
     for round_ in range(3):
@@ -97,6 +98,7 @@ KILL_AT = """
 """
 
 
+@pytest.mark.heavy
 def test_killed_before_each_single_change_of_the_disk(tmp_path):
     """One child per step is slow to start, so the parent forks the children from one process."""
     harness = """
@@ -140,6 +142,7 @@ def test_killed_before_each_single_change_of_the_disk(tmp_path):
     assert tagged == sorted(tagged)  # no tag before the last steps, and then it stays
 
 
+@pytest.mark.heavy
 def test_two_processes_cannot_write_at_once(store):
     process = child(
         """
@@ -164,6 +167,7 @@ def test_two_processes_cannot_write_at_once(store):
     assert put(store).tag == "v1"
 
 
+@pytest.mark.heavy
 def test_a_killed_holder_frees_the_store(store):
     process = child("with store.lock():\n        print('held', flush=True); time.sleep(60)", store.root)
     process.stdout.readline()
@@ -247,6 +251,7 @@ def test_a_disk_that_a_stage_fills_is_one_sentence(tmp_path, root, capsys):
     )
 
 
+@pytest.mark.heavy
 def test_a_limit_on_file_sizes(store):
     process = child(
         """
