@@ -19,7 +19,6 @@ The same file keeps what was derived from answers at some cost (verdicts of the 
 so that none of it is computed twice.
 """
 
-import itertools
 import json
 import sqlite3
 import time
@@ -35,12 +34,12 @@ from filelock import FileLock, Timeout
 
 from persyn_hf.backends import journal_file as file
 from persyn_hf.backends.answers import Answer, Batch, Entry, Request, Said, well_formed
+from persyn_hf.backends.journal_reading import answered, newest
 from persyn_hf.errors import StoreError
 
 
 SAID = tuple(column.name for column in fields(Said))
 ENTRY = ("attempt", *SAID)  # in the order of the checksum
-KEYS_AT_A_TIME = 500  # of one query: three times as fast as one by one
 # An answer that is no error is never superseded, so it is the newest attempt of its key.
 FINISHED_SHORTER = """
 SELECT key FROM answers WHERE family = ? AND max_tokens < ? AND finish_reason = 'stop' AND NOT failed
@@ -106,7 +105,7 @@ class Journal:
         """Return the newest attempt of each key that has an answer (errors are answers too)."""
         entries = {}
         with file.faults(self.path):
-            for key, row in self._newest(keys, f"key, {', '.join(ENTRY)}, checksum"):
+            for key, row in newest(self._db, keys, f"key, {', '.join(ENTRY)}, checksum"):
                 *values, checksum = row
                 _check(values, checksum, f"answer {key}")
                 entries[key] = _entry(dict(zip(ENTRY, values[1:], strict=True)))
@@ -115,7 +114,7 @@ class Journal:
     def answered(self, keys: Iterable[str], *, errors: bool = True) -> set[str]:
         """Return the keys that have an answer; without `errors`, only those whose newest attempt is no error."""
         with file.faults(self.path):
-            return {key for key, (_, failed) in self._newest(keys, "attempt, failed") if errors or not failed}
+            return answered(self._db, keys, errors)
 
     def finished_shorter(self, requests: Sequence[Request]) -> dict[str, str]:
         """Find answers that need not be asked for again only because `max_tokens` was raised.
@@ -123,13 +122,13 @@ class Journal:
         The mapping leads from the key of a request without an answer to the key (as `read` takes it) of an answer to
         the same request with a smaller `max_tokens`: the largest of those that came to their end.
         """
-        answered = self.answered(request.key for request in requests)
+        known = self.answered(request.key for request in requests)
         shorter = {}
         with self._transaction():
             # Made where it is first needed: to keep it costs every later write, and few runs are reruns.
             self._db.execute("CREATE INDEX IF NOT EXISTS answers_by_family ON answers (family, max_tokens)")
             for request in requests:
-                if request.key not in answered:
+                if request.key not in known:
                     wanted = (file.stored(request.family), request.sampling.max_tokens)
                     row = self._db.execute(FINISHED_SHORTER, wanted).fetchone()
                     if row is not None:
@@ -144,12 +143,12 @@ class Journal:
         """
         written = 0
         with self._transaction():
-            newest = dict(self._newest((answer.request.key for answer in answers), "attempt, failed"))
+            latest = dict(newest(self._db, (answer.request.key for answer in answers), "attempt, failed"))
             for answer in answers:
-                attempt, failed = newest.get(answer.request.key, (-1, True))
+                attempt, failed = latest.get(answer.request.key, (-1, True))
                 if attempt < 0 or (supersede_errors and failed):
                     self._insert(answer, teacher, attempt + 1)
-                    newest[answer.request.key] = (attempt + 1, answer.error is not None)
+                    latest[answer.request.key] = (attempt + 1, answer.error is not None)
                     written += 1
         return written
 
@@ -204,20 +203,6 @@ class Journal:
             self._db.executemany(
                 "INSERT OR IGNORE INTO derived VALUES (?, ?, ?)", ((*row, file.checksum(*row)) for row in rows)
             )
-
-    def _newest(self, keys: Iterable[str], columns: str) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield each key that has an answer, with `columns` of its newest attempt.
-
-        The columns `attempt` and `failed` are read from the index alone.
-        """
-        source = iter(keys)
-        while names := {file.stored(key): key for key in itertools.islice(source, KEYS_AT_A_TIME)}:
-            marks = ", ".join("?" * len(names))
-            query = f"SELECT key, max(attempt), {columns} FROM answers WHERE key IN ({marks}) GROUP BY key"
-            for key, _, *row in self._db.execute(query, [*names]):
-                if key not in names:  # a torn page may lead sqlite to another row
-                    raise file.Damage("a key is found that was not looked for")
-                yield names[key], row
 
     def _insert(self, answer: Answer, teacher: str, attempt: int) -> None:
         request = answer.request

@@ -12,7 +12,9 @@ from persyn_hf.errors import PersynError
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
     text = "show steps, generations and cost of a recipe; loads no model"
-    add_recipe(add_command(commands, "plan", _plan, text))
+    plan = add_command(commands, "plan", _plan, text)
+    add_recipe(plan)
+    plan.add_argument("--steps", action="store_true", help="list the steps one by one")
     validate = add_command(commands, "validate", _validate, "check recipes without running them")
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
     text = "load the tokenizers, and say what every chat template does with answers, thoughts and system turns"
@@ -26,7 +28,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     console = new_console()
     recipe, store = open_recipe(arguments), open_store(arguments)
-    for table in forecast(look_ahead(recipe, look_up(recipe, store), store)):
+    for table in forecast(look_ahead(recipe, look_up(recipe, store), store), whole=arguments.steps):
         console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")

@@ -1,6 +1,8 @@
 """Make the tables of `persyn plan`: what a recipe will do and cost, before it runs."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 
 from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, one_teacher_each
 from persyn_hf.forecast.outlook import (
@@ -23,36 +25,77 @@ from persyn_hf.report.tables import Table
 TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # costs that `max_tokens` bounds before any answer
 
 
-def forecast(outlook: Outlook) -> list[Table]:
-    """Return the tables of a recipe: its steps, what each teacher is asked, what strategies cost, its students.
+def forecast(outlook: Outlook, whole: bool = False) -> list[Table]:
+    """Return the tables of a recipe: what is to pay, what teachers and strategies cost, the students, the steps.
 
-    Where the numbers of prompts are not known yet, the steps are the only table.
+    Where the numbers of prompts are not known yet, the steps are the only table; `whole` lists them one by one.
     """
     note = ""
     if not outlook.cells:
         note = "no teacher is asked: the responses are imported or pinned, or the recipe ends before"
     elif outlook.sizes is None:
         sizes = "`prompts.calibration`, `dev` and `pool` are set"
-        note = f"what will be generated is known once `prompts` has run (--set until=prompts), or once {sizes}"
-    steps = Table(
-        name="steps",
-        title=f"Steps of {outlook.recipe.name}",
-        header=["step", "stage", "state"],
-        rows=[list(step) for step in outlook.steps],
-        note=note,
-    )
+        note = (
+            "what will be generated is known once `prompts` has run: persyn run RECIPE --set until=prompts; or once "
+            f"{sizes}"
+        )
+    steps = replace(steps_table(outlook.recipe.name, outlook.steps, whole), note=note)
     if outlook.sizes is None:
         return [steps]
-    asked = (_teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes)) if outlook.cells else ()
-    return [table for table in (steps, *asked, students_table(outlook, outlook.sizes)) if table.rows]
+    asked = []
+    if outlook.cells:
+        asked = [_to_pay(outlook), _teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes)]
+    return [table for table in (*asked, students_table(outlook, outlook.sizes), steps) if table.rows]
+
+
+def steps_table(recipe: str, steps: Sequence[tuple[str, str, str]], whole: bool) -> Table:
+    """Make the table of steps (key, stage, state): a row per stage, or with `whole` a row per step."""
+    if whole:
+        header, rows = ["step", "stage", "state"], [list(step) for step in steps]
+    else:
+        states = ("done", "partly done", "new")
+        counts = Counter((stage, state) for _, stage, state in steps)
+        header = ["stage", "steps", *states]
+        rows = [
+            [stage, str(sum(counts[stage, state] for state in states)), *(str(counts[stage, s]) for s in states)]
+            for stage in dict.fromkeys(stage for _, stage, _ in steps)
+        ]
+    return Table(name="steps", title=f"Steps of {recipe}", header=header, rows=rows)
+
+
+def _to_pay(outlook: Outlook) -> Table:
+    """Make the table of what a run will pay for now; tokens and money are those of the expected answers."""
+    found = outlook.to_pay
+    asks = {} if found is None else {**found.teachers, "total": found.total}
+    sure = all(ask.certain == ask.at_most for ask in asks.values())
+    per_answer = {name: cell * (1 / cell.requests) for name, cell in outlook.cells.items()}
+    costs = {name: per_answer[name] * asks[name].expected for name in outlook.cells if name in asks}
+    costs["total"] = sum(costs.values(), Cost())
+    columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
+    rows = []
+    for name, ask in asks.items():
+        numbers = [ask.certain] if sure else [ask.certain, ask.expected, ask.at_most]
+        cost = _cells(outlook, columns, costs[name], outlook.cells if name == "total" else [name])
+        rows.append([name, f"{ask.journalled:,}", *(f"{number:,.0f}" for number in numbers), *cost])
+    counted = ["to pay"] if sure else ["certain", "expected", "at most"]
+    notes = [] if found is None else [*found.notes]
+    if found is not None and not sure:
+        bases = [f"{basis} for {', '.join(dict.fromkeys(whom))}" for basis, whom in found.bases.items()]
+        notes.insert(0, "certain: whatever comes out before; tokens, compute and money are of the expected answers")
+        notes.insert(1, f"expected: {'; '.join(bases)}")
+    return Table(
+        name="to_pay",
+        title=f"Answers that `persyn run` will pay for ({outlook.recipe.name})",
+        header=["teacher", "in the journal", *counted, *(column.title for column in columns)],
+        rows=rows,
+        note="; ".join(notes),
+    )
 
 
 def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     """Make the table of what each teacher is asked by all steps together; cells that steps share count once."""
     keys = {key for key, _, _ in outlook.steps}
-    ahead = {key for key, _, state in outlook.steps if state != "done"}
     costs = {name: cell * _num_prompts(outlook, sizes, keys, name) for name, cell in outlook.cells.items()}
-    left = {n: cell.requests * _num_prompts(outlook, sizes, ahead, n) for n, cell in outlook.cells.items()}
     columns = known_columns(costs.values())
     strategies = (
         [] if names.matrix_responses(names.POOL) in keys else [strategy for _, strategy in _generating(outlook, keys)]
@@ -61,15 +104,15 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     rows = []
     for name, cost in costs.items():
         samples, texts = outlook.cells[name].requests, _cells(outlook, columns, cost, [name], at_most)
-        rows.append([name, f"{samples:.0f}", *texts, f"{left[name]:,.0f}"])
+        rows.append([name, f"{samples:.0f}", *texts])
     total = sum(costs.values(), Cost())
-    rows.append(["total", "", *_cells(outlook, columns, total, costs, at_most), f"{sum(left.values()):,.0f}"])
+    rows.append(["total", "", *_cells(outlook, columns, total, costs, at_most)])
     prompts = ", ".join(f"{number:,} {split}" for split, number in sizes.items() if number)
     shared = "cells that strategies share are asked once, so it may be less" if len(strategies) > 1 else ""
     return Table(
         name="teachers",
         title=f"Expected of each teacher, all steps together ({prompts} prompts)",
-        header=["teacher", "samples", *(column.title for column in columns), "still to do"],
+        header=["teacher", "samples", *(column.title for column in columns)],
         rows=rows if total.requests else [],
         note="; ".join(part for part in (_basis(outlook), shared) if part),
     )
@@ -179,6 +222,8 @@ def _basis(outlook: Outlook) -> str:
             f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT, "
             "at most `generate.max_tokens`"
         )
-    if any(stage == "generate" and state == "partly done" for _, stage, state in outlook.steps):
-        parts.append("steps that are partly done count whole")
+    if outlook.to_pay is None and any(
+        (stage, state != "done") == ("generate", True) for _, stage, state in outlook.steps
+    ):
+        parts.append("what of it the journal holds is known once `prompts` has run: --set until=prompts")
     return "; ".join(parts)

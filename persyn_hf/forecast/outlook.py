@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
+from persyn_hf.forecast.rehearsal import Rehearsal
+from persyn_hf.forecast.to_pay import ToPay, count_to_pay
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
@@ -40,6 +42,7 @@ class Outlook:
     settings: Mapping[str, Any] = field(default_factory=dict)  # stage -> settings of its first step
     measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> answers of it that cells are means over
     at_most: bool = False  # samples end with the first correct one, so there may be fewer
+    to_pay: ToPay | None = None  # what the journal lacks; None: no teacher is asked, or the prompts are not known yet
 
 
 def assumed_gpu_seconds(params_b: float, long_cot: bool, samples: int, max_tokens: int) -> float:
@@ -82,17 +85,22 @@ def known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> 
 
 
 def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
-    """Make the outlook of a recipe from its stored manifests and nothing else; no model is loaded.
+    """Make the outlook of a recipe from its stored artifacts, its local prompts and the journal; no model is loaded.
 
     done: the steps, as `runner.run.look_up` returns them.
     """
+    with Rehearsal(recipe, done, store) as rehearsal:
+        return _look_ahead(recipe, done, store, rehearsal)
+
+
+def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehearsal) -> Outlook:
     states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
     manifests = manifests_of(recipe, store, done)
     facts: dict[str, Any] = {
         "recipe": recipe,
         "steps": [(item.step.key, item.step.stage, states[item.step.key]) for item in done],
         "manifests": manifests,
-        "sizes": _sizes(manifests, done),
+        "sizes": _sizes(manifests, done, rehearsal),
         "settings": {item.step.stage: item.step.settings for item in reversed(done)},
     }
     settings = facts["settings"].get("generate")
@@ -112,19 +120,24 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
         assumed=frozenset(name for name in bounded if cells[name].gpu_seconds is not None),
         measured=measured,
         at_most=settings.stop_when_correct,
+        to_pay=count_to_pay(recipe, done, store, rehearsal),
     )
 
 
-def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done]) -> dict[str, int] | None:
-    """Return the prompts per split, as stored, else as the recipe asks for; None: not known.
+def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done], rehearsal: Rehearsal) -> dict[str, int] | None:
+    """Return the prompts per split, as stored, as a local file gives them, or as the recipe asks for; None: not known.
 
-    The source may turn out to hold fewer than the recipe asks for.
+    A data set on the Hub may turn out to hold fewer than the recipe asks for.
     """
     if names.PROMPTS in manifests:
         return {split: manifests[names.PROMPTS].counts.get(f"rows_{split}", 0) for split in prompts.SPLITS}
     settings = next((item.step.settings for item in done if item.step.stage == "prompts"), None)
     if not isinstance(settings, prompts.Settings):
         return None
+    rows = rehearsal.rows(names.PROMPTS)
+    if rows is not None:
+        drawn = Counter(rows["split"][:])
+        return {split: drawn[split] for split in prompts.SPLITS}
     given = {split: getattr(settings, split) for split in prompts.SPLITS}
     if settings.columns.split is None:
         given = {split: prompts.PAPER_SIZES.get(split) if size is None else size for split, size in given.items()}

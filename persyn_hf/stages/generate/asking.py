@@ -14,11 +14,11 @@ Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `sam
 - `samples` yields the six samples. `new` says how many answers this run has paid for, here one of A's and two of B's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from persyn_hf.backends.answers import Answer, Request, Sampling, seed_from
+from persyn_hf.backends.answers import Answer, Request
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.limits import Budget
@@ -30,10 +30,9 @@ from persyn_hf.core.cost import money
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
+from persyn_hf.stages.generate.requests import Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_gpus, num_samples
 
-
-Prompt = Mapping[str, Any]  # a row of the prompts dataset
 
 T = TypeVar("T")
 
@@ -157,34 +156,7 @@ class Asking:
                     yield name, self._read(asked, [request for p in ids for request in asked.requests[p]])
 
     def _requests(self, engine: Engine, teacher: Teacher, prompt: Prompt) -> list[Request]:
-        """Make the requests of one cell, one per sample.
-
-        Their seeds follow from the recipe's seed, the prompt and the sample's index. Greedy answers depend on no seed,
-        so they all have seed 0, and runs of any seed share them.
-        """
-        settings, prompt_id = self._settings, prompt["prompt_id"]
-        prepared = engine.prepare(prompt["messages"])
-        greedy = settings.temperature == 0
-        sampling = Sampling(
-            temperature=settings.temperature,
-            top_p=1.0 if greedy else settings.top_p,
-            top_k=0,
-            max_tokens=settings.max_tokens,
-            seed=0,
-        )
-        return [
-            Request(
-                prompt_id=prompt_id,
-                model=engine.model,
-                engine=engine.kind,
-                sample_index=index,
-                prompt=prepared,
-                sampling=sampling
-                if greedy
-                else replace(sampling, seed=seed_from(self._context.seed, prompt_id, index)),
-            )
-            for index in range(num_samples(settings, teacher))
-        ]
+        return cell_requests(self._settings, self._context.seed, engine, teacher, prompt)
 
     def _answer(self, engine: Engine, asked: Asked, requests: Sequence[Request]) -> None:
         """Have requests answered, except those for which a shorter answer stands (`Asked.stands`)."""
