@@ -65,9 +65,11 @@ class Rehearsal:
             return self._run(step, {}) if _is_local(step.settings) else None
         if step.stage != "assign":
             return None
-        inputs = {word: self.rows(key) for word, key in step.inputs.items() if word in self._looked_at(step)}
-        known = {word: rows for word, rows in inputs.items() if rows is not None}
-        return self._run(step, known) if known.keys() == inputs.keys() and "router" not in inputs else None
+        needed = {word: key for word, key in step.inputs.items() if word in self._looked_at(step)}
+        if "router" in needed:  # a model
+            return None
+        known = {word: rows for word, key in needed.items() if (rows := self.rows(key)) is not None}
+        return self._run(step, known) if known.keys() == needed.keys() else None
 
     def _looked_at(self, step: Step) -> set[str]:
         """Return the inputs that decide what a step of `assign` emits."""

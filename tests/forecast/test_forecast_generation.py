@@ -1,5 +1,6 @@
 """`persyn plan`: what will be asked and what it will cost, against numbers worked by hand; no model is loaded."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rows import prompt
 
 from persyn_hf.cli.main import main
 from persyn_hf.core.cost import Cost, ledger
@@ -69,9 +71,9 @@ def test_what_each_teacher_is_asked(tmp_path: Path, store: Path) -> None:
         "≤ 1.48 PFLOPs",
     ]
     assert [row["money"] for row in found.values()] == ["≤ 0.04", "≤ 0.04", "≤ 0.09", "≤ 0.17"]
-    assert [row["still to do"] for row in found.values()] == ["180", "90", "90", "360"]
     assert table.note == (
-        "≤: no finished step has an answer, so `generate.max_tokens` bounds it, prompt tokens not counted"
+        "≤: no finished step has an answer, so `generate.max_tokens` bounds it, prompt tokens not counted; "
+        "what of it the journal holds is known once `prompts` has run: --set until=prompts"
     )
     assert "tokens in" not in table.header and "time" not in table.header, "nothing is known of them"
 
@@ -169,12 +171,12 @@ def test_sizes_that_the_recipe_leaves_out_are_the_papers(
     [
         (
             {"prompts": {"dataset": "org/p"}},
-            "what will be generated is known once `prompts` has run (--set until=prompts), or once "
+            "what will be generated is known once `prompts` has run: persyn run RECIPE --set until=prompts; or once "
             "`prompts.calibration`, `dev` and `pool` are set",
         ),
         (
             {"prompts": {"dataset": "org/p", "pool": 7, "columns": {"split": "split"}}},
-            "what will be generated is known once `prompts` has run (--set until=prompts), or once "
+            "what will be generated is known once `prompts` has run: persyn run RECIPE --set until=prompts; or once "
             "`prompts.calibration`, `dev` and `pool` are set",
         ),
         (
@@ -265,19 +267,22 @@ def test_the_largest_artifact_gives_the_means(tmp_path: Path, store: Path) -> No
 
 
 def test_what_is_done_is_not_to_do(tmp_path: Path, store: Path) -> None:
-    """The oracle's pool is answered: whatever persyn chooses is there already; 15 labelled prompts x 8 are left."""
+    """The steps of each stage are counted by their state, or listed one by one."""
     found = recipe(tmp_path, strategies=["oracle", "persyn"])
     outlook = look_ahead(found, look_up(found, Store(store)), Store(store))
     steps = [(key, stage, "done" if key == "responses-pool" else state) for key, stage, state in outlook.steps]
-    (table,) = (table for table in forecast(replace(outlook, steps=steps)) if table.name == "teachers")
-    assert rows(table)["total"]["answers"] == "840" and rows(table)["total"]["still to do"] == "120"
+    folded, whole = (forecast(replace(outlook, steps=steps), whole=whole)[-1] for whole in (False, True))
+    assert rows(folded)["generate"] == {"stage": "generate", "steps": "4", "done": "1", "partly done": "0", "new": "3"}
+    assert rows(whole)["responses-pool"] == {"step": "responses-pool", "stage": "generate", "state": "done"}
+    assert sum(int(row["steps"]) for row in rows(folded).values()) == len(whole.rows) == len(steps)
 
 
 def test_pinned_prompts_and_responses_count_as_theirs(tmp_path: Path, store: Path) -> None:
     """Prompts give the sizes; with the answers to calibration and dev pinned too, only the 30 of the pool are left."""
-    counts = {"rows_calibration": 4, "rows_dev": 2, "rows_pool": 30}
-    fields = {"stage": "prompts", "counts": counts}
-    Store(store).put(repo="me/prompts", schema=PROMPTS, data=PROMPTS.dataset([]), fields=fields)
+    sizes = {"calibration": 4, "dev": 2, "pool": 30}
+    fields = {"stage": "prompts", "counts": {f"rows_{split}": size for split, size in sizes.items()}}
+    data = [prompt(f"{split} {n}", split=split) for split, size in sizes.items() for n in range(size)]
+    Store(store).put(repo="me/prompts", schema=PROMPTS, data=PROMPTS.dataset(data), fields=fields)
     found = recipe(tmp_path, inputs={"prompts": "me/prompts@v1"})
     table = plan(found, store)["teachers"]
     assert table.title.endswith("(4 calibration, 2 dev, 30 pool prompts)")
@@ -288,6 +293,10 @@ def test_pinned_prompts_and_responses_count_as_theirs(tmp_path: Path, store: Pat
     table = plan(found, store)["teachers"]
     assert rows(table)["small"]["answers"] == "40"
     assert table.note.startswith("tokens and time: means over 20 answers in me/pinned")
+    paid = rows(plan(found, store)["to_pay"])
+    assert (paid["total"]["certain"], paid["total"]["at most"]) == ("0", "136"), (
+        "34 prompts of the dearest teacher, 4 each"
+    )
 
 
 def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, store: Path) -> None:
@@ -305,16 +314,20 @@ def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, stor
     assert persyn == ["persyn", "1,800", "≤", "216K", "≤", "135", "GFLOPs", "2.3x"]  # 7 x 200 + 400, 120 tokens each
 
 
+def some_rows(columns: dict[str, str]) -> list[dict[str, str]]:
+    """Rows with the columns that a recipe names, enough for the splits of each."""
+    return [dict.fromkeys(columns.values(), f"{n + 2}") for n in range(6000)]
+
+
 def test_every_recipe_can_be_planned(
     root: Path, recipes: list[Path], store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sample = root / "tests/data/gsm8k_two_models_sample.parquet"
     for path in recipes:
-        missing = [
-            f"{section}.path={sample}"
-            for section, settings in load_recipe(path)
-            if isinstance(settings, dict) and "path" in settings and not Path(settings["path"]).exists()
-        ]
-        sets = [part for value in missing for part in ("--set", value)]
+        sets = []
+        for section, settings in load_recipe(path):
+            if isinstance(settings, dict) and "path" in settings and not Path(settings["path"]).exists():
+                sample = store.parent / f"{section}.jsonl"
+                sample.write_text("".join(json.dumps(row) + "\n" for row in some_rows(settings["columns"])))
+                sets += ["--set", f"{section}.path={sample}"]
         assert main(["plan", str(path), "--store", str(store), *sets]) == 0, path
         assert "Steps of" in capsys.readouterr().out

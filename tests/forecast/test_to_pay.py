@@ -236,7 +236,8 @@ EDITS = st.fixed_dictionaries(
 
 
 @pytest.mark.ci
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@pytest.mark.timeout(1200)  # of all examples together
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(edits=EDITS)
 def test_any_edit_of_a_recipe(edits: dict[str, Any], done: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     world = done.copy(tmp_path_factory.mktemp("edited") / "w")

@@ -110,29 +110,38 @@ def test_a_real_strategy_against_generate_then_select_and_car(two: tuple[Path, P
 
 def test_the_plan_of_a_run_that_is_done_and_of_one_more_strategy(two: tuple[Path, Path]) -> None:
     _, manifests, tables = stored(*two)
-    assert [row["still to do"] for row in rows(tables["teachers"]).values()] == ["0", "0", "0"]
-    assert {row["state"] for row in rows(tables["steps"]).values()} == {"done"}
+    assert "to_pay" not in tables
+    assert {(row["partly done"], row["new"]) for row in rows(tables["steps"]).values()} == {("0", "0")}
     assert tables["teachers"].note.startswith("tokens and time: means over 32 answers in local/two-responses; ")
     shares = manifests["assignments-s-mix"].metrics["allocation"]
     lines = manifests["responses"].cost["teachers"]
     expected = 12 * 2 * sum(share * lines[name]["completion_tokens"] / 16 for name, share in shares.items())
     assert number(rows(tables["strategies"])["mix"]["tokens out"]) == pytest.approx(expected, rel=0.01)
     more = "strategies=[persyn, mix, {kind: strong, teacher: gen}, {kind: strong, name: other, teacher: terse}]"
-    _, _, tables = stored(*two, more)
-    assert [row["still to do"] for row in rows(tables["teachers"]).values()] == ["0", "12", "12"]
+    recipe, _, tables = stored(*two, more)
+    store = Store(two[1])
+    chosen = [
+        row for name in ("persyn", "mix") for row in store.read_dataset(store.get(f"local/two-assignments-s-{name}"))
+    ]
+    there = {row["prompt_id"] for row in chosen if (row["split"], row["teacher"]) == ("pool", "terse")}
+    to_pay = rows(tables["to_pay"])
+    assert {name: row["to pay"] for name, row in to_pay.items()} == dict.fromkeys(
+        ("terse", "total"), str(2 * (6 - len(there)))
+    ) | {"gen": "0"}
+    assert to_pay["total"]["in the journal"] == str(2 * (6 + len(there)))
     assert "share" in tables["teachers"].note
 
 
-def test_a_step_that_was_cut_is_to_be_done_whole(two: tuple[Path, Path]) -> None:
+def test_a_step_that_was_cut_pays_for_what_the_journal_lacks(two: tuple[Path, Path]) -> None:
     recipe, store = load_recipe(two[0]), Store(two[1])
     done = [
         replace(item, stored=None, started=True) if item.step.key == "responses" else item
         for item in look_up(recipe, store)
     ]
     tables = {table.name: table for table in forecast(look_ahead(recipe, done, store))}
-    assert rows(tables["steps"])["responses"]["state"] == "partly done"
-    assert rows(tables["teachers"])["total"]["still to do"] == "32", "8 labelled prompts, 2 teachers, 2 samples"
-    assert "steps that are partly done count whole" in tables["teachers"].note
+    assert rows(tables["steps"])["generate"]["partly done"] == "1"
+    total = rows(tables["to_pay"])["total"]
+    assert (total["in the journal"], total["to pay"]) == ("32", "0"), "8 labelled prompts, 2 teachers, 2 samples"
 
 
 def manifest(key: str, splits: dict[str, dict[str, int]], **changes: Any) -> Manifest:
