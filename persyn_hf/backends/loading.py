@@ -53,6 +53,22 @@ def load_tokenizer(
     return tokenizer
 
 
+def check_config(model: str, revision: str | None, where: str) -> None:
+    """Refuse a model, named by the setting `where`, whose config or tokenizer cannot be loaded.
+
+    Raises:
+        InputError: names the setting and the model.
+    """
+    transformers = require("transformers", extra="models", feature="running a model")
+    try:
+        _check_folder(model)
+        transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except InputError as error:
+        raise InputError(f"`{where}`: {error}") from None
+    except Exception as error:  # noqa: BLE001  # as above
+        raise InputError(f"`{where}`: the config of `{model}` cannot be loaded: {reason(error)}") from None
+
+
 def num_embeddings(model: str, revision: str | None) -> int:
     """Rows of a model's table of embeddings, as its config says."""
     transformers = require("transformers", extra="models", feature="running a model")

@@ -11,7 +11,7 @@ from persyn_hf.errors import PersynError
 
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
-    text = "show steps, generations and cost of a recipe; loads no model"
+    text = "show what a recipe will ask and cost, and what has to be mended before it runs; loads no weights"
     plan = add_command(commands, "plan", _plan, text)
     add_recipe(plan)
     plan.add_argument("--steps", action="store_true", help="list the steps one by one")
@@ -19,37 +19,58 @@ def add(commands: Any) -> None:
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
     text = "load the tokenizers, and say what every chat template does with answers, thoughts and system turns"
     validate.add_argument("--models", action="store_true", help=text)
+    text = "make every check that a run begins with: files, packages, models, tasks, servers, room on the disk"
+    validate.add_argument("--deep", action="store_true", help=text)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from persyn_hf.forecast.generation import forecast
     from persyn_hf.forecast.outlook import look_ahead
+    from persyn_hf.runner.preflight import preflight
     from persyn_hf.runner.run import look_up
 
     console = new_console()
     recipe, store = open_recipe(arguments), open_store(arguments)
-    for table in forecast(look_ahead(recipe, look_up(recipe, store), store), whole=arguments.steps):
+    done = look_up(recipe, store)
+    for table in forecast(look_ahead(recipe, done, store), whole=arguments.steps):
         console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
+    found = preflight(recipe, [item.step for item in done if item.stored is None], store.root)
+    for line in [*(f"to be mended before it can run: {fault}" for fault in found.faults), *found.warnings]:
+        say(line)
     return 0
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from persyn_hf.recipe.file import load_recipe
-    from persyn_hf.runner.model_checks import look_at_models
-    from persyn_hf.runner.plan import make_plan
-
     faults = []
     for path in arguments.recipes:
         try:
-            steps = make_plan(load_recipe(path))
-            told = list(look_at_models(steps)) if arguments.models else []
-            say(f"{path}: valid, {len(steps)} steps")
-            for model, what in told:
-                say(f"  {model} {what}")
+            _look_at(path, arguments)
         except PersynError as error:
             faults.append(str(error))
     if faults:
         raise PersynError("\n".join(faults))
     return 0
+
+
+def _look_at(path: Path, arguments: argparse.Namespace) -> None:
+    """Say of a recipe what is asked for; raises `PersynError` with a line per fault."""
+    from persyn_hf.recipe.file import load_recipe
+    from persyn_hf.runner.checks import check_recipe_paths
+    from persyn_hf.runner.model_checks import models_of
+    from persyn_hf.runner.plan import make_plan
+    from persyn_hf.runner.preflight import preflight
+
+    recipe = load_recipe(path)
+    steps = make_plan(recipe)
+    told = [(one.name, one.look()) for one in models_of(steps)] if arguments.models else []
+    warnings = []
+    if arguments.deep:
+        check_recipe_paths(recipe, steps)
+        found = preflight(recipe, steps, open_store(arguments).root)
+        found.refuse()
+        warnings = found.warnings
+    say(f"{path}: valid, {len(steps)} steps")
+    for line in [*(f"{model} {what}" for model, what in told), *warnings]:
+        say(f"  {line}")

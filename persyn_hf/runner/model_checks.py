@@ -1,8 +1,9 @@
 """Check a recipe's models by their tokenizers and configs, before any answer is paid for."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from persyn_hf.backends import chat, templates
 from persyn_hf.backends import loading as models
@@ -17,43 +18,51 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def check_models(steps: Sequence[Step]) -> None:
-    """Refuse a model that one of the steps could not use; see `look_at_models`."""
-    for _ in look_at_models(steps):
-        pass
+class Look(NamedTuple):
+    """A model that steps run here, and how it is looked at."""
+
+    name: str  # student NAME or teacher NAME
+    model: str  # Hub id or folder
+    look: Callable[[], str]  # says what its template does, or raises `InputError`
 
 
-def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
-    """Tell of every model that the steps run here what its chat template does, in words.
+def models_of(steps: Sequence[Step]) -> list[Look]:
+    """List the models that the steps run here, students first."""
+    students = [Look(f"student {s.name}", str(s.model), partial(_student, s, steps)) for s in students_of(steps)]
+    return [*students, *(Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in _teachers(steps))]
+
+
+def _student(student: Student, steps: Sequence[Step]) -> str:
+    """Say what a student's chat template does with answers.
 
     Raises:
-        InputError: a tokenizer cannot be loaded or has no template; nothing could be learnt with a student's template;
-            the model lacks embeddings for what its template writes, or its generation config is invalid; the template
-            closes the thinking block before the answers of `long_cot` teachers.
+        InputError: its tokenizer cannot be loaded or has no template; nothing could be learnt with it; the model lacks
+            embeddings for what it writes, or its generation config is invalid; the template closes the thinking block
+            before the answers of `long_cot` teachers.
     """
-    scored = {step.student.name for step in steps if step.student and _scores(step)}
-    for student in students_of(steps):
-        assert student.model is not None
-        tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
-        template = templates.look_at(tokenizer, student.model)
-        if student.name in scored:
-            templates.check_embeddings(
-                tokenizer, student.model, models.num_embeddings(student.model, student.revision)
-            )
-        if any(step.stage == "train_student" and step.student == student for step in steps):
-            check_generation_config(student.model, student.revision)
-        thinker = next((t.name for step in steps for t in step.teachers if t.long_cot), None)
-        if template.closed and thinker is not None:
-            raise InputError(
-                f"the chat template of the student `{student.name}` closes the thinking block before an answer, but "
-                f"the teacher `{thinker}` reasons (`long_cot`); {chat.OTHER_TEMPLATE}"
-            )
-        yield f"student {student.name}", str(template)
-    for teacher in _teachers(steps):
-        assert teacher.model is not None
-        tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
-        ends = sorted(chat.ends_of_answers(tokenizer))
-        yield f"teacher {teacher.name}", f"ends an answer with {' or '.join(tokenizer.convert_ids_to_tokens(ends))}"
+    assert student.model is not None
+    tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
+    template = templates.look_at(tokenizer, student.model)
+    own = [step for step in steps if step.student == student]
+    if any(_scores(step) for step in own):
+        templates.check_embeddings(tokenizer, student.model, models.num_embeddings(student.model, student.revision))
+    if any(step.stage == "train_student" for step in own):
+        check_generation_config(student.model, student.revision)
+    thinker = next((t.name for step in steps for t in step.teachers if t.long_cot), None)
+    if template.closed and thinker is not None:
+        raise InputError(
+            f"the chat template of the student `{student.name}` closes the thinking block before an answer, but "
+            f"the teacher `{thinker}` reasons (`long_cot`); {chat.OTHER_TEMPLATE}"
+        )
+    return str(template)
+
+
+def _teacher(teacher: Teacher) -> str:
+    """Say what ends a teacher's answers. Raises `InputError` where its tokenizer cannot be loaded."""
+    assert teacher.model is not None
+    tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
+    ends = sorted(chat.ends_of_answers(tokenizer))
+    return f"ends an answer with {' or '.join(tokenizer.convert_ids_to_tokens(ends))}"
 
 
 def check_prompts(students: Sequence[Student], prompts: "Dataset") -> None:

@@ -23,12 +23,13 @@ from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.card_figures import card_figures
-from persyn_hf.runner.checks import check_recipe_paths, check_students
+from persyn_hf.runner.checks import check_recipe_paths
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
-from persyn_hf.runner.model_checks import check_models, check_prompts, students_of
+from persyn_hf.runner.model_checks import check_prompts, students_of
 from persyn_hf.runner.plan import make_plan
+from persyn_hf.runner.preflight import preflight
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
 from persyn_hf.runner.step import Step
@@ -69,7 +70,6 @@ def run_recipe(
     """
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    _check_prices(recipe, limits)
     done: list[Done] = []
     with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), recipe.full_name) as progress:
         stored = _pinned(steps, store, lambda ref: _bring(store, ref, console))
@@ -78,10 +78,14 @@ def run_recipe(
             inputs = {word: stored[key] for word, key in step.inputs.items()}
             print_of = fingerprint(step, step.seed, {word: item.digest for word, item in inputs.items()})
             earlier = _find(store, recipe, step, print_of)
-            if earlier is None and all(item.reused for item in done):  # before the first step that runs
-                check_students(steps, progress.note)
-            if earlier is None:
-                _check_models(steps[len(done) :], done, store, inputs)
+            left, ran = steps[len(done) :], [item.step.stage for item in done if not item.reused]
+            if earlier is None and not ran:
+                found = preflight(recipe, left, store.root, limits)
+                for warning in found.warnings:
+                    progress.note(warning)
+                found.refuse()
+            if earlier is None and step.stage == "generate" and "generate" not in ran:
+                check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
             artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
@@ -127,25 +131,6 @@ def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Store
     """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
     pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
     return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
-
-
-def _check_models(left: list[Step], done: list[Done], store: Store, inputs: dict[str, Stored]) -> None:
-    """Check the models before the first step that runs, and the prompts before the first that asks teachers."""
-    ran = [item.step.stage for item in done if not item.reused]
-    if not ran:
-        check_models(left)
-    if left[0].stage == "generate" and "generate" not in ran:
-        check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
-
-
-def _check_prices(recipe: Recipe, limits: Limits) -> None:
-    """Refuse a limit on money where a teacher has no price: its answers would count as free."""
-    free = [teacher.name for teacher in recipe.teachers if teacher.price is None]
-    if limits.max_cost is not None and free:
-        raise RecipeError(
-            f"--max-cost needs the price of every teacher, {', '.join(free)} have none; give each "
-            "`price: {prompt: ..., completion: ...}` (per million tokens) or `price: {gpu_hour: ...}`"
-        )
 
 
 def _pinned(steps: list[Step], store: Store, fetch: Callable[[str], Stored]) -> dict[str, Stored]:

@@ -6,7 +6,7 @@ door needs neither its token nor its settings.
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -104,6 +104,13 @@ class Endpoint:
         except httpx2.TransportError:
             return False
 
+    async def look(self) -> str | None:
+        """Say what is wrong before anything is asked; None: nothing that the server's list of models would show."""
+        if not await self.reachable():
+            return f"{self.name} does not answer now; a run will wait for it as `patience_s` says"
+        names = await self._model_names()
+        return None if not names or self.model in names else self._lists(names)
+
     def headers(self) -> dict[str, str]:
         """Make the headers; they carry the key, where there is one."""
         known = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -155,12 +162,15 @@ class Endpoint:
     async def _not_found(self, reason: str) -> str:
         names = await self._model_names()
         if names and self.model not in names:
-            listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-            return f"{self.name} has no model `{self.model}`; set {self.model_at} to one that it has: {listed}"
+            return self._lists(names)
         return (
             f"{self.name} does not answer for the model `{self.model}` ({reason}) at {shown(self.address)}; check "
             f"{self.model_at}, and {self.check}"
         )
+
+    def _lists(self, names: Sequence[str]) -> str:
+        listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        return f"{self.name} has no model `{self.model}`; set {self.model_at} to one that it has: {listed}"
 
     async def _model_names(self) -> list[str]:
         """Return the names of the models that the server lists; none where it does not."""

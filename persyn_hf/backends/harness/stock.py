@@ -17,13 +17,9 @@ def load_stock(name: str, source: Source | None = None, num_fewshot: int | None 
 
     Raises `InputError` where there is no such task, or it cannot be loaded.
     """
+    check_name(name)
     with quiet():
         manager = _manager(name)
-        if name not in manager.task_index:
-            raise InputError(
-                f"lm-evaluation-harness has no task `{name}`{_nearest_task(name, manager.all_tasks)}; "
-                "a task of your own needs a `path` or a `dataset`"
-            )
         if source is not None and name not in manager.all_subtasks:
             raise InputError(f"`{name}` is a group of tasks; items from a `path` or `dataset` need one task: name it")
         if is_ifeval(name):
@@ -42,6 +38,17 @@ def load_stock(name: str, source: Source | None = None, num_fewshot: int | None 
             if num_fewshot is not None or task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=num_fewshot or 0)
     return tasks
+
+
+def check_name(name: str) -> None:
+    """Refuse a name of which the harness knows no task, without loading any; raises `InputError`."""
+    with quiet():
+        manager = _manager(name)
+    if name not in manager.task_index:
+        raise InputError(
+            f"lm-evaluation-harness has no task `{name}`{_nearest_task(name, manager.all_tasks)}; "
+            "a task of your own needs a `path` or a `dataset`"
+        )
 
 
 def _manager(name: str) -> Any:

@@ -18,6 +18,7 @@ from persyn_hf.backends.harness.ifeval import check_ifeval, is_ifeval
 from persyn_hf.backends.harness.livebench import ask_livebench
 from persyn_hf.backends.harness.livebench_scripts import LiveBench
 from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.stock import check_name
 from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
 from persyn_hf.backends.harness.summary import summarise
 from persyn_hf.backends.loading import Dtype
@@ -40,9 +41,11 @@ VERSION = 5  # 4: generation is ours, prompts are whole, thoughts are not judged
 def check_files(settings: Settings) -> None:
     """Read the questions that lie on this machine, so that a wrong column is refused before anything is paid for.
 
-    A machine that cannot judge IFEval is refused, too.
+    Refused, too: a task that the harness does not know, and a machine that cannot judge IFEval.
     """
     for task in settings.tasks:
+        if task.is_stock:
+            check_name(task.harness or task.name)
         if task.is_stock and is_ifeval(task.harness or task.name):
             check_ifeval()
         if task.path is not None and not task.is_stock:

@@ -1,0 +1,258 @@
+"""Look at all that can be known cheaply before a run pays for anything, and list what is wrong with it.
+
+Each check is one function over the steps that are left. What it raises is a fault, on which the run would end later,
+after money or hours; what it yields is a warning. All checks are made, so one look names all that is to be mended.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.engines.reachable import look_at_servers
+from persyn_hf.errors import PersynError, RecipeError, reason, require
+from persyn_hf.formats import file_size
+from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.strategies import known_shares
+from persyn_hf.runner.model_checks import models_of
+from persyn_hf.runner.step import Step
+from persyn_hf.stage import NO_LIMITS, Limits
+from persyn_hf.stages.generate.settings import engine_options
+from persyn_hf.store.hub.login import check_reachable
+
+
+FEW_STEPS = 50  # optimiser steps; a student that was trained for fewer hardly differs from its base
+FEW_DEV = 50  # dev prompts; with fewer, intervals of a router's metrics span everything
+BYTES = 4  # of a trained weight, at most
+
+Check = Callable[[], Iterable[str] | None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a preflight has found: `faults` end a run, `warnings` do not."""
+
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raise `PersynError` with a line per fault, where there is any."""
+        if self.faults:
+            raise PersynError("\n".join(self.faults))
+
+
+def preflight(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits = NO_LIMITS) -> Findings:
+    """Make every check of the steps that are left.
+
+    Args:
+        steps: those that will run, in order.
+        root: the folder of the store, where their artifacts will lie.
+    """
+    findings = Findings()
+    for check in _checks(recipe, steps, root, limits):
+        try:
+            findings.warnings.extend(check() or ())
+        except PersynError as error:
+            findings.faults.append(str(error))
+    unique = Findings(list(dict.fromkeys(findings.faults)), list(dict.fromkeys(findings.warnings)))
+    return unique
+
+
+def _checks(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits) -> Iterator[Check]:
+    yield partial(_prices, recipe, limits)
+    yield partial(_references, recipe, steps)
+    packages = dict.fromkeys(need for step in steps for need in _packages(step))
+    yield from (partial(_package, *need) for need in packages)
+    if any(_is_missing(module) for _, module, _ in packages):
+        return  # the other checks need them
+    unlike = _unlike(steps)
+    looks: list[tuple[str, Check]] = [(one.model, partial(_quietly, one.look)) for one in models_of(steps)]
+    for step in unlike:
+        if hasattr(step.module, "check_files"):
+            yield partial(step.module.check_files, step.settings)
+        if step.student is not None and step.student.model is not None and hasattr(step.module, "check_student"):
+            looks.append((step.student.model, partial(step.module.check_student, step.settings, step.student)))
+        looks += [(one[0], partial(models.check_config, *one)) for one in _router_models(step)]
+    away = _hub_is_away([model for model, _ in looks])
+    if away:
+        left = sorted({model for model, _ in looks if not Path(model).is_dir()})
+        yield lambda: [f"warning: {away}; not looked at: {', '.join(left)}"]
+    yield from (look for model, look in looks if not away or Path(model).is_dir())
+    yield partial(_servers, steps)
+    yield partial(_disk, recipe, steps, root)
+    yield partial(_meaning, recipe, steps)
+
+
+def _hub_is_away(named: Iterable[str]) -> str:
+    """Say that the Hub, which one of the named models is to come from, does not answer; empty where it does."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode() or all(Path(model).is_dir() for model in named):
+        return ""
+    import httpx2
+
+    try:
+        check_reachable(constants.ENDPOINT)
+    except httpx2.HTTPError as error:
+        return f"the Hub at {constants.ENDPOINT} does not answer ({reason(error)})"
+    return ""
+
+
+def _unlike(steps: Sequence[Step]) -> list[Step]:
+    """Leave one step of those with the same stage, settings and student."""
+    unlike: list[Step] = []
+    for step in steps:
+        if not any((s.stage, s.settings, s.student) == (step.stage, step.settings, step.student) for s in unlike):
+            unlike.append(step)
+    return unlike
+
+
+def _quietly(look: Callable[[], str]) -> None:
+    look()
+
+
+def _prices(recipe: Recipe, limits: Limits) -> None:
+    """Refuse a limit on money where a teacher has no price: its answers would count as free."""
+    free = [teacher.name for teacher in recipe.teachers if teacher.price is None]
+    if limits.max_cost is not None and free:
+        raise RecipeError(
+            f"--max-cost needs the price of every teacher, {', '.join(free)} have none; give each "
+            "`price: {prompt: ..., completion: ...}` (per million tokens) or `price: {gpu_hour: ...}`"
+        )
+
+
+def _references(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Refuse a quality that goes by references where the prompts have none."""
+    scores: list[Any] = [step.settings for step in steps if step.stage == "score"]
+    judged = next((s.quality for s in scores if s.quality in ("correct", "pass_rate") and s.alpha < 1), None)
+    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
+    if judged is not None and source is not None and source.columns.reference is None:
+        raise RecipeError(
+            f"`score.quality: {judged}` judges answers by the references of the prompts, and `prompts.columns` names "
+            "no column for them; set `prompts: {columns: {reference: ...}}`, or take another `quality`"
+        )
+
+
+def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
+    """Yield feature, module and extra of what a step needs installed."""
+    settings: Any = step.settings
+    match step.stage:
+        case "generate" if settings.engine != "import":
+            for teacher in step.teachers:
+                kind = teacher.engine or settings.engine
+                if kind == "transformers":
+                    yield "running a model", "transformers", "models"
+                    yield "running a model", "torch", "models"
+                elif kind == "vllm":
+                    yield "the engine `vllm`", "vllm", "vllm"
+            if settings.executor is not None:
+                yield "the executor `ray`", "ray", "ray"
+        case "score" if settings.learnability != "none":
+            yield "measuring learnability", "transformers", "models"
+            yield "measuring learnability", "torch", "models"
+        case "train_router" if settings.kind == "llm" or settings.encoder is not None:
+            yield "this router", "transformers", "models"
+            yield "this router", "torch", "models"
+        case "train_student":
+            yield "fine-tuning", "trl", "train"
+            yield "fine-tuning", "accelerate", "train"
+            if settings.method == "lora":
+                yield "fine-tuning by LoRA", "peft", "train"
+        case "evaluate":
+            yield "evaluation", "lm_eval", "eval"
+            if settings.engine == "vllm":
+                yield "the engine `vllm`", "vllm", "vllm"
+
+
+def _is_missing(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is None
+
+
+def _package(feature: str, module: str, extra: str) -> None:
+    """Refuse a package that is not installed; it is looked for, not imported."""
+    if _is_missing(module):
+        require(module, extra=extra, feature=feature)
+
+
+def _router_models(step: Step) -> Iterator[tuple[str, str | None, str]]:
+    """Yield the models, with their revisions, that a step of `train_router` loads, and the setting that names each."""
+    settings: Any = step.settings
+    if step.stage != "train_router":
+        return
+    if settings.kind == "llm":
+        yield settings.backbone, settings.backbone_revision, "train_router.backbone"
+    if settings.encoder is not None:
+        yield settings.encoder, settings.encoder_revision, "train_router.encoder"
+
+
+def _servers(steps: Sequence[Step]) -> Iterator[str]:
+    """Yield a sentence per server that does not answer now, or does not know the model that it will be asked for."""
+    asked: dict[tuple[str, str], Any] = {}
+    for step in steps:
+        settings: Any = step.settings
+        if step.stage == "generate" and settings.engine != "import":
+            for teacher in step.teachers:
+                options = engine_options(settings, teacher)
+                if options["kind"] == "server" and teacher.model is not None:
+                    asked |= {(teacher.model, url): options["server"] for url in options["server"].urls}
+    if asked:
+        found = look_at_servers([(model, url, settings) for (model, url), settings in asked.items()])
+        yield from (f"warning: {sentence}" for sentence in found)
+
+
+def _disk(recipe: Recipe, steps: Sequence[Step], root: Path) -> Iterator[str]:
+    """Warn where the students that will be trained do not fit on the disk of the store."""
+    trained = [step.student for step in steps if step.stage == "train_student" and step.student is not None]
+    needed = sum((student.params_b or 0) * 1e9 * BYTES for student in trained)
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        yield (
+            f"warning: {len(trained)} trained students may take {file_size(needed)}, and the disk of {root} has "
+            f"{file_size(free)} left; name another with --store"
+        )
+
+
+def _meaning(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
+    """Warn of what will run, and show nothing."""
+    by_model: dict[Any, list[str]] = {}
+    for teacher in recipe.teachers:
+        if teacher.model is not None:
+            by_model.setdefault((teacher.model, teacher.revision, teacher.system_prompt), []).append(teacher.name)
+    for names in by_model.values():
+        if len(names) > 1:
+            yield f"warning: {' and '.join(names)} are one model: a router cannot tell them apart"
+    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
+    routed = any(step.stage == "train_router" for step in steps)
+    if routed and source is not None and source.dev is not None and source.dev < FEW_DEV:
+        yield (
+            f"warning: {source.dev} dev prompts (`prompts.dev`): intervals of a router's metrics will span nearly "
+            f"everything; {FEW_DEV} are the least"
+        )
+    trainings: list[Any] = [step.settings for step in steps if step.stage == "train_student"]
+    if source is not None and source.calibration is not None and source.pool is not None and trainings:
+        rows, settings = source.calibration + source.pool, trainings[0]
+        number = int(-(-rows // settings.batch_size) * settings.epochs)
+        if number < FEW_STEPS:
+            yield (
+                f"warning: students will be trained for {number} optimiser steps ({rows:,} rows, batches of "
+                f"{settings.batch_size}, {settings.epochs:g} epochs): they will hardly differ from their base"
+            )
+    yield from _equal_strategies(recipe)
+
+
+def _equal_strategies(recipe: Recipe) -> Iterator[str]:
+    """Warn of strategies that, as the recipe alone says, come to the same one teacher."""
+    by_teacher: dict[str, list[str]] = {}
+    for strategy in recipe.strategies:
+        chosen = [name for name, share in known_shares(strategy, recipe.strategies, recipe.teachers).items() if share]
+        if len(chosen) == 1:
+            by_teacher.setdefault(chosen[0], []).append(strategy.name)
+    for teacher, names in by_teacher.items():
+        if len(names) > 1:
+            yield f"warning: {' and '.join(names)} come to the same teacher, {teacher}: one experiment"
