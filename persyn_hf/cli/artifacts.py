@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.cli import artifacts_kept
 from persyn_hf.cli.options import add_command, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import StoreError
@@ -12,9 +13,9 @@ from persyn_hf.text import one_line
 
 def add(commands: Any) -> None:
     """Add `artifacts` with its commands to the subparsers `commands`."""
-    text = "list, show, verify, compare, push and pull artifacts"
+    text = "list, show, verify, compare, push, pull, export and remove artifacts"
     parts = commands.add_parser("artifacts", help=text).add_subparsers(required=True, metavar="COMMAND")
-    add_command(parts, "ls", _ls, "list the artifacts of the store")
+    artifacts_kept.add(parts)
     for name, command, text in (
         ("show", _show, "show an artifact and what it was made from"),
         ("verify", _verify, "check every digest from an artifact back to its prompts"),
@@ -36,19 +37,6 @@ def add(commands: Any) -> None:
     export.add_argument("ref", help="an sft artifact, NAMESPACE/NAME@TAG")
     export.add_argument("--to", choices=("jsonl", "llama-factory"), default="jsonl", help="format (default: jsonl)")
     export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
-
-
-def _ls(arguments: argparse.Namespace) -> int:
-    from rich.table import Table
-
-    store = open_store(arguments)
-    table = Table("artifact", "kind", "rows", "digest", "made")
-    for item in store.artifacts():
-        rows = f"{item.manifest.counts.get('rows', 0):,}" if "rows" in item.manifest.counts else ""
-        cells = (item.ref, item.kind, rows, item.digest[:12], item.manifest.created_at[:19])
-        table.add_row(*map(_plain, cells))
-    new_console().print(table)
-    return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
