@@ -60,8 +60,8 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     console = new_console()
     lines = [list(map(one_line, row)) for row in rows]
-    widths = [max(map(cell_len, column)) + 2 for column in zip(header, *lines, strict=True)]
-    shown = [number for number in range(len(header)) if sum(widths[: number + 1]) <= console.width - 2] or [0]
+    widths = [max(map(cell_len, column)) + 3 for column in zip(header, *lines, strict=True)]  # with padding and a line
+    shown = [number for number in range(len(header)) if sum(widths[: number + 1]) < console.width] or [0]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for number in shown:
         table.add_column(
