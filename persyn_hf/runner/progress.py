@@ -26,6 +26,7 @@ from persyn_hf.formats import duration
 from persyn_hf.text import one_line, readable
 
 
+NUMBERS = 52  # characters of a line of bars for all but name and bar: 10,000,000/10,000,000, rate, two times
 LOG_S = 60  # seconds between two lines about what goes on, where there are no bars
 
 
@@ -35,10 +36,12 @@ class RunProgress:
     def __init__(self, heartbeat: Path, console: Console, num_steps: int, recipe: str) -> None:
         """Prepare the progress of `recipe` with `num_steps` steps; `heartbeat` is the file to write."""
         self._heartbeat, self._console, self._num_steps = heartbeat, console, num_steps
+        bar = 40 if console.width >= 2 * NUMBERS + 40 else 8
+        self._room = max(12, console.width - NUMBERS - bar)
         self._bars = RichBars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=bar),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
@@ -91,7 +94,8 @@ class RunProgress:
         self._begun = time.monotonic()
         self._before = done
         self._state |= {"what": what, "done": done, "total": total, "per_second": None, "eta_s": None}
-        self._task = self._bars.add_task(f"{self._label} · {what}", total=total or None, completed=done, rate="")
+        named = shortened(f"{self._label} · {what}", self._room)
+        self._task = self._bars.add_task(named, total=total or None, completed=done, rate="")
         self._beat(force=True)
 
     def advance(self, count: int = 1) -> None:
@@ -129,3 +133,11 @@ class RunProgress:
         with contextlib.suppress(OSError):  # on a full disk the run has something of its own to say
             temporary.write_text(json.dumps({**self._state, "updated": now}), encoding="utf-8")
             temporary.replace(self._heartbeat)
+
+
+def shortened(text: str, room: int) -> str:
+    """Return a text of at most `room` characters: where it is longer, its beginning and its end around `…`."""
+    if len(text) <= room:
+        return text
+    end = (room - 1) // 2
+    return f"{text[: room - 1 - end]}…{text[len(text) - end :]}"

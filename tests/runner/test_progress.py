@@ -6,10 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from persyn_hf.runner import progress
-from persyn_hf.runner.progress import RunProgress
+from persyn_hf.runner.progress import RunProgress, shortened
 
 
 def said(console: Console, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -38,3 +40,26 @@ def test_a_log_gets_a_line_a_minute_about_a_step_that_goes_on(tmp_path: Path, mo
 def test_there_is_none_beside_the_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = said(Console(file=io.StringIO(), width=100, force_terminal=True), tmp_path, monkeypatch)
     assert "responses: stored" in shown and "1,400 of 2,000" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_numbers_and_times_stay_whole_beside_long_names(width: int, tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with RunProgress(tmp_path / "status.json", console, 35, "lab/study") as progress:
+        progress.step("responses-a-student-of-a-long-name-persyn-alpha0.7", "generate")
+        progress.start("generate meta-llama-3.3-70b-instruct", 12345, 345)
+        progress.advance(5000)
+        progress._bars.refresh()
+    shown = text.getvalue()
+    assert "5345/12345" in shown and "/s" in shown and "[1/35]" in shown
+    assert (
+        "…" in shown if width < 200 else "responses-a-student-of-a-long-name-persyn-alpha0.7 · generate meta" in shown
+    )
+
+
+@given(st.text(max_size=80), st.integers(3, 60))
+def test_a_shortened_text_has_its_room_and_both_ends(text: str, room: int) -> None:
+    found = shortened(text, room)
+    assert len(found) <= room and (found == text or (len(found) == room and found[0] == text[0]))
+    assert not text or found[-1:] == text[-1:]
