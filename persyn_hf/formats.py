@@ -42,6 +42,19 @@ class Column(NamedTuple):
         return UNKNOWN if value is None else self.text(value)
 
 
+def total_cell(column: Column, costs: Iterable[Cost]) -> tuple[str, float | None]:
+    """Return the sum of a field as text, and as a number where all costs know it.
+
+    Where some do not, the text is the sum of those that do, with `+ ?`: prices 0.10, unknown and 0.03 make `0.13 + ?`.
+    """
+    values = [getattr(cost, column.field) for cost in costs]
+    known = [value for value in values if value is not None]
+    if not known and values:
+        return UNKNOWN, None
+    text = column.text(sum(known))
+    return (text, sum(known)) if len(known) == len(values) else (f"{text} + ?", None)
+
+
 def known_columns(costs: Iterable[Cost]) -> list[Column]:
     """Return the columns that say something about the costs of a table, in the order of `COLUMNS`.
 

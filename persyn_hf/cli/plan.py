@@ -37,8 +37,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
     found = preflight(recipe, [item.step for item in done if item.stored is None], store.root)
-    for line in [*(f"to be mended before it can run: {fault}" for fault in found.faults), *found.warnings]:
-        say(line)
+    for warning in found.warnings:
+        say(warning)
+    found.refuse()
     return 0
 
 

@@ -14,7 +14,7 @@ from persyn_hf.forecast.outlook import (
     num_calibration,
 )
 from persyn_hf.forecast.students import students_table
-from persyn_hf.formats import UNKNOWN, Column, known_columns
+from persyn_hf.formats import UNKNOWN, Column, known_columns, total_cell
 from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import Strategy, answers_seen
@@ -70,12 +70,11 @@ def _to_pay(outlook: Outlook) -> Table:
     sure = all(ask.certain == ask.at_most for ask in asks.values())
     per_answer = {name: cell * (1 / cell.requests) for name, cell in outlook.cells.items()}
     costs = {name: per_answer[name] * asks[name].expected for name in outlook.cells if name in asks}
-    costs["total"] = sum(costs.values(), Cost())
     columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
     rows = []
     for name, ask in asks.items():
         numbers = [ask.certain] if sure else [ask.certain, ask.expected, ask.at_most]
-        cost = _cells(outlook, columns, costs[name], outlook.cells if name == "total" else [name])
+        cost = _cells(outlook, columns, {n: costs[n] for n in (costs if name == "total" else [name])})
         rows.append([name, f"{ask.journalled:,}", *(f"{number:,.0f}" for number in numbers), *cost])
     counted = ["to pay"] if sure else ["certain", "expected", "at most"]
     notes = [] if found is None else [*found.notes]
@@ -103,10 +102,10 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     at_most = any(strategy.escalate for strategy in strategies)
     rows = []
     for name, cost in costs.items():
-        samples, texts = outlook.cells[name].requests, _cells(outlook, columns, cost, [name], at_most)
+        samples, texts = outlook.cells[name].requests, _cells(outlook, columns, {name: cost}, at_most)
         rows.append([name, f"{samples:.0f}", *texts])
     total = sum(costs.values(), Cost())
-    rows.append(["total", "", *_cells(outlook, columns, total, costs, at_most)])
+    rows.append(["total", "", *_cells(outlook, columns, costs, at_most)])
     prompts = ", ".join(f"{number:,} {split}" for split, number in sizes.items() if number)
     shared = "cells that strategies share are asked once, so it may be less" if len(strategies) > 1 else ""
     return Table(
@@ -153,7 +152,7 @@ def _strategies(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
     lines["generate-then-select"] = (everything, outlook.cells, False)
     columns = known_columns(cost for cost, _, _ in lines.values())
     rows = [
-        [name, *_cells(outlook, columns, cost, asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
+        [name, *_signed(outlook, columns, [cost], asked, less), f"{everything.requests / max(1, cost.requests):.1f}x"]
         for name, (cost, asked, less) in lines.items()
     ]
     assumed = [
@@ -193,15 +192,20 @@ def _alone(outlook: Outlook, sizes: Mapping[str, int], strategy: Strategy, share
     return sum(labels, Cost()) + pool + escalated
 
 
-def _cells(
-    outlook: Outlook, columns: Sequence[Column], cost: Cost, teachers: Iterable[str], at_most: bool = False
+def _cells(outlook: Outlook, columns: Sequence[Column], costs: Mapping[str, Cost], at_most: bool = False) -> list[str]:
+    """Return the cells of the costs of teachers together."""
+    return _signed(outlook, columns, list(costs.values()), costs, at_most)
+
+
+def _signed(
+    outlook: Outlook, columns: Sequence[Column], costs: Sequence[Cost], teachers: Iterable[str], at_most: bool
 ) -> list[str]:
-    """Return the cells of a cost, marked by ≤ where they are bounds and by ~ where GPU time is assumed."""
+    """Return the cells of a sum of costs, marked by ≤ where they are bounds and by ~ where GPU time is assumed."""
     bounds = TOKEN_BOUND if outlook.bounded & set(teachers) else frozenset()
     signs = dict.fromkeys(bounds if not (at_most or outlook.at_most) else FIELDS, "≤ ")
     if outlook.assumed & set(teachers):
         signs["gpu_seconds"] = "~ "
-    texts = [(signs.get(column.field, ""), column.cell(cost)) for column in columns]
+    texts = [(signs.get(column.field, ""), total_cell(column, costs)[0]) for column in columns]
     return [text if text == UNKNOWN else sign + text for sign, text in texts]
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.backends.journal import Spent
-from persyn_hf.core.cost import Cost
 from persyn_hf.formats import METRIC_TITLES, known_columns
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
@@ -15,7 +14,7 @@ from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
 from persyn_hf.report.strategy_costs import StrategyCost, car, generate_then_select, paid, strategy_cost
-from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric
+from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric, total_cells
 from persyn_hf.store.manifest import Manifest
 
 
@@ -165,14 +164,13 @@ def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
 def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
     """Return the table of what the recipe has paid for, a row per teacher and their total."""
     lines = paid(recipe, manifests, spent)
-    total = sum((line.cost for line in lines.values()), Cost())
     columns = known_columns(line.cost for line in lines.values())
     rows = []
     for name, line in lines.items():
         shares = [shown("{:.1%}", share) for share in (line.truncated, line.errors)]
         rows.append([name, *cost_cells(columns, line.cost), *shares])
     if rows:
-        rows.append(["total", *cost_cells(columns, total), "", ""])
+        rows.append(["total", *total_cells(columns, [line.cost for line in lines.values()]), "", ""])
     return Table(
         name="ledger",
         title=f"Answers that {recipe.name} has paid for, all steps together",

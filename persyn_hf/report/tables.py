@@ -3,12 +3,12 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from persyn_hf.core.cost import Cost
-from persyn_hf.formats import UNKNOWN, Column
+from persyn_hf.formats import UNKNOWN, Column, total_cell
 from persyn_hf.text import one_line, readable
 
 
@@ -50,6 +50,11 @@ def shown_metric(form: str, metric: Mapping[str, Any]) -> Shown:
 def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
     """Return a cell per column of costs."""
     return [Shown(column.cell(cost), getattr(cost, column.field)) for column in columns]
+
+
+def total_cells(columns: Iterable[Column], costs: Sequence[Cost]) -> list[str]:
+    """Return the cells of a line of totals; what some costs do not know is marked (see `formats.total_cell`)."""
+    return [Shown(*total_cell(column, costs)) for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)
