@@ -107,7 +107,7 @@ class Journal:
         with file.faults(self.path):
             for key, row in newest(self._db, keys, f"key, {', '.join(ENTRY)}, checksum"):
                 *values, checksum = row
-                _check(values, checksum, f"answer {key}")
+                check_row(values, checksum, f"answer {key}")
                 entries[key] = _entry(dict(zip(ENTRY, values[1:], strict=True)))
         return entries
 
@@ -124,7 +124,7 @@ class Journal:
         """
         known = self.answered(request.key for request in requests)
         shorter = {}
-        with self._transaction():
+        with self.transaction():
             # Made where it is first needed: to keep it costs every later write, and few runs are reruns.
             self._db.execute("CREATE INDEX IF NOT EXISTS answers_by_family ON answers (family, max_tokens)")
             for request in requests:
@@ -142,7 +142,7 @@ class Journal:
         further attempt.
         """
         written = 0
-        with self._transaction():
+        with self.transaction():
             latest = dict(newest(self._db, (answer.request.key for answer in answers), "attempt, failed"))
             for answer in answers:
                 attempt, failed = latest.get(answer.request.key, (-1, True))
@@ -163,7 +163,7 @@ class Journal:
             planned = self._db.execute("SELECT batches FROM planned WHERE step = ?", (step,)).fetchone()
         if planned is None:
             batches = [[request.key for request in batch] for batch in make()]
-            with self._transaction():
+            with self.transaction():
                 self._db.execute("INSERT INTO planned VALUES (?, ?)", (step, len(batches)))
                 for number, batch in enumerate(batches):
                     file.add_batch(self._db, step, number, batch)
@@ -175,12 +175,12 @@ class Journal:
             if planned != (len(rows),):
                 raise file.Damage(f"{planned[0]} batches were planned and {len(rows)} are found")
             for *values, checksum in rows:
-                _check(values, checksum, f"plan of batch {values[1]}")
+                check_row(values, checksum, f"plan of batch {values[1]}")
         return [[keys[at : at + 32].hex() for at in range(0, len(keys), 32)] for _, _, keys, _ in rows]
 
     def drop_plan(self, step: str) -> None:
         """Forget the plan of a step that has ended."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute("DELETE FROM plans WHERE step = ?", (step,))
             self._db.execute("DELETE FROM planned WHERE step = ?", (step,))
 
@@ -192,14 +192,14 @@ class Journal:
                 query = "SELECT value, checksum FROM derived WHERE key = ?"
                 row = self._db.execute(query, (file.stored(key),)).fetchone()
                 if row is not None:
-                    _check((file.stored(key), row[0]), row[1], f"derived value {key}")
+                    check_row((file.stored(key), row[0]), row[1], f"derived value {key}")
                     derived[key] = json.loads(row[0])
         return derived
 
     def keep(self, values: Mapping[str, Any]) -> None:
         """Store derived values (plain JSON) in one transaction; a key that has a value keeps it."""
         rows = [(file.stored(key), json.dumps(value)) for key, value in values.items()]
-        with self._transaction():
+        with self.transaction():
             self._db.executemany(
                 "INSERT OR IGNORE INTO derived VALUES (?, ?, ?)", ((*row, file.checksum(*row)) for row in rows)
             )
@@ -230,9 +230,10 @@ class Journal:
         self._db.execute(f"INSERT INTO answers ({', '.join(row)}) VALUES ({marks})", [*row.values()])
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Yield the open file; what is written within is there whole, or not at all."""
         with file.faults(self.path), file.transaction(self._db):
-            yield
+            yield self._db
 
 
 def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
@@ -272,6 +273,7 @@ def _storable(value: Any) -> Any:
     return well_formed(value) if isinstance(value, str) else value
 
 
-def _check(values: Sequence[object], checksum: int, what: str) -> None:
+def check_row(values: Sequence[object], checksum: int, what: str) -> None:
+    """Raise `Damage` where a row is not what was written, by its checksum."""
     if file.checksum(*values) != checksum:
         raise file.Damage(f"the {what} is not what was written")

@@ -46,8 +46,8 @@ class StoreLock:
                 self._lock.acquire(timeout=-1 if wait else 0)
             except Timeout:
                 raise StoreError(
-                    f"the store {self._root} is in use by {self._who()}; wait until it ends, or name another store "
-                    "with --store or PERSYN_STORE"
+                    f"the store {self._root} is in use by {self._who()}; wait until it ends, or run on another "
+                    "store (--store) and share the answers afterwards: persyn journal import OTHER_STORE"
                 ) from None
         first = self._lock.lock_counter == 1
         try:
