@@ -23,7 +23,7 @@ from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.card_figures import card_figures
-from persyn_hf.runner.checks import check_recipe_paths, check_students
+from persyn_hf.runner.checks import check_paid, check_recipe_paths, check_students
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
@@ -82,6 +82,8 @@ def run_recipe(
                 check_students(steps, progress.note)
             if earlier is None:
                 _check_models(steps[len(done) :], done, store, inputs)
+                if not limits.new_journal:
+                    check_paid(step, recipe, store)
             artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
