@@ -55,7 +55,7 @@ def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
     journal = store.state_dir / "journal.sqlite"
     if any(made.values()) and not read_spent(journal, recipe.full_name):
         raise StoreError(
-            f"{recipe.full_name} has paid for {sum(made.values()):,.0f} answers or more, as the artifacts in the store "
-            f"say, and none of them is in the journal {journal}: they would be paid for again; restore the journal "
-            "from a copy, or pay with --new-journal"
+            f"{recipe.full_name} has paid for {sum(made.values()):,.0f} answers or more, as the artifacts in the "
+            f"store say, and none of them is in the journal {journal}: they would be paid for again; restore the "
+            "journal from a copy, or pay with --new-journal"
         )
