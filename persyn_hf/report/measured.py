@@ -102,8 +102,8 @@ class Answered(Part):
 class GenerateSettings(Part):
     """The settings of responses."""
 
-    engine: str
-    max_tokens: Count
+    engine: str = ""
+    max_tokens: Count = 0
 
 
 class Ledger(Part):

@@ -127,7 +127,8 @@ def test_what_is_read_is_there(kind: str) -> None:
         ("responses", "metrics/teachers/a", ...),  # it was paid
         ("responses", "metrics/teachers/a/errors", ...),
         ("responses", "metrics/teachers/a/mean_tokens", "x"),
-        ("responses", "settings/max_tokens", ...),
+        ("responses", "settings/max_tokens", "x"),
+        ("responses", "settings/engine", None),
         ("rewards", "metrics/alpha/prompts", 2.5),
         ("rewards", "metrics/alpha/allocation/0/a", "x"),
         ("rewards", "metrics/alpha/allocation", {}),
