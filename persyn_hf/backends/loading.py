@@ -47,14 +47,25 @@ def load_tokenizer(
     tokenizer = read_tokenizer(model, revision, f"`{model}`", "the model")
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
-    template = tokenizer.chat_template
-    template = template.get("default") if isinstance(template, dict) else template  # some have several, by name
-    if not template:
+    if not check_template(tokenizer, model, advice):
         raise InputError(f"the tokenizer of `{model}` has no chat template; {advice}")
-    check_bounded(template, tokenizer.special_tokens_map, model, advice)
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer of `{model}` names no eos_token; set it in tokenizer_config.json")
     return tokenizer
+
+
+def check_template(tokenizer: "PreTrainedTokenizerBase", model: str, advice: str) -> bool:
+    """Tell whether a tokenizer has a chat template, and refuse one without bounds, before it is used.
+
+    Args:
+        model: the name of its model, for the message.
+        advice: what to do about it, for the message.
+    """
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template  # some have several, by name
+    if template:
+        check_bounded(template, tokenizer.special_tokens_map, model, advice)
+    return bool(template)
 
 
 def num_embeddings(model: str, revision: str | None) -> int:

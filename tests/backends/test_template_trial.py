@@ -1,5 +1,7 @@
 """A chat template of others is tried in a child process with bounds before it is used."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,9 @@ import pytest
 import template_samples as samples
 
 from persyn_hf.backends import chat, loading, template_trial
+from persyn_hf.backends.routers import RouterSettings
+from persyn_hf.backends.routers.features import Embeddings
+from persyn_hf.backends.routers.llm_model import new
 
 
 WHILE = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"
@@ -66,20 +71,24 @@ def test_it_is_rendered_as_transformers_does(name: str) -> None:
         assert template.render(messages=turns, **(made.special_tokens_map | given)) == expected
 
 
-def test_every_model_that_is_loaded_has_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_trial, "SECONDS", 1)
-    zoo = Path(__file__).parents[2] / "recipes/tiny/zoo"
-    model = next(path.parent for path in sorted(zoo.rglob("tokenizer_config.json")))
-    bad = tmp_path / "bad.jinja"
+def test_every_model_that_is_asked_or_taught_has_passed(tmp_path: Path, zoo: Path) -> None:
+    model, bad = str(zoo / "qwen-student"), tmp_path / "bad.jinja"
     bad.write_text("{{ 'x' * 10 ** 9 }}")
-    assert loading.load_tokenizer(str(model)).chat_template
+    assert loading.load_tokenizer(model).chat_template
     with pytest.raises(template_trial.InputError, match=r"give a student its own under `students`"):
-        loading.load_tokenizer(str(model), None, str(bad))
+        loading.load_tokenizer(model, None, str(bad))
+
+
+def test_an_encoder_and_a_backbone_have_passed(tmp_path: Path, zoo: Path) -> None:
+    folder = shutil.copytree(zoo / "qwen-student", tmp_path / "encoder")
+    (folder / "chat_template.jinja").write_text("{{ 'x' * 1000001 }}")
+    with pytest.raises(template_trial.InputError, match=r"writes more than.*; take another encoder"):
+        Embeddings(str(folder), None, 64, "cpu")
+    with pytest.raises(template_trial.InputError, match=r"writes more than.*; take another backbone or router"):
+        new(RouterSettings(kind="llm", backbone=str(folder)), ("a", "b"), None)
 
 
 def test_the_child_imports_nothing_heavy() -> None:
-    import subprocess
-
     code = (
         "import sys, persyn_hf.backends.template_trial as t; t._environment()\n"
         "print({'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules))"
