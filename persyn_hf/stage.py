@@ -52,6 +52,7 @@ class Limits:
 
     max_generations: int | None = None  # answers
     max_cost: float | None = None  # in the currency of the recipe's prices
+    new_journal: bool = False  # ask again what was paid for, where the journal has lost it
 
 
 NO_LIMITS = Limits()

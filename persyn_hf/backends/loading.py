@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from persyn_hf.backends.template_trial import check_bounded
 from persyn_hf.errors import EngineError, InputError, reason, require
 
 
@@ -41,12 +42,12 @@ def load_tokenizer(
     """Load a tokenizer with a chat template (its own, or the Jinja file given) and an end-of-sequence token.
 
     Raises:
-        InputError: it cannot be loaded, knows no tokens, or has no template.
+        InputError: it cannot be loaded, knows no tokens, or has no template, or one without bounds.
     """
     tokenizer = read_tokenizer(model, revision, f"`{model}`", "the model")
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
-    if not tokenizer.chat_template:
+    if not check_template(tokenizer, model, advice):
         raise InputError(f"the tokenizer of `{model}` has no chat template; {advice}")
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer of `{model}` names no eos_token; set it in tokenizer_config.json")
@@ -67,6 +68,20 @@ def check_config(model: str, revision: str | None, where: str) -> None:
         raise InputError(f"`{where}`: {error}") from None
     except Exception as error:  # noqa: BLE001  # as above
         raise InputError(f"`{where}`: the config of `{model}` cannot be loaded: {reason(error)}") from None
+
+
+def check_template(tokenizer: "PreTrainedTokenizerBase", model: str, advice: str) -> bool:
+    """Tell whether a tokenizer has a chat template, and refuse one without bounds, before it is used.
+
+    Args:
+        model: the name of its model, for the message.
+        advice: what to do about it, for the message.
+    """
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template  # some have several, by name
+    if template:
+        check_bounded(template, tokenizer.special_tokens_map, model, advice)
+    return bool(template)
 
 
 def num_embeddings(model: str, revision: str | None) -> int:

@@ -36,7 +36,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
-    found = preflight(recipe, [item.step for item in done if item.stored is None], store.root)
+    found = preflight(recipe, [item.step for item in done if item.stored is None], store)
     for warning in found.warnings:
         say(warning)
     found.refuse()
@@ -69,7 +69,7 @@ def _look_at(path: Path, arguments: argparse.Namespace) -> None:
     warnings = []
     if arguments.deep:
         check_recipe_paths(recipe, steps)
-        found = preflight(recipe, steps, open_store(arguments).root)
+        found = preflight(recipe, steps, open_store(arguments))
         found.refuse()
         warnings = found.warnings
     say(f"{path}: valid, {len(steps)} steps")

@@ -20,6 +20,8 @@ def add(commands: Any) -> None:
     run.add_argument(
         "--max-cost", type=positive(float), metavar="X", help="money that the recipe spends in all its runs"
     )
+    text = "go on where the journal has lost what the recipe has paid for, and pay for it again"
+    run.add_argument("--new-journal", action="store_true", help=text)
     text = "publish every artifact on the Hugging Face Hub when it is made, students last"
     run.add_argument("--push", action="store_true", help=text)
     run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
@@ -42,7 +44,9 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     console, begun = new_console(), time.monotonic()
     recipe, store = open_recipe(arguments), open_store(arguments)
-    limits = Limits(max_generations=arguments.max_generations, max_cost=arguments.max_cost)
+    limits = Limits(
+        max_generations=arguments.max_generations, max_cost=arguments.max_cost, new_journal=arguments.new_journal
+    )
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
     done = run_recipe(recipe, store, console, limits, publisher)
     part = Part(recipe, stored_of(recipe, store, done))

@@ -71,7 +71,7 @@ def preview(recipe: Recipe, store: Store, number: int, progress: Progress, limit
     """
     done = look_up(recipe, store)
     step = _matrix(done)
-    preflight(recipe, [step], store.root, limits).refuse()
+    preflight(recipe, [step], store, limits).refuse()
     with store.lock(), Rehearsal(recipe, done, store) as rehearsal, tempfile.TemporaryDirectory() as folder:
         prompts = rehearsal.rows(names.PROMPTS if names.PROMPTS in _keys(done) else recipe.inputs[names.PROMPTS])
         if prompts is None:

@@ -84,6 +84,11 @@ def evaluation(student: Student, strategy: Strategy | None = None, seed_suffix: 
     return f"evaluation-{student.name}-{'base' if strategy is None else strategy.name}{seed_suffix}"
 
 
+def kind_of(name: str) -> str:
+    """Return the artifact kind that a name begins with: `router` of `router-small-knn`."""
+    return name.partition("-")[0]
+
+
 def without_kind(name: str) -> str:
     """Return a name without the artifact kind that it begins with: `small-knn` of `router-small-knn`."""
     return name.partition("-")[2]

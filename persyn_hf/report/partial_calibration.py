@@ -51,7 +51,7 @@ def _rounds(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, Any]
         return {}
     numbers = range(1, recipe.calibration.rounds)
     rounds = [(number, names.matrix_assignments(names.round_suffix(number))) for number in numbers]
-    last, number = matrix.metrics["labelling"], prompts.counts["rows_calibration"]
+    last, number = matrix.metrics["labelling"], prompts.counts.get("rows_calibration", 0)
     return {
         **{f"round {round}": manifests[key].metrics["labelling"] for round, key in rounds if key in manifests},
         PAID: last,
@@ -63,7 +63,7 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str,
     """Return the cost of some cells, at each teacher's mean over the calibration cells that were paid for."""
     paid = manifests[names.matrix_assignments()].metrics["labelling"]["cells"]
     costs = split_costs(recipe, manifests[names.matrix_responses()], "calibration")
-    return sum((cost * (cells[name] / max(1, paid[name])) for name, cost in costs.items()), Cost())
+    return sum((cost * (cells.get(name, 0) / max(1, paid.get(name, 0))) for name, cost in costs.items()), Cost())
 
 
 def _gap_closed(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Shown:

@@ -132,9 +132,9 @@ def _lines(teacher: Teacher, manifests: Mapping[str, Manifest]) -> list[tuple[Co
     lines = []
     for manifest in manifests.values():
         line = manifest.cost.get("teachers", {}).get(teacher.name) if manifest.kind == "responses" else None
-        if line and line["requests"]:
+        if line and line.get("requests"):
             cost = teacher_costs([teacher], manifest)[teacher.name]
-            lines.append((cost, line["new"], manifest.metrics["teachers"][teacher.name]))
+            lines.append((cost, line.get("new", 0), manifest.metrics["teachers"][teacher.name]))
     return lines
 
 

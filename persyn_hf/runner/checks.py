@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from persyn_hf.backends.journal import read_spent
+from persyn_hf.errors import StoreError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.runner.fingerprint import check_paths
 from persyn_hf.runner.step import Step
+from persyn_hf.store.local import Store
 
 
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
@@ -18,3 +21,28 @@ def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
         if step.settings not in checked:
             checked.append(step.settings)
             check_paths(step.settings, step.stage)
+
+
+def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
+    """Refuse to ask teachers where artifacts say that the recipe has paid for answers, and the journal has none.
+
+    A journal that was deleted or emptied looks like that of a store in which nothing was asked yet.
+
+    Raises:
+        StoreError: names the journal.
+    """
+    settings: Any = step.settings
+    if step.stage != "generate" or settings.engine == "import":
+        return
+    made = {
+        item.digest: item.manifest.cost.get("total", {}).get("new") or 0
+        for item in store.artifacts()
+        if item.kind == "responses" and f"{item.repo.split('/')[0]}/{item.manifest.recipe}" == recipe.full_name
+    }
+    journal = store.state_dir / "journal.sqlite"
+    if any(made.values()) and not read_spent(journal, recipe.full_name):
+        raise StoreError(
+            f"{recipe.full_name} has paid for {sum(made.values()):,.0f} answers or more, as the artifacts in the "
+            f"store say, and none of them is in the journal {journal}: they would be paid for again; restore the "
+            "journal from a copy, or pay with --new-journal"
+        )

@@ -20,9 +20,9 @@ def hints(artifact: Stored) -> Iterator[str]:
                     f"warning: {line['too_long']:,} of the {line['num_items']:,} items of `{task}` were not asked: "
                     f"they do not fit beside `evaluate.max_tokens` ({artifact.manifest.settings['max_tokens']})"
                 )
-    if artifact.kind != "responses" or artifact.manifest.settings["engine"] == "import":
+    if artifact.kind != "responses" or artifact.manifest.settings.get("engine") == "import":
         return
-    limit = artifact.manifest.settings["max_tokens"]
+    limit = artifact.manifest.settings.get("max_tokens", 0)
     for name, line in artifact.manifest.metrics["teachers"].items():
         if line["errors"]:
             yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"

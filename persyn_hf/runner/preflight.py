@@ -17,11 +17,13 @@ from persyn_hf.errors import PersynError, RecipeError, reason, require
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
+from persyn_hf.runner.checks import check_paid
 from persyn_hf.runner.model_checks import models_of
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Limits
 from persyn_hf.stages.generate.settings import engine_options
 from persyn_hf.store.hub.login import check_reachable
+from persyn_hf.store.local import Store
 
 
 FEW_STEPS = 50  # optimiser steps; a student that was trained for fewer hardly differs from its base
@@ -44,15 +46,15 @@ class Findings:
             raise PersynError("\n".join(self.faults))
 
 
-def preflight(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits = NO_LIMITS) -> Findings:
+def preflight(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits = NO_LIMITS) -> Findings:
     """Make every check of the steps that are left.
 
     Args:
         steps: those that will run, in order.
-        root: the folder of the store, where their artifacts will lie.
+        store: where their artifacts will lie.
     """
     findings = Findings()
-    for check in _checks(recipe, steps, root, limits):
+    for check in _checks(recipe, steps, store, limits):
         try:
             findings.warnings.extend(check() or ())
         except PersynError as error:
@@ -61,9 +63,11 @@ def preflight(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits 
     return unique
 
 
-def _checks(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits) -> Iterator[Check]:
+def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits) -> Iterator[Check]:
     yield partial(_prices, recipe, limits)
     yield partial(_references, recipe, steps)
+    if not limits.new_journal:
+        yield from (partial(check_paid, step, recipe, store) for step in steps)
     packages = dict.fromkeys(need for step in steps for need in _packages(step))
     yield from (partial(_package, *need) for need in packages)
     if any(_is_missing(module) for _, module, _ in packages):
@@ -82,7 +86,7 @@ def _checks(recipe: Recipe, steps: Sequence[Step], root: Path, limits: Limits) -
         yield lambda: [f"warning: {away}; not looked at: {', '.join(left)}"]
     yield from (look for model, look in looks if not away or Path(model).is_dir())
     yield partial(_servers, steps)
-    yield partial(_disk, recipe, steps, root)
+    yield partial(_disk, recipe, steps, store.root)
     yield partial(_meaning, recipe, steps)
 
 

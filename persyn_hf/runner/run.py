@@ -11,20 +11,21 @@ import contextlib
 import functools
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from persyn_hf.console import say
 from persyn_hf.contract import ModelSchema, Schema
 from persyn_hf.errors import RecipeError, StoreError
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.checks import check_recipe_paths
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
+from persyn_hf.runner.inputs import bring, find_whole, open_input, pinned
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.model_checks import check_prompts, students_of
@@ -35,9 +36,7 @@ from persyn_hf.runner.publishing import Publisher
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
 from persyn_hf.store.disk import FULL, disk_faults
-from persyn_hf.store.hub.login import hub_api
-from persyn_hf.store.hub.pull import pull
-from persyn_hf.store.hub.read import download_manifest, not_here
+from persyn_hf.store.hub.read import download_manifest
 from persyn_hf.store.local import Store, Stored
 from persyn_hf.store.manifest import Manifest
 from persyn_hf.version import __version__
@@ -72,7 +71,7 @@ def run_recipe(
     check_recipe_paths(recipe, steps)
     done: list[Done] = []
     with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), recipe.full_name) as progress:
-        stored = _pinned(steps, store, lambda ref: _bring(store, ref, console))
+        stored = pinned(recipe, steps, store, lambda ref: bring(store, ref, console))
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
@@ -80,7 +79,7 @@ def run_recipe(
             earlier = _find(store, recipe, step, print_of)
             left, ran = steps[len(done) :], [item.step.stage for item in done if not item.reused]
             if earlier is None and not ran:
-                found = preflight(recipe, left, store.root, limits)
+                found = preflight(recipe, left, store, limits)
                 for warning in found.warnings:
                     progress.note(warning)
                 found.refuse()
@@ -107,14 +106,14 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
     done: list[Done] = []
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    stored = _pinned(steps, store, lambda ref: download_manifest(ref, store))
+    stored = pinned(recipe, steps, store, lambda ref: download_manifest(ref, store))
     for step in steps:
         inputs = {word: stored.get(key) for word, key in step.inputs.items()}
         digests = {word: item.digest for word, item in inputs.items() if item is not None}
         artifact, started = None, False
         if len(digests) == len(inputs):
             print_of = fingerprint(step, step.seed, digests)
-            artifact = store.find(_repo(recipe, step), step.output.kind, print_of)
+            artifact = find_whole(store, _repo(recipe, step), step.output.kind, print_of)
             started = _work_dir(store, print_of).exists()
         if artifact is not None:
             stored[step.key] = artifact
@@ -129,28 +128,11 @@ def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Ma
 
 def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
     """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
-    pinned = {name: _open(store, ref, lambda r: download_manifest(r, store)) for name, ref in recipe.inputs.items()}
-    return pinned | {item.step.key: item.stored for item in done if item.stored is not None}
-
-
-def _pinned(steps: list[Step], store: Store, fetch: Callable[[str], Stored]) -> dict[str, Stored]:
-    """Open the artifacts that the recipe's `inputs` name, by ref, before anything runs; a missing one raises."""
-    keys = {step.key for step in steps}
-    refs = dict.fromkeys(ref for step in steps for ref in step.inputs.values() if ref not in keys)
-    return {ref: _open(store, ref, fetch) for ref in refs}
-
-
-def _open(store: Store, ref: str, fetch: Callable[[str], Stored]) -> Stored:
-    """Open an artifact of the store, or have `fetch` get it from the Hub."""
-    return store.get(ref) if store.has(ref) else fetch(ref)
-
-
-def _bring(store: Store, ref: str, console: Console) -> Stored:
-    def note(text: str) -> None:
-        say(f"inputs: {text}", console)
-
-    with not_here(ref, store):
-        return pull(store, ref, api=hub_api(), note=note)[0]
+    given = {
+        name: open_input(store, ref, lambda r: download_manifest(r, store), names.kind_of(name))
+        for name, ref in recipe.inputs.items()
+    }
+    return given | {item.step.key: item.stored for item in done if item.stored is not None}
 
 
 def _repo(recipe: Recipe, step: Step) -> str:
@@ -169,7 +151,7 @@ def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | N
     work.
     """
     repo = _repo(recipe, step)
-    artifact = store.find(repo, step.output.kind, print_of)
+    artifact = find_whole(store, repo, step.output.kind, print_of)
     if recipe.version is None or (artifact is not None and artifact.tag == recipe.version):
         return artifact
     taken = {item.tag: item for item in store.artifacts() if item.repo == repo and item.kind == step.output.kind}

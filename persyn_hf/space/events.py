@@ -13,7 +13,7 @@ from persyn_hf.space.allocation import By, allocate, as_csv, splits
 from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.explorer import Agreement, Correct, Filter, Sort, topics
-from persyn_hf.space.url_state import DEFAULTS
+from persyn_hf.space.url_state import DEFAULTS, VIEWS
 
 
 ALL = "all"  # instead of the name of a split
@@ -51,25 +51,33 @@ class Desk:
             state = url_state.read(query, self.defaults)
             for ref in [state["assignment"], *state["with"]]:
                 self.shelf.get(ref)
-            allowed = {"split": (ALL, *self.splits), "teacher": ("", *self.teachers(state["assignment"])), **CHOICES}
-            for name, choices in allowed.items():
-                if state[name] not in choices:
-                    named = ", ".join(filter(None, choices))
-                    raise InputError(f"there is no {name} `{state[name][:40]}`; choose one of {named}")
-            return state, ""
+            return self._checked(state, {"teacher": ("", *self.teachers(state["assignment"]))}), ""
         except PersynError as error:
             return dict(self.defaults), pages.message("This address cannot be shown", str(error), "error")
 
     def show(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return what changes on the page: the view that is open, by name; for prompts also `page` and `opened`."""
-        view = values["view"]
+        values = url_state.typed(values, self.defaults)
+        view = values["view"] if values["view"] in VIEWS else self.defaults["view"]
         try:
-            return self._show(view, _named(values))
+            return self._show(view, _named(self._checked(values, {})))
         except PersynError as error:
             return {view: pages.message("This cannot be shown", str(error), "error")}
         except Exception as error:  # the page must say so: it would stay as it was otherwise
             traceback.print_exc(file=sys.stderr)
             return {view: pages.message("This went wrong, which is a fault of ours", reason(error), "error")}
+
+    def _checked(self, state: dict[str, Any], more: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+        """Return a state, if each word of it is one of those that there are; `more` are choices beside the usual ones.
+
+        Raises:
+            InputError: names the first one that is not.
+        """
+        for name, choices in ({"split": (ALL, *self.splits), **CHOICES} | more).items():
+            if state[name] not in choices:
+                named = ", ".join(filter(None, choices))
+                raise InputError(f"there is no {name} `{state[name][:40]}`; choose one of {named}")
+        return state
 
     def _show(self, view: str, values: dict[str, Any]) -> dict[str, Any]:
         """Return what changes on the page, or raise where that cannot be shown."""
@@ -106,7 +114,7 @@ class Desk:
 
     def save(self, values: dict[str, Any], kind: str) -> str:
         """Return the allocation that is shown as JSON of a file's name and data address, for the browser to save."""
-        values = _named(values)
+        values = _named(self._checked(url_state.typed(values, self.defaults), {}))
         chosen = [self.shelf.get(ref) for ref in dict.fromkeys([values["assignment"], *values["with"]])]
         allocation = allocate(self.database, chosen, values["by"] if kind == "csv" else "all", values["split"])
         data = as_csv(allocation).encode() if kind == "csv" else views.picture(self.database, allocation)

@@ -24,13 +24,18 @@ ANSWER = {  # of a sample -> SQL
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A teacher on one prompt; `score` None: not scored, `measures` empty: not measured."""
+    """A teacher on one prompt; `score` None: not scored; every one of `measures` None: not measured."""
 
     teacher: Teacher
     score: float | None
-    measures: dict[str, Any]
+    measures: dict[str, Any]  # by the names of MEASURES
     answers: list[dict[str, Any]]
     chosen: bool
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its answer to this prompt was scored."""
+        return any(value is not None for value in self.measures.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
         Candidate(
             teacher=teacher,
             score=scores[place] if place < len(scores) else None,
-            measures=measures.get(teacher.name, {}),
+            measures=measures.get(teacher.name, dict.fromkeys(MEASURES)),
             answers=answers.get(teacher.name, []),
             chosen=teacher.name in teachers,
         )

@@ -76,6 +76,27 @@ def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any
     return state
 
 
+def typed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the controls hold, the default for what is null or no value of its type: programs may send anything.
+
+    Args:
+        values: as the controls, or whoever calls the page's API, give them.
+        defaults: as `DEFAULTS`.
+    """
+    given = {name: values.get(name) for name in defaults}
+    return {name: given[name] if _fits(name, given[name], default) else default for name, default in defaults.items()}
+
+
+def _fits(name: str, value: Any, default: Any) -> bool:
+    """Tell whether a value has the type of a default, None standing for a number, and is within its bounds."""
+    if isinstance(default, list):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    low, high = BOUNDS.get(name, (0, 1e15))
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
 def _value(name: str, text: str, default: Any) -> Any:
     """Return a text of the address as a value of the type that the default has."""
     if isinstance(default, list):

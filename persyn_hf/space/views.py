@@ -80,7 +80,7 @@ def prompt_view(database: Database, assignment: Stored, prompt_id: str) -> str:
 
 def _order(candidate: Any) -> tuple[float, float]:
     """Return the sort key of a candidate: best reward first, then best score."""
-    reward, score = candidate.measures.get("reward"), candidate.score
+    reward, score = candidate.measures["reward"], candidate.score
     return (-reward if reward is not None else float("inf"), -score if score is not None else float("inf"))
 
 
@@ -100,19 +100,19 @@ def why(prompt: Opened) -> list[str]:
                 f"By what dev showed, such a lead is right, or as good as right, {prompt.confidence:.0%} of the time."
             )
         measures, alpha = candidate.measures, prompt.settings.get("alpha")
-        parts = [measures.get(name) for name in ("reward", "quality_reward", "learnability_reward")]
+        parts = [measures[name] for name in ("reward", "quality_reward", "learnability_reward")]
         if alpha is not None and None not in parts:
             reward, quality, learned = parts
             lines.append(
                 f"Measured: reward {reward:.3g} = {1 - alpha:.2g} × quality {quality:.3g} + "
                 f"{alpha:.2g} × learnability {learned:.3g}, rank {measures['rank']} of {len(prompt.candidates)}."
             )
-    best = [c for c in prompt.candidates if c.measures.get("rank") == 1]
+    best = [c for c in prompt.candidates if c.measures["rank"] == 1]
     if best and not any(c.chosen for c in best):
         lines.append(
             f"The best measured: {', '.join(c.teacher.name for c in best)}, reward {best[0].measures['reward']:.3g}."
         )
-    if not any(c.measures for c in prompt.candidates):
+    if not any(c.is_measured for c in prompt.candidates):
         lines.append("No answer to this prompt was scored, so only the router's scores are known.")
     return lines
 

@@ -38,7 +38,11 @@ from persyn_hf.store.manifest import CARD, MANIFEST, Manifest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+# Endings of files that an artifact may hold: no loader runs what is in them. Any other kind might be a pickle or code.
+ALLOWED = {
+    *(".parquet", ".safetensors", ".json", ".jsonl", ".yaml", ".md", ".txt", ".jinja", ".png", ".svg"),
+    *(".model", ".spm", ".bpe", ".vocab", ".tiktoken"),  # of tokenizers
+}
 
 
 @contextmanager
@@ -82,7 +86,7 @@ def stage_model(source: Path, target: Path) -> dict[str, str]:
     """Copy the files of a model folder but for its README.md and hidden files; return the sha256 of each, by path.
 
     Raises:
-        StoreError: it is no folder, holds no files, or holds one that is loaded by unpickling.
+        StoreError: it is no folder, holds no files, or holds one of a kind that no artifact may hold.
     """
     if not source.is_dir():
         raise StoreError(f"{source} is no folder; a model artifact is made of a folder that `from_pretrained` loads")
@@ -91,10 +95,10 @@ def stage_model(source: Path, target: Path) -> dict[str, str]:
         name = path.relative_to(source).as_posix()
         if not path.is_file() or name == CARD or any(part.startswith(".") for part in Path(name).parts):
             continue
-        if path.suffix.lower() in PICKLES:
+        if path.suffix.lower() not in ALLOWED:
             raise StoreError(
-                f"{path} is a pickle or may hold one, and loading it could run any code; save the weights as "
-                "safetensors and remove this file"
+                f"{path} is of a kind that no artifact may hold, because loading it could run any code; save weights "
+                f"as safetensors and remove this file (what is allowed: {', '.join(sorted(ALLOWED))})"
             )
         if name == MANIFEST:
             raise StoreError(f"{path} has the name of the manifest that the store writes; rename it")

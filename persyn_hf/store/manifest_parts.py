@@ -96,10 +96,10 @@ def check_model(model: Mapping[str, Any]) -> None:
 def router_row(metrics: Mapping[str, Any], row: str) -> dict[str, dict[str, Any]]:
     """Return a row of a router's table, such as `oracle`: metric -> {value, low, high}; {} for any other shape."""
     try:
-        _TABLE.validate_python(metrics.get(row))
+        cells = _TABLE.validate_python(metrics.get(row))
     except ValidationError:
         return {}
-    return dict(metrics[row])
+    return {metric: cell.model_dump() for metric, cell in cells.items()}
 
 
 def _check(part: type[BaseModel], value: Mapping[str, Any]) -> None:

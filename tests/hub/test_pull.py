@@ -277,7 +277,9 @@ def test_changed_manifests_are_found(
     assert told(other, "alice/prompts@v1", api).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", ".persyn/lock", "a//b", "data/../../x", "persyn.json"])
+@pytest.mark.parametrize(
+    "name", ["../../evil.md", "/etc/evil.md", ".persyn/x.md", "a//b.md", "data/../../x.md", "persyn.json"]
+)
 def test_no_name_leads_out_of_the_store(
     hub: HubServer, store: Store, other: Store, api: HfApi, tmp_path: Path, name: str
 ) -> None:
@@ -293,21 +295,24 @@ def test_no_name_leads_out_of_the_store(
     assert after - before <= {other.root}
 
 
-def test_pickles_are_not_pulled(hub: HubServer, store: Store, other: Store, api: HfApi) -> None:
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "sub/model.DILL", "modeling.py", "weights.zip", "vocab"])
+def test_only_known_kinds_of_files_are_pulled(
+    name: str, hub: HubServer, store: Store, other: Store, api: HfApi
+) -> None:
     stored = chain(store, until="student")["student"]
     push(store, stored, api=api)
-    forged = stored.manifest.model_copy(update={"files": {**stored.manifest.files, "pytorch_model.bin": "0" * 64}})
+    forged = stored.manifest.model_copy(update={"files": {**stored.manifest.files, name: "0" * 64}})
     forged = forged.model_copy(update={"digest": forged.content_digest()})
     retag(
         hub,
         api,
         "alice/student",
-        [CommitOperationAdd("persyn.json", forged.to_json().encode()), CommitOperationAdd("pytorch_model.bin", b"x")],
+        [CommitOperationAdd("persyn.json", forged.to_json().encode()), CommitOperationAdd(name, b"x")],
         "model",
     )
     assert told(other, "alice/student@v1", api) == (
-        "alice/student@v1 on the Hub holds pytorch_model.bin, a pickle or what may hold one, and loading it could run "
-        "any code; ask its owner for safetensors"
+        f"alice/student@v1 on the Hub holds {name}, of a kind that no artifact may hold, because loading it could run "
+        "any code; ask its owner for data as parquet and weights as safetensors"
     )
 
 

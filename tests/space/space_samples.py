@@ -1,6 +1,7 @@
 """A small store with all that the Space reads: drawn numbers, and texts that must never be more than text."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def responses() -> list[dict[str, Any]]:
     return rows
 
 
-def fill(store: Store) -> dict[str, Stored]:
-    """Put everything into the store; by name."""
+def fill(store: Store, scored: Sequence[str] = ("calibration", "pool")) -> dict[str, Stored]:
+    """Put everything into the store, rewards of the splits `scored`; by name."""
     made: dict[str, Stored] = {}
 
     def put(name: str, schema: Any, rows: list[dict[str, Any]], *inputs: str, **more: Any) -> None:
@@ -109,7 +110,8 @@ def fill(store: Store) -> dict[str, Stored]:
         made[name] = store.put(repo=f"org/{name}", schema=schema, data=schema.dataset(rows), fields=fields)
 
     put("prompts", PROMPTS, prompts())
-    put("rewards-s", REWARDS, rewards(), "prompts", settings=SETTINGS)
+    measured = [row for row in rewards() if row["split"] in scored]
+    put("rewards-s", REWARDS, measured, "prompts", settings=SETTINGS)
     for kind in ("persyn", "strong"):
         put(f"assignments-s-{kind}", ASSIGNMENTS, assignments(kind), "prompts", "rewards-s", settings={"kind": kind})
     put("responses", RESPONSES, responses(), "prompts", "assignments-s-persyn", cost=COST)

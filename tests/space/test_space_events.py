@@ -1,13 +1,18 @@
 """What the events of the page answer, without a browser."""
 
 import html
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from space_samples import UNSHOWN
+from space_samples import UNSHOWN, fill, prompts
 
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
+from persyn_hf.space.url_state import DEFAULTS, typed
+from persyn_hf.store.local import Store
 
 
 @pytest.mark.parametrize(("query", "words"), UNSHOWN)
@@ -16,3 +21,32 @@ def test_an_address_that_cannot_be_shown_says_why(database: Database, query: str
     values, fault = desk.read(dict(parse_qsl(query)))
     shown = fault or "".join(str(part) for part in desk.show(values).values())
     assert words in html.unescape(shown) and "<script>" not in shown
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_values_that_no_control_sends_are_the_default_or_one_sentence(database: Database, name: str) -> None:
+    desk = Desk(database.shelf)
+    for value in (None, "x", [None]):
+        view = {"alpha": "whatif", "how": "whatif", "lambda": "whatif", "with": "allocation", "by": "allocation"}
+        state = desk.defaults | {"view": view.get(name, "prompts")} | {name: value}
+        shown = html.unescape("".join(map(str, desk.show(state).values())))
+        assert shown and "fault of ours" not in shown
+
+
+@pytest.mark.parametrize("value", [None, 7, 10**400, "x", ["y"], [None], {"a": 1}, True, float("nan"), -1e300])
+def test_every_value_has_the_type_of_its_default_and_its_bounds(value: Any) -> None:
+    state = typed(dict.fromkeys(DEFAULTS, value), DEFAULTS)
+    for name, default in DEFAULTS.items():
+        assert state[name] == default or type(state[name]) in ((type(default),) if default is not None else (int,))
+    assert 0 <= state["alpha"] <= 1 <= state["page"]
+
+
+def test_a_prompt_for_which_nothing_was_measured_opens(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    fill(store, scored=["calibration"])
+    desk = Desk(open_shelf([], store))
+    for prompt in prompts()[:6]:
+        asked = {"view": "prompts", "prompt": prompt["prompt_id"]}
+        shown = html.unescape(desk.show(desk.defaults | asked)["opened"])
+        assert "fault of ours" not in shown
+        assert ("No answer to this prompt was scored" in shown) == (prompt["split"] == "pool")

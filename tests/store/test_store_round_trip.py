@@ -185,12 +185,12 @@ def test_names_that_the_hub_does_not_take_are_refused(store):
     assert store.artifacts() == []
 
 
-def test_pickles_are_refused(store, tmp_path):
-    for name in ("training_args.bin", "model.PT", "sub/rng.pkl"):
+def test_only_known_kinds_of_files_are_stored(store, tmp_path):
+    for name in ("training_args.bin", "model.PT", "sub/rng.pkl", "modeling.py", "weights.zip", "LICENSE"):
         folder = model_folder(tmp_path / name.replace("/", "-"))
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"\x80\x04.")
-        with pytest.raises(StoreError, match="is a pickle or may hold one.*save the weights as safetensors"):
+        with pytest.raises(StoreError, match="is of a kind that no artifact may hold.*save weights as safetensors"):
             store.put(repo="me/m", schema=MODELS[0], data=folder, fields=fields())
     assert store.artifacts() == [] and list((store.state_dir / "incoming").iterdir()) == []
 

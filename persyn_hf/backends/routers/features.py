@@ -88,6 +88,7 @@ class Embeddings:
         model = models.load_model("AutoModel", encoder, self.revision, "float32", device)
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
         self.tokenizer: Any = models.read_tokenizer(encoder, self.revision, f"the encoder `{encoder}`", "it")
+        models.check_template(self.tokenizer, encoder, "take another encoder")
         self.tokenizer.truncation_side = "left"
         config = self.model.config.get_text_config()
         config.use_cache = False

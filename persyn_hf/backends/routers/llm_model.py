@@ -8,7 +8,7 @@ import numpy as np
 
 from persyn_hf.backends.batches import plan_batches
 from persyn_hf.backends.chat import render
-from persyn_hf.backends.loading import no_logs, suitable_batch
+from persyn_hf.backends.loading import check_template, no_logs, suitable_batch
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.rewards import FloatArray
@@ -49,6 +49,7 @@ class Llm:
         self.teachers = teachers
         self.model = model.to(device)
         self.tokenizer = tokenizer
+        check_template(tokenizer, tokenizer.name_or_path, "take another backbone or router")
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.max_length = min(max_length, limit or max_length)
         self.device = device

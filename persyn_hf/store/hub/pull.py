@@ -22,10 +22,11 @@ from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.store.hub.faults import patiently, telling
 from persyn_hf.store.hub.login import check_reachable
 from persyn_hf.store.hub.remote import Remote, find
-from persyn_hf.store.install import PICKLES
+from persyn_hf.store.install import ALLOWED
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import CARD, Manifest
 from persyn_hf.store.stored import Stored, repo_folder, split_ref
+from persyn_hf.text import one_line
 
 
 if TYPE_CHECKING:
@@ -129,10 +130,10 @@ def _download(remote: Remote, tag: str, manifest: Manifest, folder: Path) -> Non
     """Fetch the files that a manifest names into a folder; what is there already is not fetched again."""
     names = [name for name in manifest.files if name != CARD]
     for name in names:
-        if name.lower().endswith(PICKLES):
+        if Path(name).suffix.lower() not in ALLOWED:
             raise StoreError(
-                f"{remote.repo}@{tag} on the Hub holds {name}, a pickle or what may hold one, and loading it could "
-                "run any code; ask its owner for safetensors"
+                f"{remote.repo}@{tag} on the Hub holds {one_line(name)}, of a kind that no artifact may hold, because "
+                "loading it could run any code; ask its owner for data as parquet and weights as safetensors"
             )
     folder.mkdir(parents=True, exist_ok=True)
     remote.api.snapshot_download(
