@@ -4,11 +4,8 @@ A checkpoint's `generation_config.json` may hold sampling settings, penalties, l
 asked for here is said in the recipe, so all of them are taken away; the tokens that end an answer are kept.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from persyn_hf.backends.thoughts import split_thoughts
 
 
 if TYPE_CHECKING:
@@ -48,17 +45,3 @@ def request(
     return GenerationConfig(
         do_sample=temperature > 0, max_new_tokens=max_tokens, eos_token_id=list(ends), pad_token_id=pad, **sampling
     )
-
-
-def decode(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int]) -> str:
-    """Return an answer without special tokens; those that open or close thoughts stay, to be cut off as text."""
-    dropped = _dropped(tokenizer)
-    text: str = tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False)
-    return text
-
-
-@lru_cache(maxsize=4)
-def _dropped(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    special = {token: str(text) for token, text in tokenizer.added_tokens_decoder.items() if text.special}
-    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return frozenset(token for token, text in special.items() if split_thoughts(f"{text}.")[1] is None)
