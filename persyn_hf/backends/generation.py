@@ -7,6 +7,8 @@ asked for here is said in the recipe, so all of them are taken away; the tokens 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.backends.loading import read_config
+
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,13 +18,12 @@ VLLM_ARGUMENTS = {"--generation-config": "vllm"}  # of the checkpoint's file vLL
 
 def end_tokens(model: str, revision: str | None, tokenizer: "PreTrainedTokenizerBase", *more: int) -> list[int]:
     """Return the tokens that end an answer: the tokenizer's own, those that the checkpoint lists, and `more`."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     try:
         settings = GenerationConfig.from_pretrained(model, revision=revision)
     except OSError:  # without such a file its config stands in, as in `transformers` and vLLM
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        settings = GenerationConfig.from_model_config(config)
+        settings = GenerationConfig.from_model_config(read_config(model, revision))
     listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     found = [token for token in (*listed, tokenizer.eos_token_id, *more) if type(token) is int and token >= 0]
     return sorted({*found})

@@ -27,19 +27,19 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """Tell of every model that the steps run here what its chat template does, in words.
 
     Raises:
-        InputError: a tokenizer cannot be loaded or has no template; nothing could be learnt with a student's template;
-            the model lacks embeddings for what its template writes, or its generation config is invalid; the template
-            closes the thinking block before the answers of `long_cot` teachers.
+        InputError: a tokenizer or config cannot be loaded, or there is no template; nothing could be learnt with a
+            student's template; the model lacks embeddings for what its template writes, or its generation config is
+            invalid; the template closes the thinking block before the answers of `long_cot` teachers; a teacher's
+            template does not take its system prompt.
     """
     scored = {step.student.name for step in steps if step.student and _scores(step)}
     for student in students_of(steps):
         assert student.model is not None
         tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
+        rows = models.num_embeddings(student.model, student.revision)
         template = templates.look_at(tokenizer, student.model)
         if student.name in scored:
-            templates.check_embeddings(
-                tokenizer, student.model, models.num_embeddings(student.model, student.revision)
-            )
+            templates.check_embeddings(tokenizer, student.model, rows)
         if any(step.stage == "train_student" and step.student == student for step in steps):
             check_generation_config(student.model, student.revision)
         thinker = next((t.name for step in steps for t in step.teachers if t.long_cot), None)
@@ -52,8 +52,9 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
     for teacher in _teachers(steps):
         assert teacher.model is not None
         tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
-        ends = sorted(chat.ends_of_answers(tokenizer))
-        yield f"teacher {teacher.name}", f"ends an answer with {' or '.join(tokenizer.convert_ids_to_tokens(ends))}"
+        models.read_config(teacher.model, teacher.revision)
+        told = templates.look_at_teacher(tokenizer, teacher.model, system_prompt=teacher.system_prompt is not None)
+        yield f"teacher {teacher.name}", told
 
 
 def check_prompts(students: Sequence[Student], prompts: "Dataset") -> None:
