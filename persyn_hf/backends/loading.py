@@ -157,14 +157,19 @@ def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_weights(model: str) -> None:
+    """Refuse a local folder without safetensors; what a model of the Hub has is found when it is loaded."""
+    if Path(model).is_dir() and not any(Path(model).glob("*.safetensors")):
+        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
+
+
 def identify(model: str, revision: str | None = None) -> str:
     """Name a model by its content: MODEL@COMMIT for a Hub model, folder@SHA256 of the files for a local one."""
     _check_folder(model)
     if not Path(model).is_dir():
         return f"{model}@{_commit(model, revision)}"
+    check_weights(model)
     files = sorted(path for pattern in DIGESTED for path in Path(model).glob(pattern))
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

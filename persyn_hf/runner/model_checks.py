@@ -27,14 +27,15 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """Tell of every model that the steps run here what its chat template does, in words.
 
     Raises:
-        InputError: a tokenizer or config cannot be loaded, or there is no template; nothing could be learnt with a
-            student's template; the model lacks embeddings for what its template writes, or its generation config is
-            invalid; the template closes the thinking block before the answers of `long_cot` teachers; a teacher's
-            template does not take its system prompt.
+        InputError: weights are missing, a tokenizer or config cannot be loaded, or there is no template; nothing could
+            be learnt with a student's template; the model lacks embeddings for what its template writes, or its
+            generation config is invalid; the template closes the thinking block before the answers of `long_cot`
+            teachers; a teacher's template does not take its system prompt.
     """
     scored = {step.student.name for step in steps if step.student and _scores(step)}
     for student in students_of(steps):
         assert student.model is not None
+        models.check_weights(student.model)
         tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
         rows = models.num_embeddings(student.model, student.revision)
         template = templates.look_at(tokenizer, student.model)
@@ -51,6 +52,7 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
         yield f"student {student.name}", str(template)
     for teacher in _teachers(steps):
         assert teacher.model is not None
+        models.check_weights(teacher.model)
         tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
         models.read_config(teacher.model, teacher.revision)
         told = templates.look_at_teacher(tokenizer, teacher.model, system_prompt=teacher.system_prompt is not None)

@@ -79,7 +79,7 @@ def changed(zoo: Path, folder: Path, **keys: object) -> Path:
         ("model: nobody/nothing", "the tokenizer of `nobody/nothing` cannot be loaded: "),
         ("model: nobody/nothing", "; check its id, the network and, where its authors grant access, `hf auth login`"),
         ("model: OWN", "is code of its own, which is not run; take a model that transformers knows"),
-        ("model: GGUF", "; the folder has no tokenizer.json (a GGUF file alone is not enough)"),
+        ("model: GGUF", "holds no safetensors file; convert the weights to safetensors"),
     ],
 )
 def test_a_teacher_that_cannot_be_asked_is_refused_first(
