@@ -53,7 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, default=[SAMPLE])
     parser.add_argument("--model", help="folder of a student whose eos token is its end of turn")
-    parser.add_argument("--answers", type=int, default=400)
+    parser.add_argument("--answers", type=int, default=40)
     parser.add_argument("--max-length", type=int, default=512)
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -161,6 +161,11 @@ def test_what_an_answer_depends_on_is_in_the_kind(zoo: Path, tmp_path: Path) -> 
     [
         (("--dtype", "half"), "`generate.vllm.args` holds '--dtype'; set `generate.dtype` instead"),
         (("-tp=2",), "`generate.vllm.args` holds '-tp=2'; set `generate.vllm.tensor_parallel_size` instead"),
+        (
+            ("--chat-template=x.jinja",),
+            "`generate.vllm.args` holds '--chat-template=x.jinja', but the teacher's own template is applied before "
+            "vLLM is asked; take it out, and change the template in the model's folder",
+        ),
         (("--port", "80"), "`generate.vllm.args` holds '--port', which the engine sets itself; take it out"),
         (
             ("--max_model_len", "4k"),
