@@ -13,7 +13,7 @@ from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 
 
-PROMPT = "<|user|>What is 12 and 30?<|end|><|assistant|>"
+PROMPT = "<|start|>user\nWhat is 12 and 30?<|end|><|start|>assistant\n"
 SAMPLING = Sampling(temperature=0.5, top_p=0.9, top_k=3, max_tokens=7, seed=1 << 40)
 
 
@@ -47,10 +47,10 @@ def test_the_tokens_of_the_prompt_are_sent_and_no_messages(endpoint: TokensEndpo
 
 
 def test_the_answer_is_made_of_its_tokens(endpoint: TokensEndpoint) -> None:
-    found = reply(endpoint, "<think>6 * 7</think><|user|>42<|end|>")
+    found = reply(endpoint, "<think>6 * 7</think><|start|>42<|end|>")
     assert isinstance(found, Said)
     assert (found.text, found.finish_reason, found.num_prompt_tokens) == ("<think>6 * 7</think>42", "stop", 9)
-    assert found.num_tokens == len(chat.encode(endpoint._tokenizer, "<think>6 * 7</think><|user|>42<|end|>"))
+    assert found.num_tokens == len(chat.encode(endpoint._tokenizer, "<think>6 * 7</think><|start|>42<|end|>"))
     cut = reply(endpoint, "<think>6 * ", "length")
     assert isinstance(cut, Said)
     assert (cut.text, cut.finish_reason) == ("<think>6 * ", "length")
