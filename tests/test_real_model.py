@@ -168,8 +168,9 @@ def test_both_engines_evaluate_it_alike(smollm2: Path, tmp_path: Path, monkeypat
         context = Context(seed=0, work_dir=tmp_path / name, student=Student(name="s", model=str(smollm2)))
         found[name] = evaluate.run(read_section(evaluate.Settings, values, "evaluate"), context)
     one, other = found.values()
-    assert one.data["prediction"][:] == other.data["prediction"][:]
-    assert one.metrics["sums"]["accuracy"] == other.metrics["sums"]["accuracy"] > 0.5
+    assert one.data.to_list() == other.data.to_list()
+    assert one.metrics == other.metrics
+    assert one.metrics["sums"]["accuracy"] > 0
 
 
 @pytest.mark.slow

@@ -2,14 +2,16 @@
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from persyn_hf.backends.thoughts import TAGS
 from persyn_hf.errors import InputError, reason
 
 
@@ -25,7 +27,6 @@ CONTENT = "c0ntent"
 ANSWER = {"role": "assistant", "content": CONTENT}
 OPEN, CLOSE = "<think>", "</think>"  # as `core.conversations.full_response` writes them
 BLOCK = re.compile(rf"{OPEN}(?P<space>\s*)(?P<closed>{CLOSE})?\s*$")  # at the end of a generation prompt
-THOUGHTS = re.compile("think|thought", re.IGNORECASE)  # of tokens that are tags of thoughts
 OTHER_TEMPLATE = "give a student another template under `students`: `chat_template: FILE.jinja`"
 
 
@@ -42,7 +43,6 @@ def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer
     """Render a conversation as text; with `to_answer` it ends where the assistant is to speak.
 
     Raises whatever the template raises.
-
 
     Templates that print today's date (Llama 3.2's does) print one fixed date: the same conversation must be the same
     text tomorrow, or a resumed run would pay for its answers again and a student be scored on another prompt.
@@ -64,18 +64,42 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return ids
 
 
-def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
-    """Decode an answer without its special tokens, but with tags of thoughts that are special tokens."""
-    kept = special_thoughts(tokenizer)
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special} - kept
-    text: str = tokenizer.decode([token for token in ids if token not in special], skip_special_tokens=False)
-    return text
+def until_end(
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], ends: Collection[int]
+) -> tuple[str, int, bool]:
+    """Read the tokens of an answer up to the first that ends it: (text, number of tokens with the end, ended).
+
+    Special tokens are no text, but for those that tags of thoughts consist of: the thoughts are cut off by these.
+    """
+    place = next((place for place, token in enumerate(ids) if token in ends), None)
+    unsaid = _unsaid(tokenizer)
+    said = [token for token in ids[:place] if token not in unsaid]
+    text: str = tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text, len(ids) if place is None else place + 1, place is not None
 
 
-def special_thoughts(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Find the special tokens that are tags of thoughts: <think>, [THINK], <|START_THINKING|> and so on."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {token for token, text in added if text.special and THOUGHTS.search(text.content)}
+@lru_cache(maxsize=8)
+def special_thoughts(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Find the special tokens that tags of thoughts consist of: <think>, [THINK], <|channel|> of gpt-oss and so on.
+
+    Found once for each tokenizer, which must not get further tokens afterwards.
+    """
+    special = _special(tokenizer)
+    texts = tuple(special.values())
+    tags = [tag for pair in TAGS if pair[1] in texts or pair[0].startswith(texts) for tag in pair]
+    return frozenset(token for token, text in special.items() if any(text in tag for tag in tags))
+
+
+@lru_cache(maxsize=8)
+def _unsaid(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    return frozenset(_special(tokenizer)) - special_thoughts(tokenizer)
+
+
+def _special(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """Map the special tokens to their spelling; the named ones (eos, say) need not be among those that were added."""
+    named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    added = {token: text.content for token, text in tokenizer.added_tokens_decoder.items() if text.special}
+    return {token: text for token, text in (dict(named) | added).items() if text}
 
 
 def encode_turns(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], max_length: int) -> list[Turn]:

@@ -4,11 +4,10 @@ A checkpoint's `generation_config.json` may hold sampling settings, penalties, l
 asked for here is said in the recipe, so all of them are taken away; the tokens that end an answer are kept.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.thoughts import split_thoughts
+from persyn_hf.backends.loading import read_config
 
 
 if TYPE_CHECKING:
@@ -19,13 +18,12 @@ VLLM_ARGUMENTS = {"--generation-config": "vllm"}  # of the checkpoint's file vLL
 
 def end_tokens(model: str, revision: str | None, tokenizer: "PreTrainedTokenizerBase", *more: int) -> list[int]:
     """Return the tokens that end an answer: the tokenizer's own, those that the checkpoint lists, and `more`."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     try:
         settings = GenerationConfig.from_pretrained(model, revision=revision)
     except OSError:  # without such a file its config stands in, as in `transformers` and vLLM
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        settings = GenerationConfig.from_model_config(config)
+        settings = GenerationConfig.from_model_config(read_config(model, revision))
     listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     found = [token for token in (*listed, tokenizer.eos_token_id, *more) if type(token) is int and token >= 0]
     return sorted({*found})
@@ -48,17 +46,3 @@ def request(
     return GenerationConfig(
         do_sample=temperature > 0, max_new_tokens=max_tokens, eos_token_id=list(ends), pad_token_id=pad, **sampling
     )
-
-
-def decode(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int]) -> str:
-    """Return an answer without special tokens; those that open or close thoughts stay, to be cut off as text."""
-    dropped = _dropped(tokenizer)
-    text: str = tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False)
-    return text
-
-
-@lru_cache(maxsize=4)
-def _dropped(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    special = {token: str(text) for token, text in tokenizer.added_tokens_decoder.items() if text.special}
-    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return frozenset(token for token, text in special.items() if split_thoughts(f"{text}.")[1] is None)

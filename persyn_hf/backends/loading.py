@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +14,29 @@ from persyn_hf.errors import EngineError, InputError, reason, require
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model")  # weights, configs, tokenizer, template
 TEMPLATE_ADVICE = "use a chat model, or give a student its own under `students`: `chat_template: FILE.jinja`"
+MARK = "\ufeff"
+LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9"
+OWN_CODE = re.compile("trust_remote_code|custom code")
 TINY = 5e6  # parameters
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1 << 30  # of malloc.h
 
 
 def read_tokenizer(model: str, revision: str | None, name: str, kind: str) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer and refuse one with no ordinary tokens; errors call its model by `name` and `kind`."""
+    """Load a tokenizer and refuse one that reads no text; errors call its model by `name` and `kind`."""
     transformers = require("transformers", extra="models", feature="running a model")
     _check_folder(model)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  # a broken tokenizer file raises anything; all of it is the user's to mend
-        raise InputError(f"the tokenizer of {name} cannot be loaded: {reason(error)}") from None
-    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
+        raise InputError(_sentence("tokenizer", name, model, error)) from None
+    ids = tokenizer(LETTERS, add_special_tokens=False)["input_ids"]
+    if not set(ids) - {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
         raise InputError(f"the tokenizer of {name} knows no tokens; {kind} needs its tokenizer.json")
     return tokenizer
 
@@ -47,6 +52,7 @@ def load_tokenizer(
     tokenizer = read_tokenizer(model, revision, f"`{model}`", "the model")
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
+    tokenizer.chat_template = _without_mark(tokenizer.chat_template)
     if not check_template(tokenizer, model, advice):
         raise InputError(f"the tokenizer of `{model}` has no chat template; {advice}")
     if tokenizer.eos_token_id is None:
@@ -55,19 +61,15 @@ def load_tokenizer(
 
 
 def check_config(model: str, revision: str | None, where: str) -> None:
-    """Refuse a model, named by the setting `where`, whose config or tokenizer cannot be loaded.
+    """Refuse a model, named by the setting `where`, whose config cannot be loaded.
 
     Raises:
         InputError: names the setting and the model.
     """
-    transformers = require("transformers", extra="models", feature="running a model")
     try:
-        _check_folder(model)
-        transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        read_config(model, revision)
     except InputError as error:
         raise InputError(f"`{where}`: {error}") from None
-    except Exception as error:  # noqa: BLE001  # as above
-        raise InputError(f"`{where}`: the config of `{model}` cannot be loaded: {reason(error)}") from None
 
 
 def check_template(tokenizer: "PreTrainedTokenizerBase", model: str, advice: str) -> bool:
@@ -84,15 +86,26 @@ def check_template(tokenizer: "PreTrainedTokenizerBase", model: str, advice: str
     return bool(template)
 
 
-def num_embeddings(model: str, revision: str | None) -> int:
-    """Rows of a model's table of embeddings, as its config says."""
+def read_config(model: str, revision: str | None) -> "PretrainedConfig":
+    """Load a model's config.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it needs code of the model's own.
+    """
     transformers = require("transformers", extra="models", feature="running a model")
     _check_folder(model)
     try:
-        config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        found: PretrainedConfig = transformers.AutoConfig.from_pretrained(
+            model, revision=revision, trust_remote_code=False
+        )
     except Exception as error:  # noqa: BLE001  # as above
-        raise InputError(f"the config of `{model}` cannot be loaded: {reason(error)}") from None
-    return int(config.get_text_config().vocab_size)
+        raise InputError(_sentence("config", f"`{model}`", model, error)) from None
+    return found
+
+
+def num_embeddings(model: str, revision: str | None) -> int:
+    """Rows of a model's table of embeddings, as its config says."""
+    return int(read_config(model, revision).get_text_config().vocab_size)
 
 
 def load_causal_lm(model: str, revision: str | None, dtype: Dtype, device: str) -> "PreTrainedModel":
@@ -171,14 +184,19 @@ def suitable_threads(model: "PreTrainedModel") -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_weights(model: str) -> None:
+    """Refuse a local folder without safetensors; what a model of the Hub has is found when it is loaded."""
+    if Path(model).is_dir() and not any(Path(model).glob("*.safetensors")):
+        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
+
+
 def identify(model: str, revision: str | None = None) -> str:
     """Name a model by its content: MODEL@COMMIT for a Hub model, folder@SHA256 of the files for a local one."""
     _check_folder(model)
     if not Path(model).is_dir():
         return f"{model}@{_commit(model, revision)}"
+    check_weights(model)
     files = sorted(path for pattern in DIGESTED for path in Path(model).glob(pattern))
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(f"the folder {model} holds no safetensors file; convert the weights to safetensors")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -213,6 +231,26 @@ def no_logs() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+
+
+def _sentence(what: str, name: str, model: str, error: Exception) -> str:
+    """Say why a model's tokenizer or config cannot be loaded, and what to do."""
+    if OWN_CODE.search(str(error)):
+        return f"the {what} of {name} is code of its own, which is not run; take a model that transformers knows"
+    if not Path(model).is_dir():
+        advice = "check its id, the network and, where its authors grant access, `hf auth login`"
+    elif what == "tokenizer" and not (Path(model) / "tokenizer.json").exists():
+        advice = "the folder has no tokenizer.json (a GGUF file alone is not enough): save the tokenizer there"
+    else:
+        advice = "mend or replace the file"
+    return f"the {what} of {name} cannot be loaded: {reason(error).rstrip('.: ')}; {advice}"
+
+
+def _without_mark(template: "str | dict[str, str]") -> "str | dict[str, str]":
+    """Remove the byte order mark that editors of Windows write: it would stand at the start of every prompt."""
+    if isinstance(template, dict):
+        return {name: text.removeprefix(MARK) for name, text in template.items()}
+    return template.removeprefix(MARK) if template else template
 
 
 def _check_folder(model: str) -> None:

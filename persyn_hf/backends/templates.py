@@ -1,4 +1,4 @@
-"""Look at a student's chat template on its tokenizer alone, before any answer is paid for."""
+"""Look at a model's chat template on its tokenizer alone, before any answer is paid for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +76,32 @@ def look_at(tokenizer: "PreTrainedTokenizerBase", model: str) -> Template:
         thoughts=thoughts,
         system=_system(tokenizer),
     )
+
+
+def look_at_teacher(tokenizer: "PreTrainedTokenizerBase", model: str, *, system_prompt: bool) -> str:
+    """Find out what the template does with a teacher's prompts, in words. A teacher need not be able to learn.
+
+    Raises:
+        InputError: it cannot be applied, or refuses or leaves out the teacher's system prompt.
+    """
+    try:
+        prompt = chat.render(tokenizer, chat.QUESTION)
+    except Exception as error:  # noqa: BLE001  # templates refuse by raising, and may raise anything
+        raise InputError(
+            f"the chat template of `{model}` cannot be applied: {reason(error)}; take another teacher, or mend it"
+        ) from None
+    ends = tokenizer.convert_ids_to_tokens(sorted(chat.ends_of_answers(tokenizer)))
+    system = _system(tokenizer)
+    if system_prompt and system != KEPT:
+        raise InputError(
+            f"the chat template of `{model}` does not take the teacher's `system_prompt`, system turns are {system}; "
+            "leave it out, or take another teacher"
+        )
+    found = (
+        f"ends a prompt with {prompt.rpartition(chat.QUESTION[0]['content'])[2]!r} and an answer with "
+        f"{' or '.join(ends)}; system turns {system}"
+    )
+    return found + ("; tags of thoughts are special tokens, and kept" if chat.special_thoughts(tokenizer) else "")
 
 
 def _system(tokenizer: "PreTrainedTokenizerBase") -> str:

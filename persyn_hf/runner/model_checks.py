@@ -36,16 +36,18 @@ def _student(student: Student, steps: Sequence[Step]) -> str:
     """Say what a student's chat template does with answers.
 
     Raises:
-        InputError: its tokenizer cannot be loaded or has no template; nothing could be learnt with it; the model lacks
-            embeddings for what it writes, or its generation config is invalid; the template closes the thinking block
-            before the answers of `long_cot` teachers.
+        InputError: weights are missing, its tokenizer or config cannot be loaded, or there is no template; nothing
+            could be learnt with it; the model lacks embeddings for what it writes, or its generation config is
+            invalid; the template closes the thinking block before the answers of `long_cot` teachers.
     """
     assert student.model is not None
+    models.check_weights(student.model)
     tokenizer = models.load_tokenizer(student.model, student.revision, student.chat_template)
+    rows = models.num_embeddings(student.model, student.revision)
     template = templates.look_at(tokenizer, student.model)
     own = [step for step in steps if step.student == student]
     if any(_scores(step) for step in own):
-        templates.check_embeddings(tokenizer, student.model, models.num_embeddings(student.model, student.revision))
+        templates.check_embeddings(tokenizer, student.model, rows)
     if any(step.stage == "train_student" for step in own):
         check_generation_config(student.model, student.revision)
     thinker = next((t.name for step in steps for t in step.teachers if t.long_cot), None)
@@ -58,11 +60,17 @@ def _student(student: Student, steps: Sequence[Step]) -> str:
 
 
 def _teacher(teacher: Teacher) -> str:
-    """Say what ends a teacher's answers. Raises `InputError` where its tokenizer cannot be loaded."""
+    """Say what a teacher's chat template does.
+
+    Raises:
+        InputError: weights are missing, its tokenizer or config cannot be loaded, or its template does not take its
+            system prompt.
+    """
     assert teacher.model is not None
+    models.check_weights(teacher.model)
     tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
-    ends = sorted(chat.ends_of_answers(tokenizer))
-    return f"ends an answer with {' or '.join(tokenizer.convert_ids_to_tokens(ends))}"
+    models.read_config(teacher.model, teacher.revision)
+    return templates.look_at_teacher(tokenizer, teacher.model, system_prompt=teacher.system_prompt is not None)
 
 
 def check_prompts(students: Sequence[Student], prompts: "Dataset") -> None:

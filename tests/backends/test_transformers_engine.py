@@ -171,7 +171,7 @@ def test_models_that_cannot_be_used(tiny_models: dict[str, Path], tmp_path: Path
     with pytest.raises(InputError, match="holds no safetensors file; convert the weights to safetensors"):
         TransformersEngine(str(empty), batch_tokens=9)
     (empty / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="the tokenizer of `.*empty` cannot be loaded: "):
+    with pytest.raises(InputError, match="the tokenizer of `.*empty` cannot be loaded: .* has no tokenizer.json"):
         TransformersEngine(str(empty), batch_tokens=9)
     bare = save_model(tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
@@ -200,17 +200,37 @@ def test_reasoning_is_split_off(text: str, prompt: str, split: tuple[str, str | 
     assert split_thoughts(text, prompt) == split
 
 
-@pytest.mark.parametrize("tags", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
-def test_tags_of_thoughts_that_are_special_tokens_are_kept_and_others_dropped(tags: tuple[str, str]) -> None:
+def test_special_tokens_are_no_text() -> None:
     tokenizer = build_tokenizer()
-    text = f"{tags[0]}\n6 * 7\n{tags[1]}\n\n<|start|>42"
-    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert chat.decode(tokenizer, plain) == tokenizer.decode(plain, skip_special_tokens=True)
+    ids = tokenizer("<think>a , b<|start|> .</think><|end|>c", add_special_tokens=False)["input_ids"]
+    assert chat.until_end(tokenizer, ids, ()) == ("<think>a , b .</think>c", len(ids), False)
+    end = ids.index(tokenizer.convert_tokens_to_ids(END))
+    assert chat.until_end(tokenizer, ids, [ids[end]]) == ("<think>a , b .</think>", end + 1, True)
     assert not chat.special_thoughts(tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": [*tags]})
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert chat.decode(tokenizer, ids) == text.replace("<|start|>", "")
-    assert chat.special_thoughts(tokenizer) == set(tokenizer.convert_tokens_to_ids([*tags]))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "split"),
+    [
+        ("<think>\n6 * 7\n</think>\n\n<|start|>42", ["<think>", "</think>"], ("42", "6 * 7")),
+        ("[THINK]6 * 7[/THINK]42", ["[THINK]", "[/THINK]"], ("42", "6 * 7")),
+        (
+            "<|channel|>analysis<|message|>6 * 7<|end|><|start|>assistant<|channel|>final<|message|>42",
+            ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"],
+            ("42", "6 * 7"),
+        ),
+        ("<|channel>thought\n6 * 7<channel|>42", ["<|channel>", "<channel|>"], ("42", "6 * 7")),
+        ("<reserved_think>42", [], ("42", None)),
+    ],
+)
+def test_tags_of_thoughts_that_are_special_tokens_are_kept(
+    text: str, tokens: list[str], split: tuple[str, str | None]
+) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<reserved_think>", *tokens]})
+    said, _, _ = chat.until_end(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"], ())
+    assert split_thoughts(said) == split
+    assert chat.special_thoughts(tokenizer) == set(tokenizer.convert_tokens_to_ids(tokens))
 
 
 def test_the_end_of_turn_is_the_templates_not_the_eos() -> None:

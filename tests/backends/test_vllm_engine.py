@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.engines.vllm import VllmEngine
 from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import EngineError, RecipeError
 
 
@@ -159,6 +161,11 @@ def test_what_an_answer_depends_on_is_in_the_kind(zoo: Path, tmp_path: Path) -> 
     [
         (("--dtype", "half"), "`generate.vllm.args` holds '--dtype'; set `generate.dtype` instead"),
         (("-tp=2",), "`generate.vllm.args` holds '-tp=2'; set `generate.vllm.tensor_parallel_size` instead"),
+        (
+            ("--chat-template=x.jinja",),
+            "`generate.vllm.args` holds '--chat-template=x.jinja', but the teacher's own template is applied before "
+            "vLLM is asked; take it out, and change the template in the model's folder",
+        ),
         (("--port", "80"), "`generate.vllm.args` holds '--port', which the engine sets itself; take it out"),
         (
             ("--max_model_len", "4k"),
@@ -336,6 +343,42 @@ def test_every_architecture_answers_as_under_transformers(
     model = zoo / name if name == "llama-long" else widen(zoo / name, tmp_path / name)
     with open_engine(model, tmp_path) as engine:
         check_equal(engine, zoo / name, questions[:500], GREEDY)
+
+
+def with_special(source: Path, folder: Path, spelled: dict[str, str]) -> Path:
+    """A copy of a model that says special tokens, spelled like the values, where it said the keys."""
+    shutil.copytree(source, folder)
+    path = folder / "tokenizer.json"
+    made = json.loads(path.read_text(encoding="utf-8"))
+    model = made["model"]
+    model["vocab"] = {spelled.get(token, token): number for token, number in model["vocab"].items()}
+    model["merges"] = [pair for pair in model["merges"] if not {*pair, "".join(pair)} & spelled.keys()]
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    made["added_tokens"] += [{"id": model["vocab"][token], "content": token, **plain} for token in spelled.values()]
+    path.write_text(json.dumps(made), encoding="utf-8")
+    return folder
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_thoughts_behind_special_tokens_are_kept_as_under_transformers(
+    zoo: Path, questions: list[str], tmp_path: Path
+) -> None:
+    """Both drop other special tokens, and both see the date that our template prints, not the server's."""
+    spelled = {"First": "<think>", "So": "</think>", "Wait": "<|odd|>"}
+    model = with_special(zoo / "llama-long", tmp_path / "special", spelled)
+    template = model / "chat_template.jinja"
+    other_day = "'<|user|>' + ('' if strftime_now('%Y') == '2024' else 'Today is another day. ')"
+    text = template.read_text(encoding="utf-8")
+    assert "'<|user|>'" in text
+    template.write_text(text.replace("'<|user|>'", other_day), encoding="utf-8")
+    with open_engine(model, tmp_path) as engine:
+        check_equal(engine, model, questions[:40], GREEDY)
+        found = answer(engine, [ask(engine, question) for question in questions[:40]])
+    split = [split_thoughts(one.text) for one in found.values()]
+    assert sum(thoughts is not None for _, thoughts in split) > 20
+    assert not any("<|odd|>" in one.text or "Wait" in one.text for one in found.values())
 
 
 @needs_vllm

@@ -38,8 +38,11 @@ def test_validate_says_what_every_template_does(recipe: Path, zoo: Path, capsys:
         "  student s ends a prompt with '<|end|><|assistant|>' and an answer with <|end|>; plain answers kept; "
         "thoughts kept; system turns refused (TemplateError: Tiny models know the roles user and assistant only, "
         "not system)",
-        "  teacher qwen-gen ends an answer with <|end|>",
-        "  teacher mistral-eq ends an answer with <|end|>",
+        *(
+            f"  teacher {name} ends a prompt with '<|end|><|assistant|>' and an answer with <|end|>; system turns "
+            "refused (TemplateError: Tiny models know the roles user and assistant only, not system)"
+            for name in POOL
+        ),
     ]
 
 
@@ -55,6 +58,41 @@ def test_a_template_that_a_student_cannot_learn_with_is_refused_first(
     recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str], template: str, word: str
 ) -> None:
     assert word in run(capsys, recipe, "--set", student(recipe, zoo, template))
+    assert not stored(recipe)
+
+
+def changed(zoo: Path, folder: Path, **keys: object) -> Path:
+    """A teacher whose config.json has other values."""
+    shutil.copytree(zoo / "qwen-gen", folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        (
+            "system_prompt: Be terse.",
+            "does not take the teacher's `system_prompt`, system turns are refused (",
+        ),
+        ("model: nobody/nothing", "the tokenizer of `nobody/nothing` cannot be loaded: "),
+        ("model: nobody/nothing", "; check its id, the network and, where its authors grant access, `hf auth login`"),
+        ("model: OWN", "is code of its own, which is not run; take a model that transformers knows"),
+        ("model: GGUF", "holds no safetensors file; convert the weights to safetensors"),
+    ],
+)
+def test_a_teacher_that_cannot_be_asked_is_refused_first(
+    recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str], teacher: str, words: str
+) -> None:
+    own = changed(zoo, recipe.parent / "own", model_type="odd", auto_map={"AutoConfig": "odd.Odd"})
+    gguf = recipe.parent / "gguf"
+    gguf.mkdir()
+    (gguf / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
+    keys = teacher.replace("OWN", str(own)).replace("GGUF", str(gguf))
+    model = "" if "model:" in keys else f", model: {zoo / 'qwen-gen'}"
+    pool = f"teachers=[{{name: a, model: {zoo / 'mistral-eq'}}}, {{name: b{model}, {keys}}}]"
+    assert words in run(capsys, recipe, "--set", pool)
     assert not stored(recipe)
 
 
@@ -94,13 +132,17 @@ def test_tokens_without_embeddings_are_refused_where_answers_are_scored(
     assert not stored(recipe)
 
 
+@pytest.mark.parametrize("name", ["mistral-eq", "qwen-gen"])
 def test_a_teacher_without_a_tokenizer_is_named_before_another_one_is_asked(
-    recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    folder = Path(shutil.copytree(zoo / "mistral-eq", recipe.parent / "teacher"))
+    """Of a Qwen2, transformers makes up a tokenizer that knows one word."""
+    folder = Path(shutil.copytree(zoo / name, recipe.parent / "teacher"))
     (folder / "tokenizer.json").unlink()
-    pool = f"teachers=[{{name: a, model: {zoo / 'qwen-gen'}}}, {{name: b, model: {folder}}}]"
-    assert "the tokenizer of" in run(capsys, recipe, "--set", pool)
+    pool = f"teachers=[{{name: a, model: {zoo / 'llama-long'}}}, {{name: b, model: {folder}}}]"
+    told = run(capsys, recipe, "--set", pool)
+    assert f"the tokenizer of `{folder}` " in told
+    assert "tokenizer.json" in told
     assert not stored(recipe)
 
 

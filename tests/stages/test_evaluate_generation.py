@@ -218,6 +218,18 @@ def test_every_filter_of_a_task_is_kept_and_one_chosen(zoo: Path, tmp_path: Path
         evaluate.load(bad.tasks[0], bad)
 
 
+def test_a_metric_in_another_unit_is_refused_before_anything_is_trained(zoo: Path, tmp_path: Path) -> None:
+    answers = {"best_answer": "5.", "correct_answers": ["5."], "incorrect_answers": ["6."]}
+    path = write(tmp_path / "t.jsonl", [{"question": "What is 4 and 1?", **answers}])
+    task = {"name": "truth", "harness": "truthfulqa_gen", "path": str(path)}
+    student = Student(name="s", model=str(zoo / "qwen-student"))
+    bleu = read_section(evaluate.Settings, {"tasks": [task]}, "evaluate")
+    with pytest.raises(InputError, match="`bleu_max` of the task `truthfulqa_gen` is no share .* `metric`: bleu_acc"):
+        list(evaluate.check_student(bleu, student))
+    share = read_section(evaluate.Settings, {"tasks": [task | {"metric": "bleu_acc"}]}, "evaluate")
+    assert not list(evaluate.check_student(share, student))
+
+
 @pytest.mark.heavy
 def test_a_limit_that_no_prompt_fits_beside_is_refused_before_anything_runs(tmp_path: Path) -> None:
     store = tmp_path / "store"

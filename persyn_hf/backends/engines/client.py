@@ -41,7 +41,7 @@ class Client:
         patience_s: float,
         recover: Callable[[str], None] | None = None,
         key_hint: str = "check its API key",
-        endpoint: type[Endpoint] = Endpoint,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self._timeout_s, self._attempts = timeout_s, attempts
         endpoints = [

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, loading
 from persyn_hf.backends.answers import EMPTY, Messages, Prepared, Request, conversation
 
 
@@ -38,10 +38,8 @@ def new_tokens(request: Request, context_length: int) -> int:
 
 def context_length(model: str, revision: str | None) -> int:
     """Read from a model's config how many positions it knows, prompt and answer together; 2^30 where it says none."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+    config = loading.read_config(model, revision).get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 def params_b(model: str) -> float | None:

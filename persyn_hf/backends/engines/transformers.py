@@ -138,16 +138,9 @@ class TransformersEngine(Engine):
         return self._state_dir / f"{seed_from([request.key for request in batch]):016x}.pt"
 
     def _read(self, request: Request, row: "torch.Tensor", seconds: float) -> Answer:
-        """Cut one row of new tokens at its first end token."""
-        ids = row.tolist()
-        end = next((position for position, token in enumerate(ids) if token in self._ends), None)
-        return Answer(
-            request=request,
-            text=chat.decode(self.tokenizer, ids[:end]),
-            finish_reason="length" if end is None else "stop",
-            num_tokens=len(ids) if end is None else end + 1,
-            seconds=seconds,
-        )
+        text, num_tokens, ended = chat.until_end(self.tokenizer, row.tolist(), self._ends)
+        reason = "stop" if ended else "length"
+        return Answer(request=request, text=text, finish_reason=reason, num_tokens=num_tokens, seconds=seconds)
 
     def _generation_config(self, batch: Batch) -> "GenerationConfig":
         sampling = batch[0].sampling

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.settings import VllmSettings, value_of
+from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 
 
@@ -40,8 +41,8 @@ class VllmEngine(Engine):
         check_arguments(settings.args, "generate")
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
-        self._thoughts = bool(chat.special_thoughts(self.tokenizer))  # as in the transformers engine
-        self.kind = " ".join((f"vllm/{dtype}", *settings.args, *(["thoughts"] if self._thoughts else [])))
+        thoughts = ["thoughts"] if chat.special_thoughts(self.tokenizer) else []  # as in the transformers engine
+        self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts))
         self._source = (model, revision, dtype)
         self._settings = settings
         self._system_prompt = system_prompt
@@ -127,16 +128,14 @@ class VllmEngine(Engine):
                     self.model,
                     [self._server.url],
                     api_key=None,
-                    extra={
-                        "stop_token_ids": self._ends(),
-                        **({"skip_special_tokens": False} if self._thoughts else {}),
-                    },
+                    extra={},
                     concurrency=in_flight,
                     max_concurrency=in_flight,
                     timeout_s=self._settings.timeout_s,
                     attempts=self._settings.attempts,
                     patience_s=0,
                     recover=self._server.recover,
+                    endpoint=partial(TokensEndpoint, self.tokenizer, self._ends()),
                 )
             return self._client
 

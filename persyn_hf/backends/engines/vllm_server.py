@@ -36,6 +36,7 @@ OURS = {  # arguments of `vllm serve` that have their own place
     "-dp": "`{stage}.vllm.data_parallel_size`",
 }
 NOT_GIVEN = ("--host", "--port", "--served-model-name", "--api-key", "--uds")
+TEMPLATES = ("--chat-template", "--default-chat-template-kwargs", "--chat-template-content-format")
 GREEDY = ("--generation-config", "--override-generation-config")
 NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|Loading |Triton |usage:|$)|Warning: ")
 
@@ -156,6 +157,11 @@ def check_arguments(args: Sequence[str], stage: Literal["generate", "evaluate"])
         if name in OURS:
             place = OURS[name].format(model=holder, stage=stage)
             raise RecipeError(f"`{stage}.vllm.args` holds {argument!r}; set {place} instead")
+        if name in TEMPLATES:
+            raise RecipeError(
+                f"`{stage}.vllm.args` holds {argument!r}, but the {holder}'s own template is applied before vLLM is "
+                "asked; take it out, and change the template in the model's folder"
+            )
         if name in GREEDY and stage == "evaluate":
             raise RecipeError(f"`evaluate.vllm.args` holds {argument!r}, but evaluation is greedy; take it out")
         if name in NOT_GIVEN:

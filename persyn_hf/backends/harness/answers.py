@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends import generation
+from persyn_hf.backends import chat
 from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import InputError
 
@@ -54,8 +54,8 @@ class Sheet:
 
     def heard(self, ids: Sequence[int], ends: Sequence[int]) -> Spoken:
         """Return the text of new tokens up to the first end token, and whether there is one."""
-        end = next((place for place, token in enumerate(ids) if token in ends), None)
-        return generation.decode(self.tokenizer, ids[:end]), end is not None
+        text, _, ended = chat.until_end(self.tokenizer, ids, ends)
+        return text, ended
 
     def ask(self, requests: Sequence[Any], complete: Complete) -> list[str]:
         """Have the harness's requests answered by `complete`; return the answers, "" where a prompt does not fit.

@@ -73,10 +73,7 @@ def serve(
 
 def _stored_dtype(model: str, revision: str | None) -> str:
     """Read the dtype that the weights are stored in: vLLM's own `auto` would run float32 weights in 16 bits."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    return str(config.dtype or "float32").removeprefix("torch.")
+    return str(models.read_config(model, revision).dtype or "float32").removeprefix("torch.")
 
 
 def make_client(server: VllmServer, sheet: Sheet, settings: VllmSettings, progress: Progress) -> Any:

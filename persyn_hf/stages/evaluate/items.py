@@ -54,10 +54,12 @@ def load(task: Task, settings: Settings) -> Loaded:
 
 
 def check_student(settings: Settings, student: Student) -> Iterator[str]:
-    """Yield a sentence per task of questions on this machine of which some do not fit, before anything is trained.
+    """Yield a sentence per task of questions of which some do not fit, before anything is trained.
+
+    Tasks of the harness are loaded as well, since a metric that is no share is found only then.
 
     Raises:
-        InputError: not one fits.
+        InputError: a task cannot be loaded, or not one of its questions fits.
     """
     if student.model is None:
         return
@@ -65,7 +67,7 @@ def check_student(settings: Settings, student: Student) -> Iterator[str]:
     tokenizer = load_tokenizer(student.model, student.revision, student.chat_template)
     positions = int(given) if given else context_length(student.model, student.revision)
     for task in settings.tasks:
-        loaded = load(task, settings) if task.path is not None and not task.is_stock else None
+        loaded = load(task, settings)
         if isinstance(loaded, MathTask):
             sheet = Sheet(tokenizer=tokenizer, ends=(), positions=positions, task=task.name)
             fits = sheet.fits([render(tokenizer, turns) for turns in loaded.conversations], settings.max_tokens)
