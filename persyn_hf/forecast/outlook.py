@@ -12,6 +12,7 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.recipe.strategies import Strategy, known_shares
+from persyn_hf.report.measured import sound
 from persyn_hf.report.strategy_costs import teacher_costs
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done, manifests_of
@@ -80,7 +81,8 @@ def known_allocation(outlook: Outlook, student: Student, strategy: Strategy) -> 
     """Return the share of the pool per teacher, as assigned, else as the recipe alone decides; empty: not known."""
     stored = outlook.manifests.get(names.assignments(student, strategy))
     if stored is not None:
-        return dict(stored.metrics["allocation"])
+        shares = {t.name: stored.metrics["allocation"].get(t.name, 0.0) for t in outlook.recipe.teachers}
+        return shares if any(shares.values()) else {}
     return known_shares(strategy, outlook.recipe.strategies, outlook.recipe.teachers)
 
 
@@ -106,7 +108,7 @@ def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehea
     settings = facts["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
         return Outlook(**facts, cells={})
-    stored = [item.manifest for item in store.artifacts() if item.kind == generate.OUTPUT.kind]
+    stored = [item.manifest for item in sound(store.artifacts()) if item.kind == generate.OUTPUT.kind]
     means = _means(recipe.teachers, settings.max_tokens, manifests.get(names.matrix_responses()), stored)
     measured: Counter[str] = Counter()
     for repo, answers in means.values():

@@ -33,6 +33,7 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.report.measured import sound
 from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done
 from persyn_hf.runner.step import Step
@@ -168,7 +169,7 @@ def _shares(
     number = len(cells.pool)
     like = [
         item
-        for item in store.artifacts()
+        for item in sound(store.artifacts())
         if item.kind == "assignments"
         and item.manifest.settings.get("kind") == strategy.kind
         and item.manifest.student == described(student)
