@@ -83,7 +83,7 @@ def check_template(tokenizer: "PreTrainedTokenizerBase", model: str, advice: str
     template = template.get("default") if isinstance(template, dict) else template  # some have several, by name
     if template:
         check_bounded(template, tokenizer.special_tokens_map, model, advice)
-    return bool(template)
+    return bool(tokenizer.chat_template)
 
 
 def read_config(model: str, revision: str | None) -> "PretrainedConfig":

@@ -14,6 +14,8 @@ def add(commands: Any) -> None:
     text = "show what a recipe will ask and cost, and what has to be mended before it runs; loads no weights"
     plan = add_command(commands, "plan", _plan, text)
     add_recipe(plan)
+    text = "only count: look at no model, task or server (no network is needed then)"
+    plan.add_argument("--no-checks", action="store_true", help=text)
     plan.add_argument("--steps", action="store_true", help="list the steps one by one")
     validate = add_command(commands, "validate", _validate, "check recipes without running them")
     validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
@@ -36,6 +38,8 @@ def _plan(arguments: argparse.Namespace) -> int:
         console.print(table.rich(console.width))
     for ref in [ref for ref in recipe.inputs.values() if not store.has(ref)]:
         say(f"{ref} is on the Hub, not in the store: `persyn run` pulls it, or: persyn artifacts pull {ref}")
+    if arguments.no_checks:
+        return 0
     found = preflight(recipe, [item.step for item in done if item.stored is None], store)
     for warning in found.warnings:
         say(warning)

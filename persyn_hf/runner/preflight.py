@@ -13,6 +13,7 @@ from typing import Any
 
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.reachable import look_at_servers
+from persyn_hf.backends.routers.auto import candidates
 from persyn_hf.errors import PersynError, RecipeError, reason, require
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
@@ -157,7 +158,7 @@ def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
         case "score" if settings.learnability != "none":
             yield "measuring learnability", "transformers", "models"
             yield "measuring learnability", "torch", "models"
-        case "train_router" if settings.kind == "llm" or settings.encoder is not None:
+        case "train_router" if [*_router_models(step)]:
             yield "this router", "transformers", "models"
             yield "this router", "torch", "models"
         case "train_student":
@@ -185,13 +186,14 @@ def _package(feature: str, module: str, extra: str) -> None:
 
 def _router_models(step: Step) -> Iterator[tuple[str, str | None, str]]:
     """Yield the models, with their revisions, that a step of `train_router` loads, and the setting that names each."""
-    settings: Any = step.settings
-    if step.stage != "train_router":
+    given: Any = step.settings
+    if step.stage != "train_router" or given.extend:  # what extends a router loads the models of that one
         return
-    if settings.kind == "llm":
-        yield settings.backbone, settings.backbone_revision, "train_router.backbone"
-    if settings.encoder is not None:
-        yield settings.encoder, settings.encoder_revision, "train_router.encoder"
+    for settings in candidates(given).values() if given.kind == "auto" else [given]:
+        if settings.kind == "llm":
+            yield settings.backbone, settings.backbone_revision, "train_router.backbone"
+        elif settings.encoder is not None:
+            yield settings.encoder, settings.encoder_revision, "train_router.encoder"
 
 
 def _servers(steps: Sequence[Step]) -> Iterator[str]:

@@ -299,12 +299,13 @@ def test_pinned_prompts_and_responses_count_as_theirs(tmp_path: Path, store: Pat
     )
 
 
-def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_weights(root: Path, store: Path) -> None:
+def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, store: Path) -> None:
     """In a process of its own: what is imported stays imported."""
     code = (
         "import sys; from persyn_hf.cli.main import main\n"
-        f"assert main(['plan', {str(root / 'recipes/real/gsm8k.yaml')!r}, '--store', {str(store)!r}]) == 0\n"
-        "print(sorted({'vllm', 'ray', 'trl', 'datasets'} & set(sys.modules)))"
+        f"recipe, store = {str(root / 'recipes/real/gsm8k.yaml')!r}, {str(store)!r}\n"
+        "assert main(['plan', recipe, '--no-checks', '--store', store]) == 0\n"
+        "print(sorted({'torch', 'transformers', 'vllm', 'ray', 'datasets'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     lines = shown.splitlines()
@@ -329,5 +330,5 @@ def test_every_recipe_can_be_planned(
                 sample = store.parent / f"{section}.jsonl"
                 sample.write_text("".join(json.dumps(row) + "\n" for row in some_rows(settings["columns"])))
                 sets += ["--set", f"{section}.path={sample}"]
-        main(["plan", str(path), "--store", str(store), *sets])  # 2 where its models are on the Hub
+        assert main(["plan", str(path), "--no-checks", "--store", str(store), *sets]) == 0, path
         assert "Steps of" in capsys.readouterr().out
