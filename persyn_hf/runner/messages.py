@@ -11,10 +11,20 @@ MANY_TRUNCATED = 0.05  # share of a teacher's answers from which on truncation i
 def hints(artifact: Stored) -> Iterator[str]:
     """Warn of each teacher whose answers are of no use for training, with the option that mends it.
 
-    Of an evaluation, warn of the items that were not asked.
+    Of prompts, warn of references that may be alternatives; of an evaluation, of the items that were not asked.
     """
+    if several := artifact.manifest.counts.get("lists_of_references"):
+        yield (
+            f"warning: {several:,} references are lists, and an answer must give all of their values; where any one "
+            "of them is right, set `prompts: {reference_lists: any}`, else `all`"
+        )
     if artifact.kind == "evaluation":
         for task, line in artifact.manifest.metrics.items():
+            if several := line.get("lists_of_references"):
+                yield (
+                    f"warning: {several:,} references of `{task}` are lists, and an answer must give all of their "
+                    "values; where any one of them is right, give the task `reference_lists: any`, else `all`"
+                )
             if line.get("too_long"):
                 yield (
                     f"warning: {line['too_long']:,} of the {line['num_items']:,} items of `{task}` were not asked: "

@@ -71,6 +71,7 @@ def test_hand_made_answers_give_exact_accuracy(
     monkeypatch.setattr(Answering, "answer", answer)
     result = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     assert result.data["is_correct"][:] == [True, False, True, None]
+    assert "lists_of_references" not in result.metrics["mine"]
     summary = result.metrics["mine"]
     assert summary["accuracy"] == pytest.approx(2 / 3)
     assert summary["stderr"] == pytest.approx((2 / 9 / 3) ** 0.5)
@@ -115,6 +116,23 @@ def test_references_in_scientific_notation_are_numbers(base_student: Path, tmp_p
     loaded = evaluate.load(settings.tasks[0], settings)
     assert isinstance(loaded, MathTask)
     assert loaded.references == ["It is \\boxed{4.5 \\times 10^{33}} erg/s, not e3 or 2e."]
+
+
+def test_alternatives_of_own_questions(tmp_path: Path) -> None:
+    """TriviaQA's `answer.aliases`; without the setting, lists are all of the answer, and counted."""
+    path = tmp_path / "q.jsonl"
+    cells = [["#### 4", "#### four"], ["#### 1.5e10"], "#### 7"]
+    path.write_text("".join(json.dumps({"question": "q?", "answer": {"aliases": cell}}) + "\n" for cell in cells))
+    task = {"name": "t", "path": str(path), "columns": {"answer": "answer.aliases"}, "reference_after": "####"}
+    for lists, first, unclear in (("any", '{"any": ["4", "four"]}', 0), (None, "four", 1)):
+        said = {"tasks": [task | ({"reference_lists": lists} if lists else {})]}
+        settings = read_section(evaluate.Settings, said, "evaluate")
+        loaded = items.load(settings.tasks[0], settings)
+        assert isinstance(loaded, MathTask)
+        assert (loaded.references, loaded.unclear) == ([first, "1.5 \\times 10^{10}", "7"], unclear)
+        assert ("reference_lists" in settings.model_dump()["tasks"][0]) == bool(
+            lists
+        )  # fingerprints stay as they were
 
 
 def test_questions_of_a_dataset(base_student: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
@@ -26,6 +27,7 @@ class MathTask:
     references: list[str]
     examples: list[tuple[str, str]]  # (question, worked answer) shown before each question, num_fewshot of them
     num_fewshot: int
+    unclear: int = 0  # references that are lists of which the settings do not say what they mean
 
     @property
     def conversations(self) -> list[list[dict[str, str]]]:
@@ -36,6 +38,15 @@ class MathTask:
             for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
         ]
         return [[*turns, {"role": "user", "content": question}] for question in self.questions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A question with its reference answer. `unclear`: a list of which the settings do not say what it means."""
+
+    question: str
+    answer: str
+    unclear: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +64,11 @@ class Source:
         name = self.path or str(self.dataset)
 
         def choose(known: Sequence[str]) -> Sequence[str]:
-            for column in columns:
+            wanted = [column_of(column, known) for column in columns]
+            for column in wanted:
                 if column not in known:
                     raise InputError(f"{name} has no column `{column}`{nearest(column, known)}; see `{SECTION}`")
-            return columns or known
+            return wanted or known
 
         if self.path is not None:
             yield from rows_of_file(Path(self.path), SECTION, choose)
@@ -65,21 +77,28 @@ class Source:
             yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
 
 
-def read_questions(source: Source, question: Sequence[str], answer: str) -> list[tuple[str, str]]:
-    """Read (question, answer) of every row as text; `question` names the columns that make it up.
+def read_questions(source: Source, question: Sequence[str], answer: str, lists: Lists | None = None) -> list[Pair]:
+    """Read question and answer of every row as text; `question` names the columns that make it up.
+
+    lists: what a list of answers is (`read_reference`).
 
     Raises `InputError` where a cell is empty or there are no rows.
     """
     name = source.path or source.dataset
     pairs = []
     for number, row in enumerate(source.rows([*question, answer]), start=1):
-        texts = {column: as_text(row.get(column)) for column in (*question, answer)}
-        empty = next((column for column, text in texts.items() if not text), None)
+        texts = [as_text(row.get(column)) for column in question]
+        cell = cell_of(row, answer)
+        reference = read_reference(cell, lists) or ""
+        empty = next(
+            (key for key, text in zip((*question, answer), (*texts, reference), strict=True) if not text), None
+        )
         if empty is not None:
             raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
         # 3.83e35 in a reference (Minerva has some 70): math-verify would read a product with Euler's e
-        reference = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", texts[answer])
-        pairs.append((_join([texts[column] for column in question]), reference))
+        written = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
+        unclear = lists is None and is_unclear(cell)
+        pairs.append(Pair(question=_join(texts), answer=written or "", unclear=unclear))
     if not pairs:
         raise InputError(f"{name} holds no items; a task needs at least one")
     return pairs

@@ -87,7 +87,8 @@ def score(
     """
     if isinstance(loaded, MathTask):
         answered, figures = model.answer(loaded, settings.max_tokens)
-        return {task.name: _line(_grade(answered, verifier), figures, model)}
+        told = {"lists_of_references": loaded.unclear} if loaded.unclear else {}
+        return {task.name: _line(_grade(answered, verifier), {**figures, **told}, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():
