@@ -27,6 +27,10 @@ METRIC_TITLES = {
 HIT_MEANING = "share of prompts whose teacher's reward is at least the k-th best of the prompt"
 HITS = ("hit_at_1", "hit_at_3", "hit_at_5")
 UNKNOWN = "–"
+OF_TOKENS = frozenset(
+    {"prompt_tokens", "completion_tokens", "flops", "money"}
+)  # fields of `Cost` that follow from tokens
+COUNTED_HERE = "~: tokens were counted by a tokenizer here, as the server sent no count"
 
 
 class Column(NamedTuple):
@@ -36,10 +40,15 @@ class Column(NamedTuple):
     field: str
     text: Callable[[float], str]
 
-    def cell(self, cost: Cost) -> str:
-        """Return the field of a cost as text, `UNKNOWN` where it is None."""
+    def cell(self, cost: Cost, counted_here: bool = False) -> str:
+        """Return the field of a cost as text, `UNKNOWN` where it is None.
+
+        counted_here: tokens of it were counted by a tokenizer here, and what rests on tokens is marked by ~.
+        """
         value = getattr(cost, self.field)
-        return UNKNOWN if value is None else self.text(value)
+        if value is None:
+            return UNKNOWN
+        return ("~ " if counted_here and self.field in OF_TOKENS else "") + self.text(value)
 
 
 def known_columns(costs: Iterable[Cost]) -> list[Column]:

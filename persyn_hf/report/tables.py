@@ -47,9 +47,9 @@ def shown_metric(form: str, metric: Mapping[str, Any]) -> Shown:
     return shown(form, metric["value"], metric["low"], metric["high"])
 
 
-def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
-    """Return a cell per column of costs."""
-    return [Shown(column.cell(cost), getattr(cost, column.field)) for column in columns]
+def cost_cells(columns: Iterable[Column], cost: Cost, counted_here: bool = False) -> list[str]:
+    """Return a cell per column of costs, marked by ~ where it rests on tokens that were counted here."""
+    return [Shown(column.cell(cost, counted_here), getattr(cost, column.field)) for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,10 +42,15 @@ def hints(artifact: Stored) -> Iterator[str]:
                 "ended (no known finish reason); they may be cut off and will not be trained on, unless you set "
                 "`mix: {unknown_ends: true}`"
             )
+        if line.get("counted_here"):
+            yield (
+                f"note: with {line['counted_here']:.0%} of the answers of `{name}` came no usage: their tokens are "
+                "counted by a tokenizer here (~), and the bill may differ"
+            )
         if line.get("uncounted"):
             yield (
                 f"warning: with {line['uncounted']:.0%} of the answers of `{name}` came no usage: its tokens, and "
-                "what they cost, are unknown"
+                "what they cost, are unknown; `server: {tokenizer: ID-OR-FOLDER}` at the teacher has them counted here"
             )
         if line["truncated"] >= MANY_TRUNCATED:
             yield (

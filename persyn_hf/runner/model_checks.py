@@ -27,9 +27,10 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """Tell of every model that the steps run here what its chat template does, in words.
 
     Raises:
-        InputError: a tokenizer cannot be loaded or has no template; nothing could be learnt with a student's template;
-            the model lacks embeddings for what its template writes, or its generation config is invalid; the template
-            closes the thinking block before the answers of `long_cot` teachers.
+        InputError: a tokenizer cannot be loaded, or has no template (one that only counts needs none); nothing could
+            be learnt with a student's template; the model lacks embeddings for what its template writes, or its
+            generation config is invalid; the template closes the thinking block before the answers of `long_cot`
+            teachers.
     """
     scored = {step.student.name for step in steps if step.student and _scores(step)}
     for student in students_of(steps):
@@ -49,6 +50,9 @@ def look_at_models(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
                 f"the teacher `{thinker}` reasons (`long_cot`); {chat.OTHER_TEMPLATE}"
             )
         yield f"student {student.name}", str(template)
+    for name, counts in _counted(steps).items():
+        models.read_tokenizer(counts, None, f"`{counts}`", "counting tokens")
+        yield f"teacher {name}", f"its tokens are counted by `{counts}` where its server does not count them"
     for teacher in _teachers(steps):
         assert teacher.model is not None
         tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
@@ -85,6 +89,18 @@ def students_of(steps: Sequence[Step]) -> list[Student]:
         and (_scores(step) or step.stage in ("train_student", "evaluate"))
     }
     return list(found.values())
+
+
+def _counted(steps: Sequence[Step]) -> dict[str, str]:
+    """The teachers behind servers for which the recipe names a tokenizer, with its name."""
+    found: dict[str, str] = {}
+    for step in steps:
+        settings: Any = step.settings
+        if step.stage == "generate" and settings.engine != "import":
+            options = {teacher.name: engine_options(settings, teacher) for teacher in step.teachers}
+            of_servers = {name: each["server"].tokenizer for name, each in options.items() if each["kind"] == "server"}
+            found |= {name: tokenizer for name, tokenizer in of_servers.items() if tokenizer is not None}
+    return found
 
 
 def _teachers(steps: Sequence[Step]) -> list[Teacher]:

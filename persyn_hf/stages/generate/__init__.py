@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, to_samples
-from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
+from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
@@ -48,7 +48,7 @@ OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
-LATER: dict[str, Any] = {"think_tags": []}
+LATER: dict[str, Any] = {"think_tags": [], "server.tokenizer": None}
 
 
 def run(
@@ -187,8 +187,7 @@ def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
     """Sum the counts of all teachers; what is odd is named where there is any."""
     sums = sum((total.counts for total in totals.values()), Counter[str]())
     names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
-    odd = ("unknown_end", "uncounted")
-    return {name: sums[name] for name in names} | {name: sums[name] for name in odd if sums[name]}
+    return {name: sums[name] for name in names} | {name: sums[name] for name in ODD if sums[name]}
 
 
 def _metrics(totals: Mapping[str, Totals]) -> dict[str, Any]:
