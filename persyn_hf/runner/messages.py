@@ -18,8 +18,12 @@ def hints(artifact: Stored) -> Iterator[str]:
             f"warning: {several:,} references are lists, and an answer must give all of their values; where any one "
             "of them is right, set `prompts: {reference_lists: any}`, else `all`"
         )
+    if ragged := artifact.manifest.counts.get("ragged_rows"):
+        yield f"warning: {ragged:,} rows do not fit the header of their table and were left out (`ragged_rows: skip`)"
     if artifact.kind == "evaluation":
         for task, line in artifact.manifest.metrics.items():
+            if ragged := line.get("ragged_rows"):
+                yield f"warning: {ragged:,} rows of the file of `{task}` do not fit its header and were left out"
             if several := line.get("lists_of_references"):
                 yield (
                     f"warning: {several:,} references of `{task}` are lists, and an answer must give all of their "

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, read_prompt
-from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import RaggedRows, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
@@ -26,7 +26,7 @@ from persyn_hf.stage import Context, Result
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
 VERSION = 6  # 6: other rules for references, lines end in \n, more words for the role of a turn are known
-LATER: dict[str, Any] = {"reference_lists": None}
+LATER: dict[str, Any] = {"reference_lists": None, "ragged_rows": "refuse"}
 
 DROPPED = (
     "duplicates",
@@ -39,7 +39,7 @@ DROPPED = (
     "not_asked_for",
 )
 
-TOLD = ("lists_of_references",)  # rows that were read, and which the user should know of
+TOLD = ("ragged_rows", "lists_of_references")  # rows of which the user should know where there are any
 
 SPLITS = ("calibration", "dev", "pool")
 PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
@@ -67,6 +67,7 @@ class Settings(Strict):
     reference_after: str | None = None  # keep of the reference what follows the last of these marks: "####" for GSM8K
     # all: an answer must give all values of a list; any: one of them; null: all, and the run tells of lists
     reference_lists: Lists | None = None
+    ragged_rows: RaggedRows = "refuse"  # of a CSV: rows that do not fit the header; skip: they are counted
     references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
     # prompts; null: 2,500, or all that the split column names
     calibration: int | None = Field(default=None, ge=1, le=10**12)
@@ -81,6 +82,8 @@ class Settings(Strict):
         if (self.path is None) == (self.dataset is None):
             given = "neither" if self.path is None else "both"
             raise ValueError(f"exactly one of `path` and `dataset` must be set, found {given}")
+        if self.ragged_rows == "skip" and self.path is None:
+            raise ValueError("`ragged_rows` is of a CSV in `path`, and a `dataset` is read; take it out")
         if self.references != "none" and self.columns.reference is None:
             raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
         return self
@@ -94,7 +97,7 @@ def run(settings: Settings, context: Context) -> Result:
     """
     source = Path(settings.path).name if settings.path else str(settings.dataset)  # the same on every machine
     counts: Counter[str] = Counter()
-    rows = list(_clean(_read(settings), settings, source, counts))
+    rows = list(_clean(_read(settings, counts), settings, source, counts))
     if settings.references == "math":
         rows = _keep_parsable(rows, context, counts)
     if not rows:
@@ -111,9 +114,12 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names} | told)
 
 
-def _read(settings: Settings) -> Iterator[dict[str, Any]]:
+def _read(settings: Settings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     """Read the rows of the source; a column that it does not have is refused."""
     source = settings.path or str(settings.dataset)
+
+    def skipped() -> None:
+        counts.update(("read", "ragged_rows"))
 
     def choose(present: Sequence[str]) -> set[str]:
         columns = settings.columns.model_dump(exclude_none=True)
@@ -129,7 +135,9 @@ def _read(settings: Settings) -> Iterator[dict[str, Any]]:
         return {column for _, column in named}
 
     if settings.path is not None:
-        rows = rows_of_file(Path(settings.path), "prompts", choose)
+        rows = rows_of_file(
+            Path(settings.path), "prompts", choose, skipped if settings.ragged_rows == "skip" else None
+        )
     else:
         rows = rows_of_dataset(source, settings.config, settings.revision, settings.source_split, "prompts", choose)
     first = next(rows, None)

@@ -129,10 +129,25 @@ def test_alternatives_of_own_questions(tmp_path: Path) -> None:
         settings = read_section(evaluate.Settings, said, "evaluate")
         loaded = items.load(settings.tasks[0], settings)
         assert isinstance(loaded, MathTask)
-        assert (loaded.references, loaded.unclear) == ([first, "1.5 \\times 10^{10}", "7"], unclear)
+        assert loaded.references == [first, "1.5 \\times 10^{10}", "7"]
+        assert loaded.told == ({"lists_of_references": unclear} if unclear else {})
         assert ("reference_lists" in settings.model_dump()["tasks"][0]) == bool(
             lists
         )  # fingerprints stay as they were
+
+
+def test_rows_of_a_test_file_that_do_not_fit_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("question,answer\nWhat is 1,000 + 5?,1005\n1 + 1?,2\n")
+    task = {"name": "t", "path": str(path), "ragged_rows": "skip"}
+    settings = read_section(evaluate.Settings, {"tasks": [task]}, "evaluate")
+    loaded = items.load(settings.tasks[0], settings)
+    assert isinstance(loaded, MathTask)
+    assert (loaded.questions, loaded.told) == (["1 + 1?"], {"ragged_rows": 1})
+    refusing = read_section(evaluate.Settings, {"tasks": [task | {"ragged_rows": "refuse"}]}, "evaluate")
+    assert "ragged_rows" not in refusing.model_dump()["tasks"][0]  # fingerprints stay as they were
+    with pytest.raises(InputError, match=r"row 1 \(line 2\) has 3 cells"):
+        items.load(refusing.tasks[0], refusing)
 
 
 def test_questions_of_a_dataset(base_student: Path, tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_rows_that_do_not_fit_are_counted_where_they_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,a\nWhat is 1,000 + 5?,1005\none,1\ntwo,2\n")
+    result = run(tmp_path, path=str(path), calibration=1, dev=0, columns={"reference": "a"}, ragged_rows="skip")
+    assert sorted(texts(result)) == ["one", "two"]
+    assert {name: count for name, count in result.counts.items() if count} == {"read": 3, "kept": 2, "ragged_rows": 1}
+    with pytest.raises(RecipeError, match="`ragged_rows` is of a CSV in `path`"):
+        run(tmp_path, dataset="org/name", ragged_rows="skip")
+
+
 def test_lists_of_references_are_what_the_setting_says_and_told_where_it_says_nothing(tmp_path: Path) -> None:
     cells = [["4", "four"], ["4"], '["a", "b"]', "#### 1,000"]
     rows = [{"prompt": f"p{i}", "answer": {"aliases": cell, "value": "x"}} for i, cell in enumerate(cells)]
@@ -293,7 +303,7 @@ def test_bad_files(tmp_path: Path, name: str, content: str | None, message: str)
 
 def test_bad_bytes_and_bad_dataset(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "\xff"}\n')
-    with pytest.raises(InputError, match=r"cannot be read as .jsonl: .*utf-8"):
+    with pytest.raises(InputError, match=r"cannot be read as .jsonl: line 1 has the byte 0xff"):
         run(tmp_path, path=str(tmp_path / "p.jsonl"))
     with pytest.raises(InputError, match=r"the dataset no-one/nothing cannot be read: .*; check `prompts.dataset`"):
         run(tmp_path, dataset="no-one/nothing")

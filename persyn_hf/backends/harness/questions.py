@@ -1,8 +1,8 @@
 """Read questions with reference answers from a user's file or a dataset."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class MathTask:
     references: list[str]
     examples: list[tuple[str, str]]  # (question, worked answer) shown before each question, num_fewshot of them
     num_fewshot: int
-    unclear: int = 0  # references that are lists of which the settings do not say what they mean
+    # rows that the user should know of, by kind: `ragged_rows`, and `lists_of_references` whose meaning nothing says
+    told: dict[str, int] = field(default_factory=dict)
 
     @property
     def conversations(self) -> list[list[dict[str, str]]]:
@@ -59,8 +60,8 @@ class Source:
     revision: str | None = None
     split: str = "test"
 
-    def rows(self, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """Yield all rows. Raises `InputError` where one of `columns` is missing."""
+    def rows(self, columns: Sequence[str] = (), skipped: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all rows; `skipped` as of `rows_of_file`. Raises `InputError` where one of `columns` is missing."""
         name = self.path or str(self.dataset)
 
         def choose(known: Sequence[str]) -> Sequence[str]:
@@ -71,22 +72,28 @@ class Source:
             return wanted or known
 
         if self.path is not None:
-            yield from rows_of_file(Path(self.path), SECTION, choose)
+            yield from rows_of_file(Path(self.path), SECTION, choose, skipped)
             return
         for split in self.split.split("+"):
             yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
 
 
-def read_questions(source: Source, question: Sequence[str], answer: str, lists: Lists | None = None) -> list[Pair]:
+def read_questions(
+    source: Source,
+    question: Sequence[str],
+    answer: str,
+    lists: Lists | None = None,
+    skipped: Callable[[], None] | None = None,
+) -> list[Pair]:
     """Read question and answer of every row as text; `question` names the columns that make it up.
 
-    lists: what a list of answers is (`read_reference`).
+    lists: what a list of answers is (`read_reference`). skipped: as of `rows_of_file`.
 
     Raises `InputError` where a cell is empty or there are no rows.
     """
     name = source.path or source.dataset
     pairs = []
-    for number, row in enumerate(source.rows([*question, answer]), start=1):
+    for number, row in enumerate(source.rows([*question, answer], skipped), start=1):
         texts = [as_text(row.get(column)) for column in question]
         cell = cell_of(row, answer)
         reference = read_reference(cell, lists) or ""

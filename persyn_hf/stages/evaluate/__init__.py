@@ -87,8 +87,7 @@ def score(
     """
     if isinstance(loaded, MathTask):
         answered, figures = model.answer(loaded, settings.max_tokens)
-        told = {"lists_of_references": loaded.unclear} if loaded.unclear else {}
-        return {task.name: _line(_grade(answered, verifier), {**figures, **told}, model)}
+        return {task.name: _line(_grade(answered, verifier), {**figures, **loaded.told}, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():

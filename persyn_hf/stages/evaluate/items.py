@@ -1,5 +1,6 @@
 """The items of a task, and the room that a student has for them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,14 +37,18 @@ def load(task: Task, settings: Settings) -> Loaded:
     assert task.source is not None
     columns = [task.columns.question] if isinstance(task.columns.question, str) else task.columns.question
     lists, marker = task.reference_lists, task.reference_after
-    pairs = read_questions(task.source, columns, task.columns.answer, lists)[: task.limit or settings.limit]
+    told: Counter[str] = Counter()
+    skipped = (lambda: told.update(("ragged_rows",))) if task.ragged_rows == "skip" else None
+    pairs = read_questions(task.source, columns, task.columns.answer, lists, skipped)[: task.limit or settings.limit]
     references = [pair.answer for pair in pairs]
     if marker is not None:
         # Without the mark the whole answer stands: the grader then says whether it can be judged.
         references = [
             of_each(answer, lambda text: final_answer(text, marker) or text) or answer for answer in references
         ]
-    examples = [] if task.examples is None else read_questions(task.examples, columns, task.columns.answer)
+    shown = task.examples
+    examples = [] if shown is None else read_questions(shown, columns, task.columns.answer, skipped=skipped)
+    told["lists_of_references"] = sum(pair.unclear for pair in pairs)
     number, needed = len(examples), task.num_fewshot or 0
     check(
         number >= needed, f"{task.name}.num_fewshot", needed, f"at most {number}, the worked examples that there are"
@@ -54,7 +59,7 @@ def load(task: Task, settings: Settings) -> Loaded:
         references=references,
         examples=[(example.question, example.answer) for example in examples],
         num_fewshot=needed,
-        unclear=sum(pair.unclear for pair in pairs),
+        told={name: number for name, number in told.items() if number},
     )
 
 

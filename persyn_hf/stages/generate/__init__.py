@@ -48,7 +48,7 @@ OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
-LATER: dict[str, Any] = {"think_tags": [], "server.tokenizer": None}
+LATER: dict[str, Any] = {"think_tags": [], "server.tokenizer": None, "ragged_rows": "refuse"}
 
 
 def run(
@@ -79,7 +79,8 @@ def run(
             errors: Counter[str] = Counter()
             data, totals = _cut(context, _imported(settings, context, grader, cells, errors))
             missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
-            return Result(data=data, counts=_counts(totals) | missing, metrics=_metrics(totals))
+            ragged = {"ragged_rows": errors["ragged_rows"]} if errors["ragged_rows"] else {}
+            return Result(data=data, counts=_counts(totals) | missing | ragged, metrics=_metrics(totals))
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -153,9 +154,9 @@ def _imported(
 ) -> Iterator[tuple[str, list[Sample]]]:
     """Read the samples of each teacher from the user's table instead of the journal, and grade them.
 
-    What is missing is counted in `errors` by its reason.
+    What is missing is counted in `errors` by its reason, and rows that `ragged_rows: skip` leaves out as that.
     """
-    imported = read_responses(settings, context.teachers, cells)
+    imported = read_responses(settings, context.teachers, cells, lambda: errors.update(("ragged_rows",)))
     for teacher, rows in cells.items():
         if rows:
             samples = to_samples(imported, teacher, rows, settings.think_tags)

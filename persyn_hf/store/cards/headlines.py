@@ -12,7 +12,7 @@ SHARES = ("accuracy", "truncated", "errors")
 BOUNDS = ("value", "low", "high")
 ROUTER_METRICS = (*HITS, "regret", "pair_accuracy")  # the gap closed follows, with its interval
 NOTED = {"too_long": "Not asked, as prompt and answer do not fit", "cut": "Answers cut at the limit of tokens"}
-LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  # counts of `prompts`
+LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "ragged_rows", "not_asked_for")  # counts of `prompts`
 
 
 def headline(manifest: Manifest) -> str:
