@@ -1,13 +1,14 @@
 """Answers per second of `engine: server`: `python bench/server.py [--answers N] [--runs N] [--peer NAME=PYTHON ...]`.
 
-ours: `persyn run` of a recipe with teachers behind a local server, until `generate`: prompts are read and assigned,
-every answer is asked for, written to the journal, graded by math-verify and written out. The whole process counts.
+ours: the stage `generate` in a process of its own: every answer is asked for, written to the journal, graded by
+math-verify, selected and written out. The whole process counts, its imports too.
 plain: a program of a few lines that sends the same bodies with as many in flight through `httpx`, and keeps the texts
 in a list. The whole process, too.
 
 The server answers at once, in a process of its own that all sides share, so what is measured is the client. Sides take
-turns, each in a fresh process; the ratio is that of the medians. Ends with 1 where it falls short. `--peer
-curator=/tmp/c/bin/python` also measures bespokelabs-curator or distilabel, installed elsewhere, for information.
+turns, each in a fresh process; the ratio is that of the medians. Ends with 1 where it falls short. For information:
+`persyn run` of a recipe until `generate`, which makes seven artifacts with cards and pictures of it, among them the
+answers twice; and with `--peer curator=/tmp/c/bin/python` bespokelabs-curator or distilabel, installed elsewhere.
 """
 
 import argparse
@@ -34,9 +35,7 @@ MAX_TOKENS = 256
 MEANT = "Work it out step by step, and put the result into a box."
 
 PLAIN = """
-import asyncio, json, sys
-import httpx
-
+import asyncio, httpx, json, sys
 async def main(url, path, in_flight):
     bodies = iter([json.loads(line) for line in open(path)])
     texts = []
@@ -48,22 +47,17 @@ async def main(url, path, in_flight):
                 texts.append(reply.json()["choices"][0]["message"]["content"])
         await asyncio.gather(*(work() for _ in range(in_flight)))
     print(len(texts))
-
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 CURATOR = """
 import json, os, sys
 os.environ |= {"TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_CACHE": "1", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
-import tiktoken
-
-class Words:  # the vocabulary is on a network that this machine may not have; counting words is cheaper
-    def encode(self, text, **options):
-        return text.split()
-
-tiktoken.get_encoding = tiktoken.encoding_for_model = lambda name: Words()
+import tiktoken, types
+# its vocabulary is on a network that this machine may not have; counting words is cheaper
+words = types.SimpleNamespace(encode=lambda text, **options: text.split())
+tiktoken.get_encoding = tiktoken.encoding_for_model = lambda name: words
 from bespokelabs import curator
-
 prompts = [json.loads(line)["messages"][0]["content"] for line in open(sys.argv[2])]
 llm = curator.LLM(
     model_name="m", backend="openai",
@@ -78,7 +72,6 @@ print(len(getattr(found, "dataset", found)))
 DISTILABEL = """
 import json, sys
 from distilabel.models import OpenAILLM
-
 prompts = [json.loads(line)["messages"][0]["content"] for line in open(sys.argv[2])]
 llm = OpenAILLM(model="m", base_url=sys.argv[1], api_key="none", generation_kwargs={"max_new_tokens": 256})
 llm.load()
@@ -146,9 +139,7 @@ def server() -> Iterator[str]:
 
 
 def recipe(folder: Path, url: str, answers: int) -> Path:
-    numbers = range(answers // SAMPLES // len(TEACHERS))
-    rows = [{"question": question(number), "answer": str(number + number % 97)} for number in numbers]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions(folder, answers)
     values = {
         "name": "bench",
         "namespace": "local",
@@ -160,39 +151,94 @@ def recipe(folder: Path, url: str, answers: int) -> Path:
         "prompts": {
             "path": "./questions.jsonl",
             "columns": {"prompt": "question", "reference": "answer"},
-            "calibration": len(rows),
+            "calibration": answers // SAMPLES // len(TEACHERS),
             "dev": 0,
         },
-        "generate": {
-            "engine": "server",
-            "samples": SAMPLES,
-            "max_tokens": MAX_TOKENS,
-            "server": {"urls": [url], "concurrency": IN_FLIGHT, "max_concurrency": IN_FLIGHT},
-        },
+        "generate": settings(url),
     }
-    path = folder / "bench.yaml"
-    path.write_text(json.dumps(values))
+    (folder / "bench.yaml").write_text(json.dumps(values))
+    return folder / "bench.yaml"
+
+
+def generate(url: str, path: str) -> None:
+    """Run the stage on a file of questions, and print how many answers there are, right ones and unjudged ones."""
+    from persyn_hf.recipe.roles import Teacher
+    from persyn_hf.recipe.strict import read_section
+    from persyn_hf.schemas import PROMPTS, prompt_id
+    from persyn_hf.stage import Context
+    from persyn_hf.stages import generate as stage
+
+    rows: list[dict[str, Any]] = []
+    for line in Path(path).read_text().splitlines():
+        row = json.loads(line)
+        messages = [{"role": "user", "content": row["question"]}]
+        about = {"reference": row["answer"], "source": "bench", "topic": None, "split": "pool"}
+        rows.append({"prompt_id": prompt_id(messages), "messages": messages, **about})
+    prompts = PROMPTS.dataset(rows)
+    cells = [{"prompt_id": row["prompt_id"], "teacher": name} for row in rows for name in TEACHERS]
+    context = Context(
+        seed=0,
+        work_dir=Path(path).parent,
+        recipe="local/bench",
+        teachers=tuple(Teacher(name=name, model=name) for name in TEACHERS),
+    )
+    assignments = type(prompts).from_list(cells)
+    how = read_section(stage.Settings, settings(url), "generate")
+    result = stage.run(how, context, prompts=prompts, assignments=assignments)
+    print(*(result.counts[name] for name in ("answered", "correct", "unjudged")))
+
+
+def settings(url: str) -> dict[str, Any]:
+    return {
+        "engine": "server",
+        "samples": SAMPLES,
+        "max_tokens": MAX_TOKENS,
+        "server": {"urls": [url], "concurrency": IN_FLIGHT, "max_concurrency": IN_FLIGHT},
+    }
+
+
+def questions(folder: Path, answers: int) -> Path:
+    numbers = range(answers // SAMPLES // len(TEACHERS))
+    rows = [{"question": question(number), "answer": str(number + number % 97)} for number in numbers]
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
+def check(found: tuple[int, ...], answers: int) -> None:
+    right = sum(SAMPLES * len(TEACHERS) for number in range(answers // SAMPLES // len(TEACHERS)) if number % 3)
+    if found != (answers, right, 0):
+        raise RuntimeError(f"{answers} answers, {right} right ones and 0 unjudged should be there, found {found}")
+
+
 def run_ours(url: str, answers: int) -> float:
-    """Seconds of `persyn run`; checks that all is answered and graded."""
+    """Seconds of the stage; checks that all is answered and graded."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = recipe(folder, url, answers)
-        command = [sys.executable, "-m", "persyn_hf.cli", "run", str(path), "--store", str(folder / "store")]
+        command = [sys.executable, __file__, "--generate", url, str(questions(Path(name), answers))]
         started = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, env={"HF_HUB_OFFLINE": "1"} | os.environ)
         seconds = time.perf_counter() - started
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
-        from persyn_hf.store.local import Store
+        check(tuple(map(int, done.stdout.split()[-3:])), answers)
+        return seconds
 
+
+def run_recipe(url: str, answers: int) -> float:
+    """Seconds of `persyn run`; checks that all is answered and graded."""
+    from persyn_hf.store.local import Store
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = str(recipe(folder, url, answers))
+        command = [sys.executable, "-m", "persyn_hf.cli", "run", path, "--store", str(folder / "store")]
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, env={"HF_HUB_OFFLINE": "1"} | os.environ)
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
         counts = Store(folder / "store").get("local/bench-responses@v1").manifest.counts
-        numbers = range(answers // SAMPLES // len(TEACHERS))
-        right = sum(SAMPLES * len(TEACHERS) for number in numbers if number % 3)
-        if (counts["answered"], counts["correct"], counts["unjudged"]) != (answers, right, 0):
-            raise RuntimeError(f"{counts}: {answers} answers and {right} right ones should be there")
+        check((counts["answered"], counts["correct"], counts["unjudged"]), answers)
         return seconds
 
 
@@ -200,15 +246,11 @@ def run_program(python: str, program: str, url: str, answers: int) -> float:
     """Seconds of another program; it gets url, a file of bodies and the number in flight, and prints its answers."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "bodies.jsonl"
+        fixed = {"model": "m", "temperature": 0.6, "max_tokens": MAX_TOKENS}
+        asked = [question(number // SAMPLES // len(TEACHERS)) for number in range(answers)]
         bodies = [
-            {
-                "model": "m",
-                "messages": [{"role": "user", "content": question(number // SAMPLES // len(TEACHERS))}],
-                "temperature": 0.6,
-                "max_tokens": MAX_TOKENS,
-                "seed": number,
-            }
-            for number in range(answers)
+            {**fixed, "seed": number, "messages": [{"role": "user", "content": text}]}
+            for number, text in enumerate(asked)
         ]
         path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
         command = [python, "-c", program, url, str(path), str(IN_FLIGHT)]
@@ -226,7 +268,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--generate", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.generate:
+        generate(*args.generate)
+        return 0
     if args.serve:
         asyncio.run(serve())
         return 0
@@ -237,6 +283,7 @@ def main() -> int:
             sides = {
                 "ours": run_ours(url, args.answers),
                 "plain": run_program(sys.executable, PLAIN, url, args.answers),
+                "persyn run": run_recipe(url, args.answers),
             }
             sides |= {name: run_program(python, PEERS[name], url, args.answers) for name, python in peers.items()}
             for side, seconds in sides.items():
