@@ -277,35 +277,3 @@ def test_sigterm_ends_like_ctrl_c(recipe: Path, server: OpenAIServer) -> None:
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")
-
-
-def test_without_usage_a_limit_on_money_is_kept_once_a_tokenizer_is_named(
-    recipe: Path, server: OpenAIServer, zoo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What was answered before the tokenizer was named is counted, too, and not asked again."""
-    said = completion("It is \\boxed{4}.")
-    del said["usage"]
-    server.behaviour = lambda text, times: Response(body=said)
-    limit = ["--max-cost", "1"]
-    store = recipe.parent / "store"
-    quick = ["--set", "until=generate", "--set", "prompts.calibration=5", "--set", "prompts.dev=5"]
-    assert main(["run", str(recipe), "--store", str(store), *limit, *quick]) == 2
-    assert "name the tokenizer of its model" in capsys.readouterr().err
-    before = len(server.bodies)
-    assert 1 <= before < 40
-    named = ["--set", f"generate.server.tokenizer={zoo / 'qwen-student'}"]
-    assert main(["run", str(recipe), "--store", str(store), *limit, *quick, *named]) == 0
-    shown = capsys.readouterr()
-    assert "counted by a tokenizer here (~)" in shown.out + shown.err
-    assert len(server.bodies) == 40
-    found = Store(store).get("local/served-responses@v1")
-    rows = list(Store(store).read_dataset(found))
-    assert len({row["num_tokens"] for row in rows}) == 1
-    assert min(row["num_tokens"] for row in rows) > 5 and min(row["num_prompt_tokens"] for row in rows) > 5
-    assert (found.manifest.counts["counted_here"], "uncounted" in found.manifest.counts) == (40, False)
-    line = found.manifest.cost["teachers"]["big"]
-    paid = sum(row["num_prompt_tokens"] + 2 * row["num_tokens"] for row in rows if row["teacher"] == "big") / 1e6
-    assert line["money"] == pytest.approx(paid)
-    assert "~ " in (found.path / "README.md").read_text(encoding="utf-8")
-    assert main(["status", "--store", str(store)]) == 0
-    assert "the tokens of 40 answers were counted here" in " ".join(capsys.readouterr().out.split())

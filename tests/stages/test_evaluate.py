@@ -118,38 +118,6 @@ def test_references_in_scientific_notation_are_numbers(base_student: Path, tmp_p
     assert loaded.references == ["It is \\boxed{4.5 \\times 10^{33}} erg/s, not e3 or 2e."]
 
 
-def test_alternatives_of_own_questions(tmp_path: Path) -> None:
-    """TriviaQA's `answer.aliases`; without the setting, lists are all of the answer, and counted."""
-    path = tmp_path / "q.jsonl"
-    cells = [["#### 4", "#### four"], ["#### 1.5e10"], "#### 7"]
-    path.write_text("".join(json.dumps({"question": "q?", "answer": {"aliases": cell}}) + "\n" for cell in cells))
-    task = {"name": "t", "path": str(path), "columns": {"answer": "answer.aliases"}, "reference_after": "####"}
-    for lists, first, unclear in (("any", '{"any": ["4", "four"]}', 0), (None, "four", 1)):
-        said = {"tasks": [task | ({"reference_lists": lists} if lists else {})]}
-        settings = read_section(evaluate.Settings, said, "evaluate")
-        loaded = items.load(settings.tasks[0], settings)
-        assert isinstance(loaded, MathTask)
-        assert loaded.references == [first, "1.5 \\times 10^{10}", "7"]
-        assert loaded.told == ({"lists_of_references": unclear} if unclear else {})
-        assert ("reference_lists" in settings.model_dump()["tasks"][0]) == bool(
-            lists
-        )  # fingerprints stay as they were
-
-
-def test_rows_of_a_test_file_that_do_not_fit_may_be_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "q.csv"
-    path.write_text("question,answer\nWhat is 1,000 + 5?,1005\n1 + 1?,2\n")
-    task = {"name": "t", "path": str(path), "ragged_rows": "skip"}
-    settings = read_section(evaluate.Settings, {"tasks": [task]}, "evaluate")
-    loaded = items.load(settings.tasks[0], settings)
-    assert isinstance(loaded, MathTask)
-    assert (loaded.questions, loaded.told) == (["1 + 1?"], {"ragged_rows": 1})
-    refusing = read_section(evaluate.Settings, {"tasks": [task | {"ragged_rows": "refuse"}]}, "evaluate")
-    assert "ragged_rows" not in refusing.model_dump()["tasks"][0]  # fingerprints stay as they were
-    with pytest.raises(InputError, match=r"row 1 \(line 2\) has 3 cells"):
-        items.load(refusing.tasks[0], refusing)
-
-
 def test_questions_of_a_dataset(base_student: Path, tmp_path: Path) -> None:
     """A local folder stands for a dataset of the Hub: two splits joined, examples from a third."""
     for split, rows in (("train", range(2)), ("test", range(2, 5)), ("shots", range(5, 7))):

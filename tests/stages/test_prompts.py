@@ -147,43 +147,6 @@ def test_references_that_cannot_be_graded_are_set_apart(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_rows_that_do_not_fit_are_counted_where_they_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "p.csv"
-    path.write_text("prompt,a\nWhat is 1,000 + 5?,1005\none,1\ntwo,2\n")
-    result = run(tmp_path, path=str(path), calibration=1, dev=0, columns={"reference": "a"}, ragged_rows="skip")
-    assert sorted(texts(result)) == ["one", "two"]
-    assert {name: count for name, count in result.counts.items() if count} == {"read": 3, "kept": 2, "ragged_rows": 1}
-    with pytest.raises(RecipeError, match="`ragged_rows` is of a CSV in `path`"):
-        run(tmp_path, dataset="org/name", ragged_rows="skip")
-
-
-def test_lists_of_references_are_what_the_setting_says_and_told_where_it_says_nothing(tmp_path: Path) -> None:
-    cells = [["4", "four"], ["4"], '["a", "b"]', "#### 1,000"]
-    rows = [{"prompt": f"p{i}", "answer": {"aliases": cell, "value": "x"}} for i, cell in enumerate(cells)]
-    found = {}
-    for lists in (None, "all", "any"):
-        said = {} if lists is None else {"reference_lists": lists}
-        path = write(tmp_path / "p.jsonl", rows)
-        result = run(tmp_path, path=path, calibration=1, dev=0, columns={"reference": "answer.aliases"}, **said)
-        by_text = {row["messages"][0]["content"]: row["reference"] for row in result.data}
-        found[lists] = [by_text[f"p{i}"] for i in range(4)], result.counts.get("lists_of_references")
-    assert found == {
-        None: (["4, four", "4", '["a", "b"]', "#### 1,000"], 2),
-        "all": (["4, four", "4", "a, b", "#### 1,000"], None),
-        "any": (['{"any": ["4", "four"]}', "4", '{"any": ["a", "b"]}', "#### 1,000"], None),
-    }
-
-
-def test_alternatives_are_cut_out_and_looked_at_one_by_one(tmp_path: Path) -> None:
-    cells = [["so #### 1,000", "#### 10^3", "none"], ["no mark"], ["#### ?", "#### 2"], ["#### ?", "#### \\text{}"]]
-    path = write(tmp_path / "p.jsonl", [{"prompt": f"p{i}", "a": cell} for i, cell in enumerate(cells)])
-    said = {"columns": {"reference": "a"}, "reference_lists": "any", "reference_after": "####", "references": "math"}
-    result = run(tmp_path, path=path, calibration=1, dev=0, **said)
-    references = {row["messages"][0]["content"]: row["reference"] for row in result.data}
-    assert references == {"p0": '{"any": ["1000", "10^3"]}', "p2": '{"any": ["?", "2"]}'}
-    assert (result.counts["reference_missing"], result.counts["reference_unparsable"]) == (1, 1)
-
-
 def test_a_prompt_may_be_of_several_columns(tmp_path: Path) -> None:
     """Alpaca's instruction and input, which is often empty."""
     rows = [{"instruction": "Add one.", "input": value, "output": "x"} for value in ("1", "2", "", None, "2\n")]
