@@ -27,6 +27,10 @@ METRIC_TITLES = {
 HIT_MEANING = "share of prompts whose teacher's reward is at least the k-th best of the prompt"
 HITS = ("hit_at_1", "hit_at_3", "hit_at_5")
 UNKNOWN = "–"
+OF_TOKENS = frozenset(
+    {"prompt_tokens", "completion_tokens", "flops", "money"}
+)  # fields of `Cost` that follow from tokens
+COUNTED_HERE = "~: tokens were counted by a tokenizer here, as the server sent no count"
 
 
 class Column(NamedTuple):
@@ -36,22 +40,28 @@ class Column(NamedTuple):
     field: str
     text: Callable[[float], str]
 
-    def cell(self, cost: Cost) -> str:
-        """Return the field of a cost as text, `UNKNOWN` where it is None."""
+    def cell(self, cost: Cost, counted_here: bool = False) -> str:
+        """Return the field of a cost as text, `UNKNOWN` where it is None.
+
+        counted_here: tokens of it were counted by a tokenizer here, and what rests on tokens is marked by ~.
+        """
         value = getattr(cost, self.field)
-        return UNKNOWN if value is None else self.text(value)
+        if value is None:
+            return UNKNOWN
+        return ("~ " if counted_here and self.field in OF_TOKENS else "") + self.text(value)
 
 
-def total_cell(column: Column, costs: Iterable[Cost]) -> tuple[str, float | None]:
-    """Return the sum of a field as text, and as a number where all costs know it.
+def total_cell(column: Column, costs: Iterable[Cost], counted_here: bool = False) -> tuple[str, float | None]:
+    """Return the sum of a field as text, marked as by `Column.cell`, and as a number where all costs know it.
 
     Where some do not, the text is the sum of those that do, with `+ ?`: prices 0.10, unknown and 0.03 make `0.13 + ?`.
     """
+    mark = "~ " if counted_here and column.field in OF_TOKENS else ""
     values = [getattr(cost, column.field) for cost in costs]
     known = [value for value in values if value is not None]
     if not known and values:
         return UNKNOWN, None
-    text = column.text(sum(known))
+    text = mark + column.text(sum(known))
     return (text, sum(known)) if len(known) == len(values) else (f"{text} + ?", None)
 
 

@@ -84,6 +84,7 @@ class Answer(Said):
     """A raw answer together with its request."""
 
     request: Request
+    counted_here: bool = False  # its server has not counted the tokens, a tokenizer here has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class Entry(Said):
     """The journal's newest answer to one request; `attempt` is the number of errors that came before it."""
 
     attempt: int
+    counted_here: bool = False  # as of an `Answer`; the journal itself returns what the server said
 
 
 EMPTY = Prepared(text="", num_tokens=0, refusal="the prompt is empty")

@@ -22,10 +22,9 @@ so that none of it is computed twice.
 import json
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +34,7 @@ from filelock import FileLock, Timeout
 from persyn_hf.backends import journal_file as file
 from persyn_hf.backends.answers import Answer, Batch, Entry, Request, Said, well_formed
 from persyn_hf.backends.journal_reading import answered, newest
+from persyn_hf.backends.journal_spent import Count, Spent, counts_of, put_counts, spent_of
 from persyn_hf.errors import StoreError
 
 
@@ -45,22 +45,6 @@ FINISHED_SHORTER = """
 SELECT key FROM answers WHERE family = ? AND max_tokens < ? AND finish_reason = 'stop' AND NOT failed
 ORDER BY max_tokens DESC LIMIT 1
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """The cost of one teacher's answers to one recipe, with every attempt counted.
-
-    The prompt of a request that failed before its first token is not counted: no server charges for it.
-    """
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    truncated: int
-    uncounted: int = 0  # answers whose tokens nobody has counted: they are in none of the sums
-    errors: Counter[str] = field(default_factory=Counter)  # by the first 80 characters of the reason
 
 
 class Journal:
@@ -152,10 +136,20 @@ class Journal:
                     written += 1
         return written
 
+    def put_counts(self, counts: Mapping[str, Count], tokenizer: str) -> None:
+        """Note the tokens of answers that their servers did not count, by key; a later count takes their place."""
+        with self._transaction():
+            put_counts(self._db, counts, tokenizer)
+
+    def counts(self, keys: Iterable[str], tokenizer: str) -> dict[str, Count]:
+        """Return what `put_counts` has noted of this tokenizer."""
+        with file.faults(self.path):
+            return counts_of(self._db, keys, tokenizer)
+
     def spent(self, recipe: str) -> dict[str, Spent]:
         """Return what `recipe` has paid for so far, by teacher."""
         with file.faults(self.path):
-            return _spent(self._db, recipe)
+            return spent_of(self._db, recipe)
 
     def plan(self, step: str, make: Callable[[], list[Batch]]) -> list[list[str]]:
         """Return a step's batches as lists of keys: those of `make` at its first start, the stored ones afterwards."""
@@ -242,23 +236,7 @@ def read_spent(path: Path, recipe: str) -> dict[str, Spent]:
     if not path.exists():
         return {}
     with file.faults(path), closing(file.open_to_read(path)) as db:
-        return _spent(db, recipe) if file.find_format(db, path) else {}
-
-
-def _spent(db: sqlite3.Connection, recipe: str) -> dict[str, Spent]:
-    names: tuple[str, ...] = ("requests", "prompt_tokens", "completion_tokens", "seconds", "truncated")
-    spent: dict[str, Spent] = {}
-    uncounted = file.UNCOUNTED_OF_SPENT if file.counts_unknown(db) else "0"
-    names = (*names, "uncounted")
-    for teacher, reason, times, *values in db.execute(  # one statement, so that no answer is written meanwhile
-        f"SELECT teacher, reason, times, {', '.join(names[:-1])}, {uncounted} "
-        "FROM spent LEFT JOIN spent_errors USING (recipe, teacher) WHERE recipe = ?",
-        (recipe,),
-    ):
-        line = spent.setdefault(teacher, Spent(**dict(zip(names, values, strict=True))))
-        if reason is not None:
-            line.errors[reason] = times
-    return spent
+        return spent_of(db, recipe) if file.find_format(db, path) else {}
 
 
 def _entry(row: dict[str, Any]) -> Entry:

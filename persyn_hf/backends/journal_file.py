@@ -76,6 +76,29 @@ CREATE TRIGGER answers_are_not_counted AFTER INSERT ON answers
         ON CONFLICT (recipe, teacher) DO UPDATE SET answers = answers + 1;
 END;
 """
+# Came later still: the tokens of such answers, by a tokenizer here, and their sums.
+COUNTS = """
+CREATE TABLE counts (
+    key BLOB PRIMARY KEY, tokenizer TEXT NOT NULL, recipe TEXT, teacher TEXT,
+    num_prompt_tokens INTEGER NOT NULL, num_tokens INTEGER NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counted (
+    recipe TEXT NOT NULL, teacher TEXT NOT NULL,
+    answers INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    PRIMARY KEY (recipe, teacher)
+) WITHOUT ROWID;
+CREATE TRIGGER counts_are_added AFTER INSERT ON counts WHEN new.recipe IS NOT NULL BEGIN
+    INSERT INTO counted VALUES (new.recipe, new.teacher, 1, new.num_prompt_tokens, new.num_tokens)
+        ON CONFLICT (recipe, teacher) DO UPDATE SET answers = answers + 1,
+        prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = completion_tokens + excluded.completion_tokens;
+END;
+CREATE TRIGGER counts_are_taken_back AFTER DELETE ON counts WHEN old.recipe IS NOT NULL BEGIN
+    UPDATE counted SET answers = answers - 1, prompt_tokens = prompt_tokens - old.num_prompt_tokens,
+        completion_tokens = completion_tokens - old.num_tokens WHERE recipe = old.recipe AND teacher = old.teacher;
+END;
+"""
+LATER = {"uncounted": UNCOUNTED, "counted": COUNTS}  # a table of them -> what makes them in an earlier file
 UNCOUNTED_OF_SPENT = """
 coalesce((SELECT answers FROM uncounted AS u WHERE u.recipe = spent.recipe AND u.teacher = spent.teacher), 0)
 """
@@ -109,19 +132,18 @@ def open_file(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -16384")  # KiB: the upper pages of the index stay in memory
         if is_new:
             _make_tables(db)
-        if not counts_unknown(db):
+        for table in LATER.keys() - tables(db):
             with transaction(db):
-                _execute_all(db, UNCOUNTED)
+                _execute_all(db, LATER[table])
     except BaseException:
         db.close()
         raise
     return db
 
 
-def counts_unknown(db: sqlite3.Connection) -> bool:
-    """Tell whether the file says of how many answers nobody has counted the tokens; earlier files do not."""
-    query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'uncounted'"
-    return bool(db.execute(query).fetchone()[0])
+def tables(db: sqlite3.Connection) -> set[str]:
+    """Return the names of the file's tables; an earlier version made fewer (`LATER`)."""
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

@@ -1,13 +1,11 @@
 """Read the rows of a user's table one at a time, from a file (parquet, JSONL, JSON, CSV) or a Hub dataset.
 
-Text files may be compressed by gzip and be in UTF-8 or, with a byte order mark, in UTF-16 or UTF-32. What a cell may
-hold is in source_cells.py.
+How a text file is opened is in source_text.py, what a cell may hold in source_cells.py.
 """
 
-import codecs
 import csv
-import gzip
 import io
+import itertools
 import json
 import re
 import zlib
@@ -15,21 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from persyn_hf.backends.answers import well_formed
 from persyn_hf.backends.source_cells import messages_in
+from persyn_hf.backends.source_text import open_text, undecoded
 from persyn_hf.errors import InputError, PersynError
 
 
 HEAD = 100  # rows that say which columns there are, where nothing else does; a later row may lack some
 
-ENCODINGS = {  # what a file begins with -> its encoding; else UTF-8
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, which begins alike
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 SEPARATORS = ",;\t"  # of a CSV's cells: the one that its header has most of
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 SCRIPT = (
@@ -38,12 +31,16 @@ SCRIPT = (
 )
 
 Choose = Callable[[Sequence[str]], Collection[str]]  # columns there are -> columns to read
+RaggedRows = Literal["refuse", "skip"]  # what becomes of a row of a CSV that has more or fewer cells than its header
 
 
-def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str, Any]]:
+def rows_of_file(
+    path: Path, section: str, choose: Choose, skipped: Callable[[], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file, each with at least the columns that `choose` picks.
 
-    `section` of the recipe names the file. Raises `InputError` where the file cannot be read.
+    `section` of the recipe names the file. A row of a CSV that does not fit its header is left out and `skipped`
+    called; without `skipped` it is refused. Raises `InputError` where the file cannot be read.
     """
     texts = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
     readers = {".parquet": _parquet_rows, **texts}
@@ -57,9 +54,12 @@ def rows_of_file(path: Path, section: str, choose: Choose) -> Iterator[dict[str,
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file; `{section}.path` must name a file")
     try:
-        yield from readers[suffix](path, choose)
+        if readers[suffix] is _csv_rows:
+            yield from _csv_rows(path, choose, skipped)
+        else:
+            yield from readers[suffix](path, choose)
     except UnicodeError as error:
-        raise InputError(f"{path} cannot be read as {suffix}: {error}; save it as UTF-8") from None
+        raise InputError(f"{path} cannot be read as {suffix}: {undecoded(path, error)}; save it as UTF-8") from None
     except RecursionError:
         raise InputError(f"{path} cannot be read as {suffix}: it is nested too deeply; give flat columns") from None
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:  # ValueError: also JSON and Arrow faults
@@ -120,23 +120,9 @@ def _parquet_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
-    """Open a text file, compressed or not, by the encoding that it begins with."""
-    with path.open("rb") as raw:
-        is_gzip = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        with gzip.open(raw) if is_gzip else raw as data:
-            start = data.read(4)
-            data.seek(0)
-            encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), "utf-8-sig")
-            with io.TextIOWrapper(data, encoding=encoding, newline="") as text:
-                yield text
-
-
 def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
     def rows() -> Iterator[dict[str, Any]]:
-        with _open(path) as file:
+        with open_text(path) as file:
             yield from _json_objects(file)
 
     yield from _rows_as_found(rows, choose)
@@ -144,7 +130,7 @@ def _jsonl_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
 
 def _json_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON file, one list that is read whole; many of the Hub's hold JSON lines."""
-    with _open(path) as file:
+    with open_text(path) as file:
         text = file.read()
     try:
         rows = _read_json(text)
@@ -192,27 +178,52 @@ def _well_formed(value: Any) -> Any:
     return value
 
 
-def _csv_rows(path: Path, choose: Choose) -> Iterator[dict[str, Any]]:
+def _csv_rows(path: Path, choose: Choose, skipped: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV, all with the cells of its header; a cell that spells messages is these messages."""
     csv.field_size_limit(1 << 30)
-    with _open(path) as file:
+    with open_text(path) as file:
         separator = "\t" if ".tsv" in path.suffixes else _separator(file)
         file.seek(0)
         reader = csv.reader(file, delimiter=separator, strict=True)
-        header = [name.strip() for name in next(reader, [])]
+        lines = _csv_lines(reader)
+        header = [name.strip() for name in next(lines, [])]
         twice = next((name for at, name in enumerate(header) if name and name in header[:at]), None)
         if twice is not None:
             raise ValueError(f"two columns of its header are called `{twice}`; name each once")
         choose(header)
-        for number, cells in enumerate(reader, start=1):
+        for number, cells in enumerate(lines, start=1):
             if len(cells) == len(header):
                 yield {name: messages_in(cell) or cell for name, cell in zip(header, cells, strict=True)}
+            elif any(cells) and skipped is not None:
+                skipped()
             elif any(cells):
                 sign = "TAB" if separator == "\t" else separator
                 raise ValueError(
                     f"row {number} (line {reader.line_num}) has {len(cells)} cells and the header {len(header)}; put "
-                    f"a cell that holds `{sign}` or a line break in quotes"
+                    f"a cell that holds `{sign}` or a line break in quotes, or leave such rows out "
+                    "(`ragged_rows: skip`)"
                 )
+
+
+def _csv_lines(reader: Any) -> Iterator[list[str]]:
+    """Yield the cells of each row; a fault of the quotes names the row and the line at which it begins."""
+    for number in itertools.count():
+        begins = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = f"row {number}" if number else "the header"
+            if "unexpected end" in str(error):
+                raise ValueError(
+                    f"a quote that opens in {row} (line {begins}) is never closed; close it, or double a quote "
+                    "that is a part of a cell"
+                ) from None
+            raise ValueError(
+                f"{row} (line {reader.line_num}): {error}; double a quote that is a part of a cell"
+            ) from None
+        yield cells
 
 
 def _separator(file: TextIO) -> str:

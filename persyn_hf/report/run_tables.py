@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.backends.journal import Spent
-from persyn_hf.formats import METRIC_TITLES, known_columns
+from persyn_hf.formats import COUNTED_HERE, METRIC_TITLES, known_columns
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
@@ -168,13 +168,15 @@ def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[st
     rows = []
     for name, line in lines.items():
         shares = [shown("{:.1%}", share) for share in (line.truncated, line.errors)]
-        rows.append([name, *cost_cells(columns, line.cost), *shares])
+        rows.append([name, *cost_cells(columns, line.cost, line.counted_here), *shares])
+    here = any(line.counted_here for line in lines.values())
     if rows:
-        rows.append(["total", *total_cells(columns, [line.cost for line in lines.values()]), "", ""])
+        rows.append(["total", *total_cells(columns, [line.cost for line in lines.values()], here), "", ""])
     return Table(
         name="ledger",
         title=f"Answers that {recipe.name} has paid for, all steps together",
         header=["teacher", *(column.title for column in columns), "truncated", "errors"],
         rows=rows,
-        note="an answer that several steps use, or that the store's journal held before, is not paid for again",
+        note="an answer that several steps use, or that the store's journal held before, is not paid for again"
+        + (f"; {COUNTED_HERE}" if here else ""),
     )

@@ -137,24 +137,26 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
         [
             name,
             f"{line.requests:,}",
-            f"{line.prompt_tokens:,}{more}",
-            f"{line.completion_tokens:,}{more}",
+            f"{about}{line.prompt_tokens:,}{more}",
+            f"{about}{line.completion_tokens:,}{more}",
             time_span(line.seconds),
             f"{line.truncated:,}",
             f"{line.errors.total():,}",
         ]
         for name, line in spent.items()
-        for more in [" + ?" if line.uncounted else ""]
+        for about, more in [("~ " if line.counted_here else "", " + ?" if line.uncounted else "")]
     ]
-    missing = sum(line.uncounted for line in spent.values())
+    missing, here = (sum(getattr(line, name) for line in spent.values()) for name in ("uncounted", "counted_here"))
+    notes = [
+        f"~: the tokens of {here:,} answers were counted here, their servers have not" if here else "",
+        f"+ ?: the tokens of {missing:,} answers are unknown, their servers have not counted them" if missing else "",
+    ]
     return Table(
         name="paid",
         title=f"Paid for by {recipe}, all its runs and steps",
         header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "cut off", "failed"],
         rows=rows,
-        note=f"+ ?: the tokens of {missing:,} answers are unknown, their servers have not counted them"
-        if missing
-        else "",
+        note="; ".join(filter(None, notes)),
     )
 
 

@@ -27,6 +27,7 @@ class Paid(NamedTuple):
     cost: Cost
     truncated: float
     errors: float
+    counted_here: bool = False  # some tokens were counted by a tokenizer here
 
 
 def teacher_costs(teachers: Iterable[Teacher], manifest: Manifest) -> dict[str, Cost]:
@@ -123,7 +124,8 @@ def paid(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, 
             truncated, errors = (
                 sum(fresh * rates[key] for _, fresh, rates in lines) / new for key in ("truncated", "errors")
             )
-            accounts[teacher.name] = Paid(cost, truncated, errors)
+            here = any(rates.get("counted_here") for _, _, rates in lines)
+            accounts[teacher.name] = Paid(cost, truncated, errors, here)
     return {name: line for name, line in accounts.items() if line.cost.requests}
 
 
@@ -154,7 +156,8 @@ def _from_journal(teacher: Teacher, spent: Spent, lines: Sequence[Cost]) -> Paid
         params_b=stored.flops / core.generation_flops(1, tokens) if stored.flops and tokens else teacher.params_b,
         price=teacher.price,
     )
-    return Paid(cost, spent.truncated / max(1, spent.requests), spent.errors.total() / max(1, spent.requests))
+    truncated, errors = (number / max(1, spent.requests) for number in (spent.truncated, spent.errors.total()))
+    return Paid(cost, truncated, errors, spent.counted_here > 0)
 
 
 def _total(costs: Mapping[str, Cost]) -> Cost:

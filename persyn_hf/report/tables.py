@@ -47,14 +47,14 @@ def shown_metric(form: str, metric: Mapping[str, Any]) -> Shown:
     return shown(form, metric["value"], metric["low"], metric["high"])
 
 
-def cost_cells(columns: Iterable[Column], cost: Cost) -> list[str]:
-    """Return a cell per column of costs."""
-    return [Shown(column.cell(cost), getattr(cost, column.field)) for column in columns]
+def cost_cells(columns: Iterable[Column], cost: Cost, counted_here: bool = False) -> list[str]:
+    """Return a cell per column of costs, marked by ~ where it rests on tokens that were counted here."""
+    return [Shown(column.cell(cost, counted_here), getattr(cost, column.field)) for column in columns]
 
 
-def total_cells(columns: Iterable[Column], costs: Sequence[Cost]) -> list[str]:
+def total_cells(columns: Iterable[Column], costs: Sequence[Cost], counted_here: bool = False) -> list[str]:
     """Return the cells of a line of totals; what some costs do not know is marked (see `formats.total_cell`)."""
-    return [Shown(*total_cell(column, costs)) for column in columns]
+    return [Shown(*total_cell(column, costs, counted_here)) for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)

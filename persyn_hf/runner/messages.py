@@ -11,10 +11,24 @@ MANY_TRUNCATED = 0.05  # share of a teacher's answers from which on truncation i
 def hints(artifact: Stored) -> Iterator[str]:
     """Warn of each teacher whose answers are of no use for training, with the option that mends it.
 
-    Of an evaluation, warn of the items that were not asked.
+    Of prompts, warn of references that may be alternatives; of an evaluation, of the items that were not asked.
     """
+    if several := artifact.manifest.counts.get("lists_of_references"):
+        yield (
+            f"warning: {several:,} references are lists, and an answer must give all of their values; where any one "
+            "of them is right, set `prompts: {reference_lists: any}`, else `all`"
+        )
+    if ragged := artifact.manifest.counts.get("ragged_rows"):
+        yield f"warning: {ragged:,} rows do not fit the header of their table and were left out (`ragged_rows: skip`)"
     if artifact.kind == "evaluation":
         for task, line in artifact.manifest.metrics.items():
+            if ragged := line.get("ragged_rows"):
+                yield f"warning: {ragged:,} rows of the file of `{task}` do not fit its header and were left out"
+            if several := line.get("lists_of_references"):
+                yield (
+                    f"warning: {several:,} references of `{task}` are lists, and an answer must give all of their "
+                    "values; where any one of them is right, give the task `reference_lists: any`, else `all`"
+                )
             if line.get("too_long"):
                 yield (
                     f"warning: {line['too_long']:,} of the {line['num_items']:,} items of `{task}` were not asked: "
@@ -32,10 +46,15 @@ def hints(artifact: Stored) -> Iterator[str]:
                 "ended (no known finish reason); they may be cut off and will not be trained on, unless you set "
                 "`mix: {unknown_ends: true}`"
             )
+        if line.get("counted_here"):
+            yield (
+                f"note: with {line['counted_here']:.0%} of the answers of `{name}` came no usage: their tokens are "
+                "counted by a tokenizer here (~), and the bill may differ"
+            )
         if line.get("uncounted"):
             yield (
                 f"warning: with {line['uncounted']:.0%} of the answers of `{name}` came no usage: its tokens, and "
-                "what they cost, are unknown"
+                "what they cost, are unknown; `server: {tokenizer: ID-OR-FOLDER}` at the teacher has them counted here"
             )
         if line["truncated"] >= MANY_TRUNCATED:
             yield (

@@ -29,7 +29,9 @@ class Look(NamedTuple):
 def models_of(steps: Sequence[Step]) -> list[Look]:
     """List the models that the steps run here, students first."""
     students = [Look(f"student {s.name}", str(s.model), partial(_student, s, steps)) for s in students_of(steps)]
-    return [*students, *(Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in _teachers(steps))]
+    counting = [Look(f"teacher {name}", by, partial(_counting, by)) for name, by in _counted(steps).items()]
+    teachers = [Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in _teachers(steps)]
+    return [*students, *counting, *teachers]
 
 
 def _student(student: Student, steps: Sequence[Step]) -> str:
@@ -73,6 +75,12 @@ def _teacher(teacher: Teacher) -> str:
     return templates.look_at_teacher(tokenizer, teacher.model, system_prompt=teacher.system_prompt is not None)
 
 
+def _counting(tokenizer: str) -> str:
+    """Say what a tokenizer counts. Raises `InputError` where it cannot be loaded; it needs no template."""
+    models.read_tokenizer(tokenizer, None, f"`{tokenizer}`", "counting tokens")
+    return f"its tokens are counted by `{tokenizer}` where its server does not count them"
+
+
 def check_prompts(students: Sequence[Student], prompts: "Dataset") -> None:
     """Refuse prompts with an order of roles that a student's template refuses (Gemma: a system turn)."""
     rows = prompts.select_columns(["messages"]).with_format("arrow")
@@ -102,6 +110,18 @@ def students_of(steps: Sequence[Step]) -> list[Student]:
         and (_scores(step) or step.stage in ("train_student", "evaluate"))
     }
     return list(found.values())
+
+
+def _counted(steps: Sequence[Step]) -> dict[str, str]:
+    """The teachers behind servers for which the recipe names a tokenizer, with its name."""
+    found: dict[str, str] = {}
+    for step in steps:
+        settings: Any = step.settings
+        if step.stage == "generate" and settings.engine != "import":
+            options = {teacher.name: engine_options(settings, teacher) for teacher in step.teachers}
+            of_servers = {name: each["server"].tokenizer for name, each in options.items() if each["kind"] == "server"}
+            found |= {name: tokenizer for name, tokenizer in of_servers.items() if tokenizer is not None}
+    return found
 
 
 def _teachers(steps: Sequence[Step]) -> list[Teacher]:

@@ -7,15 +7,16 @@ left out and counted, never mended.
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.harness.questions import final_answer
+from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, read_prompt
-from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import RaggedRows, rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict, nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
@@ -25,6 +26,7 @@ from persyn_hf.stage import Context, Result
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
 VERSION = 6  # 6: other rules for references, lines end in \n, more words for the role of a turn are known
+LATER: dict[str, Any] = {"reference_lists": None, "ragged_rows": "refuse"}
 
 DROPPED = (
     "duplicates",
@@ -37,6 +39,8 @@ DROPPED = (
     "not_asked_for",
 )
 
+TOLD = ("ragged_rows", "lists_of_references")  # rows of which the user should know where there are any
+
 SPLITS = ("calibration", "dev", "pool")
 PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
 
@@ -46,7 +50,7 @@ class Columns(Strict):
 
     # text, or a conversation, of which the assistant's last answer is left out; several columns are joined
     prompt: str | list[str] = Field(default="prompt", min_length=1)
-    reference: str | None = None  # the reference answer; null: there is none
+    reference: str | None = None  # the reference answer, or `struct.field`; null: there is none
     topic: str | None = None  # the topic or skill; null: there is none
     split: str | None = None  # calibration, dev or pool, where the source has drawn them; null: they are drawn here
 
@@ -61,6 +65,9 @@ class Settings(Strict):
     source_split: str = "train"
     columns: Columns = Columns()
     reference_after: str | None = None  # keep of the reference what follows the last of these marks: "####" for GSM8K
+    # all: an answer must give all values of a list; any: one of them; null: all, and the run tells of lists
+    reference_lists: Lists | None = None
+    ragged_rows: RaggedRows = "refuse"  # of a CSV: rows that do not fit the header; skip: they are counted
     references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
     # prompts; null: 2,500, or all that the split column names
     calibration: int | None = Field(default=None, ge=1, le=10**12)
@@ -75,6 +82,8 @@ class Settings(Strict):
         if (self.path is None) == (self.dataset is None):
             given = "neither" if self.path is None else "both"
             raise ValueError(f"exactly one of `path` and `dataset` must be set, found {given}")
+        if self.ragged_rows == "skip" and self.path is None:
+            raise ValueError("`ragged_rows` is of a CSV in `path`, and a `dataset` is read; take it out")
         if self.references != "none" and self.columns.reference is None:
             raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
         return self
@@ -88,7 +97,7 @@ def run(settings: Settings, context: Context) -> Result:
     """
     source = Path(settings.path).name if settings.path else str(settings.dataset)  # the same on every machine
     counts: Counter[str] = Counter()
-    rows = list(_clean(_read(settings), settings, source, counts))
+    rows = list(_clean(_read(settings, counts), settings, source, counts))
     if settings.references == "math":
         rows = _keep_parsable(rows, context, counts)
     if not rows:
@@ -101,12 +110,16 @@ def run(settings: Settings, context: Context) -> Result:
         rows = _take(rows, settings, source)
     counts["kept"], counts["not_asked_for"] = len(rows), usable - len(rows)
     names = ("read", "kept", *DROPPED)  # read is the sum of the others, but where missing references are allowed
-    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names})
+    told = {name: counts[name] for name in TOLD if counts[name]}
+    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names} | told)
 
 
-def _read(settings: Settings) -> Iterator[dict[str, Any]]:
+def _read(settings: Settings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     """Read the rows of the source; a column that it does not have is refused."""
     source = settings.path or str(settings.dataset)
+
+    def skipped() -> None:
+        counts.update(("read", "ragged_rows"))
 
     def choose(present: Sequence[str]) -> set[str]:
         columns = settings.columns.model_dump(exclude_none=True)
@@ -115,13 +128,16 @@ def _read(settings: Settings) -> Iterator[dict[str, Any]]:
             for key, given in columns.items()
             for column in ([given] if isinstance(given, str) else given)
         ]
+        named = [(key, column_of(column, present) if key == "reference" else column) for key, column in named]
         for key, column in named:
             if column not in present:
                 raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, present)}")
         return {column for _, column in named}
 
     if settings.path is not None:
-        rows = rows_of_file(Path(settings.path), "prompts", choose)
+        rows = rows_of_file(
+            Path(settings.path), "prompts", choose, skipped if settings.ragged_rows == "skip" else None
+        )
     else:
         rows = rows_of_dataset(source, settings.config, settings.revision, settings.source_split, "prompts", choose)
     first = next(rows, None)
@@ -142,9 +158,7 @@ def _clean(
         if isinstance(messages, str):
             counts[messages] += 1
             continue
-        reference = (as_text(row.get(columns.reference)) or None) if columns.reference else None
-        if reference is not None and settings.reference_after is not None:
-            reference = final_answer(reference, settings.reference_after)
+        reference = _reference(row, settings, counts)
         name = prompt_id(messages)
         if name in seen:
             counts["duplicates" if reference in (None, seen[name]) else "reference_differs"] += 1
@@ -162,6 +176,19 @@ def _clean(
             "topic": (as_text(row.get(columns.topic)) or None) if columns.topic else None,
             "split": row.get(columns.split) if columns.split else None,
         }
+
+
+def _reference(row: Mapping[str, Any], settings: Settings, counts: Counter[str]) -> str | None:
+    """Read the reference of a row; lists whose meaning the settings do not say are counted."""
+    if settings.columns.reference is None:
+        return None
+    cell, marker = cell_of(row, settings.columns.reference), settings.reference_after
+    if settings.reference_lists is None and is_unclear(cell):
+        counts["lists_of_references"] += 1
+    reference = read_reference(cell, settings.reference_lists)
+    if reference is None or marker is None:
+        return reference
+    return of_each(reference, lambda text: final_answer(text, marker))
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:

@@ -53,6 +53,18 @@ def save(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+def test_rows_that_do_not_fit_are_left_out_and_counted_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = ["2 + 2?,small,4", "2 + 2?,small,about 3, or 4", "2 * 3?,small,6", "2 + 2?,big,four"]
+    path.write_text("\n".join(["prompt,teacher,response", *rows]) + "\n")
+    skipped: list[int] = []
+    settings = ImportSettings(path=str(path), ragged_rows="skip")
+    found = read_responses(settings, (SMALL, BIG), CELLS, lambda: skipped.append(1))
+    assert texts(found)["sum", "small"] == ["4"] and len(skipped) == 1
+    with pytest.raises(InputError, match=r"row 2 \(line 3\) has 4 cells"):
+        read_responses(settings.model_copy(update={"ragged_rows": "refuse"}), (SMALL, BIG), CELLS)
+
+
 def read(path: Path, cells: Any = CELLS, teachers: Any = (SMALL, BIG), **columns: Any) -> dict[tuple[str, str], Any]:
     settings = ImportSettings(path=str(path), columns=Columns(**columns))
     return read_responses(settings, teachers, cells)

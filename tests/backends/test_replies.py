@@ -12,6 +12,7 @@ from openai_server import OpenAIServer, Response, ask_once, completion
 
 from persyn_hf.backends.answers import Said
 from persyn_hf.backends.engines import bodies
+from persyn_hf.backends.engines.bodies import Places
 from persyn_hf.backends.engines.completions import read_chat, read_usage
 from persyn_hf.backends.engines.replies import LONGEST_PAUSE_S, Fault, read_reply
 from persyn_hf.core.endings import CUT_OFF, UNKNOWN, ending
@@ -337,6 +338,44 @@ def test_every_reply_is_an_answer_an_error_or_a_wait(status: int, headers: dict[
 # Bodies
 
 
+def test_long_bodies_wait_for_a_place_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 at once and two places, which useless, broken and unread ones give back, too."""
+    monkeypatch.setattr(bodies, "SHORT", 1000)
+    monkeypatch.setattr(bodies, "LONG", 2)
+    held, most = 0, 0
+    enter, leave = Places.enter, Places.leave
+
+    async def counted(self: Places) -> None:
+        nonlocal held, most
+        await enter(self)
+        held += 1
+        most = max(most, held)
+
+    def uncounted(self: Places) -> None:
+        nonlocal held
+        held -= 1
+        leave(self)
+
+    monkeypatch.setattr(Places, "enter", counted)
+    monkeypatch.setattr(Places, "leave", uncounted)
+    long = json.dumps(completion("x" * 100_000)).encode()
+    replies = {
+        "whole": Response(body=long),
+        "thoughts": Response(body=completion("short", reasoning="y" * 100_000)),
+        "other": Response(body=completion("short", odd="z" * 100_000)),
+        "no JSON": Response(body=long[:-1]),
+        "cut": Response(body=long[:-5000], length=len(long)),
+        "error": Response(body={"error": {"message": "w" * 100_000}}, status=400),
+    }
+    names = [f"{name} {number}" for name in replies for number in range(4)]
+    with OpenAIServer(lambda text, times: replies[text.rpartition(" ")[0]]) as server:
+        found = ask_once(server, *names, attempts=2, patience_s=0.1)
+    fine = {name for name in names if name.startswith(("whole", "thoughts", "other"))}
+    assert {name for name, answer in found.items() if answer.error is None} == fine
+    assert most == 2
+    assert held == 0
+
+
 def test_a_body_without_end_or_packed_small_is_one_error_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MOST_BYTES", 100_000)
     long = completion("x" * 200_000)
@@ -359,4 +398,3 @@ def test_a_body_without_end_or_packed_small_is_one_error_row(monkeypatch: pytest
     assert "is longer than" in (found["long"].error or "") and "is longer than" in (found["bomb"].error or "")
     assert "packed as 'br'" in (found["odd"].error or "")
     assert found["broken"].error == "the server's answer cannot be unpacked (attempts: 2)"
-    assert bodies._held._bytes == 0

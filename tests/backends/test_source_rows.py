@@ -1,5 +1,6 @@
 """Files as people have them: other separators, encodings and compressions, late columns, rows that do not fit."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -75,8 +76,9 @@ def test_a_header_of_one_name_has_no_separator(tmp_path: Path) -> None:
         ("q,a\nx,1\nWhat is 1,000 plus 5?,1005\n", ["row 2 (line 3)", "3 cells", "header 2", "`,`", "quotes"]),
         ("q;a\nx\n", ["row 1 (line 2)", "1 cells", "`;`"]),
         ('q,a\n"two\nlines",1\nx\n', ["row 2 (line 4)"]),
-        ('q,a\n"never closed,1\nx,2\n', ["unexpected end of data"]),
-        ('q,a\n"closed" too early,1\n', ["expected after"]),
+        ('q,a\nx,1\n"never closed,1\nx,2\n', ["a quote that opens in row 2 (line 3) is never closed"]),
+        ('"q,a\nx,1\n', ["a quote that opens in the header (line 1) is never closed"]),
+        ('q,a\n"two\nlines",1\n"closed" too early,1\n', ["row 2 (line 4): ',' expected after", "double a quote"]),
         ("q,a,q\nx,1,y\n", ["two columns", "`q`"]),
     ],
 )
@@ -85,6 +87,19 @@ def test_a_row_that_does_not_fit_its_header_is_refused_by_its_number(
 ) -> None:
     said = refused(save(tmp_path / "q.csv", text))
     assert all(word in said for word in ["q.csv", *words]), said
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+def test_rows_that_do_not_fit_are_left_out_and_counted_where_that_is_wanted(tmp_path: Path, ending: str) -> None:
+    text = 'q,a\nx,1\n1,000,2\n\ny\n"z,z",3\n'
+    data = text.replace(",", "\t").encode() if ending == "tsv" else text.encode()
+    path = save(tmp_path / f"q.{ending}", gzip.compress(data) if ending.endswith("gz") else data)
+    skipped: list[int] = []
+    rows = list(rows_of_file(path, "prompts", lambda known: known, lambda: skipped.append(1)))
+    last = "z\tz" if ending == "tsv" else "z,z"
+    assert rows == [{"q": "x", "a": "1"}, {"q": last, "a": "3"}]
+    assert len(skipped) == 2  # an empty line is no row
+    assert "`ragged_rows: skip`" in refused(path)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
@@ -113,7 +128,16 @@ def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("q.csv", "q\né\n".encode("latin-1"), ["cannot be read as .csv", "UTF-8"]),
+        (
+            "q.csv",
+            "q\né\n".encode("latin-1"),
+            ["cannot be read as .csv", "line 2 has the byte 0xe9", "save it as UTF-8"],
+        ),
+        ("q.csv", ("q\n" * 70_000 + "é").encode("latin-1"), ["line 70001 has the byte 0xe9, which is no UTF-8"]),
+        ("q.jsonl.gz", gzip.compress("{}\n{}\né".encode("latin-1"), mtime=0), ["line 3 has the byte 0xe9"]),
+        ("q.json", b"[\n{}]\xff", ["line 2 has the byte 0xff"]),
+        ("q.csv", codecs.BOM_UTF16_LE + "q\na\n".encode("utf-16-le")[:-1], ["line 2", "no UTF-16"]),
+        ("q.csv", "q\na\n".encode("utf-16-le"), ["line 1 holds zero bytes", "mark is missing", "save it as UTF-8"]),
         ("q.csv.gz", gzip.compress(b"q\n" * 9999, mtime=0)[:-9], ["q.csv.gz cannot be read as .csv"]),
         ("q.jsonl.gz", b'\x1f\x8b{"q": 1}', ["q.jsonl.gz cannot be read"]),
         ("q.jsonl", '{"q": ' + "9" * 5000 + "}", ["line 1", "4300"]),

@@ -35,6 +35,8 @@ def step(root: Path, key: str, *overrides: str) -> Step:
         ("responses", "generate.rerun=[errors]", False),
         ("assignments-all", "assign.beta=9", False),
         ("prompts", "prompts.dev=3", False),
+        ("prompts", "prompts.reference_lists=null", True),
+        ("prompts", "prompts.reference_lists=any", False),
     ],
 )
 def test_settings(root: Path, key: str, override: str, same: bool) -> None:

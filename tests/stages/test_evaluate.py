@@ -71,6 +71,7 @@ def test_hand_made_answers_give_exact_accuracy(
     monkeypatch.setattr(Answering, "answer", answer)
     result = run(base_student, tasks=[{"name": "mine", "path": str(questions)}])
     assert result.data["is_correct"][:] == [True, False, True, None]
+    assert "lists_of_references" not in result.metrics["mine"]
     summary = result.metrics["mine"]
     assert summary["accuracy"] == pytest.approx(2 / 3)
     assert summary["stderr"] == pytest.approx((2 / 9 / 3) ** 0.5)

@@ -267,7 +267,7 @@ def test_bad_files(tmp_path: Path, name: str, content: str | None, message: str)
 
 def test_bad_bytes_and_bad_dataset(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "\xff"}\n')
-    with pytest.raises(InputError, match=r"cannot be read as .jsonl: .*utf-8"):
+    with pytest.raises(InputError, match=r"cannot be read as .jsonl: line 1 has the byte 0xff"):
         run(tmp_path, path=str(tmp_path / "p.jsonl"))
     with pytest.raises(InputError, match=r"the dataset no-one/nothing cannot be read: .*; check `prompts.dataset`"):
         run(tmp_path, dataset="no-one/nothing")

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
+from persyn_hf.backends.engines.counting import Counter
 
 
 class Engine(Protocol):
@@ -20,6 +21,11 @@ class Engine(Protocol):
     @property
     def params_b(self) -> float | None:
         """The number of parameters in billions; None where the engine cannot tell."""
+
+    @property
+    def counter(self) -> Counter | None:
+        """The tokenizer that counts where the engine's server does not; None where there is none, or no need."""
+        return None
 
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; a conversation that cannot be asked is prepared with a `refusal`."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 
 from persyn_hf.backends.answers import Answer, Batch, Request
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.counting import fill_answers, is_uncounted
 from persyn_hf.backends.engines.limits import Budget
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.endings import is_cut
@@ -108,6 +109,8 @@ def answer(
             except KeyboardInterrupt:  # a write that was cut is undone as a whole, and these answers are paid for
                 journal.write(answers, teacher=teacher, supersede_errors=rerun_errors)
                 raise
+            if any(map(is_uncounted, answers)):
+                answers = fill_answers(engine.counter, journal, answers)
             budget.settle(teacher, answers)
             arrived(answers)
             left -= len(answers)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from persyn_hf.backends.answers import Answer, Request, Said, answer_to, failed, refuse
+from persyn_hf.backends.engines.bodies import Places, keeps_place
 from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
 from persyn_hf.backends.engines.replies import Fault
@@ -44,10 +45,9 @@ class Client:
         endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self._timeout_s, self._attempts = timeout_s, attempts
-        endpoints = [
-            endpoint(model, url, api_key=api_key, extra=extra, connections=max_concurrency, key_hint=key_hint)
-            for url in urls
-        ]
+        self._places = Places()
+        of_all: dict[str, Any] = {"api_key": api_key, "extra": extra, "key_hint": key_hint, "places": self._places}
+        endpoints = [endpoint(model, url, connections=max_concurrency, **of_all) for url in urls]
         self._lanes = Lanes(
             [Lane(endpoint=endpoint, limit=Limit(concurrency, max_concurrency)) for endpoint in endpoints],
             patience_s=patience_s,
@@ -83,6 +83,7 @@ class Client:
                 ready += caller.collect(wait=not ready)
                 if ready:
                     yield ready
+                    self._taken(ready)
                 elif caller.failure is not None:
                     raise caller.failure
                 else:
@@ -90,9 +91,16 @@ class Client:
         except KeyboardInterrupt:  # what has come in is paid for
             if ready := caller.collect(wait=False):
                 yield ready
+                self._taken(ready)
             raise
         finally:
             self._leave(caller)
+
+    def _taken(self, answers: Sequence[Answer]) -> None:
+        """Give the places of long answers back: the caller is done with them."""
+        for answer in answers:
+            if keeps_place(answer):
+                self._post(self._places.leave)
 
     def _fill(self, caller: "_Caller", waiting: Iterator[Request]) -> list[Answer]:
         """Send requests while there is room, and return answers to those that cannot be asked."""

@@ -13,7 +13,7 @@ import httpx2
 
 from persyn_hf.backends.answers import Request, Said
 from persyn_hf.backends.engines.addresses import addresses, goes_on, shown
-from persyn_hf.backends.engines.bodies import take
+from persyn_hf.backends.engines.bodies import Body, Places, keeps_place, take
 from persyn_hf.backends.engines.completions import read_chat
 from persyn_hf.backends.engines.replies import Fault, parse, read_reply
 from persyn_hf.text import first_line
@@ -41,9 +41,18 @@ class Endpoint:
     check = "that the url ends where /chat/completions follows"
 
     def __init__(
-        self, model: str, url: str, *, api_key: str | None, extra: Mapping[str, Any], connections: int, key_hint: str
+        self,
+        model: str,
+        url: str,
+        *,
+        api_key: str | None,
+        extra: Mapping[str, Any],
+        connections: int,
+        key_hint: str,
+        places: Places,
     ) -> None:
         self.url = url
+        self._places = places
         self.name = shown(url)
         self.address, self._models = addresses(url, self.path, self.urls_at)
         self.model, self._key, self._extra, self._key_hint = model, api_key, dict(extra), key_hint
@@ -119,18 +128,31 @@ class Endpoint:
     async def _send(self, method: str, address: str, body: bytes | None) -> Said | Fault:
         """Send to an address, and to where it redirects within the same server."""
         for _ in range(HOPS):
-            async with self.http.stream(method, address, content=body, headers=self.headers()) as response:
-                self._spoken = True
-                further = goes_on(address, response.status_code, response.headers.get("location"))
-                if further is not None:
-                    address = further
-                    continue
-                taken = await take(response)
-                if isinstance(taken, Fault):
-                    return taken
-                status, headers = response.status_code, response.headers
-            return read_reply(status, headers, taken, self.read, wanted=self.wanted, key=self._key)
+            taken: Body | Fault | None = None
+            try:
+                async with self.http.stream(method, address, content=body, headers=self.headers()) as response:
+                    self._spoken = True
+                    further = goes_on(address, response.status_code, response.headers.get("location"))
+                    if further is None:
+                        taken = await take(response, self._places)
+            except BaseException:
+                if isinstance(taken, Body):
+                    taken.leave()
+                raise
+            if isinstance(taken, Fault):
+                return taken
+            if taken is not None:
+                return self._read(response, taken)
+            address = further or address
         return Fault(kind="moved", reason=f"HTTP {response.status_code}: it redirects {HOPS} times")
+
+    def _read(self, response: httpx2.Response, body: Body) -> Said | Fault:
+        """Read a reply. A long answer keeps the place of its body (`keeps_place`)."""
+        status, headers = response.status_code, response.headers
+        found = read_reply(status, headers, body.bytes, self.read, wanted=self.wanted, key=self._key)
+        if isinstance(found, Fault) or not keeps_place(found):
+            body.leave()
+        return found
 
     def _lost(self, error: httpx2.TransportError) -> Fault:
         """Return what a failed connection means. The text of an error may hold a header: little of it is shown."""
@@ -176,10 +198,13 @@ class Endpoint:
         """Return the names of the models that the server lists; none where it does not."""
         try:
             async with self.http.stream("GET", self._models, headers=self.headers(), timeout=PROBE_S) as response:
-                taken = await take(response)
+                taken = await take(response, self._places)
         except httpx2.TransportError:
             return []
-        found = None if isinstance(taken, Fault) else parse(taken)
+        if isinstance(taken, Fault):
+            return []
+        found = parse(taken.bytes)
+        taken.leave()
         listed = found.get("data") if isinstance(found, Mapping) else None
         models = listed if isinstance(listed, list) else []
         return [first_line(str(model["id"]), 100) for model in models if isinstance(model, Mapping) and "id" in model]

@@ -7,7 +7,7 @@
 Tables are read as streams; only responses that are asked for are kept.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from persyn_hf.backends.answers import Entry
 from persyn_hf.backends.engines.imported_cells import Imported, excerpt, id_of_prompt
 from persyn_hf.backends.engines.imported_forms import Columns, Form, Long, Wide, named
 from persyn_hf.backends.engines.samples import Sample
-from persyn_hf.backends.source_rows import Choose, configs_of_dataset, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import Choose, RaggedRows, configs_of_dataset, rows_of_dataset, rows_of_file
 from persyn_hf.backends.thoughts import Tags, split_thoughts
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
@@ -40,11 +40,14 @@ class ImportSettings(Strict):
     revision: str | None = None
     source_split: str = "train"
     columns: Columns = Columns()
+    ragged_rows: RaggedRows = "refuse"  # of a CSV: rows that do not fit the header; skip: they are counted
     # more pairs of what teachers write before and behind their thoughts; those of most models are known
     think_tags: tuple[tuple[ThinkTag, ThinkTag], ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _own_configs(self) -> "ImportSettings":
+        if self.ragged_rows == "skip" and self.path is None:
+            raise ValueError("`ragged_rows` is of a CSV in `path`, and none is read; take it out")
         if self.configs is None:
             return self
         if self.dataset is None:
@@ -70,17 +73,21 @@ class _Table:
 
 
 def read_responses(
-    settings: ImportSettings, teachers: Sequence[Teacher], cells: Cells
+    settings: ImportSettings,
+    teachers: Sequence[Teacher],
+    cells: Cells,
+    skipped: Callable[[], None] = lambda: None,
 ) -> dict[tuple[str, str], list[Imported]]:
     """Read the responses of `cells` by (prompt_id, name of the teacher), in the order of the table.
 
     A prompt is named as in the `prompts` stage, so the texts must be the same. Several responses of one cell are its
-    samples; empty ones are left out, and a cell that has none but these is empty. Raises `InputError` where the table
-    cannot be read, has none of the prompts, or has no response of a teacher.
+    samples; empty ones are left out, and a cell that has none but these is empty. `skipped` is called for each row
+    that `ragged_rows: skip` leaves out. Raises `InputError` where the table cannot be read, has none of the prompts,
+    or has no response of a teacher.
     """
     asked = [teacher for teacher in teachers if cells.get(teacher.name)]
     responses: dict[tuple[str, str], list[Imported]] = {}
-    for table in _tables(settings, asked) if asked else ():
+    for table in _tables(settings, asked, skipped) if asked else ():
         _read_table(table, settings.columns.prompt, cells, responses)
     return responses
 
@@ -118,11 +125,11 @@ def _read_table(
             )
 
 
-def _tables(settings: ImportSettings, teachers: Sequence[Teacher]) -> Iterator[_Table]:
+def _tables(settings: ImportSettings, teachers: Sequence[Teacher], skipped: Callable[[], None]) -> Iterator[_Table]:
     source, columns = settings.path or str(settings.dataset), settings.columns
     if settings.configs is None:
         form: Form = Long(source, columns, teachers) if columns.responses is None else Wide(source, columns, teachers)
-        rows = _rows(settings, settings.config, form.choose)
+        rows = _rows(settings, settings.config, form.choose, skipped)
         yield _Table(source=source, form=form, rows=rows, teachers=[teacher.name for teacher in teachers])
         return
     configs = configs_of_dataset(source, settings.revision, "generate")
@@ -134,12 +141,17 @@ def _tables(settings: ImportSettings, teachers: Sequence[Teacher]) -> Iterator[_
     for teacher, config in zip(teachers, chosen, strict=True):
         table = f"{source}, config {config}"
         form = Long(table, columns, [teacher], only=teacher.name)
-        yield _Table(source=table, form=form, rows=_rows(settings, config, form.choose), teachers=[teacher.name])
+        yield _Table(
+            source=table, form=form, rows=_rows(settings, config, form.choose, skipped), teachers=[teacher.name]
+        )
 
 
-def _rows(settings: ImportSettings, config: str | None, choose: Choose) -> Iterator[dict[str, Any]]:
+def _rows(
+    settings: ImportSettings, config: str | None, choose: Choose, skipped: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
     if settings.path is not None:
-        return rows_of_file(Path(settings.path), "generate", choose)
+        skip = skipped if settings.ragged_rows == "skip" else None
+        return rows_of_file(Path(settings.path), "generate", choose, skip)
     return rows_of_dataset(str(settings.dataset), config, settings.revision, settings.source_split, "generate", choose)
 
 

@@ -48,6 +48,10 @@ class Budget:
             self._reserved |= most
         return True
 
+    def uncounted(self, teacher: str) -> int:
+        """Return the number of a teacher's answers that cost money and were not counted."""
+        return self._uncounted[teacher]
+
     def settle(self, teacher: str, answers: Sequence[Answer]) -> None:
         """Replace the highest cost of answered requests with the cost of their answers."""
         with self._lock:
@@ -65,7 +69,8 @@ class Budget:
             return EngineError(
                 f"--max-cost {self._limits.max_cost:g} cannot be kept for the teacher `{teacher}`: its server counts "
                 f"no tokens (no usage came with {self._uncounted[teacher]} of its answers), so nobody knows what they "
-                "cost; have the server count, or take --max-generations for a limit"
+                "cost; name the tokenizer of its model, by which they are counted here (`server: {tokenizer: "
+                "ID-OR-FOLDER}` at the teacher), have the server count, or take --max-generations for a limit"
             )
         limit = self._limits.max_generations
         if limit is not None and self._generations + len(batch) > limit:

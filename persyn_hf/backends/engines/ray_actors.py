@@ -16,6 +16,7 @@ from typing import Any
 
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
 from persyn_hf.backends.engines import Engine, ray_cluster
+from persyn_hf.backends.engines.counting import Counter
 from persyn_hf.backends.engines.settings import RaySettings
 from persyn_hf.errors import EngineError, PersynError, reason
 
@@ -43,6 +44,10 @@ class RayEngine(Engine):
     @property
     def params_b(self) -> float | None:
         return self._local.params_b
+
+    @property
+    def counter(self) -> Counter | None:
+        return self._local.counter
 
     def prepare(self, messages: Messages) -> Prepared:
         return self._local.prepare(messages)

@@ -11,6 +11,9 @@ from persyn_hf.backends.thoughts import Tags, split_thoughts
 from persyn_hf.core.endings import ending, is_cut, is_whole
 
 
+ODD = ("unknown_end", "uncounted", "counted_here")  # counts of answers that are told where there are any
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One response on its way to a row; `prompt` is its row of the prompts dataset."""
@@ -131,6 +134,7 @@ class Totals:
                 errors=not answered,
                 truncated=answered and is_cut(entry.finish_reason),
                 unknown_end=answered and not is_cut(entry.finish_reason) and not is_whole(entry.finish_reason),
+                counted_here=entry.counted_here,
                 uncounted=asked and None in (entry.num_prompt_tokens, entry.num_tokens),
                 counted=answered and entry.num_tokens is not None,
                 correct=sample.is_correct is True,
@@ -147,11 +151,11 @@ class Totals:
     def metrics(self) -> dict[str, Any]:
         """Compute one teacher's line in the card's table; accuracy is over selected samples that could be judged.
 
-        `mean_tokens` is over the answers whose tokens were counted. `unknown_end` and `uncounted`, shares of the
-        answers, are there where they are not 0.
+        `mean_tokens` is over the answers whose tokens were counted. `ODD`, shares of the answers, are there where
+        they are not 0.
         """
         counts, answered = self.counts, max(self.counts["answered"], 1)
-        odd = {name: counts[name] / answered for name in ("unknown_end", "uncounted") if counts[name]}
+        odd = {name: counts[name] / answered for name in ODD if counts[name]}
         counted = counts["counted"] or (0 if counts["answered"] else 1)
         return {
             "rows": counts["requested"],

@@ -7,11 +7,13 @@ promise is the journal's: an answer that is there never changes.
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 
 from persyn_hf.backends.answers import EMPTY, Answer, Batch, Messages, Prepared, Request, conversation
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.client import Client
+from persyn_hf.backends.engines.counting import Counter, open_counter
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import RecipeError
 
@@ -49,6 +51,11 @@ class ServerEngine(Engine):
         self._lock = threading.Lock()
         self._client: Client | None = None
 
+    @cached_property
+    def counter(self) -> Counter | None:
+        """The tokenizer that the settings name, else that of a model which is a folder here."""
+        return open_counter(self._name, self._settings.tokenizer)
+
     def close(self) -> None:
         """Cancel what is in flight."""
         with self._lock:
@@ -77,6 +84,8 @@ class ServerEngine(Engine):
         """Answer every request, in order of completion."""
         requests = (request for batch in batches for request in batch)
         first = next(requests, None)
+        if self._settings.tokenizer is not None:
+            _ = self.counter  # refused before the first request, where it cannot be loaded
         if first is not None:
             yield from self._connect().answers(chain([first], requests))
 

@@ -56,13 +56,16 @@ class Connection(Strict):
 
 
 class ServerSettings(Connection):
-    """The settings of OpenAI-compatible endpoints. Only `extra` may change an answer."""
+    """The settings of OpenAI-compatible endpoints. Only `extra` may change an answer, and `tokenizer` its length."""
 
     place = "generate.server"
 
     # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
     # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
     extra: dict[str, Any] = Field(default_factory=dict)
+    # Hub id or folder of the model's tokenizer, which counts where the server does not; null: that of a `model`
+    # which is a folder here, else nothing is counted
+    tokenizer: str | None = None
 
 
 class VllmSettings(Strict):
@@ -87,7 +90,10 @@ class VllmSettings(Strict):
 
 # Where and how fast an engine runs is not covered by fingerprints; what may change its answers is.
 VLLM_NOT_COVERED = frozenset(f"vllm.{key}" for key in VllmSettings.model_fields if key != "args")
-ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {f"server.{key}" for key in ServerSettings.model_fields if key != "extra"}
+SERVER_COVERED = ("extra", "tokenizer")
+ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {
+    f"server.{key}" for key in ServerSettings.model_fields if key not in SERVER_COVERED
+}
 
 
 def value_of(args: Sequence[str], *names: str) -> str | None:

@@ -37,6 +37,7 @@ from types import TracebackType
 from typing import IO
 
 from persyn_hf.backends.grading.worker import MEMORY
+from persyn_hf.backends.references import alternatives, any_of
 from persyn_hf.errors import EngineError
 
 
@@ -86,20 +87,22 @@ class Verifier:
         self._selector.close()
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """Judge (reference, answer) pairs, in order.
+        """Judge (reference, answer) pairs, in order; where the reference is alternatives, one that agrees is enough.
 
         True: the answer agrees with the reference. False: it does not, or it holds nothing that can be parsed. None:
         the reference does not parse, or grading crashed or took more than `timeout_s`.
         """
-        verdicts: list[bool | None] = [None] * len(pairs)
-        self._run([(row, *pair) for row, pair in enumerate(pairs)], verdicts)
-        return verdicts
+        each = [(reference, answer) for several, answer in pairs for reference in alternatives(several)]
+        verdicts: list[bool | None] = [None] * len(each)
+        self._run([(row, *pair) for row, pair in enumerate(each)], verdicts)
+        return _together(verdicts, [reference for reference, _ in pairs])
 
     def parses(self, references: Sequence[str]) -> list[bool | None]:
         """Tell of each reference whether it can be used for grading; None where that took too long or crashed."""
-        new = dict.fromkeys(reference for reference in references if reference not in self._references)
+        each = [reference for several in references for reference in alternatives(several)]
+        new = dict.fromkeys(reference for reference in each if reference not in self._references)
         self._run([(0, reference, None) for reference in new], [])
-        return [self._references[reference] for reference in references]
+        return _together([self._references[reference] for reference in each], references)
 
     def _run(self, tasks: list[Task], verdicts: list[bool | None]) -> None:
         self._started = max(self._started, min(len(self._workers), len(tasks) // WORTH_A_WORKER))
@@ -274,6 +277,12 @@ class _Worker:
 def _stop_spares() -> None:
     while _spares:
         _spares.pop().stop()
+
+
+def _together(verdicts: Sequence[bool | None], references: Sequence[str]) -> list[bool | None]:
+    """Return one verdict for each reference, from those of its alternatives."""
+    left = iter(verdicts)
+    return [any_of([next(left) for _ in alternatives(reference)]) for reference in references]
 
 
 def _length(task: Task) -> int:

@@ -1,11 +1,12 @@
 """Read questions with reference answers from a user's file or a dataset."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
@@ -26,6 +27,8 @@ class MathTask:
     references: list[str]
     examples: list[tuple[str, str]]  # (question, worked answer) shown before each question, num_fewshot of them
     num_fewshot: int
+    # rows that the user should know of, by kind: `ragged_rows`, and `lists_of_references` whose meaning nothing says
+    told: dict[str, int] = field(default_factory=dict)
 
     @property
     def conversations(self) -> list[list[dict[str, str]]]:
@@ -39,6 +42,15 @@ class MathTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A question with its reference answer. `unclear`: a list of which the settings do not say what it means."""
+
+    question: str
+    answer: str
+    unclear: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A file, or splits of a dataset joined by `+`."""
 
@@ -48,38 +60,52 @@ class Source:
     revision: str | None = None
     split: str = "test"
 
-    def rows(self, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """Yield all rows. Raises `InputError` where one of `columns` is missing."""
+    def rows(self, columns: Sequence[str] = (), skipped: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all rows; `skipped` as of `rows_of_file`. Raises `InputError` where one of `columns` is missing."""
         name = self.path or str(self.dataset)
 
         def choose(known: Sequence[str]) -> Sequence[str]:
-            for column in columns:
+            wanted = [column_of(column, known) for column in columns]
+            for column in wanted:
                 if column not in known:
                     raise InputError(f"{name} has no column `{column}`{nearest(column, known)}; see `{SECTION}`")
-            return columns or known
+            return wanted or known
 
         if self.path is not None:
-            yield from rows_of_file(Path(self.path), SECTION, choose)
+            yield from rows_of_file(Path(self.path), SECTION, choose, skipped)
             return
         for split in self.split.split("+"):
             yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
 
 
-def read_questions(source: Source, question: Sequence[str], answer: str) -> list[tuple[str, str]]:
-    """Read (question, answer) of every row as text; `question` names the columns that make it up.
+def read_questions(
+    source: Source,
+    question: Sequence[str],
+    answer: str,
+    lists: Lists | None = None,
+    skipped: Callable[[], None] | None = None,
+) -> list[Pair]:
+    """Read question and answer of every row as text; `question` names the columns that make it up.
+
+    lists: what a list of answers is (`read_reference`). skipped: as of `rows_of_file`.
 
     Raises `InputError` where a cell is empty or there are no rows.
     """
     name = source.path or source.dataset
     pairs = []
-    for number, row in enumerate(source.rows([*question, answer]), start=1):
-        texts = {column: as_text(row.get(column)) for column in (*question, answer)}
-        empty = next((column for column, text in texts.items() if not text), None)
+    for number, row in enumerate(source.rows([*question, answer], skipped), start=1):
+        texts = [as_text(row.get(column)) for column in question]
+        cell = cell_of(row, answer)
+        reference = read_reference(cell, lists) or ""
+        empty = next(
+            (key for key, text in zip((*question, answer), (*texts, reference), strict=True) if not text), None
+        )
         if empty is not None:
             raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
         # 3.83e35 in a reference (Minerva has some 70): math-verify would read a product with Euler's e
-        reference = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", texts[answer])
-        pairs.append((_join([texts[column] for column in question]), reference))
+        written = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
+        unclear = lists is None and is_unclear(cell)
+        pairs.append(Pair(question=_join(texts), answer=written or "", unclear=unclear))
     if not pairs:
         raise InputError(f"{name} holds no items; a task needs at least one")
     return pairs

@@ -90,7 +90,7 @@ def score(
     """
     if isinstance(loaded, MathTask):
         answered, figures = model.answer(loaded, settings.max_tokens)
-        return {task.name: _line(_grade(answered, verifier), figures, model)}
+        return {task.name: _line(_grade(answered, verifier), {**figures, **loaded.told}, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():

@@ -1,5 +1,6 @@
 """The items of a task, and the room that a student has for them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from persyn_hf.backends.harness.questions import MathTask, final_answer, read_qu
 from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.stock_items import choose_filter, choose_metric
 from persyn_hf.backends.loading import load_tokenizer
+from persyn_hf.backends.references import of_each
 from persyn_hf.errors import check
 from persyn_hf.recipe.roles import Student
 from persyn_hf.stages.evaluate.settings import Settings, Task
@@ -34,22 +36,30 @@ def load(task: Task, settings: Settings) -> Loaded:
         return loaded
     assert task.source is not None
     columns = [task.columns.question] if isinstance(task.columns.question, str) else task.columns.question
-    pairs = read_questions(task.source, columns, task.columns.answer)[: task.limit or settings.limit]
-    references = [answer for _, answer in pairs]
-    if task.reference_after is not None:
+    lists, marker = task.reference_lists, task.reference_after
+    told: Counter[str] = Counter()
+    skipped = (lambda: told.update(("ragged_rows",))) if task.ragged_rows == "skip" else None
+    pairs = read_questions(task.source, columns, task.columns.answer, lists, skipped)[: task.limit or settings.limit]
+    references = [pair.answer for pair in pairs]
+    if marker is not None:
         # Without the mark the whole answer stands: the grader then says whether it can be judged.
-        references = [final_answer(answer, task.reference_after) or answer for answer in references]
-    examples = [] if task.examples is None else read_questions(task.examples, columns, task.columns.answer)
+        references = [
+            of_each(answer, lambda text: final_answer(text, marker) or text) or answer for answer in references
+        ]
+    shown = task.examples
+    examples = [] if shown is None else read_questions(shown, columns, task.columns.answer, skipped=skipped)
+    told["lists_of_references"] = sum(pair.unclear for pair in pairs)
     number, needed = len(examples), task.num_fewshot or 0
     check(
         number >= needed, f"{task.name}.num_fewshot", needed, f"at most {number}, the worked examples that there are"
     )
     return MathTask(
         name=task.name,
-        questions=[question for question, _ in pairs],
+        questions=[pair.question for pair in pairs],
         references=references,
-        examples=examples,
+        examples=[(example.question, example.answer) for example in examples],
         num_fewshot=needed,
+        told={name: number for name, number in told.items() if number},
     )
 
 

@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.backends.harness.questions import Source
+from persyn_hf.backends.references import Lists
+from persyn_hf.backends.source_rows import RaggedRows
 from persyn_hf.recipe.roles import check_config_name
 from persyn_hf.recipe.strict import Strict
 
@@ -18,7 +20,7 @@ class Columns(Strict):
     """The names of the columns of a task's items."""
 
     question: str | list[str] = "question"  # the question; several columns are joined
-    answer: str = "answer"  # the reference answer
+    answer: str = "answer"  # the reference answer, or `struct.field`
 
 
 class Task(Strict):
@@ -34,6 +36,10 @@ class Task(Strict):
     revision: str | None = None
     split: str = "test"  # split of the dataset; `train+test` joins two
     columns: Columns = Columns()
+    # all: an answer must give all values of a list; any: one of them; null: all, and the run tells of lists
+    reference_lists: Lists | None = Field(default=None, exclude_if=lambda value: value is None)
+    # of a CSV: rows that do not fit the header; skip: they are counted
+    ragged_rows: RaggedRows = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
     limit: int | None = Field(default=None, ge=1, le=10**12)  # first items to ask at most; null: `evaluate.limit`
     # worked examples; null: 0 for own items, else the harness's
@@ -70,7 +76,10 @@ class Task(Strict):
     def _consistent(self) -> "Task":
         if self.path is not None and self.dataset is not None:
             raise ValueError(f"`{self.name}` has both `path` and `dataset`; keep one of them")
-        if self.is_stock and (self.reference_after or self.examples):
+        skips = self.ragged_rows == "skip"
+        if skips and self.path is None:
+            raise ValueError(f"`{self.name}`: `ragged_rows` is of a CSV in `path`, and none is read; take it out")
+        if self.is_stock and (self.reference_after or self.reference_lists or skips or self.examples):
             what = "is a task of the harness, which" if self.harness else "has no `path` or `dataset`: the harness"
             raise ValueError(f"`{self.name}` {what} knows its own answers; take out the keys about them")
         if self.is_stock and self.source is not None and self.num_fewshot:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, to_samples
-from persyn_hf.backends.engines.samples import Sample, Totals, select, to_row
+from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
@@ -49,7 +49,7 @@ OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
-LATER: dict[str, Any] = {"think_tags": []}
+LATER: dict[str, Any] = {"think_tags": [], "server.tokenizer": None, "ragged_rows": "refuse"}
 
 
 def run(
@@ -80,7 +80,8 @@ def run(
             errors: Counter[str] = Counter()
             data, totals = _cut(context, _imported(settings, context, grader, cells, errors))
             missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
-            return Result(data=data, counts=_counts(totals) | missing, metrics=_metrics(totals))
+            ragged = {"ragged_rows": errors["ragged_rows"]} if errors["ragged_rows"] else {}
+            return Result(data=data, counts=_counts(totals) | missing | ragged, metrics=_metrics(totals))
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -154,9 +155,9 @@ def _imported(
 ) -> Iterator[tuple[str, list[Sample]]]:
     """Read the samples of each teacher from the user's table instead of the journal, and grade them.
 
-    What is missing is counted in `errors` by its reason.
+    What is missing is counted in `errors` by its reason, and rows that `ragged_rows: skip` leaves out as that.
     """
-    imported = read_responses(settings, context.teachers, cells)
+    imported = read_responses(settings, context.teachers, cells, lambda: errors.update(("ragged_rows",)))
     for teacher, rows in cells.items():
         if rows:
             samples = to_samples(imported, teacher, rows, settings.think_tags)
@@ -188,8 +189,7 @@ def _counts(totals: Mapping[str, Totals]) -> dict[str, int]:
     """Sum the counts of all teachers; what is odd is named where there is any."""
     sums = sum((total.counts for total in totals.values()), Counter[str]())
     names = ("requested", "answered", "errors", "truncated", "correct", "unjudged")
-    odd = ("unknown_end", "uncounted")
-    return {name: sums[name] for name in names} | {name: sums[name] for name in odd if sums[name]}
+    return {name: sums[name] for name in names} | {name: sums[name] for name in ODD if sums[name]}
 
 
 def _metrics(totals: Mapping[str, Totals]) -> dict[str, Any]:

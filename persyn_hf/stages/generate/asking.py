@@ -14,24 +14,24 @@ Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `sam
 - `samples` yields the six samples. `new` says how many answers this run has paid for, here one of A's and two of B's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from persyn_hf.backends.answers import Answer, Request
+from persyn_hf.backends.answers import Answer, Entry, Request
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
-from persyn_hf.backends.engines.limits import Budget
+from persyn_hf.backends.engines.counting import fill, is_uncounted
 from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
-from persyn_hf.core.cost import money
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
+from persyn_hf.stages.generate.budget import open_budget
 from persyn_hf.stages.generate.requests import Prompt, cell_requests
-from persyn_hf.stages.generate.settings import Settings, engine_options, num_gpus, num_samples
+from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Asked:
     # came to its end and stands for it.
     stands: dict[str, str] = field(default_factory=dict)
     params_b: float | None = None  # billions of active parameters
+    engine: Engine | None = None  # that was opened last; it is closed
     new: int = 0  # answers that this run has paid for
 
 
@@ -64,7 +65,7 @@ class Asking:
         self._folders: dict[str, Any] = {"log_dir": folder / "logs", "state_dir": folder / "unfinished"}
         self._prompts: dict[str, Prompt] = {}
         self.asked: dict[str, Asked] = {}
-        self._budget = _budget(settings, context, journal)
+        self._budget = open_budget(settings, context, journal)
 
     def expect(self, teacher: Teacher, num_prompts: int) -> None:
         """Show a teacher, whose turn comes later, to `persyn status`."""
@@ -110,7 +111,8 @@ class Asking:
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
             asked.rounds |= dict.fromkeys(fresh, round)
-            asked.params_b = teacher.params_b or engine.params_b
+            asked.params_b, asked.engine = teacher.params_b or engine.params_b, engine
+            self._count_earlier(asked, fresh)
             if round:
                 asked.tally.total += sum(len(requests) for requests in fresh.values())
             if not self._settings.stop_when_correct:
@@ -188,6 +190,20 @@ class Asking:
         if pairs and self._settings.verify != "none":
             self._grader.submit(pairs)
 
+    def _count_earlier(self, asked: Asked, cells: Mapping[str, Sequence[Request]]) -> None:
+        """Count what answers took that earlier runs left uncounted: a limit on money needs to know."""
+        if self._context.limits.max_cost is not None and self._budget.uncounted(asked.teacher.name):
+            for some in _chunks([request for requests in cells.values() for request in requests]):
+                self._entries(asked, {request.key: request for request in some})
+            self._budget = open_budget(self._settings, self._context, self._journal)
+
+    def _entries(self, asked: Asked, requests: Mapping[str, Request]) -> dict[str, Entry]:
+        """Read answers by key; tokens that a server has not counted are counted here, where that can be."""
+        entries = self._journal.read(requests)
+        if asked.engine is None or not any(map(is_uncounted, entries.values())):
+            return entries
+        return fill(asked.engine.counter, self._journal, requests, entries)
+
     def _right(self, asked: Asked, requests: Sequence[Request]) -> set[str]:
         """Return the prompt_ids of the requests whose answer is correct, and may be trained on."""
         samples = (sample for some in _chunks(requests) for sample in self._read(asked, some))
@@ -200,7 +216,7 @@ class Asking:
         because another strategy has asked for all of them.
         """
         keys = [asked.stands.get(request.key, request.key) for request in requests]
-        entries = self._journal.read(keys)
+        entries = self._entries(asked, dict(zip(keys, requests, strict=True)))
         answered = [
             to_sample(
                 self._prompts[request.prompt_id],
@@ -241,24 +257,3 @@ def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut a sequence into parts of `AT_A_TIME`."""
     return (items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME))
-
-
-def _budget(settings: Settings, context: Context, journal: Journal) -> Budget:
-    """Return what the limits leave after all that earlier runs of this recipe have paid for."""
-    teachers = {teacher.name: teacher for teacher in context.teachers}
-    gpus = {name: num_gpus(settings, teacher) for name, teacher in teachers.items()}
-
-    def cost(name: str, prompt_tokens: float, completion_tokens: float, seconds: float) -> float:
-        if name not in teachers:  # it has left the pool since
-            return 0.0
-        gpu_seconds = seconds * (gpus[name] or 0)
-        return money(teachers[name].price, prompt_tokens, completion_tokens, gpu_seconds) or 0.0
-
-    spent = journal.spent(context.recipe)
-    return Budget(
-        context.limits,
-        generations=sum(line.requests for line in spent.values()),
-        cost=sum(cost(name, s.prompt_tokens, s.completion_tokens, s.seconds) for name, s in spent.items()),
-        money=cost,
-        uncounted={name: s.uncounted for name, s in spent.items() if cost(name, 1.0, 1.0, 0.0)},
-    )

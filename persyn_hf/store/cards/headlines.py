@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from persyn_hf.formats import HIT_MEANING, HITS, METRIC_TITLES
+from persyn_hf.formats import COUNTED_HERE, HIT_MEANING, HITS, METRIC_TITLES
 from persyn_hf.store.cards.markdown import cell, code, hub_link, share, table, text
 from persyn_hf.store.manifest import Manifest
 
@@ -12,7 +12,7 @@ SHARES = ("accuracy", "truncated", "errors")
 BOUNDS = ("value", "low", "high")
 ROUTER_METRICS = (*HITS, "regret", "pair_accuracy")  # the gap closed follows, with its interval
 NOTED = {"too_long": "Not asked, as prompt and answer do not fit", "cut": "Answers cut at the limit of tokens"}
-LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "not_asked_for")  # counts of `prompts`
+LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "ragged_rows", "not_asked_for")  # counts of `prompts`
 
 
 def headline(manifest: Manifest) -> str:
@@ -98,13 +98,25 @@ def _responses(manifest: Manifest) -> str:
         for name, line in _of_teachers(manifest, "teachers")
     ]
     header = ("teacher", "samples", "right", "truncated", "failed", "mean tokens")
-    return _join(_table(header, rows), "right: share of the judged among the selected samples." if rows else "")
+    notes = ["right: share of the judged among the selected samples." if rows else ""]
+    if manifest.counts.get("counted_here"):
+        notes.append(f"{COUNTED_HERE}.")
+    return _join(_table(header, rows), " ".join(filter(None, notes)))
+
+
+def counted_here(manifest: Manifest) -> list[str]:
+    """Return the teachers of whose answers tokens were counted by a tokenizer here."""
+    if manifest.kind != "responses":
+        return []
+    return [name for name, line in _of_teachers(manifest, "teachers") if _mapping(line).get("counted_here")]
 
 
 def _tokens(line: Mapping[str, Any]) -> str:
     """Return the mean number of tokens as a cell, rounded to a whole number."""
     number = line.get("mean_tokens")
-    return cell(round(number) if isinstance(number, int | float) else number)
+    if not isinstance(number, int | float):
+        return cell(number)
+    return ("~ " if line.get("counted_here") else "") + cell(round(number))
 
 
 def _rewards(manifest: Manifest) -> str:
