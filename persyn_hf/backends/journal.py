@@ -138,7 +138,7 @@ class Journal:
 
     def put_counts(self, counts: Mapping[str, Count], tokenizer: str) -> None:
         """Note the tokens of answers that their servers did not count, by key; a later count takes their place."""
-        with self._transaction():
+        with self.transaction():
             put_counts(self._db, counts, tokenizer)
 
     def counts(self, keys: Iterable[str], tokenizer: str) -> dict[str, Count]:

@@ -9,6 +9,7 @@ from tiny_models import build_tokenizer
 
 from persyn_hf.backends import chat
 from persyn_hf.backends.answers import Prepared, Request, Said, Sampling
+from persyn_hf.backends.engines.bodies import Places
 from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 
@@ -23,7 +24,15 @@ def endpoint() -> Iterator[TokensEndpoint]:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     ends = [tokenizer.eos_token_id]
     made = TokensEndpoint(
-        tokenizer, ends, "m", "http://localhost:1/v1", api_key=None, extra={}, connections=1, key_hint=""
+        tokenizer,
+        ends,
+        "m",
+        "http://localhost:1/v1",
+        api_key=None,
+        extra={},
+        connections=1,
+        key_hint="",
+        places=Places(),
     )
     yield made
     asyncio.run(made.close())
