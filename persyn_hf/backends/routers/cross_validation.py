@@ -32,8 +32,8 @@ def cross_validated(
     scores = np.zeros((REPEATS, *rewards.shape))
     for repeat in scores:
         for train, test in _folds(len(rewards), FOLDS, rng):
-            candidate = _choose(features[train], rewards[train], settings, rng)
-            routed = _scores(candidate, features[train], rewards[train], features[test])
+            candidate = choose(features[train], rewards[train], settings, rng)
+            routed = scores_of(candidate, features[train], rewards[train], features[test])
             repeat[test] = routed + rewards.mean(axis=0) - rewards[train].mean(axis=0)
     return scores
 
@@ -65,13 +65,14 @@ def _candidates(settings: RouterSettings, number: int) -> list[RouterSettings]:
     return [settings.model_copy(update=update) for update in own]
 
 
-def _scores(candidate: RouterSettings, train: FloatArray, rewards: FloatArray, test: FloatArray) -> FloatArray:
+def scores_of(candidate: RouterSettings, train: FloatArray, rewards: FloatArray, test: FloatArray) -> FloatArray:
+    """Train a candidate and score the prompts of `test`, (num_test, n)."""
     if candidate.kind == "global_best":
         return np.tile(teacher_means(rewards), (len(test), 1))
     return featured.fit_head(candidate, Split(train, rewards), None, seed=0)[0].scores(test)
 
 
-def _choose(
+def choose(
     features: FloatArray, rewards: FloatArray, settings: RouterSettings, rng: np.random.Generator
 ) -> RouterSettings:
     """Choose the simplest candidate within one standard error of the one with the least squared error."""
@@ -80,7 +81,7 @@ def _choose(
     errors = np.zeros((len(candidates), len(rewards)))
     for train, test in folds:
         for own, candidate in zip(errors, candidates, strict=True):
-            scores = _scores(candidate, features[train], rewards[train], features[test])
+            scores = scores_of(candidate, features[train], rewards[train], features[test])
             own[test] = ((scores - rewards[test]) ** 2).sum(axis=1)
     return candidates[simplest(errors)]
 
