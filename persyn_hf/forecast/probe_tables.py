@@ -20,16 +20,19 @@ def recommendation(findings: Findings, worth: float) -> str:
     best = findings.pool[found.best]
     gain, also = _interval(found.router_gain), _as_good(findings)
     if found.verdict == "one teacher":
-        return f"one teacher will do, {best}{also}: a router over words gains {gain} of reward, {worth:g} is worth it"
+        return (
+            f"one teacher will do, {best}{also}: a cheap router gains {gain} of reward over it, and {worth:g} would "
+            "be worth it"
+        )
     if found.verdict == "route":
         return (
-            f"route, with about {_rounded(found.enough):,} calibration cells: what the prompts say decides who is "
-            f"better, and from {sum(findings.cells):,} cells alone a router gains {gain} over {best}"
+            f"route, with about {_rounded(found.enough):,} calibration cells: what a prompt says decides who is "
+            f"better, and from {sum(findings.cells):,} cells alone a cheap router gains {gain} of reward over {best}"
         )
     cells = max(_rounded(found.enough), 2 * sum(findings.cells))
     return (
-        f"it cannot be told yet: a router gains {gain} over {best}{also}, {worth:g} is worth it; probe again with "
-        f"--cells {cells}, what was asked is not asked again"
+        f"it cannot be told yet: a cheap router gains {gain} of reward over {best}{also}, and {worth:g} would be "
+        f"worth it; probe again with --cells {cells}, what was asked is not asked again"
     )
 
 
@@ -88,11 +91,16 @@ def _as_good(findings: Findings) -> str:
 
 
 def _shown(interval: Interval, form: str = FORM) -> Shown:
-    return shown(form, *interval)
+    return shown(form, *_plain(interval))
 
 
 def _interval(interval: Interval) -> str:
-    return f"{FORM} ({FORM} to {FORM})".format(*interval)
+    return f"{FORM} ({FORM} to {FORM})".format(*_plain(interval))
+
+
+def _plain(interval: Interval) -> Interval:
+    """Round to the digits that are shown; what rounds to 0 has no sign."""
+    return Interval(*(round(value, 3) + 0.0 for value in interval))
 
 
 def _rounded(number: int) -> int:

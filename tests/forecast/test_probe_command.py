@@ -153,9 +153,12 @@ def findings(verdict: str, enough: int) -> Findings:
 
 def test_the_recommendation_is_one_sentence_with_its_grounds() -> None:
     assert recommendation(findings("one teacher", 140), 0.05) == (
-        "one teacher will do, ann (bob may be as good): a router over words gains +0.060 (-0.010 to +0.130) of "
-        "reward, 0.05 is worth it"
+        "one teacher will do, ann (bob may be as good): a cheap router gains +0.060 (-0.010 to +0.130) of reward over "
+        "it, and 0.05 would be worth it"
     )
+    still = findings("unknown", 140)
+    still = still._replace(found=still.found._replace(router_gain=Interval(-1e-9, -0.01, 0.06)))
+    assert "gains +0.000 (-0.010 to +0.060) of reward over ann (bob may be as good)" in recommendation(still, 0.05)
     assert recommendation(findings("route", 1614), 0.05).startswith("route, with about 1,700 calibration cells: ")
     assert "probe again with --cells 1700," in recommendation(findings("unknown", 1614), 0.05)
     assert "--cells 280," in recommendation(findings("unknown", 140), 0.05)  # at least as many again
