@@ -175,10 +175,9 @@ def fill(values: ArrayLike) -> FloatArray:
 
     The two effects are fitted in turn, each the mean of what the other leaves. A prompt has few cells, so its effect
     is drawn to 0, as if it had one more cell of no effect. A prompt or a teacher without any measured cell stays
-    missing.
-
-    Example: [[1, 0], [0.5, NaN]] gets -0.2496 in the missing cell: the second prompt is hard, which lowers what the
-    second teacher is expected to get there.
+    missing. No prediction is below the least or above the largest measured cell: a quality from 0 to 1 is never -0.2,
+    which would draw the measured ones together. Example: [[1, 0.4], [0.5, NaN]] gets 0.4 in the missing cell, where
+    the sum of effects is 0.1504.
     """
     matrix = np.asarray(values, dtype=np.float64)
     measured = ~np.isnan(matrix)
@@ -189,7 +188,9 @@ def fill(values: ArrayLike) -> FloatArray:
         teacher = np.nansum(matrix - prompt, axis=0) / np.maximum(by_teacher, 1)
         prompt = np.nansum(matrix - teacher, axis=1, keepdims=True) / (by_prompt + 1)
     predictable = (by_prompt > 0) & (by_teacher > 0)
-    return np.where(measured, matrix, np.where(predictable, prompt + teacher, np.nan))
+    if measured.any():
+        prompt = np.clip(prompt + teacher, matrix[measured].min(), matrix[measured].max())
+    return np.where(measured, matrix, np.where(predictable, prompt, np.nan))
 
 
 def to_matrix(

@@ -124,6 +124,17 @@ def test_fill_adds_what_prompt_and_teacher_bring():
     assert np.isnan(fill([[1.0, 2.0], [NAN, NAN]])[1]).all()
 
 
+@given(st.lists(st.lists(st.floats(-1e3, 1e3) | st.just(NAN), min_size=3, max_size=3), min_size=1, max_size=8))
+@settings(max_examples=50)
+def test_no_prediction_lies_outside_of_what_was_measured(rows):
+    """On 0 and 1, the second prompt 1 below the first, the sum of effects would be below 0."""
+    assert fill([[1.0, 0.0], [0.0, NAN]])[1, 1] == 0.0
+    matrix = np.array(rows)
+    found, measured = fill(matrix), ~np.isnan(matrix)
+    new = found[~measured & ~np.isnan(found)]
+    assert new.size == 0 or (matrix[measured].min() <= new.min() and new.max() <= matrix[measured].max())
+
+
 def rewards_of(matrix, in_part):
     rows = [(p, t) for p in range(len(matrix)) for t in range(len(matrix[0])) if not np.isnan(matrix[p][t])]
     columns = {
