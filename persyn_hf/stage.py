@@ -26,11 +26,18 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """The listener to which a stage reports how far it is."""
 
-    def start(self, what: str, total: int, done: int = 0) -> None:
-        """Begin a piece of work of `total` units; `done` were left by earlier runs, and do not count in the rate."""
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None:
+        """Begin a piece of work of `total` units; `done` were left by earlier runs, and do not count in the rate.
 
-    def advance(self, count: int = 1) -> None:
-        """Report `count` more units as done."""
+        `work` is what the others take together, in any measure that time goes by (characters of rows that differ in
+        length): the time left follows from it. None: each unit takes as long as any other.
+        """
+
+    def advance(self, count: int = 1, work: float | None = None) -> None:
+        """Report `count` more units as done, which took `work` of what `start` was told."""
+
+    def waiting(self, reason: str | None) -> None:
+        """Report that nothing goes on, and why; None: it goes on again. It may be called from any thread."""
 
     def tally(self, teacher: str, **numbers: Any) -> None:
         """Report figures of one teacher for `persyn status`: done, total, errors by kind, tokens."""
@@ -39,9 +46,11 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that nobody sees."""
 
-    def start(self, what: str, total: int, done: int = 0) -> None: ...
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None: ...
 
-    def advance(self, count: int = 1) -> None: ...
+    def advance(self, count: int = 1, work: float | None = None) -> None: ...
+
+    def waiting(self, reason: str | None) -> None: ...
 
     def tally(self, teacher: str, **numbers: Any) -> None: ...
 

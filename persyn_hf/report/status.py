@@ -38,6 +38,13 @@ class Asked(_Strict):
     errors: dict[str, Count] = Field(default_factory=dict)
 
 
+class Waiting(_Strict):
+    """What a run waits for, and since when."""
+
+    reason: Words
+    since: Seconds
+
+
 class Heartbeat(_Strict):
     """The content of `status.json`, which a run writes once a second."""
 
@@ -55,6 +62,7 @@ class Heartbeat(_Strict):
     eta_s: Seconds | None = None
     error: Words | None = None
     teachers: dict[str, Asked] = Field(default_factory=dict)
+    waiting: Waiting | None = None
 
 
 def read_heartbeat(path: Path) -> Heartbeat:
@@ -94,13 +102,16 @@ def standing(state_dir: Path) -> Standing | None:
     lines = [f"{state.recipe}: {word}, process {state.pid}, last sign {age:.0f} s ago"]
     if state.step:
         lines.append(f"step {state.number} of {state.num_steps}: {state.step}")
-        rate = f", {state.per_second}/s, {time_span(state.eta_s)} left" if running and state.per_second else ""
+        goes_on = running and state.waiting is None
+        rate = f", {state.per_second}/s, {time_span(state.eta_s)} left" if goes_on and state.per_second else ""
         if state.total:
             lines.append(f"{state.what}: {state.done:,} of {state.total:,}{rate}")
+    if running and state.waiting is not None:
+        lines.append(f"waiting since {time_span(time.time() - state.waiting.since)}: {state.waiting.reason}")
     if state.error:
         lines.append(f"{'stopped' if state.state == 'stopped' else 'error'}: {state.error}")
     lines += [f"{name}: {_kinds(teacher.errors)}" for name, teacher in state.teachers.items() if teacher.errors]
-    tables = [_teachers(state, running)] if state.teachers else []
+    tables = [_teachers(state, running and state.waiting is None)] if state.teachers else []
     spent = read_spent(state_dir / "journal.sqlite", state.recipe)
     return Standing(lines, [*tables, *([_paid(state.recipe, spent)] if spent else [])])
 

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import threading
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +18,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBars
 
@@ -45,7 +46,7 @@ class RunProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -62,6 +63,9 @@ class RunProgress:
         self._step_number, self._begun, self._written, self._before = 0, 0.0, 0.0, 0
         self._label = ""
         self._said = time.monotonic()
+        self._work: float | None = None  # of the units that are left; None: all take the same
+        self._worked = 0.0
+        self._lock = threading.RLock()  # clients tell from their own threads that they wait
 
     def __enter__(self) -> "RunProgress":
         self._bars.start()
@@ -71,6 +75,7 @@ class RunProgress:
         self._bars.stop()
         ends: dict[Any, str] = {None: "finished", KeyboardInterrupt: "interrupted", BudgetReached: "stopped"}
         end = ends.get(kind, "failed")
+        self._state["waiting"] = None
         self._state |= {"state": end, "error": readable(error) if end in ("failed", "stopped") else None}
         self._beat(force=True)
 
@@ -87,31 +92,48 @@ class RunProgress:
         self._said = time.monotonic()
         say(f"{self._label}: {text}", self._console)
 
-    def start(self, what: str, total: int, done: int = 0) -> None:
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None:
         """Begin a piece of work of `total` units (0: not known), of which earlier runs have left `done`."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._begun = time.monotonic()
         self._before = done
+        self._work, self._worked = work, 0.0
         self._state |= {"what": what, "done": done, "total": total, "per_second": None, "eta_s": None}
         named = shortened(f"{self._label} · {what}", self._room)
-        self._task = self._bars.add_task(named, total=total or None, completed=done, rate="")
+        self._task = self._bars.add_task(named, total=total or None, completed=done, rate="", left="")
         self._beat(force=True)
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, work: float | None = None) -> None:
         """Count `count` more units as done; the rate and the time left follow."""
         self._state["done"] += count
         seconds = time.monotonic() - self._begun
         rate = (self._state["done"] - self._before) / seconds if seconds > 0 else 0.0
         left = max(0, self._state["total"] - self._state["done"])
-        self._state |= {"per_second": round(rate, 2), "eta_s": round(left / rate) if rate else None}
-        self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s")
+        self._worked += work or 0.0
+        eta_s: float | None
+        if self._work and self._worked:
+            eta_s = max(0.0, self._work - self._worked) * seconds / self._worked
+        else:
+            eta_s = left / rate if rate else None
+        self._state |= {"per_second": round(rate, 2), "eta_s": None if eta_s is None else round(eta_s)}
+        left_text = "" if eta_s is None else str(timedelta(seconds=round(eta_s)))
+        self._bars.update(self._task, advance=count, rate=f"{rate:.1f}/s", left=left_text)
         if not self._console.is_terminal and time.monotonic() - self._said >= LOG_S:
-            eta_s = self._state["eta_s"]
             ends = "" if eta_s is None else f", {duration(eta_s)} left"
             done, total = self._state["done"], self._state["total"]
             self.note(f"{self._state['what']}: {done:,} of {total:,}, {rate:.1f}/s{ends}")
         self._beat()
+
+    def waiting(self, reason: str | None) -> None:
+        """Note that a server is waited for, and since when, or that it is there again."""
+        with self._lock:
+            known = self._state.get("waiting")
+            if reason is None:
+                self._state["waiting"] = None
+            elif known is None:
+                self._state["waiting"] = {"reason": one_line(reason), "since": time.time()}
+            self._beat(force=True)
 
     def tally(self, teacher: str, **numbers: Any) -> None:
         """Set figures of a teacher; those that are not named stay."""
@@ -126,13 +148,14 @@ class RunProgress:
     def _beat(self, force: bool = False) -> None:
         """Write the heartbeat file, unless it was written less than a second ago."""
         now = time.time()
-        if not force and now - self._written < 1.0:
-            return
-        self._written = now
-        temporary = self._heartbeat.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # on a full disk the run has something of its own to say
-            temporary.write_text(json.dumps({**self._state, "updated": now}), encoding="utf-8")
-            temporary.replace(self._heartbeat)
+        with self._lock:
+            if not force and now - self._written < 1.0:
+                return
+            self._written = now
+            temporary = self._heartbeat.with_suffix(".tmp")
+            with contextlib.suppress(OSError):  # on a full disk the run has something of its own to say
+                temporary.write_text(json.dumps({**self._state, "updated": now}), encoding="utf-8")
+                temporary.replace(self._heartbeat)
 
 
 def shortened(text: str, room: int) -> str:

@@ -317,8 +317,11 @@ def test_a_server_that_dies_and_comes_back_loses_no_row(server: OpenAIServer) ->
         return Response(body=completion(f"you said {text}"), seconds=0.1)
 
     server.behaviour = behave
-    found = ask_once(server, *map(str, range(60)), concurrency=8, max_concurrency=8)
+    told: list[str | None] = []
+    found = ask_once(server, *map(str, range(60)), concurrency=8, max_concurrency=8, waits=told.append)
     assert downs == 1
+    assert str(told[0]).startswith(f"{server.url} is away (") and str(told[0]).endswith("waited for up to 10 s")
+    assert told[-1] is None, "and that it is back"
     assert all((answer.error, answer.text) == (None, f"you said {text}") for text, answer in found.items())
 
 

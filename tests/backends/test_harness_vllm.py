@@ -24,10 +24,10 @@ class Watch(Silent):
         self.begun: dict[str, int] = {}
         self.done = 0
 
-    def start(self, what: str, total: int, done: int = 0) -> None:
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None:
         self.begun[what] = total
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, work: float | None = None) -> None:
         self.done += count
 
 

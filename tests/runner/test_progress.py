@@ -1,6 +1,7 @@
 """What a run says of itself where there is no terminal: a line a minute, so that a log tells how far it is."""
 
 import io
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from persyn_hf.report.status import standing
 from persyn_hf.runner import progress
 from persyn_hf.runner.progress import RunProgress, shortened
 
@@ -63,3 +65,37 @@ def test_a_shortened_text_has_its_room_and_both_ends(text: str, room: int) -> No
     found = shortened(text, room)
     assert len(found) <= room and (found == text or (len(found) == room and found[0] == text[0]))
     assert not text or found[-1:] == text[-1:]
+
+
+def test_time_left_goes_by_the_work_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come longest first: 10 of 100 rows in 60 s were half of the work, so 60 s are left, not 540."""
+    clock = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.seconds, time=time.time))
+    console = Console(file=io.StringIO(), width=80)
+    with RunProgress(tmp_path / "status.json", console, 1, "me/r") as run:
+        run.step("rewards", "score")
+        run.start("likelihood", 100, work=5000.0)
+        clock.seconds += 60
+        run.advance(10, work=2500.0)
+        run._beat(force=True)
+        state = json.loads((tmp_path / "status.json").read_text())
+    assert (state["eta_s"], state["per_second"]) == (60, 0.17)
+
+
+def test_a_wait_is_shown_with_its_reason_until_it_ends(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with RunProgress(tmp_path / "status.json", console, 1, "me/r") as run:
+        run.step("responses", "generate")
+        run.start("generate big", 10)
+        run.advance(2)
+        run.waiting("http://gpu-1/v1 is away (refused)")
+        run.waiting("http://gpu-1/v1 is away (again)")
+        shown = standing(tmp_path)
+        assert shown is not None
+        assert [line for line in shown.lines if line.startswith("waiting since ")] == [
+            "waiting since 0 s: http://gpu-1/v1 is away (refused)"
+        ]
+        assert " left" not in "".join(shown.lines), "nobody knows how long it takes"
+        run.waiting(None)
+        again = standing(tmp_path)
+        assert again is not None and not any("waiting" in line for line in again.lines)

@@ -33,10 +33,10 @@ class Watch:
     def __init__(self) -> None:
         self.total = self.done = 0
 
-    def start(self, what: str, total: int, done: int = 0) -> None:
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None:
         self.total = total
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, work: float | None = None) -> None:
         self.done += count
 
 

@@ -299,13 +299,15 @@ class Ticks:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
 
-    def start(self, what: str, total: int, done: int = 0) -> None:
+    def start(self, what: str, total: int, done: int = 0, work: float | None = None) -> None:
         self.connection.send(what)
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, work: float | None = None) -> None:
         self.connection.send(count)
 
     def tally(self, teacher: str, **numbers: Any) -> None: ...
+
+    def waiting(self, reason: str | None) -> None: ...
 
 
 def child(folder: Path, pool: tuple[Teacher, ...], log: Path, out: Path, connection: Any) -> None:

@@ -217,7 +217,7 @@ def test_whoever_measures_is_stopped_before_the_error_goes_on(tmp_path: Path) ->
             stopped.append(skip)
 
     class Interrupted(Silent):
-        def advance(self, count: int = 1) -> None:
+        def advance(self, count: int = 1, work: float | None = None) -> None:
             raise KeyboardInterrupt
 
     def values(rows: list[Row], progress: Silent) -> list[Any]:

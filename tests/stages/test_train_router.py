@@ -133,10 +133,10 @@ def test_progress_is_told_what_is_to_be_done(tmp_path):
     class Told(Silent):
         total = done = 0
 
-        def start(self, what, total, done=0):
+        def start(self, what, total, done=0, work=None):
             self.total = total
 
-        def advance(self, count=1):
+        def advance(self, count=1, work=None):
             self.done += count
 
     prompts, rewards = data(20, 4)

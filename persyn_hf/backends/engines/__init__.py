@@ -1,6 +1,6 @@
 """The interface of engines, which run a teacher; what they are asked and say is in `backends.answers`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -31,13 +31,18 @@ class Engine(Protocol):
         """Render a conversation; a conversation that cannot be asked is prepared with a `refusal`."""
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """Group requests into batches; the same requests give the same batches."""
+        """Group requests into batches; the same requests give the same batches. A server makes its own: one each."""
+        return [[request] for request in requests]
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request of the batches, and yield lists of answers in order of completion."""
 
     def close(self) -> None:
         """Free the model."""
+
+    def when_waiting(self, listener: Callable[[str | None], None]) -> None:
+        """Have `listener` told why nothing can be asked, and None when it can again; most engines never wait."""
+        return
 
     def __enter__(self) -> Self:
         return self

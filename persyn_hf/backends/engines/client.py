@@ -42,6 +42,7 @@ class Client:
         patience_s: float,
         recover: Callable[[str], None] | None = None,
         key_hint: str = "check its API key",
+        waits: Callable[[str | None], None] = lambda reason: None,
         endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self._timeout_s, self._attempts = timeout_s, attempts
@@ -53,6 +54,7 @@ class Client:
             patience_s=patience_s,
             recover=recover,
             end=self._end,
+            waits=waits,
         )
         self._callers: set[_Caller] = set()
         self._lock = threading.Lock()  # of `_callers` and `_failure`

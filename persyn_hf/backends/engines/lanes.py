@@ -103,8 +103,10 @@ class Lanes:
         patience_s: float,
         recover: Callable[[str], None] | None,
         end: Callable[[BaseException], None],
+        waits: Callable[[str | None], None],
     ) -> None:
         self._lanes, self._patience_s, self._recover, self._end = lanes, patience_s, recover, end
+        self._waits = waits  # is told why nothing can be sent, and None when it can
         self._changed = asyncio.Event()  # a slot may be free; a new one each time
         self._loners = 0  # requests that wait for a url of their own
         self._chores: set[asyncio.Task[None]] = set()
@@ -162,6 +164,9 @@ class Lanes:
             return
         lane.away = True
         self._begin_trouble(lane, time.monotonic())
+        if all(other.away for other in self._lanes):
+            names = ", ".join(other.endpoint.name for other in self._lanes)
+            self._waits(f"{names} is away ({reason}); it is waited for up to {self._patience_s:g} s")
         task = asyncio.get_running_loop().create_task(self._wait_for(lane, reason))
         self._chores.add(task)
         task.add_done_callback(self._chore_done)
@@ -196,6 +201,7 @@ class Lanes:
             wait = back_off(tries)
             await asyncio.sleep(min(wait, left) if left > 0 else wait)
         lane.away = False
+        self._waits(None)
         self._wake()
 
     def _drop(self, lane: Lane, reason: str) -> None:

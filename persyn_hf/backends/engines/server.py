@@ -6,11 +6,11 @@ promise is the journal's: an answer that is there never changes.
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import chain
 
-from persyn_hf.backends.answers import EMPTY, Answer, Batch, Messages, Prepared, Request, conversation
+from persyn_hf.backends.answers import EMPTY, Answer, Batch, Messages, Prepared, conversation
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.counting import Counter, open_counter
@@ -50,6 +50,11 @@ class ServerEngine(Engine):
         self._system_prompt = system_prompt
         self._lock = threading.Lock()
         self._client: Client | None = None
+        self._waits: Callable[[str | None], None] = lambda reason: None
+
+    def when_waiting(self, listener: Callable[[str | None], None]) -> None:
+        """Have `listener` told that all servers of the teacher are away, and None when one is back."""
+        self._waits = listener
 
     @cached_property
     def counter(self) -> Counter | None:
@@ -76,10 +81,6 @@ class ServerEngine(Engine):
         text = json.dumps(turns, sort_keys=True, separators=(",", ":"))
         return Prepared(text=text, num_tokens=0, refusal=refusal, messages=tuple(turns))
 
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """Return one batch per request: the server makes its own."""
-        return [[request] for request in requests]
-
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request, in order of completion."""
         requests = (request for batch in batches for request in batch)
@@ -97,6 +98,7 @@ class ServerEngine(Engine):
                     self._name,
                     settings.urls,
                     extra=settings.extra,
+                    waits=self._waits,
                     **settings.options(),
                 )
             return self._client

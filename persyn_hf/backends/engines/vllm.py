@@ -6,7 +6,7 @@ the journal's: what has been answered never changes.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
@@ -81,10 +81,6 @@ class VllmEngine(Engine):
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
         return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
-
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        """Return one batch per request: the server makes its own."""
-        return [[request] for request in requests]
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request, in order of completion."""

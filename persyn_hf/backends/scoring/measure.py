@@ -37,7 +37,9 @@ def measure(
     with Journal(journal) as book:
         book.keep({key_of(before, row): values for before, row, values in left})
         values_of: dict[str, Values] = book.recall(first)
-        progress.start(what, len(keys), sum(key in values_of for key in keys))
+        sizes = {key: size_of(rows[number]) for key, number in first.items()}
+        work = sum(size for key, size in sizes.items() if key not in values_of)
+        progress.start(what, len(keys), sum(key in values_of for key in keys), work)
         if len(values_of) < len(first):
             missing = [key for key in first if key not in values_of]
             places = sorted(first[key] for key in _plan(planned, missing, first))
@@ -47,8 +49,14 @@ def measure(
                     fresh = dict(zip((keys[places[at]] for at in numbers), values, strict=True))
                     book.keep(fresh)
                     values_of.update(fresh)
-                    progress.advance(len(numbers))
+                    progress.advance(len(numbers), sum(sizes[key] for key in fresh))
     return [values_of[key] for key in keys]
+
+
+def size_of(row: Row) -> int:
+    """Return the characters of a row: rows come longest first, and the time left goes by what is left of them."""
+    messages, response = row
+    return sum(len(message["content"]) for message in messages) + len(response)
 
 
 def _plan(path: Path, missing: list[str], keys: Collection[str]) -> list[str]:

@@ -108,6 +108,7 @@ class Asking:
         self._prompts |= {row["prompt_id"]: row for row in prompts}
         options = engine_options(self._settings, teacher)
         with open_engine(self._settings.executor, **self._folders, **options) as engine:
+            engine.when_waiting(self._context.progress.waiting)
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
             asked.rounds |= dict.fromkeys(fresh, round)
