@@ -35,6 +35,7 @@ from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.recipe.strategies import Strategy
 from persyn_hf.report.measured import sound
 from persyn_hf.runner.fingerprint import described
+from persyn_hf.runner.moved import earlier_prompts, moved
 from persyn_hf.runner.run import Done
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate import Settings, num_samples
@@ -68,7 +69,7 @@ class ToPay:
     teachers: Mapping[str, Ask]
     total: Ask
     bases: Mapping[str, Sequence[str]]  # what the shares of strategies are expected by -> names of the strategies
-    notes: Sequence[str]  # teachers that cannot be looked up, and why
+    notes: Sequence[str]  # teachers that cannot be looked up, and why; prompts that move to another split
 
 
 class _Cells:
@@ -123,6 +124,8 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
     for step in left:
         _add(cells, step, steps, recipe, store, rehearsal, bases)
     notes: list[str] = []
+    if names.PROMPTS in {item.step.key for item in done if item.stored is None}:
+        notes += filter(None, [moved(store, earlier_prompts(store, f"{recipe.full_name}-{names.PROMPTS}"), prompts)])
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
         missing, first = _missing(cells, settings, left[0].seed, recipe.teachers, journal, prompts, notes)
     samples = np.array([num_samples(settings, teacher) for teacher in recipe.teachers])

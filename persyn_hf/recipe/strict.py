@@ -66,7 +66,10 @@ def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
     message = re.sub(r" or instance of \w+", "", fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "value_error":
         return f"{dotted}: {message}"
-    return f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
+    said = f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
+    words = re.findall(r"'([^']+)'", message) if fault["type"] == "literal_error" else []
+    close = difflib.get_close_matches(str(fault["input"]), words, 1)
+    return f"{said}, did you mean `{close[0]}`?" if close else said
 
 
 def _bounds(model: type[BaseModel], fault: Any) -> str:

@@ -29,6 +29,7 @@ from persyn_hf.runner.inputs import bring, find_whole, open_input, pinned
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.model_checks import check_prompts, students_of
+from persyn_hf.runner.moved import earlier_prompts, moved
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.runner.preflight import preflight
 from persyn_hf.runner.progress import RunProgress
@@ -91,6 +92,10 @@ def run_recipe(
             progress.note(one_line(artifact, reused=earlier is not None))
             for hint in hints(artifact):
                 progress.note(hint)
+            if earlier is None and step.stage == "prompts":
+                before = earlier_prompts(store, artifact.repo, artifact.digest)
+                if sentence := moved(store, before, store.read_dataset(artifact)):
+                    progress.note(sentence)
             if publisher is not None:
                 publisher.offer(artifact, progress)
         if publisher is not None:

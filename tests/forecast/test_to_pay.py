@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from openai_server import OpenAIServer, Response, completion
 
 from persyn_hf.cli.main import main
 from persyn_hf.forecast.outlook import look_ahead
-from persyn_hf.forecast.to_pay import Ask
+from persyn_hf.forecast.to_pay import Ask, ToPay
 from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.run import look_up
 from persyn_hf.store.local import Store
@@ -46,9 +47,12 @@ class World:
         path.write_text(yaml.safe_dump(self.values))
         return path
 
-    def plan(self, *sets: str) -> dict[str, Ask]:
+    def foresee(self, *sets: str) -> ToPay | None:
         recipe, store = load_recipe(self.write(), sets), Store(self.folder / "store")
-        found = look_ahead(recipe, look_up(recipe, store), store).to_pay
+        return look_ahead(recipe, look_up(recipe, store), store).to_pay
+
+    def plan(self, *sets: str) -> dict[str, Ask]:
+        found = self.foresee(*sets)
         return {} if found is None else {**found.teachers, "total": found.total}
 
     def run(self, *arguments: str) -> dict[str, int]:
@@ -178,6 +182,24 @@ def test_the_routing_of_the_last_router_is_expected(done: World, tmp_path: Path)
     assert (total.certain, total.expected) == (0, 0) and 0 < total.at_most <= 2 * 20
     assert total.journalled == 2 * (3 * 40 + 20)
     assert world.run()["total"] == 0
+
+
+def test_prompts_that_move_are_told_of_before_they_move(
+    done: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten more prompts draw some of calibration and dev anew, unless these are drawn from the first sixty."""
+    world = done.copy(tmp_path / "w")
+    more_prompts(world)
+    (note,) = world.foresee().notes
+    assert re.fullmatch(
+        r"warning: \d of 20 calibration prompts( and \d of 20 dev prompts)? of local/paid-prompts@v1 are in another "
+        r"split now, .*; where prompts were appended to the source, --set prompts.draw_from=60 keeps the splits",
+        note,
+    )
+    assert world.foresee("prompts.draw_from=60").notes == []
+    capsys.readouterr()
+    world.run("--set", "until=prompts")
+    assert note in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_rerun_of_what_was_cut_off(done: World, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_set_goes_on_top_and_lists_are_set_whole(tmp_path: Path) -> None:
         ("teachers: [{name: a, modell: x}, {name: b}]", "unknown key `modell`, did you mean `model`?"),
         ("students: []", "r.yaml: `students` must name at least one"),
         ("strategies: [persin]", "input should be 'persyn', 'oracle',"),
+        ("strategies: [persin]", "got 'persin', did you mean `persyn`?"),
         (
             "strategies: [mix, strong]",
             "r.yaml: strategy `strong` finds the strongest teacher by size and `a` has no `params_b`; set it for "
