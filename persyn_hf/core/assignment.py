@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.errors import InputError, RecipeError
 
 

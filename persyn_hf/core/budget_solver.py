@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.linear_programs import Bounds, Prices, integer_programme, linear_programme
-from persyn_hf.core.rewards import FloatArray, IntArray
 from persyn_hf.errors import RecipeError
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.statistics import RESAMPLES, Interval, bootstrap_means, means, percentile_bounds
 
 

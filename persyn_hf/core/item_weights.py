@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 
 
 def group_weights(items: Sequence[str]) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 
 
 NODES = 2_000  # limit on the search tree of the integer programme; one in seconds would depend on the machine

@@ -14,8 +14,8 @@ router is torn between the teachers 1 and 2, so each is chosen with probability 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.pairs import TIE
-from persyn_hf.core.rewards import FloatArray
 
 
 def _matrices(scores: ArrayLike, rewards: ArrayLike) -> tuple[FloatArray, FloatArray]:

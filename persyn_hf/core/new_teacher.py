@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.pairs import TIE
-from persyn_hf.core.rewards import FloatArray
 
 
 L2 = (10.0, 1.0, 0.1, 0.01, 1e-3)  # strengths of the penalty that are tried, per anchor (a prompt to learn from)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.confidence import reliability
 from persyn_hf.core.pairs import TIE
-from persyn_hf.core.rewards import FloatArray
 
 
 BINS = 15

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.assignment import column_means
-from persyn_hf.core.rewards import FloatArray, IntArray
 
 
 BoolArray = NDArray[np.bool_]

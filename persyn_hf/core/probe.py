@@ -28,9 +28,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.metrics import best_reward, routed_reward, routed_share
 from persyn_hf.core.partial_calibration import BoolArray
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.core.statistics import RESAMPLES, Interval, bootstrap_means, means, percentile_bounds
 
 

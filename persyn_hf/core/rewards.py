@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.unanswered import as_the_worst, unanswered
 from persyn_hf.errors import InputError, check
 
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 How = Literal["minmax", "zscore", "rank", "none"]
 Measure = Literal["mean_logprob", "rank_surprisal", "none"]
 

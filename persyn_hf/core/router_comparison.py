@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from persyn_hf.core import metrics
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.pair_calibration import fit_temperature, preference_bins, preference_pairs
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.core.router_table import BASELINE, RANDOM, compare
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from persyn_hf.core import metrics
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.statistics import RESAMPLES, bootstrap_means, means, percentile_bounds
 
 

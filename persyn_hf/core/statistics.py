@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 
 
 RESAMPLES = 2000

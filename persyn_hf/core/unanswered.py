@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-FloatArray = NDArray[np.float64]
+from persyn_hf.core.arrays import FloatArray
 
 
 def unanswered(columns: Mapping[str, Sequence[Any]]) -> FloatArray:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.journal_reading import JournalReader
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.errors import PersynError
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.recipe import names

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.comparison import Comparison, TaskScores, compare
 from persyn_hf.core.item_weights import group_weights
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.core.statistics import Interval
 from persyn_hf.errors import InputError
 from persyn_hf.recipe import names

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 
 from persyn_hf.core.agreement import Agreement, agreement, reward_agreement
-from persyn_hf.core.rewards import FloatArray, reward_matrix
+from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.rewards import reward_matrix
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student

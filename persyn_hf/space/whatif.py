@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.metrics import effective_teachers
-from persyn_hf.core.rewards import NOISE, FloatArray, How, Measure, combine, fill, learnability, normalise
+from persyn_hf.core.rewards import NOISE, How, Measure, combine, fill, learnability, normalise
 from persyn_hf.errors import InputError, check
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.costs import cell_costs

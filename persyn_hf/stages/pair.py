@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from persyn_hf.core.arrays import IntArray
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.pairs import TIE, Comparisons, compare_teachers
-from persyn_hf.core.rewards import IntArray, reward_matrix
+from persyn_hf.core.rewards import reward_matrix
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS

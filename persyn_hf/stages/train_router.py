@@ -19,9 +19,10 @@ from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teac
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
 from persyn_hf.backends.routers.trainings import Draw
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.pairs import preferences, win_shares
-from persyn_hf.core.rewards import FloatArray, reward_matrix, to_matrix
+from persyn_hf.core.rewards import reward_matrix, to_matrix
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.report.router_figures import write_router_figures

@@ -1,5 +1,8 @@
 """Answers come from another store's journal: what is here stays, what is lacking comes, whatever is cut short."""
 
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from journal_samples import answer, request
 from persyn_hf.backends import journal_import
 from persyn_hf.backends.journal import Journal, read_spent
 from persyn_hf.backends.journal_import import Imported, import_journal
+from persyn_hf.backends.journal_reading import JournalReader
 from persyn_hf.cli.main import main
 from persyn_hf.errors import StoreError
 
@@ -22,7 +26,7 @@ def fill(path: Path, said: dict[str, str | None], recipe: str = "") -> None:
         journal.keep({request(p).digest: {"right": True} for p in said})
 
 
-def content(path: Path, prompts: str) -> dict[str, str | None]:
+def content(path: Path, prompts: Iterable[str]) -> dict[str, str | None]:
     with Journal(path) as journal:
         entries = journal.read([request(p).key for p in prompts])
         return {p: e.text if e.error is None else None for p in prompts if (e := entries.get(request(p).key))}
@@ -94,3 +98,36 @@ def test_what_cannot_be_imported_is_one_sentence(tmp_path: Path, capsys: pytest.
     (tmp_path / "text").write_text("no journal" * 100)
     with Journal(tmp_path / "here.sqlite") as journal, pytest.raises(StoreError):
         import_journal(journal, tmp_path / "text")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from persyn_hf.backends import journal_import
+from persyn_hf.backends.journal import Journal
+journal_import.AT_A_TIME = 5
+with Journal(Path(sys.argv[1])) as journal:
+    print(journal_import.import_journal(journal, Path(sys.argv[2])).answers, flush=True)
+"""
+
+
+def test_an_import_that_is_killed_goes_on(heavy: None, tmp_path: Path) -> None:
+    """Killed whenever some answers have come, until one ends: nothing is lost, nothing is there twice."""
+    here, there = tmp_path / "here.sqlite", tmp_path / "there.sqlite"
+    prompts = [str(number) for number in range(4000)]
+    fill(there, {prompt: f"answer to {prompt}" for prompt in prompts})
+    fill(here, {"7": "mine"})
+    killed, seen = 0, 1
+    for _ in range(50):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(here), str(there)], stdout=subprocess.DEVNULL)
+        while killed < 4 and process.poll() is None:
+            with JournalReader(here) as reading:
+                count = len(reading.answered(request(prompt).key for prompt in prompts))
+            if count > seen:
+                seen, killed = count, killed + 1
+                process.kill()
+        if process.wait() == 0:
+            break
+    assert killed == 4
+    found = content(here, prompts)
+    assert found == {prompt: "mine" if prompt == "7" else f"answer to {prompt}" for prompt in prompts}

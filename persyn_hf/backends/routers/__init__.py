@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import column_means
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict, nearest
 

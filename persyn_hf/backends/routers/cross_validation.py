@@ -13,7 +13,7 @@ import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, featured, teacher_means
 from persyn_hf.backends.routers.heads import Split
-from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 
 
 FOLDS, INNER_FOLDS, REPEATS = 10, 5, 3

@@ -17,8 +17,8 @@ import numpy as np
 from persyn_hf.backends import routers
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, Router, arrays
 from persyn_hf.backends.routers.featured import CHUNK, Featured, texts_of
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.new_teacher import Joined, join
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, arrays, describe
 from persyn_hf.backends.routers.features import Features, fit_features, load_features
 from persyn_hf.backends.routers.heads import Head, Split
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.conversations import user_text
-from persyn_hf.core.rewards import FloatArray
 
 
 WEIGHTS = "head.safetensors"

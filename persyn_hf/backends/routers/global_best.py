@@ -16,7 +16,7 @@ from persyn_hf.backends.routers import (
     merged,
     teacher_means,
 )
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 
 
 class GlobalBest:

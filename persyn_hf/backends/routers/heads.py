@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from persyn_hf.backends.routers import Scale
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.metrics import regret
-from persyn_hf.core.rewards import FloatArray
 
 
 class Split(NamedTuple):

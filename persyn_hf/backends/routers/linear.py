@@ -7,7 +7,7 @@ import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, Scale
 from persyn_hf.backends.routers.heads import Split, choose
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.errors import require
 
 

@@ -20,8 +20,8 @@ from persyn_hf.backends.loading import no_logs
 from persyn_hf.backends.routers import Conversation, RouterSettings
 from persyn_hf.backends.routers.llm_data import mean_loss, targets
 from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, new
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.metrics import regret
-from persyn_hf.core.rewards import FloatArray
 from persyn_hf.errors import InputError
 
 

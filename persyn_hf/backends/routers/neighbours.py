@@ -8,7 +8,7 @@ import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, Scale, teacher_means
 from persyn_hf.backends.routers.heads import Split, choose
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 
 
 CELLS = 2**20  # similarities in memory at a time

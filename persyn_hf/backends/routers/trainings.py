@@ -15,7 +15,7 @@ import numpy as np
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, Scale, featured, fit, load
 from persyn_hf.backends.routers.features import Features, fit_features
-from persyn_hf.core.rewards import FloatArray
+from persyn_hf.core.arrays import FloatArray
 
 
 T = TypeVar("T")

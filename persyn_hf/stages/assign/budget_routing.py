@@ -8,9 +8,9 @@ import numpy as np
 
 from persyn_hf.core import assignment as core
 from persyn_hf.core import budget_solver as solver
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.confidence import Worth
 from persyn_hf.core.cost import answers_cost
-from persyn_hf.core.rewards import FloatArray, IntArray
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strategies import Budget

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import column_means
-from persyn_hf.core.rewards import FloatArray, reward_matrix
+from persyn_hf.core.rewards import reward_matrix
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from persyn_hf.core import assignment as core
 from persyn_hf.core import confidence as calibration
-from persyn_hf.core.rewards import FloatArray, IntArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.errors import InputError
 from persyn_hf.stages.assign.measured import Measured
 from persyn_hf.stages.assign.rows import CELL, CHUNK, ORACLE, ROUTER, Decision, chunks

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.metrics import effective_teachers
-from persyn_hf.core.rewards import FloatArray, IntArray
 from persyn_hf.schemas import ASSIGNMENTS
 
 

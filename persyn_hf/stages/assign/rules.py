@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from persyn_hf.core import assignment as core
-from persyn_hf.core.rewards import FloatArray, reward_matrix, to_matrix
+from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.rewards import reward_matrix, to_matrix
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import nearest
 from persyn_hf.stage import Context
