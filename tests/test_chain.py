@@ -141,7 +141,7 @@ def test_report_says_what_the_artifacts_hold(
         "nothing of" in (said := capsys.readouterr().err) and "was made by other settings: repeat their --set" in said
     )
     assert main(["plan", *arguments[1:-2]]) == 0
-    assert "new" not in capsys.readouterr().out.split("(prompt, teacher)")[0]
+    assert "Answers that `persyn run` will pay for" not in capsys.readouterr().out
 
 
 def test_status_list_and_show(undisturbed: tuple[Path, float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -236,6 +236,7 @@ def test_the_way_back_and_a_prompt_that_is_in_sight(site: str, chromium: Any) ->
     context = chromium.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
     go(page, site, "?view=prompts&split=all&sort=margin")
+    page.wait_for_function("history.state !== null")  # the page has noted where it began, so the click adds a step
     page.locator("#view-prompts table a").nth(4).click()
     page.wait_for_selector("#opened")
     settle(page)
