@@ -1,5 +1,6 @@
 """Consoles: where commands print, and how wide."""
 
+import os
 from typing import TYPE_CHECKING
 
 from persyn_hf.text import readable
@@ -13,12 +14,15 @@ def new_console(piped_width: int = 120) -> "Console":
     """Return a console of rich that prints to standard output, and takes no text for markup.
 
     Args:
-        piped_width: characters of a line where the output is no terminal with a width of its own.
+        piped_width: characters of a line where the output is no terminal with a width of its own and the environment
+            sets none (`COLUMNS`).
     """
     from rich.console import Console
 
     plain = Console(highlight=False, markup=False, emoji=False)
-    return plain if plain.is_terminal else Console(highlight=False, markup=False, emoji=False, width=piped_width)
+    if plain.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
+        return plain
+    return Console(highlight=False, markup=False, emoji=False, width=piped_width)
 
 
 def say(text: object, console: "Console | None" = None) -> None:

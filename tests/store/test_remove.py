@@ -105,7 +105,7 @@ def test_ls_shows_names_whole_and_filters(
 ) -> None:
     long = f"lab/{'a.very.long.name.' * 3}responses"
     put(store, long, RESPONSES, [response("p", "t", "six")])
-    monkeypatch.setattr("persyn_hf.console.new_console.__defaults__", (80,))
+    monkeypatch.setenv("COLUMNS", "80")
     assert artifacts(store, "ls") == 0
     shown = capsys.readouterr().out
     assert f"{long}@v1" in shown and "lab/a-prompts@v2" in shown
