@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
 from persyn_hf.errors import InputError, RecipeError
 
 
@@ -34,13 +34,15 @@ def column_means(matrix: ArrayLike) -> FloatArray:
     return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def route(scores: ArrayLike, prior: ArrayLike | None = None) -> Routing:
+def route(scores: ArrayLike, prior: ArrayLike | None = None, stay: ArrayLike | None = None) -> Routing:
     """Choose the teacher of the best score for each prompt, among its measured cells.
 
     Args:
         scores: (N, n), NaN where not measured.
         prior: (n,) decides between equal scores, then pool order does; default: the teachers' mean scores. It decides
             alone for a prompt without any measured cell.
+        stay: (N,) a teacher per prompt that keeps it wherever it is one of the best; None: there is none. So a change
+            of weights moves no prompt that it gives no reason to move.
 
     Raises:
         InputError: no teacher has any score.
@@ -58,9 +60,20 @@ def route(scores: ArrayLike, prior: ArrayLike | None = None) -> Routing:
     if np.isnan(weights).all() and np.isinf(best).any():
         raise InputError("no teacher has any score, one is needed; check that the rewards were measured")
     teacher = np.where(among, np.where(np.isnan(weights), -np.finfo(float).max, weights), -np.inf).argmax(axis=1)
+    if stay is not None:
+        kept = np.asarray(stay, dtype=np.int64)
+        teacher = np.where(among[np.arange(len(matrix)), kept] & ~np.isinf(best[:, 0]), kept, teacher)
     second = np.partition(filled, -2, axis=1)[:, -2] if filled.shape[1] > 1 else np.full(len(filled), -np.inf)
     margin = np.where(np.isinf(second), np.nan, best[:, 0] - np.where(np.isinf(second), 0.0, second))
     return Routing(teacher.astype(np.int64), margin)
+
+
+def several_best(scores: ArrayLike) -> BoolArray:
+    """Say which prompts have several teachers of the best score, (N, n) -> (N,)."""
+    matrix = np.asarray(scores, dtype=np.float64)
+    filled = np.where(np.isnan(matrix), -np.inf, matrix)
+    best = filled.max(axis=1, keepdims=True, initial=-np.inf)
+    return ((filled == best) & ~np.isinf(best)).sum(axis=1) > 1
 
 
 def best_first(scores: ArrayLike, first: ArrayLike) -> IntArray:

@@ -56,8 +56,11 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
         ("quality", "quality_raw", "{:.3f}"),
         (LEARNABILITY[measure], measure, "{:.3f}"),
         ("teachers", "effective_teachers", "{:.1f}"),
+        ("several best", "tied", "{:.0%}"),
+        ("moved", "moved", "{:.0%}"),
     ):
-        rows.append([title, *(shown(form, values[name]) for values in measures.values())])
+        if all(name in values for values in measures.values()):  # earlier rewards lack the last two
+            rows.append([title, *(shown(form, values[name]) for values in measures.values())])
     used = manifests[names.matrix_rewards(student)].settings.get("alpha")
     return Table(
         name=f"alpha-{student.name}",
@@ -66,8 +69,9 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
         header=["alpha", *measures],
         rows=rows,
         note=f"quality, {LEARNABILITY[measure]}: means of the chosen answers, before normalisation; teachers: how "
-        "many an even allocation of the same entropy would use; of teachers with equal rewards, frequent at alpha 0 "
-        "where quality alone counts, the one with the higher mean at that alpha is chosen",
+        "many an even allocation of the same entropy would use; several best: prompts with more than one best "
+        "teacher, frequent at alpha 0 where quality alone counts; moved: prompts whose teacher at the recipe's alpha "
+        "is no longer a best one, for it keeps a prompt wherever it still is",
     )
 
 

@@ -5,7 +5,6 @@ from os.path import commonprefix
 from typing import Any
 
 from persyn_hf.core.cost import Cost
-from persyn_hf.core.metrics import total_variation
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import InputError
 from persyn_hf.formats import HIT_MEANING, METRIC_TITLES, amount, flops, known_columns
@@ -154,7 +153,6 @@ def whatif_view(
         weight=weight,
         settings=settings,
         measure=measure,
-        moved=float(total_variation(now.shares, here.shares)),
         cost=lambda outcome: "–" if outcome.cost is None else text(outcome.cost),
         xs=list(sweep),
         series=series,

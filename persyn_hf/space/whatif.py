@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from persyn_hf.core.arrays import FloatArray
-from persyn_hf.core.assignment import allocation, route
+from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.assignment import allocation, route, several_best
 from persyn_hf.core.metrics import effective_teachers
 from persyn_hf.core.rewards import NOISE, How, Measure, combine, fill, learnability, normalise
 from persyn_hf.errors import InputError, check
@@ -48,6 +48,8 @@ class Outcome:
     learnability: float
     cost: float | None
     effective_teachers: float
+    tied: float  # share of the prompts with several best teachers
+    moved: float  # share of the prompts whose teacher by the recipe's weights is no longer a best one
 
 
 def load(database: Database, assignment: Stored, split: str = "", sample: int = SAMPLE) -> Measured:
@@ -115,6 +117,17 @@ def curve(rewards: Measured, normalisation: How = "minmax", weight: float = 0.0)
 
 
 @functools.lru_cache(maxsize=8)
+def chosen_here(rewards: Measured) -> IntArray:
+    """Return the best teacher of each prompt by the recipe's own weights, (N,).
+
+    It keeps a prompt under other weights wherever it is still one of the best: else blocks of prompts with several
+    best teachers would change theirs where two means cross.
+    """
+    alpha, how = rewards.settings.get("alpha"), rewards.settings.get("normalisation")
+    return route(combine(*_scaled(rewards, how or "minmax"), 0.4 if alpha is None else alpha)).teacher
+
+
+@functools.lru_cache(maxsize=8)
 def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
     """Return quality and learnability normalised as `core.rewards.recombine` does it, both (N, n).
 
@@ -135,7 +148,8 @@ def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: fl
     reward = combine(*scaled, alpha)
     if weight and rewards.cost is not None:
         reward = reward - weight * rewards.cost / rewards.cost.mean()
-    teacher = route(reward).teacher
+    before = chosen_here(rewards)
+    teacher = route(reward, stay=before).teacher
     rows = np.arange(len(teacher))
     shares = allocation(teacher, len(rewards.pool))
     return Outcome(
@@ -144,6 +158,8 @@ def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: fl
         learnability=float(rewards.learnability[rows, teacher].mean()),
         cost=None if rewards.cost is None else float(shares @ rewards.cost),
         effective_teachers=float(effective_teachers(shares)),
+        tied=float(several_best(reward).mean()),
+        moved=float((teacher != before).mean()),
     )
 
 

@@ -128,3 +128,18 @@ def test_reassign_and_allocation():
     assert changed.tolist() == [0, 0, 2, 0]
     assert core.allocation(changed, 4).tolist() == [0.75, 0, 0.25, 0]
     assert core.allocation([], 2).tolist() == [0, 0]
+
+
+@given(st.integers(1, 30), st.integers(2, 5), st.integers(0, 10_000))
+def test_a_teacher_keeps_a_prompt_exactly_where_it_is_still_a_best_one(number: int, teachers: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, size=(number, teachers)).astype(float)
+    scores[rng.random(scores.shape) < 0.2] = np.nan
+    scores[:, 0] = np.where(np.isnan(scores).all(axis=1), 0.0, scores[:, 0])
+    before = rng.integers(0, teachers, size=number)
+    free, kept = core.route(scores).teacher, core.route(scores, stay=before).teacher
+    best = scores == np.nanmax(scores, axis=1, keepdims=True)
+    rows = np.arange(number)
+    assert (kept == np.where(best[rows, before], before, free)).all()
+    assert best[rows, kept].all()
+    assert (core.several_best(scores) == (best.sum(axis=1) > 1)).all()

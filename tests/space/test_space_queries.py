@@ -154,7 +154,11 @@ def test_what_if_is_what_the_stages_compute(database: Database, persyn: Stored, 
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     made = recombine(columns, alpha, how)
     order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], made["reward"], POOL)
-    teacher = route(matrix).teacher
+    here = to_matrix(columns["prompt_id"], columns["teacher"], recombine(columns, 0.4, "minmax")["reward"], POOL)[1]
+    before = route(here).teacher
+    teacher = route(matrix, stay=before).teacher
+    best = matrix == np.nanmax(matrix, axis=1, keepdims=True)
+    assert (found.moved, found.tied) == pytest.approx(((teacher != before).mean(), (best.sum(axis=1) > 1).mean()))
     assert found.shares.tolist() == pytest.approx(allocation(teacher, len(POOL)).tolist())
     _, quality = to_matrix(columns["prompt_id"], columns["teacher"], columns["quality_raw"], POOL)
     assert found.quality == pytest.approx(quality[np.arange(len(order)), teacher].mean())

@@ -92,7 +92,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     }
     if len(cells) > len(answered):
         counts["failed"] = len(cells) - len(answered)
-    sweep = alpha_sweep(columns, pool, settings.learnability)
+    sweep = alpha_sweep(columns, pool, settings.learnability, settings.alpha)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
     return Result(data=data, counts=counts, metrics=metrics)
 
