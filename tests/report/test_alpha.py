@@ -51,16 +51,19 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     columns = {name: sum((rewards[split][name][:] for split in rewards), []) for name in rewards["dev"].column_names}
     sweep = Store(scored[1]).get("local/scored-rewards-s@v1").manifest.metrics["alpha"]
     assert sweep["prompts"] == 16
+    here = to_matrix(columns["prompt_id"], columns["teacher"], recombine(columns, 0.4)["reward"], TEACHERS)[1]
+    before = route(here).teacher
     for alpha in (0.0, 0.3, 1.0):
         again = recombine(columns, alpha)["reward"]
         matrix, raw, logprob = (
             to_matrix(columns["prompt_id"], columns["teacher"], values, TEACHERS)[1]
             for values in (again, columns["quality_raw"], columns["mean_logprob"])
         )
-        best = route(matrix).teacher
+        best = route(matrix, stay=before).teacher
         measures = sweep["measures"][f"{alpha:g}"]
         assert measures["quality_raw"] == pytest.approx(raw[range(16), best].mean())
         assert measures["mean_logprob"] == pytest.approx(logprob[range(16), best].mean())
+        assert measures["moved"] == pytest.approx((best != before).mean())
         shares = [float((best == teacher).mean()) for teacher in range(3)]
         assert sweep["allocation"][f"{alpha:g}"] == pytest.approx(dict(zip(TEACHERS, shares, strict=True)))
     quality, logprobs = ([m[key] for m in sweep["measures"].values()] for key in ("quality_raw", "mean_logprob"))
@@ -69,18 +72,27 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     assert f"| quality | {quality[0]:.3f} |" in text and f"| {logprobs[-1]:.3f} |" in text
     table = (tmp_path / "alpha-s.csv").read_text().splitlines()
     assert table[0] == "alpha,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
-    assert [line.split(",")[0] for line in table[1:]] == [*TEACHERS, "quality", "log-prob per token", "teachers"]
+    assert [line.split(",")[0] for line in table[1:]] == [
+        *TEACHERS,
+        "quality",
+        "log-prob per token",
+        "teachers",
+        "several best",
+        "moved",
+    ]
     assert float(table[4].split(",")[1]) == quality[0] and float(table[5].split(",")[-1]) == logprobs[-1]
     assert (
-        "of teachers with equal rewards, frequent at alpha 0 where quality alone counts, the one with the higher mean "
-        "at that alpha is chosen"
+        "moved: prompts whose teacher at the recipe's alpha is no longer a best one, for it keeps a prompt wherever it "
+        "still is"
     ) in text
     assert "on 16 measured prompts (alpha here: 0.4)" in text and "![alpha-s](alpha-s.png)" in text
     drawn = (tmp_path / "alpha-s.svg").read_text()
     for label in ("llama-long (Long-CoT)", "qwen-gen", "this recipe", "mean log-prob per token", "best teacher of 16"):
         assert label in drawn
     card = (Store(scored[1]).get("local/scored-rewards-s@v1").path / "README.md").read_text()
-    assert "### alpha\n" in card and "|  | effective\\_teachers | mean\\_logprob | quality\\_raw |" in card
+    assert (
+        "### alpha\n" in card and "|  | effective\\_teachers | mean\\_logprob | moved | quality\\_raw | tied |" in card
+    )
 
 
 def test_another_alpha_costs_no_forward_pass(
