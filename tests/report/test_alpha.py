@@ -82,8 +82,8 @@ def test_the_sweep_of_a_run_is_what_its_rewards_say(scored: tuple[Path, Path], t
     ]
     assert float(table[4].split(",")[1]) == quality[0] and float(table[5].split(",")[-1]) == logprobs[-1]
     assert (
-        "moved: prompts whose teacher at the recipe's alpha is no longer a best one, for it keeps a prompt wherever it "
-        "still is"
+        "moved: prompts whose teacher at the recipe's alpha is no longer a best one, for it keeps a prompt wherever "
+        "it still is"
     ) in text
     assert "on 16 measured prompts (alpha here: 0.4)" in text and "![alpha-s](alpha-s.png)" in text
     drawn = (tmp_path / "alpha-s.svg").read_text()
