@@ -52,13 +52,20 @@ def _table(one: "Preview", full: bool) -> Any:
     from persyn_hf.text import one_line, readable
 
     table = Table(box=box.SIMPLE_HEAD, show_lines=True)
-    for name in ("teacher", "verdict", "tokens", "money", "ended", "answer"):
+    priced = any(answer.money is not None for answer in one.answers)
+    for name in ("teacher", "verdict", "tokens", *(["money"] if priced else []), "ended", "answer"):
         table.add_column(name, overflow="fold", justify="right" if name in ("tokens", "money") else "left")
     for answer in one.answers:
         tokens = UNKNOWN if answer.tokens is None else f"{answer.tokens:,}"
         money = UNKNOWN if answer.money is None else f"{answer.money:.2g}"
         thought = f"[thoughts: {len(answer.reasoning):,} characters]\n" if answer.reasoning else ""
-        cells = (one_line(answer.teacher), answer.verdict, tokens, money, one_line(answer.ended))
+        cells = (
+            one_line(answer.teacher),
+            answer.verdict,
+            tokens,
+            *([money] if priced else []),
+            one_line(answer.ended),
+        )
         table.add_row(*map(Text, cells), Text(readable(thought + _cut(answer.text, full))))
     return table
 
