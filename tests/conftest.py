@@ -16,6 +16,7 @@ from smollm2 import smollm2_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("COLUMNS", None)  # pytest's readline gives its workers one, and tables would be as wide
 
 settings.register_profile("default", deadline=None)  # how long an example takes depends on what else runs
 settings.load_profile("default")

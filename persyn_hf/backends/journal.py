@@ -100,13 +100,14 @@ class Journal:
         with file.faults(self.path):
             return answered(self._db, keys, errors)
 
-    def finished_shorter(self, requests: Sequence[Request]) -> dict[str, str]:
+    def finished_shorter(self, requests: Sequence[Request], *, errors: bool = True) -> dict[str, str]:
         """Find answers that need not be asked for again only because `max_tokens` was raised.
 
         The mapping leads from the key of a request without an answer to the key (as `read` takes it) of an answer to
-        the same request with a smaller `max_tokens`: the largest of those that came to their end.
+        the same request with a smaller `max_tokens`: the largest of those that came to their end. Without `errors`, a
+        request whose newest attempt is an error has no answer.
         """
-        known = self.answered(request.key for request in requests)
+        known = self.answered((request.key for request in requests), errors=errors)
         shorter = {}
         with self.transaction():
             # Made where it is first needed: to keep it costs every later write, and few runs are reruns.

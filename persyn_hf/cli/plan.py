@@ -53,7 +53,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         try:
             _look_at(path, arguments)
         except PersynError as error:
-            faults.append(str(error))
+            faults += [f"{path}: {line}" if len(arguments.recipes) > 1 else line for line in str(error).split("\n")]
     if faults:
         raise PersynError("\n".join(faults))
     return 0
@@ -61,19 +61,27 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _look_at(path: Path, arguments: argparse.Namespace) -> None:
     """Say of a recipe what is asked for; raises `PersynError` with a line per fault."""
+    from persyn_hf.forecast.rehearsal import Rehearsal
+    from persyn_hf.recipe import names
     from persyn_hf.recipe.file import load_recipe
-    from persyn_hf.runner.checks import check_recipe_paths
     from persyn_hf.runner.model_checks import models_of
     from persyn_hf.runner.plan import make_plan
     from persyn_hf.runner.preflight import preflight
+    from persyn_hf.runner.run import look_up
 
     recipe = load_recipe(path)
     steps = make_plan(recipe)
     told = [(one.name, one.look()) for one in models_of(steps)] if arguments.models else []
     warnings = []
     if arguments.deep:
-        check_recipe_paths(recipe, steps)
-        found = preflight(recipe, steps, open_store(arguments))
+        store = open_store(arguments)
+        done = look_up(recipe, store)  # refuses missing files and pinned inputs
+        found = preflight(recipe, steps, store)
+        with Rehearsal(recipe, done, store) as rehearsal:
+            try:
+                rehearsal.rows(names.PROMPTS)
+            except PersynError as error:
+                found.faults.append(str(error))
         found.refuse()
         warnings = found.warnings
     say(f"{path}: valid, {len(steps)} steps")

@@ -71,10 +71,13 @@ def _to_pay(outlook: Outlook) -> Table:
     per_answer = {name: cell * (1 / cell.requests) for name, cell in outlook.cells.items()}
     costs = {name: per_answer[name] * asks[name].expected for name in outlook.cells if name in asks}
     columns = [column for column in known_columns(costs.values()) if column.field != "requests"]
+    together = sum(asks[name].expected for name in costs)  # of all, which may be bounded below their sum
+    scale = asks["total"].expected / together if together else 0.0
     rows = []
     for name, ask in asks.items():
         numbers = [ask.certain] if sure else [ask.certain, ask.expected, ask.at_most]
-        cost = _cells(outlook, columns, {n: costs[n] for n in (costs if name == "total" else [name])})
+        part = {n: cost * scale for n, cost in costs.items()} if name == "total" else {name: costs[name]}
+        cost = _cells(outlook, columns, part)
         rows.append([name, f"{ask.journalled:,}", *(f"{number:,.0f}" for number in numbers), *cost])
     counted = ["to pay"] if sure else ["certain", "expected", "at most"]
     notes = [] if found is None else [*found.notes]
@@ -226,6 +229,8 @@ def _basis(outlook: Outlook) -> str:
             f"~: assumed, an A100 at {GENERATING:.0%} of its peak and {short} tokens an answer, {long:,} of Long-CoT, "
             "at most `generate.max_tokens`"
         )
+    if all(state == "done" for _, stage, state in outlook.steps if stage == "generate"):
+        parts.append("nothing is to pay: every answer is stored")
     if outlook.to_pay is None and any(
         (stage, state != "done") == ("generate", True) for _, stage, state in outlook.steps
     ):

@@ -23,7 +23,8 @@ from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Calibration, Recipe
 from persyn_hf.recipe.strict import read_section
-from persyn_hf.runner.run import manifests_of, run_recipe
+from persyn_hf.runner.preflight import preflight
+from persyn_hf.runner.run import look_up, manifests_of, run_recipe
 from persyn_hf.stages import train_router
 from persyn_hf.store.local import Store, Stored
 
@@ -64,6 +65,7 @@ def probe(recipe: Recipe, store: Store, console: Console, cells: int | None, wor
             f"--cells {cells} is too few for {len(pool)} teachers, of which each is asked {EACH} prompts or more "
             f"before one is dropped; take at least --cells {EACH * len(pool)}"
         )
+    preflight(recipe, [item.step for item in look_up(recipe, store) if item.stored is None], store).refuse()
     drawn = run_recipe(_derive(recipe, "prompts"), store, console)[-1].stored
     assert drawn is not None  # the step ran
     number = drawn.manifest.counts.get("rows_calibration", 0) * len(pool)

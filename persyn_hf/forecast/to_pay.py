@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.journal_reading import JournalReader
-from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.errors import PersynError
+from persyn_hf.forecast.cells import Cells
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
@@ -46,10 +46,6 @@ from persyn_hf.store.local import Store
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-Mask = NDArray[np.bool_]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,45 +68,6 @@ class ToPay:
     notes: Sequence[str]  # teachers that cannot be looked up, and why; prompts that move to another split
 
 
-class _Cells:
-    """The cells of the steps left: those that are certain, and how many others may come to each prompt."""
-
-    def __init__(self, prompts: "Dataset", teachers: Sequence[Teacher]) -> None:
-        self.ids: list[str] = prompts["prompt_id"][:]
-        self.row_of = {name: row for row, name in enumerate(self.ids)}
-        self.split = np.array(prompts["split"][:])
-        self.pool = {teacher.name: column for column, teacher in enumerate(teachers)}
-        shape = len(self.ids), len(teachers)
-        self.certain: Mask = np.zeros(shape, dtype=bool)
-        self.further: Counts = np.zeros(shape[0], dtype=np.int64)  # other cells per prompt, at most
-        self.free = 0  # other cells of calibration prompts, at most, wherever they come
-        self.missed: FloatArray = np.ones(shape)  # probability that no strategy chooses the cell
-
-    def add(self, assignments: "Dataset", escalate: int) -> None:
-        """Add cells that are assigned; each prompt may come to `escalate` more teachers."""
-        rows = [self.row_of[name] for name in assignments["prompt_id"]]
-        self.certain[rows, [self.pool[name] for name in assignments["teacher"]]] = True
-        if escalate:
-            self.further[np.unique(rows)] += escalate
-
-    def add_unknown(self, splits: Sequence[str], number: int, shares: FloatArray) -> None:
-        """Add a strategy that will choose `number` teachers for each prompt of `splits`; `shares` (n,) or (P, n)."""
-        there = np.isin(self.split, splits)
-        self.further[there] += number
-        chances = np.broadcast_to(shares, self.missed.shape)[there]
-        self.missed[there] *= np.clip(1 - number * chances, 0, 1)
-
-    def add_rounds(self, splits: Sequence[str], share: float) -> None:
-        """Add the later rounds of a calibration in part, which end at `share` of its cells; other splits are whole."""
-        whole = np.isin(self.split, [split for split in splits if split != "calibration"])
-        self.certain[whole] = True
-        part = self.split == "calibration"
-        size = int(part.sum()) * len(self.pool)
-        self.free = max(self.free, int(share * size) - int(self.certain[part].sum()))
-        if size:
-            self.missed[part] *= 1 - self.free / size
-
-
 def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> ToPay | None:
     """Count what the steps that are not stored will ask; None where no teacher is asked or the prompts are unknown."""
     steps = {item.step.key: item.step for item in done}
@@ -119,11 +76,18 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
     prompts = rehearsal.rows(names.PROMPTS if names.PROMPTS in steps else recipe.inputs.get(names.PROMPTS, ""))
     if not isinstance(settings, Settings) or settings.engine == "import" or prompts is None:
         return None
-    cells = _Cells(prompts, recipe.teachers)
+    cells = Cells(prompts, recipe.teachers)
     bases: dict[str, list[str]] = {}
     for step in left:
         _add(cells, step, steps, recipe, store, rehearsal, bases)
+    if cells.free:  # what the rounds that are stored have chosen stays chosen
+        for item in done:
+            chosen: Any = item.step.settings
+            if item.stored is not None and item.step.stage == "assign" and chosen.labelling is not None:
+                cells.add(_known(rehearsal.rows(item.step.key)), 0)
     notes: list[str] = []
+    if "errors" in settings.rerun:
+        notes.append("an error that stays one is asked again by every step that needs the answer")
     if names.PROMPTS in {item.step.key for item in done if item.stored is None}:
         notes += filter(None, [moved(store, earlier_prompts(store, f"{recipe.full_name}-{names.PROMPTS}"), prompts)])
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
@@ -134,7 +98,7 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
 
 
 def _add(
-    cells: _Cells,
+    cells: Cells,
     step: Step,
     steps: Mapping[str, Step],
     recipe: Recipe,
@@ -149,6 +113,11 @@ def _add(
     if assignments is not None:
         cells.add(assignments, settings.escalate)
         return
+    if key not in steps:  # pinned, and on the Hub
+        number = len(cells.pool)
+        cells.add_unknown(("calibration", "dev", "pool"), number, np.full(number, 1 / number))
+        bases.setdefault(f"every cell, as {key} is on the Hub (persyn artifacts pull {key})", []).append(step.key)
+        return
     chosen: Any = steps[key].settings
     if chosen.labelling is not None and chosen.kind == "all":
         cells.add_rounds(chosen.chosen_splits, chosen.labelling.share)
@@ -157,17 +126,18 @@ def _add(
     strategy = next(strategy for strategy in recipe.strategies if strategy.name == step.strategy)
     assert student is not None
     shares, basis = _shares(cells, student, strategy, recipe, store, rehearsal)
-    cells.add_unknown(chosen.chosen_splits, chosen.per_prompt + settings.escalate, shares)
+    cells.add_unknown(chosen.chosen_splits, chosen.per_prompt, shares, settings.escalate)
+    basis += ", without what escalates" if settings.escalate else ""
     bases.setdefault(basis, []).append(strategy.name)
 
 
 def _shares(
-    cells: _Cells, student: Student, strategy: Strategy, recipe: Recipe, store: Store, rehearsal: Rehearsal
+    cells: Cells, student: Student, strategy: Strategy, recipe: Recipe, store: Store, rehearsal: Rehearsal
 ) -> tuple[FloatArray, str]:
     """Return the chance of each teacher, (n,) or per prompt (P, n), to get a prompt, and what that rests on.
 
-    It is the newest assignment by the same kind of strategy for the same student, else the shares of the measured best
-    teachers of calibration, else an even split.
+    It is the newest assignment of the recipe's own, else of any, by the same kind of strategy for the same student,
+    where it knew all of these teachers; else the shares of the measured best on calibration, else an even split.
     """
     number = len(cells.pool)
     like = [
@@ -176,16 +146,20 @@ def _shares(
         if item.kind == "assignments"
         and item.manifest.settings.get("kind") == strategy.kind
         and item.manifest.student == described(student)
+        and {teacher["name"] for teacher in item.manifest.teachers} >= cells.pool.keys()  # a new one it cannot choose
     ]
-    last = max(like, key=lambda item: item.manifest.created_at, default=None)
+    own = f"{recipe.full_name}-{names.assignments(student, strategy)}"
+    last = max(like, key=lambda item: (item.repo == own, item.manifest.created_at), default=None)
     if last is not None:
         allocation = last.manifest.metrics["allocation"]
         shares = np.tile([float(allocation.get(name, 0.0)) for name in cells.pool], (len(cells.ids), 1))
         earlier = store.read_dataset(last)
-        for name, teacher in zip(earlier["prompt_id"][:], earlier["teacher"][:], strict=True):
-            row = cells.row_of.get(name)
-            if row is not None and teacher in cells.pool:
-                shares[row] = np.arange(number) == cells.pool[teacher]
+        cells_then = list(zip(earlier["prompt_id"][:], earlier["teacher"][:], strict=True))
+        known = [(cells.row_of[name], teacher) for name, teacher in cells_then if name in cells.row_of]
+        shares[[row for row, _ in known]] = 0.0
+        for row, teacher in known:  # several where `per_prompt` asks several
+            if teacher in cells.pool:
+                shares[row, cells.pool[teacher]] = 1.0
         return shares, f"as in {last.ref}"
     rewards = rehearsal.rows(names.matrix_rewards(student))
     if rewards is not None:
@@ -197,14 +171,14 @@ def _shares(
 
 
 def _missing(
-    cells: _Cells,
+    cells: Cells,
     settings: Settings,
     seed: int,
     teachers: Sequence[Teacher],
     journal: JournalReader,
     prompts: "Dataset",
     notes: list[str],
-) -> tuple[Counts, Counts]:
+) -> tuple[IntArray, IntArray]:
     """Count per cell (P, n) the samples that the journal lacks, and those that are asked at once whatever is right.
 
     The second differs with `stop_when_correct`, which asks the next sample only where none is right so far. Of a
@@ -212,9 +186,7 @@ def _missing(
     """
     missing = np.tile([num_samples(settings, teacher) for teacher in teachers], (len(cells.ids), 1)).astype(np.int64)
     first = np.minimum(missing, 1) if settings.stop_when_correct else missing.copy()
-    touched = cells.certain | (cells.further > 0)[:, None]
-    if cells.free:
-        touched |= (cells.split == "calibration")[:, None]
+    touched = cells.certain | (cells.further > 0)[:, None] | cells.in_rounds
     for column, teacher in enumerate(teachers):
         rows = np.flatnonzero(touched[:, column])
         try:
@@ -226,7 +198,22 @@ def _missing(
         for row, open_samples in found.items():
             missing[row, column] = len(open_samples)
             first[row, column] = int(0 in open_samples) if settings.stop_when_correct else len(open_samples)
+    for column, earlier in _same_models(teachers).items():  # the journal has their answers once
+        shared = cells.certain[:, column] & cells.certain[:, earlier].any(axis=1)
+        more = max(
+            0, num_samples(settings, teachers[column]) - max(num_samples(settings, teachers[e]) for e in earlier)
+        )
+        missing[shared, column] = np.minimum(missing[shared, column], more)
+        first[shared, column] = 0
     return missing, first
+
+
+def _same_models(teachers: Sequence[Teacher]) -> dict[int, list[int]]:
+    """Return, for each teacher (its place) that is the same model as earlier ones, the places of these."""
+    own = {"name", "family", "params_b", "long_cot", "samples"}
+    models = [{key: value for key, value in described(teacher).items() if key not in own} for teacher in teachers]
+    same = {column: [e for e in range(column) if models[e] == models[column]] for column in range(len(models))}
+    return {column: earlier for column, earlier in same.items() if earlier}
 
 
 def _look_up(
@@ -235,8 +222,8 @@ def _look_up(
     teacher: Teacher,
     journal: JournalReader,
     prompts: "Dataset",
-    cells: _Cells,
-    rows: Sequence[int] | Counts,
+    cells: Cells,
+    rows: Sequence[int] | IntArray,
 ) -> dict[int, list[int]]:
     """Return, for each prompt (its row) of which the journal knows anything, the samples that it lacks."""
     if teacher.model is None:
@@ -255,7 +242,7 @@ def _look_up(
     }
 
 
-def _sum_up(cells: _Cells, samples: Counts, missing: Counts, first: Counts) -> tuple[dict[str, Ask], Ask]:
+def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray) -> tuple[dict[str, Ask], Ask]:
     """Sum up by teacher and for all; all together may be less than the sum of what each may come to."""
     pool = list(cells.pool)
     certain = np.where(cells.certain, first, 0)
@@ -264,12 +251,13 @@ def _sum_up(cells: _Cells, samples: Counts, missing: Counts, first: Counts) -> t
     reach = np.minimum(cells.further, len(pool))
     dearest = -np.sort(-other, axis=1)
     beyond = int(np.where(np.arange(len(pool)) < reach[:, None], dearest, 0).sum())
-    part = other[cells.split == "calibration"].ravel()
-    beyond += int(-np.sort(-part)[: cells.free].sum())
-    touched = (reach > 0)[:, None] | ((cells.split == "calibration")[:, None] & (cells.free > 0))
-    possible = np.where(touched, other, 0)
+    in_rounds = cells.in_rounds
+    beyond += int(-np.sort(-other[in_rounds])[: cells.free].sum())
+    possible = np.where((reach > 0)[:, None] | in_rounds, other, 0)
     beyond = min(beyond, int(possible.sum()))
-    expected = sure + possible * (1 - cells.missed)
+    left_out = 1 - in_rounds * (cells.free / max(1, int(in_rounds.sum())))
+    # A further sample of `stop_when_correct` is asked only where none is right: that is not expected, but possible.
+    expected = certain + np.where(possible > 0, first, 0) * (1 - cells.missed * left_out)
     journalled = np.where(cells.certain, samples - missing, 0)
     asks = {
         name: Ask(
@@ -287,3 +275,8 @@ def _sum_up(cells: _Cells, samples: Counts, missing: Counts, first: Counts) -> t
         at_most=int(sure.sum()) + beyond,
     )
     return asks, total
+
+
+def _known(rows: "Dataset | None") -> "Dataset":
+    assert rows is not None  # of a step that is stored
+    return rows

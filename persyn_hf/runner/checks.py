@@ -3,7 +3,7 @@
 from typing import Any
 
 from persyn_hf.backends.journal import read_spent
-from persyn_hf.errors import StoreError
+from persyn_hf.errors import InputError, StoreError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.runner.fingerprint import check_paths
@@ -12,15 +12,20 @@ from persyn_hf.store.local import Store
 
 
 def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
-    """Name the first local file or folder of the recipe that is missing, that a step needs."""
+    """Refuse local files and folders of the recipe that are missing, one line each."""
     models: list[Teacher | Student] = [*recipe.teachers, *recipe.students]
-    for model in models:
-        check_paths(model, model.name)
-    checked: list[Any] = []  # settings: one stage often stands there for every strategy
-    for step in steps:
-        if step.settings not in checked:
-            checked.append(step.settings)
-            check_paths(step.settings, step.stage)
+    places: list[tuple[Any, str]] = [(model, model.name) for model in models]
+    for step in steps:  # one stage often stands there for every strategy
+        if (step.settings, step.stage) not in places:
+            places.append((step.settings, step.stage))
+    faults = []
+    for value, where in places:
+        try:
+            check_paths(value, where)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
 
 
 def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
@@ -44,5 +49,5 @@ def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
         raise StoreError(
             f"{recipe.full_name} has paid for {sum(made.values()):,.0f} answers or more, as the artifacts in the "
             f"store say, and none of them is in the journal {journal}: they would be paid for again; restore the "
-            "journal from a copy, or pay with --new-journal"
+            "journal from a copy, or pay with: persyn run ... --new-journal"
         )

@@ -38,6 +38,7 @@ def moved(store: Store, earlier: Stored | None, prompts: "Dataset") -> str:
     if not parts:
         return ""
     usable = earlier.manifest.counts.get("kept", len(before)) + earlier.manifest.counts.get("not_asked_for", 0)
+    usable = earlier.manifest.settings.get("draw_from") or usable
     return (
         f"warning: {' and '.join(parts)} of {earlier.ref} are in another split now, so new ones are asked of every "
         f"teacher; where prompts were appended to the source, --set prompts.draw_from={usable} keeps the splits"

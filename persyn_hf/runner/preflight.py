@@ -4,6 +4,7 @@ Each check is one function over the steps that are left. What it raises is a fau
 after money or hours; what it yields is a warning. All checks are made, so one look names all that is to be mended.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -243,7 +244,7 @@ def _meaning(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
     trainings: list[Any] = [step.settings for step in steps if step.stage == "train_student"]
     if source is not None and source.calibration is not None and source.pool is not None and trainings:
         rows, settings = source.calibration + source.pool, trainings[0]
-        number = int(-(-rows // settings.batch_size) * settings.epochs)
+        number = math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)  # as `backends.sft.Schedule`
         if number < FEW_STEPS:
             yield (
                 f"warning: students will be trained for {number} optimiser steps ({rows:,} rows, batches of "

@@ -15,19 +15,18 @@ from persyn_hf.store.stored import Stored, repo_folder, tag_order
 
 
 def dependents(store: Store, removed: Iterable[Stored]) -> list[Stored]:
-    """Return the stored artifacts that were made from one of `removed`, directly or by way of others, in any order."""
+    """Return the stored artifacts that were made from one of `removed`, directly or by way of others, in any order.
+
+    They name it by its tag: the same content under another tag would not mend their lineage.
+    """
     left = {item.ref: item for item in store.artifacts()}
-    gone = {item.digest for item in removed}
-    for item in removed:
-        left.pop(item.ref, None)
-    still_there = {item.digest for item in left.values()}
-    gone -= still_there  # under another tag
+    gone = {item.ref for item in removed}
+    for ref in gone:
+        left.pop(ref, None)
     found: list[Stored] = []
-    while more := [
-        item for item in left.values() if any(made.digest in gone for made in item.manifest.inputs.values())
-    ]:
+    while more := [item for item in left.values() if any(made.ref in gone for made in item.manifest.inputs.values())]:
         found += more
-        gone |= {item.digest for item in more}
+        gone |= {item.ref for item in more}
         for item in more:
             del left[item.ref]
     return found

@@ -65,10 +65,16 @@ def test_a_version_goes_and_the_other_stays_whole(store: Store) -> None:
     verify(store, "lab/a-responses@v1")
 
 
-def test_the_same_content_under_another_tag_keeps_what_was_made_from_it(store: Store) -> None:
+def test_a_tag_that_an_artifact_names_goes_with_it_and_another_one_stays(store: Store) -> None:
+    store.retag(store.get("lab/a-prompts@v1"), "first")
+    assert artifacts(store, "rm", "lab/a-prompts@first", "--yes") == 0
+    assert "lab/a-responses@v1" in refs(store), "it was made from v1, which is the same content"
+    verify(store, "lab/a-responses@v1")
     store.retag(store.get("lab/a-prompts@v1"), "first")
     assert artifacts(store, "rm", "lab/a-prompts@v1", "--yes") == 0
-    assert "lab/a-responses@v1" in refs(store) and "lab/a-prompts@first" in refs(store)
+    assert "lab/a-responses@v1" not in refs(store) and "lab/a-prompts@first" in refs(store)
+    for ref in refs(store):
+        verify(store, ref)
 
 
 def test_a_kill_in_between_leaves_nothing_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

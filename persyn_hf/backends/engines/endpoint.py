@@ -118,7 +118,9 @@ class Endpoint:
         if not await self.reachable():
             return f"{self.name} does not answer now; a run will wait for it as `patience_s` says"
         names = await self._model_names()
-        return None if not names or self.model in names else self._lists(names)
+        wanted = self.model.partition(":")[0]  # the Hub's router lists models without their providers
+        known = any(name in (wanted, self.model) or name.endswith(f"/{wanted}") for name in names)
+        return None if known or not names else self._lists(names)
 
     def headers(self) -> dict[str, str]:
         """Make the headers; they carry the key, where there is one."""

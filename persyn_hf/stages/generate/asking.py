@@ -166,7 +166,7 @@ class Asking:
         settings = self._settings
         if "truncated" in settings.rerun:
             for some in _chunks(requests):
-                asked.stands |= self._journal.finished_shorter(some)
+                asked.stands |= self._journal.finished_shorter(some, errors="errors" not in settings.rerun)
         open_requests = [request for request in requests if request.key not in asked.stands]
         asked.tally.add(len(requests) - len(open_requests))
         asked.new += journalled.answer(

@@ -1,0 +1,66 @@
+"""The (prompt, teacher) cells that the steps left of a recipe ask: the certain ones, and bounds for the others."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
+from persyn_hf.core.partial_calibration import quota
+from persyn_hf.recipe.roles import Teacher
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Cells:
+    """The cells of the steps left: those that are certain, and how many others may come to each prompt."""
+
+    def __init__(self, prompts: "Dataset", teachers: Sequence[Teacher]) -> None:
+        self.ids: list[str] = prompts["prompt_id"][:]
+        self.row_of = {name: row for row, name in enumerate(self.ids)}
+        self.split = np.array(prompts["split"][:])
+        self.pool = {teacher.name: column for column, teacher in enumerate(teachers)}
+        shape = len(self.ids), len(teachers)
+        self.certain: BoolArray = np.zeros(shape, dtype=bool)
+        self.further: IntArray = np.zeros(shape[0], dtype=np.int64)  # other cells per prompt, at most
+        self._share: float | None = None  # of the calibration cells that later rounds will have asked in the end
+        self.missed: FloatArray = np.ones(shape)  # probability that no strategy chooses the cell
+
+    def add(self, assignments: "Dataset", escalate: int) -> None:
+        """Add cells that are assigned; each prompt may come to `escalate` more teachers."""
+        rows = [self.row_of[name] for name in assignments["prompt_id"]]
+        self.certain[rows, [self.pool[name] for name in assignments["teacher"]]] = True
+        if escalate:
+            self.further[np.unique(rows)] += escalate
+
+    def add_unknown(self, splits: Sequence[str], number: int, shares: FloatArray, escalate: int = 0) -> None:
+        """Add a strategy that will choose `number` teachers for each prompt of `splits`; `shares` (n,) or (P, n).
+
+        Each prompt may come to `escalate` more, which are not expected: how many answers fail is not known.
+        """
+        there = np.isin(self.split, splits)
+        self.further[there] += number + escalate
+        chances = np.broadcast_to(shares, self.missed.shape)[there]
+        self.missed[there] *= np.clip(1 - number * chances, 0, 1)
+
+    def add_rounds(self, splits: Sequence[str], share: float) -> None:
+        """Add the later rounds of a calibration in part, which end at `share` of its cells; other splits are whole."""
+        whole = np.isin(self.split, [split for split in splits if split != "calibration"])
+        self.certain[whole] = True
+        self._share = share
+
+    @property
+    def in_rounds(self) -> BoolArray:
+        """The calibration cells (P, n) of which later rounds will choose some."""
+        part = (self.split == "calibration")[:, None]
+        return part & ~self.certain if self._share is not None else np.zeros_like(self.certain)
+
+    @property
+    def free(self) -> int:
+        """The number of cells that later rounds will choose, at most, wherever they come."""
+        if self._share is None:
+            return 0
+        part = self.certain[self.split == "calibration"]
+        return max(0, quota(part, self._share, 1, 1))
