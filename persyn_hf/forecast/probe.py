@@ -65,8 +65,9 @@ def probe(recipe: Recipe, store: Store, console: Console, cells: int | None, wor
             f"--cells {cells} is too few for {len(pool)} teachers, of which each is asked {EACH} prompts or more "
             f"before one is dropped; take at least --cells {EACH * len(pool)}"
         )
+    first = _derive(recipe, "prompts")
     preflight(recipe, [item.step for item in look_up(recipe, store) if item.stored is None], store).refuse()
-    drawn = run_recipe(_derive(recipe, "prompts"), store, console)[-1].stored
+    drawn = run_recipe(first, store, console)[-1].stored
     assert drawn is not None  # the step ran
     number = drawn.manifest.counts.get("rows_calibration", 0) * len(pool)
     derived = _derive(recipe, "score", _calibration(cells, number))

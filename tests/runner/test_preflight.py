@@ -178,6 +178,8 @@ def test_servers_that_are_away_or_lack_the_model_are_warned_of(
 def test_a_recipe_without_faults_says_so(
     values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rows = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(2070)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     values["prompts"] |= {"dev": 50, "pool": 2000}
     assert command("validate", values, tmp_path, "--deep") == 0
     found = capsys.readouterr()
