@@ -210,6 +210,9 @@ def test_answers_that_ended_before_a_smaller_bound_stand(tmp_path: Path) -> None
         assert all(journal.read([short])[short].text == "ok" for short in found.values())
         journal.write([answer(request("failed", max_tokens=8), "mended")], teacher="t", supersede_errors=True)
         assert journal.read(journal.finished_shorter([request("failed")]).values()).popitem()[1].text == "mended"
+        journal.write([answer(request("failed"), error="again")], teacher="t")
+        assert journal.finished_shorter([request("failed")]) == {}, "an error is an answer"
+        assert len(journal.finished_shorter([request("failed")], errors=False)) == 1, "unless errors are asked again"
 
 
 def test_what_a_recipe_has_spent(tmp_path: Path) -> None:

@@ -214,6 +214,27 @@ def test_a_rerun_of_what_was_cut_off(done: World, tmp_path: Path) -> None:
     assert 0 < planned["total"].certain < everything.certain / 2
 
 
+def test_two_teachers_of_one_model_are_paid_once(done: World, tmp_path: Path) -> None:
+    world = done.copy(tmp_path / "w")
+    world.values["teachers"].insert(1, {"name": "again", "model": "a"})
+    planned = world.plan()["total"]
+    assert planned.certain <= world.run()["total"] <= planned.at_most
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_a_calibration_in_rounds(rounds: int, done: World, tmp_path: Path) -> None:
+    """104 of 180 cells, whatever the rounds choose; dev is whole, and the pool is mixed or routed."""
+    world = World(tmp_path, done.server, json.loads(json.dumps(done.values)))
+    world.values["calibration"] = {"strategy": "successive_halving", "share": 0.58, "rounds": rounds}
+    world.values["prompts"]["calibration"] = 60
+    rows = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(400, 500)]
+    write_rows(tmp_path / "q.jsonl", rows)
+    planned = world.plan()
+    assert planned["total"].expected <= planned["total"].at_most
+    assert sum(planned[name].expected for name in NAMES[:3]) <= planned["total"].at_most + 1e-6
+    agree(planned, world.run())
+
+
 def test_a_run_that_was_cut_short(done: World, tmp_path: Path) -> None:
     world = World(tmp_path, done.server, json.loads(json.dumps(done.values)))
     write_rows(tmp_path / "q.jsonl", ROWS)
