@@ -21,8 +21,8 @@ def recommendation(findings: Findings, worth: float) -> str:
     gain, also = _interval(found.router_gain), _as_good(findings)
     if found.verdict == "one teacher":
         return (
-            f"one teacher will do, {best}{also}, as far as {sum(findings.cells):,} cells show: a cheap router gains {gain} "
-            f"of reward over it, and {worth:g} would be worth it"
+            f"one teacher will do, {best}{also}, as far as {sum(findings.cells):,} cells show: a cheap router gains "
+            f"{gain} of reward over it, and {worth:g} would be worth it"
         )
     if found.verdict == "route":
         return (

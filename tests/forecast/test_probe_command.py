@@ -153,8 +153,8 @@ def findings(verdict: str, enough: int) -> Findings:
 
 def test_the_recommendation_is_one_sentence_with_its_grounds() -> None:
     assert recommendation(findings("one teacher", 140), 0.05) == (
-        "one teacher will do, ann (bob may be as good), as far as 140 cells show: a cheap router gains +0.060 (-0.010 to "
-        "+0.130) of reward over it, and 0.05 would be worth it"
+        "one teacher will do, ann (bob may be as good), as far as 140 cells show: a cheap router gains +0.060 "
+        "(-0.010 to +0.130) of reward over it, and 0.05 would be worth it"
     )
     still = findings("unknown", 140)
     still = still._replace(found=still.found._replace(router_gain=Interval(-1e-9, -0.01, 0.06)))
