@@ -7,6 +7,7 @@ import numpy as np
 
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
 from persyn_hf.core.partial_calibration import quota
+from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
 
 
@@ -29,9 +30,20 @@ class Cells:
         self.missed: FloatArray = np.ones(shape)  # probability that no strategy chooses the cell
 
     def add(self, assignments: "Dataset", escalate: int) -> None:
-        """Add cells that are assigned; each prompt may come to `escalate` more teachers."""
-        rows = [self.row_of[name] for name in assignments["prompt_id"]]
-        self.certain[rows, [self.pool[name] for name in assignments["teacher"]]] = True
+        """Add cells that are assigned; each prompt may come to `escalate` more teachers.
+
+        Raises:
+            InputError: they name a teacher or a prompt that is not there, as pinned ones may.
+        """
+        prompts, teachers = assignments["prompt_id"][:], assignments["teacher"][:]
+        strange = [name for name in prompts if name not in self.row_of] + [t for t in teachers if t not in self.pool]
+        if strange:
+            raise InputError(
+                f"the assignments name `{strange[0]}`, which is neither among the prompts nor in the pool "
+                f"({', '.join(self.pool)}); assign anew, or name their prompts and teachers"
+            )
+        rows = [self.row_of[name] for name in prompts]
+        self.certain[rows, [self.pool[name] for name in teachers]] = True
         if escalate:
             self.further[np.unique(rows)] += escalate
 

@@ -84,7 +84,7 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
         for item in done:
             chosen: Any = item.step.settings
             if item.stored is not None and item.step.stage == "assign" and chosen.labelling is not None:
-                cells.add(_known(rehearsal.rows(item.step.key)), 0)
+                cells.add(store.read_dataset(item.stored), 0)
     notes: list[str] = []
     if "errors" in settings.rerun:
         notes.append("an error that stays one is asked again by every step that needs the answer")
@@ -275,8 +275,3 @@ def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray)
         at_most=int(sure.sum()) + beyond,
     )
     return asks, total
-
-
-def _known(rows: "Dataset | None") -> "Dataset":
-    assert rows is not None  # of a step that is stored
-    return rows
