@@ -30,7 +30,7 @@ def models_of(steps: Sequence[Step]) -> list[Look]:
     """List the models that the steps run here, students first."""
     students = [Look(f"student {s.name}", str(s.model), partial(_student, s, steps)) for s in students_of(steps)]
     counting = [Look(f"teacher {name}", by, partial(_counting, by)) for name, by in _counted(steps).items()]
-    teachers = [Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in _teachers(steps)]
+    teachers = [Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in teachers_of(steps)]
     return [*students, *counting, *teachers]
 
 
@@ -124,7 +124,7 @@ def _counted(steps: Sequence[Step]) -> dict[str, str]:
     return found
 
 
-def _teachers(steps: Sequence[Step]) -> list[Teacher]:
+def teachers_of(steps: Sequence[Step]) -> list[Teacher]:
     """The teachers that answer here: those behind servers and imported ones have no tokenizer here."""
     found: dict[str, Teacher] = {}
     for step in steps:

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends import loading as models
+from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.reachable import look_at_servers
+from persyn_hf.backends.launch import read_config
 from persyn_hf.backends.routers.auto import candidates
 from persyn_hf.errors import PersynError, RecipeError, reason, require
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.runner.checks import check_paid
-from persyn_hf.runner.model_checks import models_of
+from persyn_hf.runner.model_checks import models_of, teachers_of
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Limits
 from persyn_hf.stages.generate.settings import engine_options
@@ -75,6 +77,10 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
     if any(_is_missing(module) for _, module, _ in packages):
         return  # the other checks need them
     unlike = _unlike(steps)
+    for step in unlike:
+        config = getattr(step.settings, "accelerate", None)
+        if config is not None:
+            yield partial(_accelerate, config, step.stage)
     looks: list[tuple[str, Check]] = [(one.model, partial(_quietly, one.look)) for one in models_of(steps)]
     for step in unlike:
         if hasattr(step.module, "check_files"):
@@ -87,6 +93,8 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
         left = sorted({model for model, _ in looks if not Path(model).is_dir()})
         yield lambda: [f"warning: {away}; not looked at: {', '.join(left)}"]
     yield from (look for model, look in looks if not away or Path(model).is_dir())
+    if not away:
+        yield partial(_positions, steps)
     yield partial(_servers, steps)
     yield partial(_disk, recipe, steps, store.root)
     yield partial(_meaning, recipe, steps)
@@ -118,6 +126,26 @@ def _unlike(steps: Sequence[Step]) -> list[Step]:
 
 def _quietly(look: Callable[[], str]) -> None:
     look()
+
+
+def _accelerate(config: str, stage: str) -> None:
+    """Refuse a config of accelerate that cannot be read."""
+    read_config(config, f"{stage}.accelerate", f"`{stage}` runs")
+
+
+def _positions(steps: Sequence[Step]) -> Iterator[str]:
+    """Warn of teachers that run here and have no room for answers as long as the recipe allows."""
+    for step in steps:
+        settings: Any = step.settings
+        if step.stage == "generate":
+            for teacher in teachers_of([step]):
+                positions = context_length(str(teacher.model), teacher.revision)
+                if settings.max_tokens >= positions:
+                    yield (
+                        f"warning: `generate.max_tokens` is {settings.max_tokens:,}, and {teacher.name} has "
+                        f"{positions:,} positions for prompt and answer: its longest answers will be cut off"
+                    )
+            return
 
 
 def _prices(recipe: Recipe, limits: Limits) -> None:

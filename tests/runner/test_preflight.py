@@ -184,3 +184,18 @@ def test_a_recipe_without_faults_says_so(
     assert command("validate", values, tmp_path, "--deep") == 0
     found = capsys.readouterr()
     assert "warning" not in found.out + found.err and "valid" in found.out + found.err
+
+
+def test_a_config_of_accelerate_is_read_and_room_for_answers_is_looked_at(
+    values: dict[str, Any], tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text("distributed_type: NONSENSE\n")
+    values["train_student"] = {"accelerate": "./bad.yaml"}
+    values["teachers"][0] = {"name": "here", "model": str(zoo / "qwen-gen"), "engine": "transformers"}
+    values["generate"]["max_tokens"] = 4000
+    assert command("validate", values, tmp_path, "--deep") == 2
+    assert f"the accelerate config {tmp_path / 'bad.yaml'} cannot be read" in capsys.readouterr().err
+    del values["train_student"]
+    assert command("validate", values, tmp_path, "--deep") == 0
+    told = "".join(capsys.readouterr())
+    assert "`generate.max_tokens` is 4,000, and here has 512 positions for prompt and answer" in told
