@@ -139,7 +139,10 @@ def _positions(steps: Sequence[Step]) -> Iterator[str]:
         settings: Any = step.settings
         if step.stage == "generate":
             for teacher in teachers_of([step]):
-                positions = context_length(str(teacher.model), teacher.revision)
+                try:
+                    positions = context_length(str(teacher.model), teacher.revision)
+                except PersynError:  # the look at the model tells why
+                    continue
                 if settings.max_tokens >= positions:
                     yield (
                         f"warning: `generate.max_tokens` is {settings.max_tokens:,}, and {teacher.name} has "
