@@ -338,6 +338,7 @@ def test_every_reply_is_an_answer_an_error_or_a_wait(status: int, headers: dict[
 # Bodies
 
 
+@pytest.mark.heavy
 def test_long_bodies_wait_for_a_place_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 at once and two places, which useless, broken and unread ones give back, too."""
     monkeypatch.setattr(bodies, "SHORT", 1000)

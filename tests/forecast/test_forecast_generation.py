@@ -320,6 +320,7 @@ def some_rows(columns: dict[str, str]) -> list[dict[str, str]]:
     return [dict.fromkeys(columns.values(), f"{n + 2}") for n in range(6000)]
 
 
+@pytest.mark.heavy
 def test_every_recipe_can_be_planned(
     root: Path, recipes: list[Path], store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
