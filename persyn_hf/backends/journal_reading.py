@@ -38,6 +38,11 @@ class JournalReader:
         if self._db is not None:
             self._db.close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no file, or one without tables."""
+        return self._db is None
+
     def prompts_of(self, model: str) -> set[str]:
         """Return the prompts to which the journal has any answer of a model, errors included."""
         if self._db is None:

@@ -226,7 +226,7 @@ def _look_up(
     rows: Sequence[int] | IntArray,
 ) -> dict[int, list[int]]:
     """Return, for each prompt (its row) of which the journal knows anything, the samples that it lacks."""
-    if teacher.model is None:
+    if teacher.model is None or journal.is_empty:  # then no tokenizer need be loaded
         return {}
     options = engine_options(settings, teacher)
     with open_local(**options, log_dir=Path(), state_dir=Path()) as engine:

@@ -21,6 +21,7 @@ from persyn_hf.errors import PersynError, RecipeError, reason, require
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
+from persyn_hf.report.results import same_teacher
 from persyn_hf.runner.checks import check_paid
 from persyn_hf.runner.model_checks import models_of, teachers_of
 from persyn_hf.runner.step import Step
@@ -63,15 +64,15 @@ def preflight(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limit
             findings.warnings.extend(check() or ())
         except PersynError as error:
             findings.faults.append(str(error))
-    unique = Findings(list(dict.fromkeys(findings.faults)), list(dict.fromkeys(findings.warnings)))
-    return unique
+    return Findings(list(dict.fromkeys(findings.faults)), list(dict.fromkeys(findings.warnings)))
 
 
 def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits) -> Iterator[Check]:
     yield partial(_prices, recipe, limits)
     yield partial(_references, recipe, steps)
-    if not limits.new_journal:
-        yield from (partial(check_paid, step, recipe, store) for step in steps)
+    asking = next((step for step in steps if step.stage == "generate"), None)
+    if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
+        yield partial(check_paid, asking, recipe, store)
     packages = dict.fromkeys(need for step in steps for need in _packages(step))
     yield from (partial(_package, *need) for need in packages)
     if any(_is_missing(module) for _, module, _ in packages):
@@ -281,16 +282,6 @@ def _meaning(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
                 f"warning: students will be trained for {number} optimiser steps ({rows:,} rows, batches of "
                 f"{settings.batch_size}, {settings.epochs:g} epochs): they will hardly differ from their base"
             )
-    yield from _equal_strategies(recipe)
-
-
-def _equal_strategies(recipe: Recipe) -> Iterator[str]:
-    """Warn of strategies that, as the recipe alone says, come to the same one teacher."""
-    by_teacher: dict[str, list[str]] = {}
-    for strategy in recipe.strategies:
-        chosen = [name for name, share in known_shares(strategy, recipe.strategies, recipe.teachers).items() if share]
-        if len(chosen) == 1:
-            by_teacher.setdefault(chosen[0], []).append(strategy.name)
-    for teacher, names in by_teacher.items():
-        if len(names) > 1:
-            yield f"warning: {' and '.join(names)} come to the same teacher, {teacher}: one experiment"
+    decided = {s.name: known_shares(s, recipe.strategies, recipe.teachers) for s in recipe.strategies}
+    if sentence := same_teacher(decided):
+        yield f"warning: {sentence}"
