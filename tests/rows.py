@@ -3,6 +3,9 @@
 The schema gives the rest: null where a cell may be null, else empty, zero or false, or the word of USUAL.
 """
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from persyn_hf import schemas
@@ -58,3 +61,13 @@ def example(question: str, answer: str, prompt_id: str | None = None, **values: 
     turns, said = user(question), [{"role": "assistant", "content": answer}]
     named = {"prompt_id": prompt_id or schemas.prompt_id(turns), "teacher": "t"} | values
     return row(SFT, prompt=turns, completion=said, **named)
+
+
+def sums(numbers: Iterable[int]) -> list[dict[str, str]]:
+    """Questions whose third word is the number, with their answers."""
+    return [{"question": f"What is {number} + 2?", "answer": str(number + 2)} for number in numbers]
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from openai_server import OpenAIServer, Response, completion
+from rows import sums, write_lines
 
 from persyn_hf.cli.main import main
 from persyn_hf.schemas import prompt_id
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.heavy
 
 
 KEY = "sk-very-secret-1234"
-ROWS = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(10, 40)]
+ROWS = sums(range(10, 40))
 
 
 def good(text: str, times: int) -> Response:
@@ -42,7 +43,7 @@ def server() -> Iterator[OpenAIServer]:
 @pytest.fixture
 def recipe(tmp_path: Path, zoo: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MY_KEY", KEY)
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_lines(tmp_path / "q.jsonl", ROWS)
     values: dict[str, Any] = {
         "name": "served",
         "until": "score",

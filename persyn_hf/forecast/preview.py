@@ -73,7 +73,7 @@ def preview(recipe: Recipe, store: Store, number: int, progress: Progress, limit
     step = _matrix(done)
     preflight(recipe, [step], store, limits).refuse()
     with store.lock(), Rehearsal(recipe, done, store) as rehearsal, tempfile.TemporaryDirectory() as folder:
-        prompts = rehearsal.rows(names.PROMPTS if names.PROMPTS in _keys(done) else recipe.inputs[names.PROMPTS])
+        prompts = rehearsal.prompts()
         if prompts is None:
             raise RecipeError(
                 "the prompts lie on the Hub and were not fetched yet; fetch them first: "
@@ -103,10 +103,6 @@ def _matrix(done: Sequence[Done]) -> Step:
     if step is None or settings.engine == "import":
         raise RecipeError("there is nothing to preview: no teacher is asked, the responses are imported or pinned")
     return step
-
-
-def _keys(done: Sequence[Done]) -> set[str]:
-    return {item.step.key for item in done}
 
 
 def _everyone(prompts: "Dataset", teachers: Sequence[str]) -> "Dataset":

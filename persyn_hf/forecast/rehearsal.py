@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import KINDS, known_shares
 from persyn_hf.runner.run import Done
@@ -55,6 +56,11 @@ class Rehearsal:
             else:
                 self._rows[key] = None if step is None else self._make(step)
         return self._rows[key]
+
+    def prompts(self) -> "Dataset | None":
+        """Return the recipe's prompts, its own or pinned ones; None where they are not known yet."""
+        own = names.PROMPTS in self._steps
+        return self.rows(names.PROMPTS if own else self._recipe.inputs.get(names.PROMPTS, ""))
 
     def _read(self, stored: Stored) -> "Dataset | None":
         return self._store.read_dataset(stored) if self._store.has(stored.ref) else None

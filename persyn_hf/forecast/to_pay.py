@@ -73,7 +73,7 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
     steps = {item.step.key: item.step for item in done}
     left = [item.step for item in done if item.stored is None and item.step.stage == "generate"]
     settings = left[0].settings if left else None
-    prompts = rehearsal.rows(names.PROMPTS if names.PROMPTS in steps else recipe.inputs.get(names.PROMPTS, ""))
+    prompts = rehearsal.prompts()
     if not isinstance(settings, Settings) or settings.engine == "import" or prompts is None:
         return None
     cells = Cells(prompts, recipe.teachers)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from openai_server import OpenAIServer, Response, completion
+from rows import sums, write_lines
 
 from persyn_hf.cli.main import main
 
 
-ROWS = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(10, 40)]
+ROWS = sums(range(10, 40))
 
 
 def say(text: str, times: int) -> Response:
@@ -31,7 +32,7 @@ def server(heavy: None) -> Iterator[OpenAIServer]:
 
 @pytest.fixture
 def recipe(tmp_path: Path, zoo: Path, server: OpenAIServer) -> Path:
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_lines(tmp_path / "q.jsonl", ROWS)
     values: dict[str, Any] = {
         "name": "looked",
         "until": "score",

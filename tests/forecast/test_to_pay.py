@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_server import OpenAIServer, Response, completion
+from rows import sums, write_lines
 
 from persyn_hf.cli.main import main
 from persyn_hf.forecast.outlook import look_ahead
@@ -23,7 +24,7 @@ from persyn_hf.runner.run import look_up
 from persyn_hf.store.local import Store
 
 
-ROWS = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(100, 160)]
+ROWS = sums(range(100, 160))
 NAMES = ("a", "b", "c", "d")
 
 
@@ -67,10 +68,6 @@ class World:
         return World(folder, self.server, json.loads(json.dumps(self.values)))
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 @pytest.fixture(scope="module")
 def server(heavy: None) -> Iterator[OpenAIServer]:
     with OpenAIServer(say, models=NAMES) as running:
@@ -82,7 +79,7 @@ def done(server: OpenAIServer, zoo: Path, tmp_path_factory: pytest.TempPathFacto
     """A finished run of three teachers on 60 prompts: 20 calibration, 20 dev, 20 pool."""
     folder = tmp_path_factory.mktemp("world") / "done"
     folder.mkdir()
-    write_rows(folder / "q.jsonl", ROWS)
+    write_lines(folder / "q.jsonl", ROWS)
     values = {
         "name": "paid",
         "until": "generate",
@@ -117,8 +114,8 @@ def agree(planned: dict[str, Ask], asked: dict[str, int]) -> None:
 
 
 def more_prompts(world: World) -> None:
-    rows = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(300, 310)]
-    write_rows(world.folder / "q.jsonl", ROWS + rows)
+    rows = sums(range(300, 310))
+    write_lines(world.folder / "q.jsonl", ROWS + rows)
 
 
 def as_csv(world: World) -> None:
@@ -227,8 +224,8 @@ def test_a_calibration_in_rounds(rounds: int, done: World, tmp_path: Path) -> No
     world = World(tmp_path, done.server, json.loads(json.dumps(done.values)))
     world.values["calibration"] = {"strategy": "successive_halving", "share": 0.58, "rounds": rounds}
     world.values["prompts"]["calibration"] = 60
-    rows = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(400, 500)]
-    write_rows(tmp_path / "q.jsonl", rows)
+    rows = sums(range(400, 500))
+    write_lines(tmp_path / "q.jsonl", rows)
     planned = world.plan()
     assert planned["total"].expected <= planned["total"].at_most
     assert sum(planned[name].expected for name in NAMES[:3]) <= planned["total"].at_most + 1e-6
@@ -237,7 +234,7 @@ def test_a_calibration_in_rounds(rounds: int, done: World, tmp_path: Path) -> No
 
 def test_a_run_that_was_cut_short(done: World, tmp_path: Path) -> None:
     world = World(tmp_path, done.server, json.loads(json.dumps(done.values)))
-    write_rows(tmp_path / "q.jsonl", ROWS)
+    write_lines(tmp_path / "q.jsonl", ROWS)
     before = len(world.server.bodies)
     command = ["run", str(world.write()), "--store", str(tmp_path / "store"), "--max-generations", "100"]
     assert main(command) == 3
@@ -294,7 +291,7 @@ def test_any_edit_of_a_recipe(edits: dict[str, Any], done: World, tmp_path_facto
     values["generate"]["samples"] = edits.get("samples", 2)
     values["generate"]["stop_when_correct"] = edits.get("stop", False)
     if "rows" in edits:
-        write_rows(world.folder / "q.jsonl", ROWS[: edits["rows"]])
+        write_lines(world.folder / "q.jsonl", ROWS[: edits["rows"]])
     if "sizes" in edits:
         values["prompts"] |= dict(zip(("calibration", "dev"), edits["sizes"], strict=True))
     planned = world.plan()

@@ -1,6 +1,5 @@
 """What is wrong with a recipe is told before a teacher is asked: by `run`, `plan` and `validate --deep`."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from openai_server import OpenAIServer, Response, completion
+from rows import sums, write_lines
 
 from persyn_hf.cli.main import main
 
 
-ROWS = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(10, 40)]
+ROWS = sums(range(10, 40))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def server() -> Iterator[OpenAIServer]:
 
 @pytest.fixture
 def values(tmp_path: Path, zoo: Path, root: Path, server: OpenAIServer) -> dict[str, Any]:
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_lines(tmp_path / "q.jsonl", ROWS)
     return {
         "name": "checked",
         "teachers": [{"name": "big", "model": "big"}, {"name": "small", "model": "small"}],
@@ -178,8 +178,8 @@ def test_servers_that_are_away_or_lack_the_model_are_warned_of(
 def test_a_recipe_without_faults_says_so(
     values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"question": f"What is {a} + 2?", "answer": str(a + 2)} for a in range(2070)]
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = sums(range(2070))
+    write_lines(tmp_path / "q.jsonl", rows)
     values["prompts"] |= {"dev": 50, "pool": 2000}
     assert command("validate", values, tmp_path, "--deep") == 0
     found = capsys.readouterr()
