@@ -9,6 +9,7 @@ import pytest
 if not all(map(find_spec, ("duckdb", "gradio"))):  # looked for, not imported: Gradio takes seconds
     pytest.skip("the Space is an extra: pip install 'persyn-hf[space]'", allow_module_level=True)
 
+from space_browser import CHROMIUM, COUNTED, listen, serve, settle, stop  # noqa: E402
 from space_samples import fill  # noqa: E402
 
 from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
@@ -39,6 +40,45 @@ def persyn(database: Database) -> Stored:
 @pytest.fixture(scope="session")
 def strong(database: Database) -> Stored:
     return database.shelf.get("org/assignments-s-strong@v1")
+
+
+@pytest.fixture(scope="session")
+def site(heavy: None, filled: Path) -> Iterator[str]:
+    """The address of a server that shows the store `filled`."""
+    process, address = serve(filled)
+    yield address
+    stop(process)
+
+
+@pytest.fixture(scope="module")  # it keeps an event loop in this thread, which other files may not have
+def chromium(heavy: None) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def window(chromium: Any) -> Iterator[Any]:
+    """What pages share, with the browser's cache."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    context.add_init_script(COUNTED)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(window: Any) -> Iterator[Any]:
+    """A page on which nothing may be said in the console, fail or lead out of this machine."""
+    opened = window.new_page()
+    said = listen(opened)
+    yield opened
+    settle(opened)
+    opened.close()
+    assert said == []
 
 
 @pytest.fixture(scope="session")

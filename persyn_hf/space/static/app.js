@@ -23,6 +23,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
+  const shown = page.getElementById("main").dataset.address;
   const swapped = only ? [only] : ["header.top", "main", "footer"];
   for (const part of swapped) {
     const from = document.querySelector(part), to = page.querySelector(part);
@@ -32,7 +33,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   document.documentElement.dataset.theme = page.documentElement.dataset.theme;
   for (const [id, open] of opened) document.getElementById(id)?.toggleAttribute("open", open);
   document.getElementById("main").removeAttribute("aria-busy");
-  remember(push, page.getElementById("main").dataset.address);
+  remember(push, shown);
   ready();
   const target = selector && document.querySelector(selector);
   if (target && !only) {
