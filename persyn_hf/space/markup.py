@@ -19,6 +19,7 @@ from persyn_hf.space.maths import MANY, Formula, formula_at, with_maths
 
 
 LONGEST = 20_000  # characters that are read as Markdown; its worst texts of this length take half a second
+CELLS = 10_000  # of the tables of a text, at most
 WIDEST = 80  # characters of an address that are shown
 PLACES = re.compile("\ue000([0-9]+)\ue001")  # of formulas, until all else is cleaned; a text cannot hold them
 LITERAL = re.compile(r"(?<=[\w)])(?<!\*)\*(?=[\w(])|(?<=[\d)])(?<!\*)\*\*(?=[\d(])")  # "2*3*4" is no emphasis
@@ -37,7 +38,7 @@ def with_markdown(text: str) -> Markup:
     if len(text) > LONGEST:
         return Markup('<p class="plain">%s</p>') % with_maths(text)
     env: dict[str, Any] = {"formulas": []}
-    rendered = _parser().render(_without_places(text), env)
+    rendered = _parser(_has_room(text)).render(_without_places(text), env)
     cleaned = nh3.clean(
         rendered,
         tags=ELEMENTS,
@@ -54,7 +55,7 @@ def with_markdown(text: str) -> Markup:
 def without_markup(text: str) -> str:
     """Return a short text without its marks, on one line, for where there is no room for more."""
     parts: list[str] = []
-    for block in _parser().parse(_without_places(text), {"formulas": []}):
+    for block in _parser(_has_room(text)).parse(_without_places(text), {"formulas": []}):
         breaks = ("softbreak", "hardbreak")
         parts += [" " if part.type in breaks else part.content for part in block.children or [block]] + [" "]
     return " ".join("".join(parts).split())
@@ -64,12 +65,18 @@ def _without_places(text: str) -> str:
     return text.replace("\ue000", "\ufffd").replace("\ue001", "\ufffd")
 
 
+def _has_room(text: str) -> bool:
+    """Tell whether tables of a text stay small: a row of two signs gets as many cells as the head has."""
+    lines = text.split("\n")
+    return len(lines) * max(line.count("|") for line in lines) <= CELLS
+
+
 @functools.cache
-def _parser() -> Any:
-    """Return the parser: CommonMark and tables, line breaks kept, formulas before emphasis and escapes."""
+def _parser(has_tables: bool) -> Any:
+    """Return the parser: CommonMark, line breaks kept, formulas before emphasis and escapes."""
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table" if has_tables else [])
     may_interrupt = {"alt": ["paragraph", "reference", "blockquote", "list", "table"]}
     parser.block.ruler.before("fence", "formula", _formula_block, may_interrupt)
     parser.inline.ruler.before("escape", "formula", _formula)

@@ -49,12 +49,11 @@ class Formula:
 
     source: str
     end: int
-    is_block: bool
     rendered: Markup
 
 
 def with_maths(text: str) -> Markup:
-    """Return a text escaped, with its formulas rendered; a formula that cannot be converted stays as it is written."""
+    """Return a text escaped, with its formulas rendered."""
     parts: list[Markup] = []
     end = number = 0
     while number < MANY and (opener := OPENER.search(text, end)):
@@ -68,7 +67,7 @@ def with_maths(text: str) -> Markup:
 
 
 def formula_at(text: str, place: int) -> Formula | None:
-    """Return the formula that begins at a place, None where none does or it cannot be converted."""
+    """Return the formula that begins at a place, None where none does; one that cannot be converted as it is written."""
     opener = OPENER.match(text, place)
     if opener is None:
         return None
@@ -76,10 +75,10 @@ def formula_at(text: str, place: int) -> Formula | None:
     closer, display = OPENERS.get(opener[0], ("", "inline"))
     stop = _closed(text, start, closer) if closer else _matched(text, start)
     source = text[start if closer else place : stop] if stop >= 0 else ""
-    rendered = _mathml(source, display) if _is_formula(source, closer) else None
-    if rendered is None:
+    if not _is_formula(source, closer):
         return None
-    return Formula(source=source, end=stop + len(closer), is_block=display == "block", rendered=rendered)
+    end = stop + len(closer)
+    return Formula(source=source, end=end, rendered=_mathml(source, display) or escape(text[place:end]))
 
 
 def _closed(text: str, start: int, closer: str) -> int:

@@ -85,10 +85,13 @@ def head(sort: str, words: str, key: str) -> Head:
 
 
 def listed(scene: Scene) -> Page:
-    """Return the page of the list that is shown."""
-    place = placed(scene)
-    number = place.row // SIZE + 1 if place is not None else int(scene.state["page"])
-    return find(scene.database, scene.assignment, filter_of(scene), number, SIZE)
+    """Return the page of the list that is shown; it is looked for once."""
+    if "page" not in scene.kept:
+        place = placed(scene)
+        number = place.row // SIZE + 1 if place is not None else int(scene.state["page"])
+        scene.kept["page"] = find(scene.database, scene.assignment, filter_of(scene), number, SIZE)
+    found: Page = scene.kept["page"]
+    return found
 
 
 def placed(scene: Scene) -> Place | None:
