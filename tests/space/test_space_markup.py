@@ -17,7 +17,7 @@ MARKS = [
     *("*", "**", "_", "`", "```", "~~~\n", "#", "\n# ", "\n", "\n\n", "> ", "- ", "1. ", "    ", "|a|b|\n|-|-|\n|"),
     *("[", "](", ")", "![", "](http://a.org/x.png)", "](javascript:alert(1))", "<http://a.org>", "<a@b.c>"),
     *("[a]: http://b.org 'title'\n", "[a]", "&#xe000;0&#xe001;", "\ue0000\ue001", "&lt;img src=x&gt;", "<b>", "<!--"),
-    *("http://a.org/\"onclick='x", "](<http://a.org/\" onclick=x>)", "](data:text/html,x)", "](//a.org)", "\\["),
+    *("http://a.org/\"onclick='x", '](<http://a.org/" onclick=x>)', "](data:text/html,x)", "](//a.org)", "\\["),
 ]
 
 

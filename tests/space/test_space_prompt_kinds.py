@@ -212,7 +212,7 @@ def test_ties_are_said_in_words(tmp_path: Path) -> None:
         (
             changed("assignments", teacher="large"),
             {"budget": {"flops": 1}},
-            "large was chosen although 1 of 3 score higher than its 1.5 (units of the router's score): a budget allows",
+            "large was chosen although 1 of 3 score higher than its 1.5 (units of the router's score): a",
         ),
         (routed_to_two, {"per_prompt": 2}, "large was chosen as well: 1.5 (units of the router's score) is number 2"),
     ],
