@@ -119,10 +119,10 @@ def _share_of_best(scene: Scene) -> Verdict:
 
 
 def what_it_saves(scene: Scene) -> Verdict:
-    """Return what it cost against asking every teacher."""
+    """Return what it cost against asking every teacher, all splits together: a choice is learnt on one of them."""
     question, address = "What did it save?", scene.state.only(view="cost")
     try:
-        spent = costs(scene.database, scene.assignment, scene.split)
+        spent = costs(scene.database, scene.assignment)  # with its calibration, whichever split is shown
     except InputError:
         words = "No answers here say what every teacher's answer costs."
         return Verdict(question=question, value="not known", words=words, address=address)
@@ -136,6 +136,6 @@ def what_it_saves(scene: Scene) -> Verdict:
     return Verdict(
         question=question,
         value=f"{everything.requests / own.requests:.1f}× fewer answers",
-        words=f"{compute.removeprefix(' ')} than asking every teacher. {labelled}{'.' if labelled else ''}".strip(),
+        words=f"{compute.removeprefix(' ')} than asking every teacher.{learnt}".strip(),
         address=address,
     )
