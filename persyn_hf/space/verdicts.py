@@ -130,8 +130,8 @@ def what_it_saves(scene: Scene) -> Verdict:
     if not own.requests:
         return Verdict(question=question, value="nothing asked", words="No answer had to be made.", address=address)
     compute = f" and {everything.flops / own.flops:.1f}× less compute" if own.flops and everything.flops else ""
-    labelled = (
-        f"{spent.labelled:,} of {spent.prompts:,} prompts were answered by every teacher" if spent.labelled else ""
+    learnt = (
+        f" {spent.labelled:,} of {spent.prompts:,} prompts were answered by all of them." if spent.labelled else ""
     )
     return Verdict(
         question=question,
