@@ -21,7 +21,7 @@ HEAVY = ("llm",)  # kinds of routers that are language models
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """The teachers by their scores for a prompt, the best first. `confidence`: by prompts with a like lead; None: unknown."""
+    """The teachers by score for a prompt, best first. `confidence`: of prompts of a like lead; None: unknown."""
 
     teachers: list[tuple[str, float]]
     lead: float | None

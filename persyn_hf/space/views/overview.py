@@ -53,7 +53,7 @@ def show(scene: Scene) -> str:
 
 
 def sentence(scene: Scene, prompts: int) -> dict[str, Any]:
-    """Return what the first sentence says: student, prompts, where they are from, teachers, and how they are chosen."""
+    """Return what the first sentence says: student, prompts and their source, teachers, how they are chosen."""
     manifest = scene.assignment.manifest
     source = scene.shelf.input(scene.assignment, "prompts")
     settings = source.manifest.settings if source is not None else {}
@@ -100,14 +100,14 @@ def ties(scene: Scene, item: Stored) -> dict[str, float]:
 
 
 def differing(scene: Scene, item: Stored) -> int | None:
-    """Return how many prompts go to another teacher than under another assignment; None: too many to be counted here."""
+    """Return how many prompts go to another teacher than under another assignment; None: too many for here."""
     if item.ref == scene.assignment.ref or sum(_splits(item).values()) > SOON:
         return None
     return find(scene.database, scene.assignment, Filter(split=scene.split, differs=item.ref), size=1).total
 
 
 def _broken_down(scene: Scene) -> dict[str, Any] | None:
-    """Return the groups of prompts by teacher: those that the state asks for, else by topic where that is soon done."""
+    """Return the groups of prompts by teacher: those asked for, else by topic where that is soon done."""
     by = scene.state["by"]
     if by == "all":
         if not scene.reads_soon:
