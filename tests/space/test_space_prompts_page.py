@@ -211,7 +211,7 @@ def test_a_planted_text_that_is_pinned_is_text(site: str, page: Any, number: int
     assert page.evaluate("window.ran") is None
     inside = page.locator("main")
     assert inside.locator("script, img, iframe, object, svg, [onload], [onerror], [onclick]").count() == 0
-    assert page.locator(".sides .plain").all_inner_texts() == [EVIL[number]] * 2
+    assert page.locator(".sides .written").all_inner_texts() == [EVIL[number]] * 2
 
 
 def test_a_download_is_what_is_listed(site: str, page: Any, tmp_path: Any) -> None:
