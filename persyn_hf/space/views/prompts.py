@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from persyn_hf.space import among
 from persyn_hf.space.explorer import Filter, find
 from persyn_hf.space.scene import Scene
 
@@ -9,7 +10,7 @@ from persyn_hf.space.scene import Scene
 def show(scene: Scene) -> str:
     """Return one page of the list as HTML."""
     page = find(scene.database, scene.assignment, filter_of(scene), int(scene.state["page"]))
-    return scene.render("prompts", page=page, opened=scene.state["prompt"])
+    return scene.render("prompts", page=page, opened=scene.state["prompt"], note=among.note(scene))
 
 
 def filter_of(scene: Scene) -> Filter:
@@ -18,4 +19,5 @@ def filter_of(scene: Scene) -> Filter:
     names = ("teacher", "best", "topic", "origin", "source", "margin", "lead", "agreement", "tied", "correct")
     names += ("shortest", "longest", "differs", "there", "sort")
     given: dict[str, Any] = {name: state[name] for name in names}
+    given |= {"among": among.moved_prompts(scene), "within": among.part_of_map(scene)}
     return Filter(text=state["q"], split=scene.split, **given)
