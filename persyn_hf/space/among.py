@@ -1,11 +1,11 @@
-"""The prompts that numbers pick out, for the filter of the list: those that other weights move, and parts of the map."""
+"""The prompts that numbers pick out for the list: those that other weights move, and those of a part of the map."""
 
 from persyn_hf.space import projection, whatif
 from persyn_hf.space.scene import Scene
 
 
 def moved_prompts(scene: Scene) -> tuple[str, ...] | None:
-    """Return the ids of the prompts that the address asks for by `moved`, `was` and `becomes`; None: all are wanted."""
+    """Return the ids of the prompts that `moved`, `was` and `becomes` of the address ask for; None: of all."""
     state = scene.state
     if not (state["moved"] or state["was"] or state["becomes"]):
         return None
@@ -15,7 +15,7 @@ def moved_prompts(scene: Scene) -> tuple[str, ...] | None:
 
 def part_of_map(scene: Scene) -> str:
     """Return SQL of the ids of the prompts in the box of the address; "": all are wanted."""
-    box = [float(number) for number in scene.state["box"]]
+    box = scene.state["box"]
     return projection.within(scene.database, scene.assignment, scene.split, box) if box else ""
 
 
@@ -25,6 +25,6 @@ def note(scene: Scene) -> str:
         return ""
     rewards = scene.load()
     return (
-        f"Other weights are computed on {rewards.drawn:,} of {rewards.prompts:,} measured prompts, drawn by their ids; "
-        "only these are listed."
+        f"Other weights are computed on {rewards.drawn:,} of {rewards.prompts:,} measured prompts, drawn by their "
+        "ids; only these are listed."
     )

@@ -18,7 +18,7 @@ class Part(NamedTuple):
     """A teacher's part of a stack: where it begins and how tall it is, and where its label is centred."""
 
     teacher: int
-    count: int
+    prompts: int
     top: float
     height: float
     label: float
@@ -29,7 +29,7 @@ class Ribbon(NamedTuple):
 
     was: int
     becomes: int
-    count: int
+    prompts: int
     path: str
 
 
@@ -53,7 +53,9 @@ def flow(counts: IntArray) -> dict[str, Any]:
         tops[1][becomes] += count * scale[1]
         path = _outline(one, one + count * scale[0], other, other + count * scale[1])
         ribbons.append(Ribbon(int(was), int(becomes), count, path))
-    ribbons.sort(key=lambda ribbon: (ribbon.was != ribbon.becomes, -ribbon.count))  # what moves lies above what stays
+    ribbons.sort(
+        key=lambda ribbon: (ribbon.was != ribbon.becomes, -ribbon.prompts)
+    )  # what moves lies above what stays
     return {"before": before, "after": after, "ribbons": ribbons, "height": height}
 
 

@@ -18,6 +18,7 @@ from persyn_hf.errors import InputError, check
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.database import Database, quoted
 from persyn_hf.space.decisions import decisions
+from persyn_hf.space.url_state import BOX_NEEDED, is_box
 from persyn_hf.store.stored import Stored
 
 
@@ -44,7 +45,7 @@ class Axes:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A part of the map and its prompts. `regret`: the mean; None: not looked at, or not measured. `topic`: the commonest."""
+    """A part of the map and its prompts. `regret` is the mean, `topic` the commonest; None: not read, or none."""
 
     box: tuple[float, float, float, float]
     prompts: int
@@ -113,7 +114,10 @@ def axes(database: Database, assignment: Stored, split: str) -> Axes:
 
 
 def places(database: Database, assignment: Stored, found: Axes) -> str:
-    """Return the name of a table of all that have every score: number (as in `decisions`), prompt_id, teacher, split, x, y."""
+    """Return the name of a table of all decisions that have every score.
+
+    It has the columns number (as in `decisions`), prompt_id, teacher, split, x and y.
+    """
     sums = []
     for direction, centre in zip(found.directions.tolist(), found.centre.tolist(), strict=True):
         terms = (f"scores[{place + 1}] * {_double(weight)}" for place, weight in enumerate(direction))
@@ -126,24 +130,19 @@ def places(database: Database, assignment: Stored, found: Axes) -> str:
     return database.table(f"map of {assignment.ref} by {found.source}", select, assignment.ref)
 
 
-def within(database: Database, assignment: Stored, split: str, box: Sequence[float]) -> str:
+def within(database: Database, assignment: Stored, split: str, box: Sequence[str | float]) -> str:
     """Return SQL of the ids of the prompts that lie in a box of the map, its edges with it.
 
     Args:
         split: whose map it is; "": of all splits.
-        box: left, bottom, right and top.
+        box: left, bottom, right and top, as numbers or as texts of an address.
 
     Raises:
         InputError: the box is no box, or there is no map.
     """
-    check(
-        len(box) == 4 and all(map(math.isfinite, box)) and box[0] <= box[2] and box[1] <= box[3],
-        "box",
-        ",".join(f"{number:g}" for number in box),
-        "four numbers: left, bottom, right, top",
-    )
+    check(is_box(box), "box", ",".join(map(str, box)), BOX_NEEDED)
     table = places(database, assignment, axes(database, assignment, split))
-    return f"SELECT prompt_id FROM {table} WHERE {_inside(box)}"
+    return f"SELECT prompt_id FROM {table} WHERE {_inside(list(map(float, box)))}"
 
 
 def _inside(box: Sequence[float]) -> str:
@@ -160,10 +159,8 @@ def points(
         parts: what to read beside: `prompts` for topics, `rewards` for regrets; else these are None.
     """
     table = places(database, assignment, axes(database, assignment, split))
-    drawn = database.rows(
-        f"SELECT number, prompt_id, x, y, teacher FROM {table} WHERE $1 IN ('', split) ORDER BY prompt_id LIMIT {most}",
-        [split],
-    )
+    select = f"SELECT number, prompt_id, x, y, teacher FROM {table} WHERE $1 IN ('', split)"
+    drawn = database.rows(f"{select} ORDER BY prompt_id LIMIT {most}", [split])
     numbers = [row[0] for row in drawn]
     about = dict.fromkeys(numbers, (None, None))
     if parts and numbers:

@@ -121,6 +121,7 @@ def moved_ids(
     wanted = before != after if only_moved else np.ones(len(before), dtype=bool)
     for name, teacher in ((was, before), (becomes, after)):
         if name:
+            check(name in rewards.pool, "teacher", name, f"one of {', '.join(rewards.pool)}")
             wanted &= teacher == rewards.pool.index(name)
     return [rewards.ids[row] for row in np.flatnonzero(wanted).tolist()]
 

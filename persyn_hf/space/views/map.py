@@ -13,6 +13,7 @@ from persyn_hf.space.explorer import previews
 from persyn_hf.space.projection import Axes, Region
 from persyn_hf.space.scene import Scene
 from persyn_hf.space.url_state import EVERYWHERE
+from persyn_hf.text import readable
 
 
 WIDTH, HEIGHT = 680, 496
@@ -21,21 +22,27 @@ SIGNIFICANT = 0.4  # of the largest weight of an axis: teachers with less are no
 SHORT = 70  # characters of a prompt in a title
 TOPICS = ("#4a78b8", "#c2572b", "#3f8f5f", "#9468b0", "#8a7023", "#2f8589", "#b5566e")  # 3 to 1 on both themes
 STEPS = 3  # shades of regret above 0
+PARTS = ("prompts", "rewards")  # of the decisions, for topics and regrets
 
 
 def show(scene: Scene) -> str:
     """Return the map as HTML."""
     if len(scene.pool) < 2:
-        return elsewhere(scene, "There is no map", "One teacher answers every prompt, so nothing tells them apart.", ())
+        return elsewhere(
+            scene, "There is no map", "One teacher answers every prompt, so nothing tells them apart.", ()
+        )
     try:
         axes = projection.axes(scene.database, scene.assignment, scene.split)
     except InputError as error:
         return elsewhere(scene, "There is no map of these prompts", str(error), ("router", "measured"))
-    here = (scene.database, scene.assignment, scene.split)
-    colour = scene.state["colour"]
-    regions = projection.regions(*here, _parts(scene))
-    drawn = projection.points(*here, {*_parts(scene), *({"teacher": [], "topic": ["prompts"]}.get(colour, ["rewards"]))})
-    bounds = [float(edge(place)) for edge, place in zip((min, min, max, max), zip(*(r.box for r in regions)))]
+    here, parts, colour = (scene.database, scene.assignment, scene.split), _parts(scene), scene.state["colour"]
+    regions = projection.regions(*here, parts)
+    if not regions:
+        return elsewhere(scene, "There is no map", "No prompt of this split has all scores.", ("router", "measured"))
+    beside = {"teacher": [], "topic": ["prompts"], "regret": ["rewards"]}[colour]
+    drawn = projection.points(*here, [*dict.fromkeys([*parts, *beside])])
+    left, bottom, right, top = zip(*(region.box for region in regions), strict=True)
+    bounds = [min(left), min(bottom), max(right), max(top)]
     x, y = _scale(bounds[0], bounds[2], PLOT[0], PLOT[2]), _scale(bounds[1], bounds[3], PLOT[3], PLOT[1])
     return scene.render(
         "map",
@@ -50,7 +57,7 @@ def show(scene: Scene) -> str:
         drawn=len(drawn),
         colour=colour,
         kept=[(name, text) for name, text in scene.state.fields() if name in EVERYWHERE],
-        reads_all=bool(_parts(scene)),
+        reads_all=len(parts) == len(PARTS),
     )
 
 
@@ -67,7 +74,7 @@ def elsewhere(scene: Scene, title: str, words: str, chosen_by: Sequence[str]) ->
         if kind is not None and kind.chooses in chosen_by and ref != scene.assignment.ref
     ]
     where = "There is one of" if len(others) == 1 else "There are those of"
-    return scene.render("elsewhere", title=title, words=words, others=others, where=where)
+    return scene.render("elsewhere", title=title, words=readable(words), others=others, where=where)
 
 
 def sum_of(scene: Scene, axes: Axes) -> int:
@@ -78,8 +85,7 @@ def sum_of(scene: Scene, axes: Axes) -> int:
 
 def _parts(scene: Scene) -> list[str]:
     """Return what is read of all prompts: topics and rewards where that is soon done, or was done already."""
-    made = [part for part in ("prompts", "rewards") if scene.database.made(f"{part} of {scene.assignment.ref}")]
-    return ["prompts", "rewards"] if scene.reads_soon else made
+    return [part for part in PARTS if scene.reads_soon or scene.database.made(f"{part} of {scene.assignment.ref}")]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -151,17 +157,13 @@ def _looks(
 
     if colour == "teacher":
         looks = scene.looks.items()
-        made = {
-            name: look(name, one["colour"], one["pattern"], state.prompts(teacher=name)) for name, one in looks
-        }
+        made = {name: look(name, one["colour"], one["pattern"], state.prompts(teacher=name)) for name, one in looks}
         return made, lambda point: point["teacher"]
     if colour == "topic":
         common = [topic for topic, _ in Counter(point["topic"] or "none" for point in drawn).most_common(len(TOPICS))]
-        made = {
-            topic: look(topic, TOPICS[place], place, state.prompts(topic=topic)) for place, topic in enumerate(common)
-        }
-        made[None] = look("other topics", "var(--edge)", 6, "")
-        return made, lambda point: (point["topic"] or "none") if (point["topic"] or "none") in common else None
+        made = {topic: look(topic, TOPICS[n], n, state.prompts(topic=topic)) for n, topic in enumerate(common)}
+        rest = {None: look("other topics", "var(--edge)", 6, "")}
+        return made | rest, lambda point: (point["topic"] or "none") if (point["topic"] or "none") in common else None
     return _regrets(drawn, look, state)
 
 
@@ -170,10 +172,12 @@ def _regrets(drawn: Sequence[dict[str, Any]], look: Any, state: Any) -> Any:
     above = [point["regret"] for point in drawn if point["regret"]]
     edges = [float(f"{edge:.2g}") for edge in np.quantile(above, [1 / STEPS, 2 / STEPS, 1])] if above else []
     lost = state.prompts(agreement="other")
-    made = {0: look("as good as the best", "var(--edge)", 0, state.prompts(agreement="same"))}
+    made: dict[Any, Any] = {0: look("as good as the best", "var(--edge)", 0, state.prompts(agreement="same"))}
     for place, edge in enumerate(edges):
         words = f"regret up to {edge:g}" if place < STEPS - 1 else f"regret over {edges[-2]:g}"
-        made[place + 1] = look(words, f"color-mix(in srgb, var(--bad) {50 + 25 * place}%, var(--page))", 3 + place, lost)
+        made[place + 1] = look(
+            words, f"color-mix(in srgb, var(--bad) {50 + 25 * place}%, var(--page))", 3 + place, lost
+        )
     made[None] = look("not measured", "var(--line)", 6, "")
 
     def of(point: dict[str, Any]) -> int | None:
@@ -182,5 +186,3 @@ def _regrets(drawn: Sequence[dict[str, Any]], look: Any, state: Any) -> Any:
         return 0 if point["regret"] == 0 else 1 + sum(point["regret"] > edge for edge in edges[:-1])
 
     return made, of
-
-

@@ -89,7 +89,12 @@ def _stacks(
 
     `ties` is the part of each share in which another teacher is exactly as good, `addresses` where they are listed.
     """
-    recipe, now, n, state = whatif.by_recipe(rewards), whatif.choices(rewards, *setting), len(rewards.pool), scene.state
+    recipe, now, n, state = (
+        whatif.by_recipe(rewards),
+        whatif.choices(rewards, *setting),
+        len(rewards.pool),
+        scene.state,
+    )
     chosen = whatif.Choice(teacher=rewards.chosen, tied=recipe.tied & (rewards.chosen == recipe.teacher))
     lines = [
         (scene.names[scene.assignment.ref].label, chosen, lambda name: state.prompts(teacher=name)),
