@@ -60,7 +60,7 @@ def teacher_fills(teachers: Sequence[Teacher]) -> dict[str, Fill]:
 
 
 def difference(one: str, other: str) -> float:
-    """Return the least CIE76 difference of two colours (#rrggbb) to the eyes of anybody; 10 is told apart at a glance."""
+    """Return the least CIE76 difference of two colours (#rrggbb) to anybody's eyes; 10 is told apart at a glance."""
     pair = np.stack([_linear(one), _linear(other)])
     seen = [pair, *(np.clip(pair @ np.array(matrix).T, 0, 1) for matrix in BLIND.values())]
     return min(float(np.linalg.norm(np.subtract(*_lab(colours)))) for colours in seen)
