@@ -66,6 +66,7 @@ def components(scores: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     _, sizes, rows = np.linalg.svd(apart - middle, full_matrices=False)
     directions, shares = np.zeros((2, scores.shape[1])), np.zeros(2)
     total = float((sizes**2).sum())
+    total = total if total > 1e-18 * float((apart**2).sum()) else 0.0  # less is rounding
     for number in range(min(2, len(sizes))):
         if total > 0 and sizes[number] ** 2 > 1e-12 * total:
             row = rows[number] - rows[number].mean()  # 0 but for rounding: the mean of a prompt's scores plays no part

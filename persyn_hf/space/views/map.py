@@ -34,7 +34,7 @@ def show(scene: Scene) -> str:
     try:
         axes = projection.axes(scene.database, scene.assignment, scene.split)
     except InputError as error:
-        return elsewhere(scene, "There is no map of these prompts", str(error), ("router", "measured"))
+        return elsewhere(scene, "There is no map of these prompts", sentence(error), ("router", "measured"))
     here, parts, colour = (scene.database, scene.assignment, scene.split), _parts(scene), scene.state["colour"]
     regions = projection.regions(*here, parts)
     if not regions:
@@ -59,6 +59,12 @@ def show(scene: Scene) -> str:
         kept=[(name, text) for name, text in scene.state.fields() if name in EVERYWHERE],
         reads_all=len(parts) == len(PARTS),
     )
+
+
+def sentence(error: Exception) -> str:
+    """Return the message of an error, which begins with a plain word, as a sentence."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def elsewhere(scene: Scene, title: str, words: str, chosen_by: Sequence[str]) -> str:

@@ -13,9 +13,8 @@ from persyn_hf.space import flow
 from persyn_hf.space.explorer import Filter, find
 from persyn_hf.space.router_quality import Quality, best_single, leads, router_quality
 from persyn_hf.space.scene import Scene
-from persyn_hf.space.views.map import elsewhere
+from persyn_hf.space.views.map import elsewhere, sentence
 from persyn_hf.store.manifest_parts import router_row
-from persyn_hf.text import readable
 
 
 METRICS = {  # metric of a router's table -> its title, and what it means
@@ -53,7 +52,7 @@ def show(scene: Scene) -> str:
     try:
         found = router_quality(scene.database, assignment, scene.split)
     except InputError as error:
-        missing = readable(str(error))
+        missing = sentence(error)
     panels = []
     if found is not None:
         words = f"{found.sampled:,} {_of(scene)} that the router decided and whose rewards were measured"

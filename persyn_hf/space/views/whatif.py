@@ -8,7 +8,7 @@ import numpy as np
 from persyn_hf.core.rewards import How
 from persyn_hf.formats import amount, flops
 from persyn_hf.report.results import LEARNABILITY
-from persyn_hf.space import flow, whatif
+from persyn_hf.space import flow, pages, whatif
 from persyn_hf.space.explorer import previews
 from persyn_hf.space.scene import Scene
 from persyn_hf.space.whatif_data import PAPERS, Measured
@@ -23,6 +23,8 @@ CHART = {"left": 52, "right": 330, "top": 34, "bottom": 176}  # of a picture of 
 
 def show(scene: Scene) -> str:
     """Return the choices under the weights of the state as HTML."""
+    if len(scene.pool) < 2:
+        return pages.message("Nothing would change", "One teacher answers every prompt under any weights.")
     rewards, state = scene.load(), scene.state
     weights = {name: state[name] for name in ("alpha", "how", "lambda")}
     setting = (float(state["alpha"]), state["how"], float(state["lambda"]))
