@@ -12,12 +12,15 @@ from persyn_hf.space.decisions import CHOSEN, PARTS, decisions
 from persyn_hf.store.stored import Stored
 
 
-Sort = Literal["place", "margin", "regret", "confidence", "tokens"]
+Sort = Literal[  # with a minus: the other way round
+    "place", "margin", "regret", "confidence", "tokens", "-place", "-margin", "-regret", "-confidence", "-tokens"
+]  # fmt: skip
 Agreement = Literal["", "same", "other"]
 Tied = Literal["", "tied", "sole"]
 Correct = Literal["", "right", "wrong", "unjudged"]
 SORTS = {"place": "number", "margin": "margin", "regret": "-regret", "confidence": "confidence"}
 SORTS |= {"tokens": "-num_tokens"}
+SORTS |= {f"-{name}": f"-({key})" for name, key in SORTS.items()}
 PREVIEW = 200  # characters of a prompt in the list
 TEXT = "messages[len(messages)].content"  # the last user turn
 
@@ -71,21 +74,28 @@ class Page:
         return max(-(-self.total // self.size), 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a prompt stands among those that passed: `row` counts from 0; `before` and `after` are prompts' ids."""
+
+    row: int
+    number: int  # of its first decision
+    before: str | None
+    after: str | None
+
+
 FIELDS = [*CHOSEN, *chain(*PARTS.values())]
+ORDER = "key NULLS LAST, number"
 
 
 def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1, size: int = 25) -> Page:
     """Return one page of the decisions that pass the filter; a page beyond the last one is the last one."""
-    condition, values = _condition(database, assignment, wanted)
-    used = set(re.findall(r"\w+", f"{condition} {SORTS[wanted.sort]}"))
-    parts = [part for part, columns in PARTS.items() if used & set(columns)]
+    passed, values = _passed(database, assignment, wanted)
     matches = database.rows(
         f"""
-        WITH passed AS MATERIALIZED (
-            SELECT number, {SORTS[wanted.sort]} AS key FROM {decisions(database, assignment, parts)} WHERE {condition}
-        ),
+        WITH passed AS MATERIALIZED ({passed}),
         counted AS (SELECT count(*) AS total FROM passed)
-        SELECT number, total FROM passed, counted ORDER BY key NULLS LAST, number LIMIT {size}
+        SELECT number, total FROM passed, counted ORDER BY {ORDER} LIMIT {size}
         OFFSET (SELECT least({max(number, 1) - 1}, greatest(total - 1, 0) // {size}) * {size} FROM counted)
         """,
         values,
@@ -95,12 +105,49 @@ def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1
     return Page(rows=_rows(database, assignment, [row[0] for row in matches]), total=total, number=number, size=size)
 
 
+def place_of(database: Database, assignment: Stored, wanted: Filter, prompt_id: str) -> Place | None:
+    """Return where a prompt stands among those that pass the filter; None: it does not pass.
+
+    A prompt that goes to several teachers has several rows; it stands where the first of them does.
+    """
+    passed, values = _passed(database, assignment, wanted, "prompt_id")
+    several = assignment.manifest.settings.get("per_prompt", 1) != 1
+    once = f"QUALIFY row_number() OVER (PARTITION BY prompt_id ORDER BY {ORDER}) = 1" if several else ""
+    spot = "(coalesce({0}.key::DOUBLE, 'infinity'), {0}.number)"
+    found = database.rows(
+        f"""
+        WITH passed AS MATERIALIZED ({passed}),
+        own AS (SELECT key, number FROM passed WHERE prompt_id = ? ORDER BY {ORDER} LIMIT 1),
+        prompts AS (SELECT * FROM passed {once})
+        SELECT (SELECT count(*) FROM passed p WHERE {spot.format("p")} < {spot.format("own")}), number,
+               (SELECT prompt_id FROM prompts p WHERE {spot.format("p")} < {spot.format("own")}
+                ORDER BY key DESC NULLS FIRST, number DESC LIMIT 1),
+               (SELECT prompt_id FROM prompts p WHERE {spot.format("p")} > {spot.format("own")}
+                ORDER BY {ORDER} LIMIT 1)
+        FROM own
+        """,
+        [*values, prompt_id],
+    )
+    row, number, before, after = found[0] if found else (None,) * 4
+    return None if row is None else Place(row=row, number=number, before=before, after=after)
+
+
 def every(database: Database, assignment: Stored, wanted: Filter, size: int) -> Iterator[list[dict[str, Any]]]:
     """Yield all decisions that pass the filter in their order, `size` at a time, at least one list."""
-    first = find(database, assignment, wanted, 1, size)
-    yield first.rows
-    for number in range(2, first.last + 1):
-        yield find(database, assignment, wanted, number, size).rows
+    passed, values = _passed(database, assignment, wanted)
+    numbers = database.columns(f"SELECT number FROM ({passed}) ORDER BY {ORDER}", values)["number"]
+    for start in range(0, max(len(numbers), 1), size):
+        yield _rows(database, assignment, numbers[start : start + size].tolist())
+
+
+def _passed(database: Database, assignment: Stored, wanted: Filter, *more: str) -> tuple[str, list[Any]]:
+    """Return SQL for the number of what passes, the key of its order and more columns, and its parameters' values."""
+    condition, values = _condition(database, assignment, wanted)
+    used = set(re.findall(r"\w+", f"{condition} {SORTS[wanted.sort]}"))
+    parts = [part for part, columns in PARTS.items() if used & set(columns)]
+    table = decisions(database, assignment, parts)
+    columns = ", ".join(["number", *more, f"{SORTS[wanted.sort]} AS key"])
+    return f"SELECT {columns} FROM {table} WHERE {condition}", values
 
 
 def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[dict[str, Any]]:
@@ -119,14 +166,19 @@ def previews(database: Database, assignment: Stored, ids: list[str]) -> dict[str
     if prompts is None or not ids:
         return {}
     view, among = database.view(prompts), "prompt_id IN (SELECT unnest($1))"
-    return dict(database.rows(f"SELECT prompt_id, left({TEXT}, {PREVIEW}) FROM {view} WHERE {among}", [ids]))
+    return dict(
+        database.rows(f"SELECT prompt_id, coalesce(left({TEXT}, {PREVIEW}), '') FROM {view} WHERE {among}", [ids])
+    )
 
 
-def topics(database: Database, assignment: Stored) -> list[str]:
-    """Return up to 200 topics of an assignment's prompts, sorted."""
-    table = decisions(database, assignment, ["prompts"])
-    select = f"SELECT DISTINCT topic FROM {table} WHERE topic IS NOT NULL ORDER BY 1 LIMIT 200"
-    return [row[0] for row in database.rows(select)]
+def choices(database: Database, stored: Stored | None, column: str) -> list[str]:
+    """Return up to 200 values of a column of an artifact, sorted; none where it is not here."""
+    if stored is None:
+        return []
+    view, is_known = database.view(stored), f"{column} IS NOT NULL"
+    return [
+        row[0] for row in database.rows(f"SELECT DISTINCT {column} FROM {view} WHERE {is_known} ORDER BY 1 LIMIT 200")
+    ]
 
 
 def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[str, list[Any]]:

@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,12 +15,13 @@ from persyn_hf.core import metrics
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.rewards import recombine, to_matrix
 from persyn_hf.errors import InputError, PersynError, RecipeError, StoreError
-from persyn_hf.space import whatif
-from persyn_hf.space.allocation import allocate, as_csv, summary
+from persyn_hf.space import downloads, whatif
+from persyn_hf.space.allocation import allocate, summary
 from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.costs import costs
 from persyn_hf.space.database import Database
-from persyn_hf.space.explorer import Filter, find, topics
+from persyn_hf.space.events import Desk
+from persyn_hf.space.explorer import Filter, Sort, choices, every, find, place_of
 from persyn_hf.space.lineage import origin
 from persyn_hf.space.prompt import LONGEST, open_prompt
 from persyn_hf.space.router_quality import router_quality
@@ -39,7 +40,13 @@ def known() -> list[dict[str, Any]]:
         found = [value for name in POOL if (value := measured[row["prompt_id"], name]) is not None]
         best = max(found, default=None)
         regret = None if best is None or measured[cell] is None else best - measured[cell]
-        rows.append(row | about[row["prompt_id"]] | {"regret": regret, "answer": answers[cell]})
+        of_best = [name for name in POOL if best is not None and measured[row["prompt_id"], name] == best]
+        mean = {
+            name: np.nanmean([v for (_, t), v in measured.items() if t == name and v is not None]) for name in POOL
+        }
+        oracle = max(of_best, key=lambda name: (name == row["teacher"], mean[name]), default=None)
+        known = {"regret": regret, "answer": answers[cell], "oracle": oracle, "ties": len(of_best)}
+        rows.append(row | about[row["prompt_id"]] | known)
     return sorted(rows, key=lambda row: str(row["split"]))
 
 
@@ -72,17 +79,35 @@ def test_the_summary_compares_with_the_first(database: Database, persyn: Stored,
 
 
 def test_the_csv_holds_no_formula(database: Database, persyn: Stored) -> None:
-    found = allocate(database, [persyn], "topic")
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    desk = Desk(database.shelf)
+    scene = desk.scene(desk.read({"by": ["topic"], "split": ["all"], "with": [""]})[0])
+    content = b"".join(downloads.make("allocation.csv", scene).content).decode()
+    rows = [row for row in csv.DictReader(io.StringIO(content)) if row["assignment"] == persyn.ref]
     assert sum(int(row["prompts"]) for row in rows) == NUMBER
     assert {row["group"] for row in rows} == {"sums", "'=products", "none"}
 
 
+STRONG = "org/assignments-s-strong@v1"
 FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({}, lambda row: True),
     ({"teacher": "small"}, lambda row: row["teacher"] == "small"),
     ({"split": "pool", "topic": "sums"}, lambda row: (row["split"], row["topic"]) == ("pool", "sums")),
     ({"margin": 0.5}, lambda row: row["margin"] <= 0.5),
+    ({"lead": 0.5}, lambda row: row["margin"] >= 0.5),
+    ({"lead": 0.2, "margin": 0.5}, lambda row: 0.2 <= row["margin"] <= 0.5),
+    ({"topic": "none"}, lambda row: row["topic"] is None),
+    ({"origin": "made"}, lambda row: True),
+    ({"origin": "none"}, lambda row: False),
+    ({"source": "router"}, lambda row: True),
+    ({"source": "rule"}, lambda row: False),
+    ({"best": "large"}, lambda row: row["oracle"] == "large"),
+    ({"tied": "tied"}, lambda row: row["ties"] > 1),
+    ({"tied": "sole"}, lambda row: row["ties"] == 1),
+    ({"differs": STRONG}, lambda row: row["teacher"] != "large"),
+    ({"differs": STRONG, "there": "small"}, lambda row: False),
+    ({"differs": STRONG, "there": "large"}, lambda row: row["teacher"] != "large"),
+    ({"among": (prompt_id(3), "none")}, lambda row: row["prompt_id"] == prompt_id(3)),
+    ({"among": ()}, lambda row: False),
     ({"agreement": "same"}, lambda row: row["regret"] == 0),
     ({"agreement": "other"}, lambda row: row["regret"] is not None and row["regret"] > 0),
     ({"correct": "right"}, lambda row: row["answer"]["is_correct"] is True),
@@ -108,23 +133,32 @@ def test_a_filter_lets_through_what_it_says(database: Database, persyn: Stored, 
     assert page.total == len(expected)
 
 
-@pytest.mark.parametrize("sort", ["place", "margin", "regret", "confidence", "tokens"])
+@pytest.mark.parametrize("sort", get_args(Sort))
 def test_pages_together_are_all_rows_in_order(database: Database, persyn: Stored, sort: Any) -> None:
     pages = [find(database, persyn, Filter(sort=sort), number, size=7) for number in range(1, 10)]
     rows = [row for page in pages for row in page.rows]
     assert sorted(row["number"] for row in rows) == list(range(1, NUMBER + 1))
-    key = {"place": "number", "tokens": "num_tokens"}.get(sort, sort)
+    plain = sort.removeprefix("-")
+    key = {"place": "number", "tokens": "num_tokens"}.get(plain, plain)
     values = [row[key] for row in rows if row[key] is not None]
-    assert values == sorted(values, reverse=sort in ("regret", "tokens"))
+    assert values == sorted(values, reverse=(plain in ("regret", "tokens")) != (plain != sort))
+    assert [row[key] for row in rows[len(values) :]] == [None] * (NUMBER - len(values))
+    assert [row for block in every(database, persyn, Filter(sort=sort), 7) for row in block] == rows
+    ids = [row["prompt_id"] for row in rows]
+    for row in (0, 1, 30, NUMBER - 1):
+        found = place_of(database, persyn, Filter(sort=sort), ids[row])
+        around = [ids[at] if 0 <= at < NUMBER else None for at in (row - 1, row + 1)]
+        assert found is not None and (found.row, found.before, found.after) == (row, *around)
+    assert place_of(database, persyn, Filter(sort=sort), "none") is None
     assert find(database, persyn, Filter(sort=sort), 1000, size=7).rows == pages[-1].rows
     assert find(database, persyn, Filter(sort=sort), -3, size=7).rows == pages[0].rows
 
 
-def test_topics_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
-    assert topics(database, persyn) == ["=products", "sums"]
-    with pytest.raises(
-        RecipeError, match="`sort` must be one of place, margin, regret, confidence, tokens, got 'x; --'"
-    ):
+def test_choices_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
+    prompts = database.shelf.input(persyn, "prompts")
+    assert choices(database, prompts, "topic") == ["=products", "sums"]
+    assert choices(database, None, "topic") == []
+    with pytest.raises(RecipeError, match="`sort` must be one of place, margin, regret, .* got 'x; --'"):
         Filter(sort="x; --")  # type: ignore[arg-type]
 
 

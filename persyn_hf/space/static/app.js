@@ -45,6 +45,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
     document.getElementById("main").focus({preventScroll: true});
   }
   if (scroll === "top") scrollTo(0, 0);
+  else if (scroll === "near") target?.scrollIntoView({block: "nearest"});
   else if (scroll === "focus") target?.scrollIntoView({block: "start"});
   else if (typeof scroll === "number") scrollTo(0, scroll);
 }
