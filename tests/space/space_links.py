@@ -1,17 +1,27 @@
 """The links of a page that bear a number, and how many prompts the lists behind them hold."""
 
+import functools
 import html
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from persyn_hf.space.collection import open_folder
 from persyn_hf.space.events import Desk
 from persyn_hf.space.explorer import find
 from persyn_hf.space.views.prompts import filter_of
 
 
 LINK = re.compile(r'<a[^>]*? href="(\?[^"]*view=prompts[^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
+EXAMPLE = Path(__file__).parents[2] / "spaces" / "allocations" / "example"
 NUMBER = re.compile(r"([\d,]+)(?![\d,.%])")
+
+
+@functools.cache
+def example() -> Desk:
+    """The bundled example."""
+    return Desk(open_folder(EXAMPLE))
 
 
 def view(desk: Desk, query: str) -> str:

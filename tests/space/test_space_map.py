@@ -10,22 +10,19 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 from rows import assignment
-from space_links import counted, total, view
+from space_links import counted, example, total, view
 from space_samples import NUMBER, POOL, TEACHERS, assignments, prompts
 
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.report.colours import DARKEST, LIGHTEST, luminance
 from persyn_hf.schemas import ASSIGNMENTS
 from persyn_hf.space import projection
-from persyn_hf.space.collection import open_folder, open_shelf
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
 from persyn_hf.space.views.map import TOPICS
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
-
-
-EXAMPLE = Path(__file__).parents[2] / "spaces" / "allocations" / "example"
 
 
 def test_components_by_hand() -> None:
@@ -90,7 +87,7 @@ def test_what_is_no_box_is_left_out_with_a_word(database: Database, persyn: Stor
 @pytest.mark.parametrize("split", ["all", "pool", "calibration"])
 @pytest.mark.parametrize("where", ["sample", "example"])
 def test_every_count_is_the_length_of_its_list(database: Database, where: str, split: str) -> None:
-    desk = Desk(database.shelf if where == "sample" else open_folder(EXAMPLE))
+    desk = Desk(database.shelf) if where == "sample" else example()
     for colour in ("teacher", "regret", "topic"):
         found = counted(desk, view(desk, f"view=map&split={split}&colour={colour}"))
         boxes = [pair for address, pair in found.items() if "box=" in address]
@@ -129,7 +126,7 @@ def test_points_are_the_first_by_their_ids(database: Database, persyn: Stored) -
 
 
 def test_what_the_axes_mean_is_told(database: Database) -> None:
-    desk = Desk(open_folder(EXAMPLE))
+    desk = example()
     shown = html.unescape(view(desk, "view=map"))
     assert "To the right qwen-math stands out, to the left llama-verbal, gemma-terse" in shown
     assert "show 52% and 24% of the differences" in shown

@@ -8,22 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from space_links import counted, row, view
+from space_links import counted, example, row, view
 from space_samples import POOL, TEACHERS, assignments, fill, rewards
 
 from persyn_hf.core import metrics
 from persyn_hf.core.rewards import to_matrix
 from persyn_hf.errors import InputError
-from persyn_hf.space.collection import open_folder, open_shelf
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
 from persyn_hf.space.router_quality import best_single, leads, router_quality
 from persyn_hf.space.views.router import METRICS
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
-
-
-EXAMPLE = Path(__file__).parents[2] / "spaces" / "allocations" / "example"
 
 
 def judged() -> tuple[Any, Any, list[str]]:
@@ -62,7 +59,7 @@ def test_leads_by_hand() -> None:
 @pytest.mark.parametrize("split", ["all", "pool", "calibration"])
 @pytest.mark.parametrize("where", ["sample", "example"])
 def test_every_count_is_the_length_of_its_list(database: Database, where: str, split: str) -> None:
-    desk = Desk(database.shelf if where == "sample" else open_folder(EXAMPLE))
+    desk = Desk(database.shelf) if where == "sample" else example()
     shown = view(desk, f"view=router&split={split}")
     found = counted(desk, shown)
     if where == "example" and split == "calibration":
@@ -79,7 +76,7 @@ def test_every_count_is_the_length_of_its_list(database: Database, where: str, s
 
 
 def test_dots_lead_to_prompts_of_that_lead() -> None:
-    desk = Desk(open_folder(EXAMPLE))
+    desk = example()
     stored = desk.database.view(desk.shelf.get(desk.defaults["assignment"]))
     margins = [row[0] for row in desk.database.rows(f"SELECT margin FROM {stored} WHERE source = 'router'")]
     shown = view(desk, "view=router&split=all")
@@ -92,7 +89,7 @@ def test_dots_lead_to_prompts_of_that_lead() -> None:
 
 
 def test_the_verdict_of_the_example() -> None:
-    desk = Desk(open_folder(EXAMPLE))
+    desk = example()
     found = router_quality(desk.database, desk.shelf.get("tiny/example-assignments-qwen-student-persyn@v1"), "pool")
     gap = found.table["router"]["gap_closed"]
     shown = html.unescape(view(desk, "view=router"))
@@ -115,6 +112,7 @@ def test_without_a_router_there_are_links_to_one(database: Database) -> None:
     assert 'href="?view=router"' in shown and "<table" not in shown
 
 
+@pytest.mark.heavy
 def test_many_teachers_have_numbers_above_the_columns(tmp_path: Path) -> None:
     many = [
         {"name": f"a-teacher-with-a-long-name-{n:02d}", "family": "abc"[n % 3], "params_b": n + 1.0} for n in range(19)

@@ -8,14 +8,14 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from space_links import counted, row, total, view
+from space_links import counted, example, row, total, view
 from space_samples import NUMBER, POOL, fill, prompts, rewards
 
 from persyn_hf.core.assignment import allocation, route, several_best
 from persyn_hf.core.rewards import combine, normalise, recombine, to_matrix
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.space import flow, views, whatif
-from persyn_hf.space.collection import open_folder, open_shelf
+from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
 from persyn_hf.space.whatif_data import Measured, load
@@ -23,7 +23,6 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
-EXAMPLE = Path(__file__).parents[2] / "spaces" / "allocations" / "example"
 ASKED = [
     "alpha=0",
     "alpha=0.85",
@@ -153,9 +152,9 @@ def test_a_sample_is_of_whole_prompts_of_the_assignment(database: Database, pers
     np.testing.assert_array_equal(found.quality, quality[np.argsort(order)])
     assert found.ids == sorted(order)
     assert load(database, persyn, split="pool").prompts == sum(row["split"] == "pool" for row in prompts())
-    shelf = open_folder(EXAMPLE)  # whose rewards are of dev prompts, too, which no assignment holds
-    example = shelf.get("tiny/example-assignments-qwen-student-persyn@v1")
-    assert load(Database(shelf), example).prompts == sum(example.manifest.rows["default"].values())
+    desk = example()  # whose rewards are of dev prompts, too, which no assignment holds
+    stored = desk.shelf.get("tiny/example-assignments-qwen-student-persyn@v1")
+    assert load(desk.database, stored).prompts == sum(stored.manifest.rows["default"].values())
 
 
 def test_nothing_measured_is_an_error(tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_nothing_measured_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("where", ["sample", "example"])
 def test_every_count_is_the_length_of_its_list(database: Database, where: str, asked: str) -> None:
-    desk = Desk(database.shelf if where == "sample" else open_folder(EXAMPLE))
+    desk = Desk(database.shelf) if where == "sample" else example()
     shown = view(desk, f"view=whatif&{asked}")
     found = counted(desk, shown)
     moved = [pair for address, pair in found.items() if "moved=moved" in address]
