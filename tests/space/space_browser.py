@@ -68,7 +68,7 @@ def settle(page: Any) -> None:
 
 
 def until(page: Any, condition: str, arg: Any = None) -> None:
-    """Wait for a condition in JavaScript, which may read `arg`; `wait_for_function` is forbidden by the page's policy."""
+    """Wait for a condition in JavaScript, which may read `arg`; the policy of the page forbids `wait_for_function`."""
     page.evaluate(
         f"arg => new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 20); look(); }})",
         arg,

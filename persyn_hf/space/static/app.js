@@ -2,29 +2,31 @@
 "use strict";
 
 let asked = 0; // requests so far: an answer that another request has overtaken is dropped
-const places = new Map(); // key of a step of the history -> how far it was scrolled
+let step = history.state?.key ?? 0; // of the history
+const places = new Map(); // step -> how far it was scrolled
+history.scrollRestoration = "manual"; // the browser would scroll before the answer is there
 
 async function show(address, {push = true, only = "", focus = "", scroll = "keep"} = {}) {
   const mine = ++asked;
   const main = document.getElementById("main");
   const busy = setTimeout(() => main.setAttribute("aria-busy", "true"), 200);
-  let page;
+  let page, shown;
   try {
     const answer = await fetch(address, {headers: {Accept: "text/html"}});
-    if (!answer.ok) throw new Error(answer.statusText);
     page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  } catch (error) {
-    if (mine === asked) location.assign(address); // the browser says what is wrong
+    shown = page.getElementById("main").dataset.address;
+  } catch {
+    if (mine === asked) sayNoAnswer(address);
     return;
   } finally {
     clearTimeout(busy);
   }
   if (mine !== asked) return;
+  places.set(step, scrollY);
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
-  const shown = page.getElementById("main").dataset.address;
-  const swapped = only ? [only] : ["header.top", "main", "footer"];
+  const swapped = only ? [only, "#pick"] : ["header.top", "main", "footer"];
   for (const part of swapped) {
     const from = document.querySelector(part), to = page.querySelector(part);
     if (from && to) from.replaceWith(to);
@@ -59,19 +61,30 @@ function selectorOf(element) {
   return "";
 }
 
+// What is shown stays: it may be all that can be seen for a while.
+function sayNoAnswer(address) {
+  document.getElementById("no-answer")?.remove();
+  const main = document.getElementById("main"), link = document.createElement("a"), said = document.createElement("div");
+  Object.assign(link, {href: address, textContent: "Try again"});
+  Object.assign(said, {id: "no-answer", className: "message error", role: "alert"});
+  said.append("The server does not answer, or not with a page. ", link);
+  main.removeAttribute("aria-busy");
+  main.prepend(said);
+}
+
 function remember(push, query) {
   const address = query && query !== "?" ? query : location.pathname;
-  places.set(history.state?.key, scrollY);
-  const state = {key: push ? `${Date.now()}-${asked}` : history.state?.key};
-  history[push ? "pushState" : "replaceState"](state, "", address);
+  step = push ? `${Date.now()}-${asked}` : history.state?.key ?? 0;
+  history[push ? "pushState" : "replaceState"]({key: step}, "", address);
   // inside the Hub's page this one is a frame, whose address nobody sees: the Hub takes its query over
   if (parent !== window) parent.postMessage({queryString: location.search}, "https://huggingface.co");
 }
 
 function follow(link) {
-  const view = new URL(link.href).searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
+  const address = new URL(link.getAttribute("href"), location.href); // a link in a picture has no href that is a text
+  const view = address.searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
   const focus = link.dataset.focus ?? "";
-  show(link.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
+  show(address.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
 }
 
 function submit(form, options) {
@@ -107,8 +120,10 @@ addEventListener("input", event => { // a slider that is dragged must stay the e
 });
 
 addEventListener("popstate", event => {
-  show(location.href, {push: false, scroll: places.get(event.state?.key) ?? 0});
+  show(location.href, {push: false, scroll: places.get(event.state?.key ?? 0) ?? 0});
 });
+
+addEventListener("pagehide", () => history.replaceState({key: step, top: scrollY}, "")); // for a reload, or the way back
 
 addEventListener("keydown", event => {
   if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -120,6 +135,8 @@ addEventListener("keydown", event => {
 // What the elements of a page need that has just been shown. Other files add to it.
 const readied = [() => {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+  const views = document.querySelector("nav.views"), view = views.querySelector("[aria-current]");
+  views.scrollLeft = view.offsetLeft - views.offsetLeft - (views.clientWidth - view.clientWidth) / 2;
 }];
 function ready() { for (const call of readied) call(); }
 
@@ -129,11 +146,16 @@ addEventListener("click", async event => {
   const said = document.getElementById("copied");
   try {
     await navigator.clipboard.writeText(location.href);
-    said.textContent = "The link is copied.";
-  } catch { // a frame may not be allowed to write
-    prompt("Copy this link", location.href);
+    said.textContent = "Copied";
+  } catch { // a frame may not be allowed to write, nor to open a dialog
+    const link = Object.assign(document.createElement("input"), {value: location.href, readOnly: true});
+    link.setAttribute("aria-label", "Copy this link");
+    said.replaceChildren(link);
+    link.select();
   }
 });
 
+const top0 = history.state?.top ?? 0;
 remember(false, document.getElementById("main").dataset.address);
 ready();
+if (top0) scrollTo(0, top0);
