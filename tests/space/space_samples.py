@@ -44,15 +44,16 @@ EVIL = [
 MATHS = r"So $x^2 = \frac{1}{4}$, hence \boxed{\frac{1}{2}}."
 NUMBER = 60  # prompts
 UNSHOWN = [  # address, words of what is said instead
-    ("assignment=org/x@v1", "`org/x@v1` is not shown here"),
-    ("view=none", "the address asks for the view `none`"),
-    ("alpha=<script>", "the address gives `alpha` as `<script>`, a number is needed"),
-    ("split=none", "there is no split `none`; choose one of all, calibration, pool"),
-    ("view=prompts&sort=x;--", "there is no sort `x;--`; choose one of place"),
-    ("view=whatif&alpha=7", "the address gives `alpha` as 7, 0 to 1 is needed"),
+    ("assignment=org/x@v1", "there is no assignment `org/x@v1`; there is org/assignments-s-persyn@v1"),
+    ("view=none", "there is no view `none`; there is allocation, prompts"),
+    ("alpha=<script>", "alpha is given as `<script>`, and a number is needed"),
+    ("split=none", "there is no split `none`; there is all, calibration, pool"),
+    ("view=prompts&sort=x;--", "there is no sort `x;--`; there is place"),
+    ("view=whatif&alpha=7", "alpha is given as `7`, and 0 to 1 is needed"),
     ("view=prompts&prompt=none", "holds no prompt `none`"),
     ("view=prompts&teacher=small&correct=wrong&q=nowhere", "No prompt passes"),
     ("view=router&assignment=org/assignments-s-strong@v1", "made by the strategy `strong`"),
+    ("view=try", "no router belongs to this assignment"),
 ]
 
 
