@@ -53,6 +53,7 @@ UNSHOWN = [  # address, words of what is said instead
     ("view=prompts&prompt=none", "holds no prompt `none`"),
     ("view=prompts&teacher=small&correct=wrong&q=nowhere", "No prompt passes"),
     ("view=router&assignment=org/assignments-s-strong@v1", "made by the strategy `strong`"),
+    ("view=try", "no router belongs to this assignment"),
 ]
 
 
