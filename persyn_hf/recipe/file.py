@@ -5,7 +5,7 @@ Order of precedence: `--set key=value`, then the recipe, then what it `extends`,
 directory. `persyn:tasks/math` is what comes with persyn under that name, as a recipe, in `extends` and as a value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,28 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if packaged.is_named(str(path)):
         path = packaged.find(str(path))
     path = Path(path)
-    values = _read(path, seen=())
+    return _validated(_read(path, seen=()), overrides, str(path), path.name)
+
+
+def read_recipe(values: Mapping[str, Any], folder: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe of the values that its file would hold; relative paths count from `folder`.
+
+    Raises:
+        RecipeError: a file that it extends cannot be read, or a key or value is not valid.
+    """
+    return _validated(_whole(_copied(values), folder, "the recipe", ()), overrides, "this", "recipe")
+
+
+def _validated(values: dict[str, Any], overrides: Iterable[str], what: str, where: str) -> Recipe:
+    """Make the recipe of values with all that they extend."""
     for override in overrides:
         _override(values, override)
     if not OWN & values.keys():
         raise RecipeError(
-            f"{path} is no recipe by itself: it has none of {', '.join(f'`{key}`' for key in sorted(OWN))}; "
+            f"{what} is no recipe by itself: it has none of {', '.join(f'`{key}`' for key in sorted(OWN))}; "
             "name a recipe that extends it"
         )
-    return read_section(Recipe, values, path.name)
+    return read_section(Recipe, values, where)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -62,11 +75,25 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     values = read_yaml(text, where)
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
-    _resolve_paths(values, path.parent, where)
+    return _whole(values, path.parent, where, (*seen, path.resolve()))
+
+
+def _whole(values: dict[str, Any], folder: Path, where: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Merge values, whose paths count from `folder`, with all that they extend."""
+    _resolve_paths(values, folder, where)
     merged: dict[str, Any] = {}
     for parent in _parents(values, where):
-        merged = _merge(merged, _read(_extended(parent, path.parent, where), (*seen, path.resolve())))
+        merged = _merge(merged, _read(_extended(parent, folder, where), seen))
     return _merge(merged, values)
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of values as YAML has them: of mappings, lists and paths as text."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _parents(values: dict[str, Any], where: str) -> list[str]:
