@@ -53,9 +53,8 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
         add_recipes(parser)
     else:
         _complete(parser.add_argument("recipe", type=Path, help=RECIPE), recipes_like)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
-    )
+    text = "override, e.g. score.alpha=0.3"
+    parser.add_argument("--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help=text)
     parser.add_argument(
         "--rerun",
         action="append",
@@ -63,6 +62,13 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
         choices=("truncated", "errors"),
         help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
     )
+
+
+def _override(text: str) -> str:
+    """Take KEY=VALUE; where they stand apart, argparse would only complain of the value that is left over."""
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"takes KEY=VALUE, got {text:.100}; write --set {text:.100}=VALUE")
+    return text
 
 
 def add_ref(parser: argparse.ArgumentParser, name: str = "ref", help: str = "NAMESPACE/NAME@TAG", **more: Any) -> None:

@@ -121,3 +121,11 @@ def test_the_demo_shows_who_teaches_best_and_what_to_type_next(
         assert main(line.split()[1:]) == 0, line
     assert Path("report/report.md").exists() and list(Path("data").iterdir())
     assert '"teacher": ' in capsys.readouterr().out
+
+
+def test_a_key_apart_from_its_value_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "my.yaml", "--set", "score.alpha", "0.3"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "--set: takes KEY=VALUE, got score.alpha; write --set score.alpha=VALUE" in said
