@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from persyn_hf.cli import artifacts, journal, plan, preview, probe, report, run
+from persyn_hf.cli import artifacts, journal, plan, preview, probe, reference, report, run
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
@@ -71,6 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (run, plan, preview, probe, report, artifacts, journal):
+    for group in (run, plan, preview, probe, report, artifacts, journal, reference):
         group.add(commands)
     return parser

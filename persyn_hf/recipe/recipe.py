@@ -66,8 +66,8 @@ class Recipe(Strict):
     seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(
         default=(),
         strict=False,
-        description="The seeds that train and evaluate a student each. All earlier steps run once, by `seed`, and so "
-        "does everything where the list is empty.",
+        description="The seeds that train and evaluate a student each; all earlier steps run once, by `seed`. "
+        "An empty list stands for `seed` alone.",
     )
     version: str | None = Field(
         default=None, description="The tag of all artifacts that the run stores. Null takes the next free v1, v2, ..."

@@ -39,6 +39,9 @@ from persyn_hf.runner.step import Step
 
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes
+TEACHER_NOT_COVERED = ENGINE_NOT_COVERED | {"price", "license"}
+# a teacher's size decides who is strong; a student's is for `persyn plan` only
+STUDENT_NOT_COVERED = TEACHER_NOT_COVERED | {"params_b"}
 
 
 def covered_settings(step: Step) -> dict[str, Any]:
@@ -90,9 +93,7 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """Describe a teacher or student in plain values, as covered: a local folder by the digest of its content."""
-    left_out = ENGINE_NOT_COVERED | {"price", "license"}
-    if isinstance(model, Student):
-        left_out |= {"params_b"}  # a teacher's size decides who is strong; a student's is for `persyn plan` only
+    left_out = STUDENT_NOT_COVERED if isinstance(model, Student) else TEACHER_NOT_COVERED
     return _without(portable(model.model_dump(mode="json")), left_out)
 
 

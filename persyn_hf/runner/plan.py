@@ -43,6 +43,7 @@ BY_STRATEGY = {
     "generate": {"escalate", "escalate_below"},
 }
 BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
+ROUTED = {"assign": {"budget"}}  # settings that only steps of routed kinds are given
 
 
 def make_plan(recipe: Recipe) -> list[Step]:
@@ -259,11 +260,19 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
         decided = sorted(keys.get(stage, set()) & set(section))
         if decided:
             raise RecipeError(f"{stage}: `{decided[0]}` is decided by {who}; set it there, not here")
-    kind = KINDS.get(fixed.get("kind", ""))
-    if stage == "assign" and not (kind and kind.chooses == "router"):
-        section = {key: value for key, value in section.items() if key != "budget"}
+    left_out = set() if _is_routed(fixed.get("kind")) else ROUTED.get(stage, set())
+    section = {key: value for key, value in section.items() if key not in left_out}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
     return settings
+
+
+def takes(step: Step, key: str) -> bool:
+    """Say whether a step is given a key of its stage's section."""
+    return key not in ROUTED.get(step.stage, set()) or _is_routed(getattr(step.settings, "kind", None))
+
+
+def _is_routed(kind: str | None) -> bool:
+    return kind in KINDS and KINDS[kind].chooses == "router"
 
 
 def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:

@@ -28,6 +28,7 @@ from persyn_hf.recipe.strict import Strict, nearest
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
 ABSENT, EMPTY = "no imported response", "the imported response is empty"  # why a cell has none
 ThinkTag = Annotated[str, Field(min_length=1)]
+ThinkTags = Annotated[tuple[ThinkTag, ThinkTag], Field(strict=False)]  # a recipe has lists
 
 
 class ImportSettings(Strict):
@@ -57,7 +58,7 @@ class ImportSettings(Strict):
         description="What becomes of a CSV's rows that do not fit its header: the run refuses them, or skips and "
         "counts them.",
     )
-    think_tags: tuple[tuple[ThinkTag, ThinkTag], ...] = Field(
+    think_tags: tuple[ThinkTags, ...] = Field(
         default=(),
         strict=False,
         description="More pairs of what teachers write before and behind their thoughts. Those of most models are "

@@ -83,7 +83,7 @@ class ServerSettings(Connection):
     # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
     extra: dict[str, Any] = Field(
         default_factory=dict,
-        description="More fields of the request's body, e.g. reasoning_effort. "
+        description="More fields of the request's body, such as reasoning_effort. "
         "Null leaves a field of ours out (seed: null), or renames it (max_completion_tokens: null).",
     )
     tokenizer: str | None = Field(
