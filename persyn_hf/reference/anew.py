@@ -1,7 +1,7 @@
 """Find the steps that run anew when a setting is changed, by what the plan and the fingerprints know of settings.
 
 The answer is that of an example recipe with every kind of strategy and all stages. A step runs anew if its own
-fingerprint covers the setting, if the plan makes another step of it, or if one of its inputs is made anew.
+fingerprint covers the setting, if it is another step by the plan, or if one of its inputs is made anew.
 """
 
 import copy
@@ -14,20 +14,21 @@ from pydantic import ValidationError
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.recipe import STAGES, Recipe
 from persyn_hf.recipe.strategies import KINDS
-from persyn_hf.runner.fingerprint import STUDENT_NOT_COVERED, TEACHER_NOT_COVERED, not_covered
+from persyn_hf.runner.fingerprint import fingerprint, not_covered
 from persyn_hf.runner.plan import PHASES, make_plan, takes
 from persyn_hf.runner.step import Step
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "persyn": {"per_prompt": 2},
+    "no_quality": {"budget": {"cost": "money", "lambda": 0.1}},
     "strong": {"teacher": "a"},
     "family_strong": {"teacher": "a"},
     "reassign": {"base": "mix", "from_teachers": ["a"], "to_teacher": "c"},
 }
 EXAMPLE: dict[str, Any] = {
     "name": "example",
-    "teachers": [{"name": name, "model": f"lab/{name}"} for name in ("a", "b", "c", "d")],
+    "teachers": [{"name": name, "model": f"lab/{name}", "price": {"completion": 1}} for name in ("d", "a", "b", "c")],
     "students": [{"name": "s", "model": "lab/s"}],
     "strategies": [{"kind": kind, "name": kind, **OPTIONS.get(kind, {})} for kind in KINDS],
     "prompts": {"path": "prompts.jsonl"},
@@ -35,7 +36,7 @@ EXAMPLE: dict[str, Any] = {
 }
 
 # Values of many types. A setting takes the first one that the recipe allows and that changes a step.
-TEXTS = ("b", "d", "car", "knn", "uncertainty")
+TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm")
 MAPPINGS = ({"b": 2}, {"max": {"b": 0.5}}, {"prompts": "lab/prompts@v1"})
 OTHERS: tuple[Any, ...] = (True, 0.5, 2, *TEXTS, ["b"], [1, 2], *MAPPINGS)
 
@@ -47,18 +48,11 @@ def runs_anew(path: str) -> tuple[str, ...]:
     setting, not of a section.
     """
     section, *inside = path.split(".")
-    steps = _steps()
     if section in STAGES:
-        own = [step for step in steps if step.stage == section and takes(step, inside[0])]
-        return _phases(_with_later(steps, [step for step in own if not _left_out(inside, not_covered(step))]))
-    if section == "teachers":
-        own = [] if _left_out(inside, TEACHER_NOT_COVERED) else [step for step in steps if step.teachers]
-        return _phases(_with_later(steps, own))
-    if section == "students":
-        own = [] if _left_out(inside, STUDENT_NOT_COVERED) else [step for step in steps if step.student]
-        return _phases(_with_later(steps, own))
+        own = [step for step in _steps() if step.stage == section and takes(step, inside[0])]
+        return _phases(_with_later(_steps(), [step for step in own if not _left_out(inside, not_covered(step))]))
     if section in ("name", "namespace"):
-        return _phases(steps)  # artifacts of another name are others
+        return _phases(_steps())  # artifacts of another name are others
     return _phases(step for place in _places(section, *inside) for step in _first_difference(place))
 
 
@@ -97,12 +91,12 @@ def _with_later(steps: Sequence[Step], own: Iterable[Step]) -> list[Step]:
     return [step for step in steps if step.key in keys]
 
 
-def _places(section: str, key: str = "", *_: str) -> list[list[Any]]:
+def _places(section: str, *inside: str) -> list[list[Any]]:
     """Return the places in the example, as keys and indices, of a setting that is in no stage's section."""
-    if section == "strategies":
-        kinds = enumerate(KINDS.values())
-        return [[section, place, key] for place, kind in kinds if key in kind.takes | {"kind", "name"}]
-    return [[section, key]] if key else [[section]]
+    if section == "strategies":  # a budget is changed whole
+        known = (kind.takes | {"kind", "name"} for kind in KINDS.values())
+        return [[section, place, inside[0]] for place, takes in enumerate(known) if inside[0] in takes]
+    return [[section, 0, *inside]] if section in ("teachers", "students") else [[section, *inside]]
 
 
 def _first_difference(place: Sequence[Any]) -> list[Step]:
@@ -111,6 +105,7 @@ def _first_difference(place: Sequence[Any]) -> list[Step]:
     Some settings of `calibration` have a meaning only where calibration is in part.
     """
     for calibration in ("full", "successive_halving") if place[0] == "calibration" else ("full",):
+        known = {_identity(step) for step in _steps(calibration)}
         for value in OTHERS:
             recipe = copy.deepcopy(EXAMPLE) | {"calibration": {"strategy": calibration}}
             part: Any = recipe
@@ -121,6 +116,11 @@ def _first_difference(place: Sequence[Any]) -> list[Step]:
                 steps = _plan(recipe)
             except (ValidationError, RecipeError):
                 continue
-            if found := [step for step in steps if step not in _steps(calibration)]:
+            if found := [step for step in steps if _identity(step) not in known]:
                 return _with_later(steps, found)
     return []
+
+
+def _identity(step: Step) -> tuple[str, str]:
+    """Return the name of a step, and its fingerprint with the names of its inputs in place of their digests."""
+    return step.key, fingerprint(step, step.seed, step.inputs)

@@ -24,6 +24,9 @@ IT_DEPENDS = {
     "teachers.vllm": "as the keys of `generate.vllm`",
 }
 
+# Sections that run something anew in some recipes only, and in which.
+WHERE = {"teachers.price": "where a budget is in money: "}
+
 # What a phase of the plan is called here: its stage, and where that runs more than once, on which prompts.
 PHASES = {
     "label": "`assign` (calibration)",
@@ -77,17 +80,21 @@ class Setting:
     def anew(self) -> str:
         """Say which steps run anew when it is changed: nothing, or a stage and what follows from it."""
         first, *later = self._phases() or ["nothing"]
-        return self.it_depends or (f"{first} and what follows" if later else first)
+        return self.it_depends or self._where + (f"{first} and what follows" if later else first)
 
     @property
     def anew_in_full(self) -> str:
         """Say the same, with the names of all steps."""
-        return self.it_depends or ", ".join(self._phases()) or "nothing"
+        return self.it_depends or self._where + ", ".join(self._phases()) or "nothing"
 
     @property
     def it_depends(self) -> str:
         """Say what runs anew where that depends on what is in the setting; empty where it does not."""
         return IT_DEPENDS.get(self.path, "")
+
+    @property
+    def _where(self) -> str:
+        return WHERE.get(self.section, "")
 
     def _phases(self) -> list[str]:
         return list(dict.fromkeys(phase_name(phase) for phase in runs_anew(self.path)))

@@ -2,10 +2,10 @@
 
 A fingerprint covers the stage, its schema version and code version, its settings except those in `NOT_COVERED` of the
 stage's module, the seed, the digests of its inputs, and the models it is given. It does not cover what only decides
-how long a step takes (devices, addresses of servers, how often it saves), nor prices, nor settings in `LATER` of the
-module at the value given there: they came when artifacts were stored. Local files and folders count by content, not by
-path, so that the same recipe gives the same fingerprints wherever it lies: `path:
-/home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
+how long a step takes (devices, addresses of servers, how often it saves), nor settings in `LATER` of the module at the
+value given there: they came when artifacts were stored. Prices are covered only where a budget in money goes by them.
+Local files and folders count by content, not by path, so that the same recipe gives the same fingerprints wherever it
+lies: `path: /home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
 
 The digest of an artifact covers its files, settings, seed and inputs, and the next steps' fingerprints cover the
 digest. Example, for a recipe that was run with `score.alpha` 0.4:
@@ -39,9 +39,6 @@ from persyn_hf.runner.step import Step
 
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes
-TEACHER_NOT_COVERED = ENGINE_NOT_COVERED | {"price", "license"}
-# a teacher's size decides who is strong; a student's is for `persyn plan` only
-STUDENT_NOT_COVERED = TEACHER_NOT_COVERED | {"params_b"}
 
 
 def covered_settings(step: Step) -> dict[str, Any]:
@@ -69,6 +66,9 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
         "teachers": [described(teacher) for teacher in step.teachers],
         "student": described(step.student) if step.student else None,
     }
+    budget = getattr(step.settings, "budget", None)
+    if budget is not None and budget.cost == "money":
+        covered["prices"] = [teacher.model_dump(mode="json", include={"price"}) for teacher in step.teachers]
     return hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -93,7 +93,9 @@ def code_version(step: Step) -> int:
 
 def described(model: BaseModel) -> dict[str, Any]:
     """Describe a teacher or student in plain values, as covered: a local folder by the digest of its content."""
-    left_out = STUDENT_NOT_COVERED if isinstance(model, Student) else TEACHER_NOT_COVERED
+    left_out = ENGINE_NOT_COVERED | {"price", "license"}
+    if isinstance(model, Student):
+        left_out |= {"params_b"}  # a teacher's size decides who is strong; a student's is for `persyn plan` only
     return _without(portable(model.model_dump(mode="json")), left_out)
 
 

@@ -137,16 +137,22 @@ def test_strategies_and_calibration_run_anew_what_the_plan_makes_of_them() -> No
     assert runs_anew("assign.budget.max")[0] == "assign"  # the assignments of calibration know no budget
     assert runs_anew("calibration.share")[:2] == ("label", "assign_all")
     assert runs_anew("students.family")[0] == "score"
+    assert runs_anew("teachers.price.completion") == ("assign", "generate", "mix", "train_student", "evaluate")
     assert runs_anew("teachers.samples")[0] == "assign_all"
     assert runs_anew("generate.executor.replicas") == ()  # it is in a section that fingerprints leave out
+
+
+def test_what_depends_on_the_recipe_is_said() -> None:
+    assert SETTINGS["teachers.price.prompt"].anew == "where a budget is in money: `assign` (pool) and what follows"
+    assert SETTINGS["inputs"].anew == "what reads the artifact"
+    assert SETTINGS["pair.tie"].anew == "`pair`"
 
 
 def test_only_these_settings_run_nothing_anew() -> None:
     whole = {setting.path for setting in LEAVES if setting.anew == "nothing"}
     assert {path for path in whole if path.split(".")[0] not in STAGES} == {
         *("extends", "version", "until", "license", "language"),
-        *("teachers.price.prompt", "teachers.price.completion", "teachers.price.gpu_hour", "teachers.license"),
-        *("students.params_b", "students.license"),
+        *("teachers.license", "students.params_b", "students.license"),
     }
     assert {"score.device", "train_student.save_steps", "generate.server.urls", "generate.vllm.timeout_s"} <= whole
 
