@@ -16,6 +16,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.runner.plan_checks import check_qualities, check_routers
 from persyn_hf.runner.step import Step
 
 
@@ -63,20 +64,9 @@ def make_plan(recipe: Recipe) -> list[Step]:
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
     steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
-    _check_qualities(steps)
+    check_qualities(steps)
+    check_routers(steps)
     return steps
-
-
-def _check_qualities(steps: list[Step]) -> None:
-    """Raise `RecipeError` where quality is to come with answers that are generated: none of them will have any."""
-    engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}
-    for step in steps:
-        engine = engines.get(step.inputs.get("responses", ""), "import")
-        if step.stage == "score" and getattr(step.settings, "quality", "") == "column" and engine != "import":
-            raise RecipeError(
-                f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
-                "take another `quality`, or `engine: import`"
-            )
 
 
 class _Planner:

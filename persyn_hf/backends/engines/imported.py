@@ -67,6 +67,9 @@ class ImportSettings(Strict):
 
     @model_validator(mode="after")
     def _own_configs(self) -> "ImportSettings":
+        for key in ("config", "revision"):
+            if self.dataset is None and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` is of a `dataset`, and none is read; take it out")
         if self.ragged_rows == "skip" and self.path is None:
             raise ValueError("`ragged_rows` is of a CSV in `path`, and none is read; take it out")
         if self.configs is None:

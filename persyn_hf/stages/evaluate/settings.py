@@ -111,6 +111,9 @@ class Task(Strict):
     def _consistent(self) -> "Task":
         if self.path is not None and self.dataset is not None:
             raise ValueError(f"`{self.name}` has both `path` and `dataset`; keep one of them")
+        for key in ("config", "revision"):
+            if self.dataset is None and getattr(self, key) is not None:
+                raise ValueError(f"`{self.name}`: `{key}` is of a `dataset`, and none is read; take it out")
         skips = self.ragged_rows == "skip"
         if skips and self.path is None:
             raise ValueError(f"`{self.name}`: `ragged_rows` is of a CSV in `path`, and none is read; take it out")

@@ -95,6 +95,9 @@ class Settings(Strict):
         if (self.path is None) == (self.dataset is None):
             given = "neither" if self.path is None else "both"
             raise ValueError(f"exactly one of `path` and `dataset` must be set, found {given}")
+        for key in ("config", "revision"):
+            if self.path is not None and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` is of a `dataset`, and none is read; take it out")
         if self.ragged_rows == "skip" and self.path is None:
             raise ValueError("`ragged_rows` is of a CSV in `path`, and a `dataset` is read; take it out")
         if self.references != "none" and self.columns.reference is None:
