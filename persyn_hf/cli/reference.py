@@ -10,14 +10,30 @@ from persyn_hf.errors import RecipeError
 
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
-    text = "explain a setting of a recipe, a section or a command: persyn help score.alpha"
-    explain = commands.add_parser("help", help=text, description=text)
+    text = "explain a setting of a recipe, a section or a command"
+    explain = _command(commands, "help", text, "help", "help score.alpha", "help teachers", "help run")
     text = "dotted key as score.alpha, section as score, or command; without it: all sections"
-    explain.add_argument("what", nargs="?", default="", help=text)
+    what = explain.add_argument("what", nargs="?", default="", help=text)
+    what.completer = _known  # type: ignore[attr-defined]  # argcomplete reads it
     explain.set_defaults(command=lambda arguments: _help(arguments.what, commands.choices))
     text = "print the JSON Schema of a recipe, by which editors complete and check one"
-    schema = commands.add_parser("schema", help=text, description=text)
-    schema.set_defaults(command=_schema)
+    _command(commands, "schema", text, "schema > recipe.schema.json").set_defaults(command=_schema)
+
+
+def _command(commands: Any, name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+    typed = "".join(f"\n  persyn {example}" for example in examples)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=f"examples:{typed}", formatter_class=formatter
+    )
+    return parser
+
+
+def _known(**_: Any) -> list[str]:
+    from persyn_hf.recipe.schema_file import read_schema
+    from persyn_hf.reference.settings import list_settings
+
+    return [*list_settings(read_schema())]
 
 
 def _schema(_: argparse.Namespace) -> int:
