@@ -7,7 +7,21 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from persyn_hf.cli import artifacts, completion, demo, init, journal, plan, preview, probe, recipes, report, route, run
+from persyn_hf.cli import (
+    artifacts,
+    completion,
+    demo,
+    init,
+    journal,
+    plan,
+    preview,
+    probe,
+    recipes,
+    reference,
+    report,
+    route,
+    run,
+)
 from persyn_hf.cli.options import Help
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
@@ -23,6 +37,9 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+
+# In the order of `persyn --help`.
+GROUPS = (demo, init, recipes, reference, plan, preview, probe, run, report, route, artifacts, journal, completion)
 
 FIRST = """\
 what to type first:
@@ -86,6 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
-    for group in (demo, init, recipes, plan, preview, probe, run, report, route, artifacts, journal, completion):
+    for group in GROUPS:
         group.add(commands)
     return parser
