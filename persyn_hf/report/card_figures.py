@@ -6,7 +6,7 @@ from typing import Any
 
 from persyn_hf.formats import HITS, METRIC_TITLES, UNKNOWN
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.report.figures import teacher_colours
+from persyn_hf.report.colours import teacher_fills
 from persyn_hf.store.manifest import FIGURES
 
 
@@ -82,7 +82,7 @@ def _bars(
         return None
     figure = _figure(0.9 + 0.3 * len(shown))
     panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
-    colours = teacher_colours(teachers)
+    colours = {name: fill.colour for name, fill in teacher_fills(teachers).items()}
     for axes, (title, column) in zip(panels, measured.items(), strict=True):
         in_percent = title in percent
         for row, teacher in enumerate(shown):

@@ -7,13 +7,12 @@ from typing import Any
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Teacher
+from persyn_hf.report.colours import HATCHES, Fill, teacher_fills
 from persyn_hf.report.frontier import draw_frontier, frontiers
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics
 from persyn_hf.report.router_figures import router_figures
 from persyn_hf.store.manifest import Manifest
 
-
-FAMILY_COLOURS = ("#3b6fb6", "#c2572b", "#3f8f5f", "#8a5aa8", "#b08d2c", "#4aa3a8", "#a8475f", "#6b6b6b")
 
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}  # readable on any colour and hatch
 
@@ -28,7 +27,9 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
             written += save_figure(_alpha(recipe.teachers, sweep, used), folder / f"alpha-{student.name}")
         shares = allocations(recipe, manifests, student)
         if shares:
-            written += save_figure(draw_allocation(recipe.teachers, shares), folder / f"allocation-{student.name}")
+            written += save_figure(
+                draw_allocation(recipe.teachers, {"": shares}), folder / f"allocation-{student.name}"
+            )
         for name, manifest in frontiers(recipe, manifests, student).items():
             written += save_figure(draw_frontier(name, manifest), folder / f"frontier-{student.name}-{name}")
         for key, metrics in router_metrics(recipe, manifests, student).items():
@@ -38,52 +39,53 @@ def write_figures(recipe: Recipe, manifests: Mapping[str, Manifest], folder: Pat
     return written
 
 
-def teacher_colours(teachers: Sequence[Teacher]) -> dict[str, Any]:
-    """Return a colour per teacher: one hue per family, the larger the teacher the darker (the paper's Fig. 6)."""
-    from matplotlib.colors import to_rgb
-
-    families = list(dict.fromkeys(teacher.family for teacher in teachers))
-    colours: dict[str, Any] = {}
-    for number, family in enumerate(families):
-        members = sorted((t for t in teachers if t.family == family), key=lambda t: (t.params_b or 0.0, t.name))
-        red, green, blue = to_rgb(FAMILY_COLOURS[number % len(FAMILY_COLOURS)])
-        for place, teacher in enumerate(members):
-            light = 0.55 * (1 - (place + 1) / len(members))
-            colours[teacher.name] = tuple(c + (1 - c) * light for c in (red, green, blue))
-    return colours
-
-
-def draw_allocation(teachers: Sequence[Teacher], shares: Mapping[str, Mapping[str, float]]) -> Any:
-    """Draw one stacked bar per strategy: the share of the pool's prompts that each teacher gets.
+def draw_allocation(
+    teachers: Sequence[Teacher],
+    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    title: str = "",
+    label: str = "share of the pool's prompts",
+) -> Any:
+    """Draw one stacked bar per strategy: the share of the prompts that each teacher gets.
 
     Args:
-        shares: strategy -> teacher -> share.
+        panels: name of a group of prompts ("": all) -> strategy -> teacher -> share.
+        title: above the figure.
+        label: what the shares are of.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 1.6 + 0.42 * len(shares)), layout="constrained")
-    axes = figure.subplots()
-    colours = teacher_colours(teachers)
-    names = list(shares)
-    for teacher in teachers:
-        widths = [shares[name].get(teacher.name, 0.0) for name in names]
-        lefts = [sum(shares[n].get(t.name, 0.0) for t in teachers[: list(teachers).index(teacher)]) for n in names]
-        axes.barh(names, widths, left=lefts, color=colours[teacher.name], **_look(teacher))
-        for row, (left, width) in enumerate(zip(lefts, widths, strict=True)):
-            if width >= 0.06:
-                axes.text(left + width / 2, row, f"{width:.0%}", ha="center", va="center", fontsize=7, bbox=LABEL)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share of the pool's prompts")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.spines[["top", "right"]].set_visible(False)
+    bars = [len(shares) for shares in panels.values()]
+    figure = Figure(figsize=(8, 1.4 + 0.42 * sum(bars) + 0.35 * len(bars)), layout="constrained")
+    rows = figure.subplots(len(bars), sharex=True, squeeze=False, height_ratios=bars)[:, 0]
+    fills, seen = teacher_fills(teachers), set()
+    for axes, (name, shares) in zip(rows, panels.items(), strict=True):
+        lefts = [0.0] * len(shares)
+        for teacher in teachers:
+            widths = [row.get(teacher.name, 0.0) for row in shares.values()]
+            look = _look(teacher, fills[teacher.name])
+            axes.barh(list(shares), widths, left=lefts, **look | ({"label": None} if teacher.name in seen else {}))
+            seen.add(teacher.name)
+            for row, (left, width) in enumerate(zip(lefts, widths, strict=True)):
+                if width >= 0.06:
+                    at = (left + width / 2, row)
+                    axes.text(*at, f"{width:.0%}", ha="center", va="center", fontsize=7, bbox=LABEL)
+            lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1))
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[-1].set_xlabel(label)
+    rows[-1].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    figure.suptitle(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 
 
-def _look(teacher: Teacher) -> dict[str, Any]:
-    """Return how the bars of a teacher are drawn; those of a Long-CoT teacher are hatched."""
-    hatch, note = ("///", " (Long-CoT)") if teacher.long_cot else (None, "")
-    return {"hatch": hatch, "edgecolor": "white", "label": f"{teacher.name}{note}"}
+def _look(teacher: Teacher, fill: Fill) -> dict[str, Any]:
+    """Return how the bars of a teacher are drawn."""
+    label = teacher.name + (" (Long-CoT)" if teacher.long_cot else "")
+    return {"color": fill.colour, "hatch": HATCHES[fill.pattern] or None, "edgecolor": "white", "label": label}
 
 
 def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | None) -> Any:
@@ -97,11 +99,11 @@ def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | 
 
     figure = Figure(figsize=(7, 6), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-    colours, alphas = teacher_colours(teachers), [float(alpha) for alpha in sweep["measures"]]
+    fills, alphas = teacher_fills(teachers), [float(alpha) for alpha in sweep["measures"]]
     lefts = [0.0] * len(alphas)
     for teacher in teachers:
         shares = [share.get(teacher.name, 0.0) for share in sweep["allocation"].values()]
-        above.bar(alphas, shares, width=0.085, bottom=lefts, color=colours[teacher.name], **_look(teacher))
+        above.bar(alphas, shares, width=0.085, bottom=lefts, **_look(teacher, fills[teacher.name]))
         lefts = [left + share for left, share in zip(lefts, shares, strict=True)]
     above.set(ylim=(0, 1), ylabel=f"best teacher of {sweep['prompts']:,} prompts")
     above.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -1,7 +1,5 @@
 """The allocation of prompts: counts by teacher, of several assignments next to one another."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -98,19 +96,6 @@ def summary(shares: Any) -> list[tuple[float, float]]:
     return [(float(effective_teachers(row)), float(total_variation(row, shares[0]))) for row in shares]
 
 
-def as_csv(allocation: Allocation) -> str:
-    """Return an allocation as CSV, a row per group, assignment and teacher."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "assignment", "teacher", "family", "params_b", "long_cot", "prompts", "share"])
-    for group in allocation.groups:
-        for ref, counts, shares in zip(allocation.refs, group.counts.tolist(), group.shares.tolist(), strict=True):
-            for teacher, number, share in zip(allocation.teachers, counts, shares, strict=True):
-                about = [teacher.name, teacher.family, teacher.params_b, teacher.long_cot]
-                writer.writerow([_harmless(group.name), ref, *map(_harmless, about), number, f"{share:.6f}"])
-    return text.getvalue()
-
-
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
     """Return a value as it is, but quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

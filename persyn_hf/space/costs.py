@@ -23,8 +23,11 @@ class Costs:
     source: str  # the responses that the cells were measured on
 
 
-def costs(database: Database, assignment: Stored) -> Costs:
+def costs(database: Database, assignment: Stored, split: str = "") -> Costs:
     """Return what an assignment costs: every teacher on the labelled prompts, its own teacher on the others.
+
+    Args:
+        split: the prompts of this split only; "": all.
 
     Raises:
         InputError: no responses say what every teacher's answers cost.
@@ -37,7 +40,8 @@ def costs(database: Database, assignment: Stored) -> Costs:
             "responses to its calibration prompts beside it"
         )
     seen = _answers_seen(database, assignment)
-    rows = database.rows(f"SELECT split, teacher, count(*) FROM {database.view(assignment)} GROUP BY ALL")
+    count = f"SELECT split, teacher, count(*) FROM {database.view(assignment)} WHERE $1 IN ('', split) GROUP BY ALL"
+    rows = database.rows(count, [split])
     labelled = sum(number for split, _, number in rows if split == "calibration")
     prompts = sum(number for *_, number in rows)
     counted = set() if seen == "nothing" else {"calibration"}

@@ -33,7 +33,7 @@ class Database:
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
             "SET parquet_metadata_cache = true",  # the footers of 15M rows take longer to read than a column
-            f"SET allowed_paths = [{', '.join(_quoted(path) for paths in self._paths.values() for path in paths)}]",
+            f"SET allowed_paths = [{', '.join(quoted(path) for paths in self._paths.values() for path in paths)}]",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
         ):
@@ -44,7 +44,7 @@ class Database:
         with self._lock:
             if stored.ref not in self._names:
                 name, paths = f"{stored.kind}_{len(self._names)}", self._paths[stored.ref]
-                files = f"[{', '.join(map(_quoted, paths))}]"
+                files = f"[{', '.join(map(quoted, paths))}]"
                 self._run(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files})", (), stored.ref)
                 self._names[stored.ref] = name
             return self._names[stored.ref]
@@ -95,6 +95,6 @@ def _paths(stored: Stored) -> list[str]:
     return [str(path.resolve()) for path in files]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"

@@ -10,8 +10,8 @@ CELLS = "prompt_id, teacher, quality_raw, quality_reward, learnability_reward, r
 ANSWERS = "prompt_id, teacher, is_correct, num_tokens"
 CHOSEN = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "split")
 PARTS = {  # what is joined to the rows of the assignment -> the columns that it brings
-    "prompts": ("topic",),
-    "rewards": ("reward", "best", "oracle", "regret"),
+    "prompts": ("topic", "origin"),
+    "rewards": ("reward", "best", "oracle", "regret", "ties"),
     "answers": ("is_correct", "num_tokens"),
 }
 
@@ -22,8 +22,9 @@ def decisions(
     """Return SQL, in brackets, that selects one row per row of the assignment.
 
     `number` is its place. `reward` is the chosen teacher's, `best` that of the best measured one, `oracle` its name
-    (of equal rewards: the chosen teacher, then the one with the higher mean), `regret` is `best` minus `reward`; null:
-    not measured. `is_correct` and `num_tokens` belong to the chosen teacher's selected answer.
+    (of equal rewards: the chosen teacher, then the one with the higher mean), `regret` is `best` minus `reward`,
+    `ties` is how many teachers are a best one; null: not measured. `is_correct` and `num_tokens` belong to the chosen
+    teacher's selected answer.
 
     A part is made for all rows when it is first asked for without `numbers`: all rewards take seconds.
 
@@ -47,11 +48,12 @@ def decisions(
 
 
 def _topics(database: Database, assignment: Stored, chosen: str) -> str:
-    """Return SQL for the topic of every decision, which the prompts hold."""
+    """Return SQL for the topic and the origin of every decision, which the prompts hold."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None:
-        return f"SELECT number, NULL::VARCHAR AS topic FROM {chosen} WHERE false"
-    return f"SELECT number, topic FROM {database.view(prompts)} JOIN {chosen} USING (prompt_id)"
+        return f"SELECT number, NULL::VARCHAR AS topic, NULL::VARCHAR AS origin FROM {chosen} WHERE false"
+    about = f"SELECT prompt_id, topic, source AS origin FROM {database.view(prompts)}"
+    return f"SELECT number, topic, origin FROM ({about}) JOIN {chosen} USING (prompt_id)"
 
 
 def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
@@ -63,8 +65,9 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
     means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
     return f"""
-        SELECT number, reward, best, oracle, best - reward AS regret FROM (
+        SELECT number, reward, best, oracle, best - reward AS regret, ties FROM (
             SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
+                   count(*) FILTER (rank = 1) AS ties,
                    arg_max(teacher, if(chosen, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
             FROM (SELECT number, m.teacher, reward, rank, m.teacher = c.teacher AS chosen
                   FROM ({cells}) m JOIN {chosen} c USING (prompt_id) WHERE rank = 1 OR m.teacher = c.teacher)

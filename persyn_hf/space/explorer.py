@@ -1,6 +1,7 @@
 """Search, filter and page the decisions of an assignment."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -13,6 +14,7 @@ from persyn_hf.store.stored import Stored
 
 Sort = Literal["place", "margin", "regret", "confidence", "tokens"]
 Agreement = Literal["", "same", "other"]
+Tied = Literal["", "tied", "sole"]
 Correct = Literal["", "right", "wrong", "unjudged"]
 SORTS = {"place": "number", "margin": "margin", "regret": "-regret", "confidence": "confidence"}
 SORTS |= {"tokens": "-num_tokens"}
@@ -24,24 +26,33 @@ TEXT = "messages[len(messages)].content"  # the last user turn
 class Filter:
     """The conditions that a decision must meet to be listed; the defaults let every decision through.
 
-    `text` is looked for in the last user turn, or is a whole prompt_id. `margin` is the largest lead of the best
-    score.
+    `text` is looked for in the last user turn, or is a whole prompt_id.
     """
 
     teacher: str = ""
+    best: str = ""  # the best measured teacher, as `decisions` names it in `oracle`
     split: str = ""
-    topic: str = ""
+    topic: str = ""  # "none": without one
+    origin: str = ""
+    source: str = ""
     text: str = ""
-    margin: float | None = None  # at most
+    margin: float | None = None  # the lead of the best score is at most this,
+    lead: float | None = None  # and at least this
     agreement: Agreement = ""  # same: the chosen teacher is as good as the best measured one
+    tied: Tied = ""  # tied: several teachers are a best one
     correct: Correct = ""  # of the chosen teacher's answer
     shortest: int | None = None  # tokens of the chosen teacher's answer
     longest: int | None = None
+    differs: str = ""  # reference of an assignment that sends the prompt to another teacher,
+    there: str = ""  # namely to this one
+    among: tuple[str, ...] | None = None  # ids of prompts, as a query over numbers found them
+    within: str = ""  # SQL of ids of prompts, made by `projection.within`
     sort: Sort = "place"
 
     def __post_init__(self) -> None:
         check(self.sort in SORTS, "sort", self.sort, f"one of {', '.join(SORTS)}")
         check(self.agreement in get_args(Agreement), "agreement", self.agreement, "same, other or empty")
+        check(self.tied in get_args(Tied), "tied", self.tied, "tied, sole or empty")
         check(self.correct in get_args(Correct), "correct", self.correct, "right, wrong, unjudged or empty")
 
 
@@ -84,6 +95,14 @@ def find(database: Database, assignment: Stored, wanted: Filter, number: int = 1
     return Page(rows=_rows(database, assignment, [row[0] for row in matches]), total=total, number=number, size=size)
 
 
+def every(database: Database, assignment: Stored, wanted: Filter, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield all decisions that pass the filter in their order, `size` at a time, at least one list."""
+    first = find(database, assignment, wanted, 1, size)
+    yield first.rows
+    for number in range(2, first.last + 1):
+        yield find(database, assignment, wanted, number, size).rows
+
+
 def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[dict[str, Any]]:
     """Return decisions by their numbers, in the order of these, with the beginning of each prompt."""
     if not numbers:
@@ -119,11 +138,15 @@ def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[
         parts.append(part)
         values.extend(bound)
 
-    for column in ("teacher", "split", "topic"):
+    for column, value in (("teacher", wanted.teacher), ("oracle", wanted.best), ("split", wanted.split)):
+        if value:
+            add(f"{column} = ?", value)
+    for column in ("topic", "origin", "source"):
         if getattr(wanted, column):
-            add(f"{column} = ?", getattr(wanted, column))
+            add(f"coalesce({column}, 'none') = ?", getattr(wanted, column))
     for column, sign, bound in (
         ("margin", "<=", wanted.margin),
+        ("margin", ">=", wanted.lead),
         ("num_tokens", ">=", wanted.shortest),
         ("num_tokens", "<=", wanted.longest),
     ):
@@ -131,8 +154,18 @@ def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[
             add(f"{column} {sign} ?", bound)
     if wanted.agreement:
         add("regret = 0" if wanted.agreement == "same" else "regret > 0")
+    if wanted.tied:
+        add("ties > 1" if wanted.tied == "tied" else "ties = 1")
     if wanted.correct:
         add({"right": "is_correct", "wrong": "NOT is_correct", "unjudged": "is_correct IS NULL"}[wanted.correct])
+    if wanted.differs:
+        other = f"SELECT prompt_id, teacher FROM {database.view(database.shelf.get(wanted.differs))}"
+        add(f"(prompt_id, teacher) NOT IN ({other})")
+        add(f"prompt_id IN (SELECT prompt_id FROM ({other}) WHERE ? IN ('', teacher))", wanted.there)
+    if wanted.among is not None:
+        add("prompt_id IN (SELECT unnest(?))", list(wanted.among))
+    if wanted.within:
+        add(f"prompt_id IN ({wanted.within})")
     text, prompts = wanted.text.strip(), database.shelf.input(assignment, "prompts")
     if text and prompts:
         same = f"SELECT prompt_id FROM {database.view(prompts)} WHERE contains(lower({TEXT}), lower(?))"

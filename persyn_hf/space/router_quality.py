@@ -10,7 +10,7 @@ from persyn_hf.core.router_table import BASELINE, Table, router_table
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import ROUTED_KINDS
 from persyn_hf.space.collection import teachers_of
-from persyn_hf.space.database import Database
+from persyn_hf.space.database import Database, quoted
 from persyn_hf.space.decisions import decisions, measured
 from persyn_hf.store.manifest_parts import router_row
 from persyn_hf.store.stored import Stored
@@ -36,8 +36,12 @@ class Quality:
     topics: list[tuple[str, int, float, float]]  # topic, prompts, mean regret, share as good as the best
 
 
-def router_quality(database: Database, assignment: Stored) -> Quality:
+def router_quality(database: Database, assignment: Stored, split: str = "", resamples: int = RESAMPLES) -> Quality:
     """Compare scores with measured rewards on the prompts that a router decided.
+
+    Args:
+        split: the prompts of this split only; "": all.
+        resamples: of the bootstrap for the intervals.
 
     Raises:
         InputError: the assignment has no router, or none of its prompts was measured.
@@ -50,12 +54,13 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
         )
     pool = [teacher.name for teacher in teachers_of(assignment)]
     table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
-    judged = "source = 'router' AND regret IS NOT NULL"
+    judged = "source = 'router' AND regret IS NOT NULL" + (f" AND split = {quoted(split)}" if split else "")
     prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
     if not prompts:
         raise InputError(
-            f"none of the prompts that the router decided in {assignment.ref} has measured rewards; the strategy "
-            "`oracle` of a recipe measures the pool; what dev says of the router is below where the router is here"
+            f"none of the prompts{f' of {split}' if split else ''} that the router decided in {assignment.ref} has "
+            "measured rewards; the strategy `oracle` of a recipe measures the pool; what dev says of the router is "
+            "below where the router is here"
         )
     scores, rewards = _matrices(database, assignment, table, judged, pool)
     means = _means(database, assignment, pool)
@@ -76,7 +81,7 @@ def router_quality(database: Database, assignment: Stored) -> Quality:
         pool=pool,
         prompts=prompts,
         sampled=len(scores),
-        table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=RESAMPLES),
+        table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=resamples),
         reliability=bins,
         error=error,
         temperature=temperature,

@@ -1,86 +1,156 @@
-"""The state of the page in the query string of its address, so that a view is shared by its link."""
+"""The state of a page: what its address says, and the addresses of the pages that it links to."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
-from persyn_hf.errors import InputError
 
-
-# Name in the query string -> default. The value is of the default's type; None: a number that may be left out.
+# Name in the query string -> default. A value is of the default's type; None: a number that may be left out.
 DEFAULTS: dict[str, Any] = {
     "view": "allocation",
     "assignment": "",
-    "with": [],
-    "by": "all",
     "split": "",
+    "with": [],  # assignments that are shown beside it
+    "by": "all",
+    # which prompts are listed
     "q": "",
     "teacher": "",
+    "best": "",  # a best measured teacher
     "topic": "",
+    "origin": "",  # where the prompt was read from
+    "source": "",  # who decided
     "agreement": "",
+    "tied": "",
     "correct": "",
-    "margin": None,
-    "shortest": None,
+    "margin": None,  # the lead is at most this,
+    "lead": None,  # and at least this
+    "shortest": None,  # tokens of the answer
     "longest": None,
+    "differs": "",  # an assignment that sends the prompt to another teacher,
+    "there": "",  # namely to this one
+    "moved": "",  # the prompts whose best teacher changes under alpha, how and lambda,
+    "was": "",  # from this one
+    "becomes": "",  # to this one
+    "box": [],  # a part of the map: left, bottom, right, top
     "sort": "place",
     "page": 1,
     "prompt": "",
+    "pin": [],  # two teachers whose answers are compared
+    "colour": "teacher",  # of the map
+    # weights
     "alpha": 0.4,
     "how": "minmax",
     "lambda": 0.0,
+    "typed": "",  # a prompt that the router is tried on
+    "__theme": "",  # the Hub sets it
 }
 BOUNDS = {"alpha": (0, 1), "lambda": (0, 1), "page": (1, 1e15)}  # others: 0 or more
+WHOLE = ("page", "shortest", "longest")
+LONGEST = 2_000  # characters of a value; of a prompt that is tried, see try_prompt.LONGEST
 VIEWS = {
-    "allocation": "Allocation",
+    "allocation": "Overview",
     "prompts": "Prompts",
+    "map": "Map",
     "whatif": "What if",
-    "router": "Router quality",
+    "router": "Router",
     "cost": "Cost",
     "lineage": "Lineage",
 }
-
-# Puts values in the order of DEFAULTS into the address; what is at its default is left out. Another view, page or
-# prompt is a step that the browser can take back.
-WRITE = """
-(...values) => {
-  const old = new URLSearchParams(location.search), query = new URLSearchParams();
-  const defaults = %s;
-  Object.keys(defaults).forEach((name, place) => {
-    const value = values[place];
-    if (value === null || value === undefined || String(value) === String(defaults[name] ?? "")) return;
-    query.set(name, Array.isArray(value) ? value.join(",") : value);
-  });
-  if (old.has("__theme")) query.set("__theme", old.get("__theme"));
-  const text = query.toString();
-  const step = ["view", "page", "prompt"].some(name => query.get(name) !== old.get(name)) && history.state !== null;
-  history[step ? "pushState" : "replaceState"]({persyn: true}, "", text ? "?" + text : location.pathname);
-  window.onpopstate = () => location.reload();
-}
-"""
+EVERYWHERE = ("assignment", "split", "with", "__theme")  # what a link to other prompts keeps
+WEIGHTS = ("alpha", "how", "lambda")
+PLACES = (
+    "view",
+    "sort",
+    "page",
+    "prompt",
+    "pin",
+    "colour",
+    "by",
+    "with",
+    "typed",
+    "__theme",
+)  # these choose no prompts
 
 
-def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that an address gives, defaults for the rest; names that are not known are passed over.
+@dataclass(frozen=True)
+class State:
+    """The values of a page by name, and the defaults, which addresses leave out."""
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def link(self, changes: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """Return the address of the same page with other values.
+
+        Other prompts start on their first page; another page or prompt closes what was open.
+        """
+        changed = dict(changes or {}) | more
+        values = dict(self.values)
+        if not changed.keys() <= set(PLACES):
+            values |= {"page": 1, "prompt": "", "pin": []}
+        elif changed.keys() & {"sort", "page"}:
+            values |= {"prompt": "", "pin": []} | ({} if "page" in changed else {"page": 1})
+        elif "prompt" in changed:
+            values["pin"] = []
+        return self._address(values | changed)
+
+    def only(self, changes: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """Return an address that keeps nothing but what all views share; see `EVERYWHERE`."""
+        kept = {name: self.values[name] for name in EVERYWHERE}
+        return self._address(dict(self.defaults) | kept | dict(changes or {}) | more)
+
+    def prompts(self, changes: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """Return the address of the list of the prompts that pass these filters and no others."""
+        return self.only(dict(changes or {}) | more | {"view": "prompts"})
+
+    def fields(self, *without: str) -> Iterator[tuple[str, str]]:
+        """Yield what a form hands on, as (name, text), but for the names that it asks for itself."""
+        for name, text in self._given(self.values):
+            if name not in without:
+                yield name, text
+
+    def _given(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, default in self.defaults.items():
+            value = values[name]
+            if value is not None and value != default:
+                yield name, ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+
+    def _address(self, values: Mapping[str, Any]) -> str:
+        return "?" + urlencode(list(self._given(values)), safe="/@,")
+
+
+def read(
+    query: Mapping[str, list[str]], defaults: Mapping[str, Any], choices: Mapping[str, Any]
+) -> tuple[State, list[str]]:
+    """Return the state that an address asks for, and what is wrong with it; what is wrong is at its default.
 
     Args:
-        query: name -> text, from the address.
-        defaults: as `DEFAULTS`; the type of a default is the type of the value.
-
-    Raises:
-        InputError: a value is no number where one is needed, or the view is none.
+        query: name -> texts, from the address; names that are not known are passed over, empty texts are no filter.
+        defaults: as `DEFAULTS`.
+        choices: name -> the texts that may be asked for.
     """
-    state = {
-        name: _value(name, query[name], default) if name in query else default for name, default in defaults.items()
-    }
-    if state["view"] not in VIEWS:
-        raise InputError(f"the address asks for the view `{state['view'][:40]}`, there are {', '.join(VIEWS)}")
-    return state
+    values, wrong = dict(defaults), []
+    for name, default in defaults.items():
+        texts = query.get(name, [])
+        if not isinstance(default, list) and not any(texts[-1:]):
+            continue
+        if texts:
+            found, fault = _value(name, texts, default, choices.get(name))
+            values[name] = found
+            wrong += [fault] if fault else []
+    return State(values, dict(defaults)), wrong
 
 
 def typed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the controls hold, the default for what is null or no value of its type: programs may send anything.
+    """Return what a program gives, the default for what is null or no value of its type.
 
     Args:
-        values: as the controls, or whoever calls the page's API, give them.
+        values: by name; programs may send anything.
         defaults: as `DEFAULTS`.
     """
     given = {name: values.get(name) for name in defaults}
@@ -97,17 +167,37 @@ def _fits(name: str, value: Any, default: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _value(name: str, text: str, default: Any) -> Any:
-    """Return a text of the address as a value of the type that the default has."""
+def _value(name: str, texts: list[str], default: Any, choices: Any) -> tuple[Any, str]:
+    """Return the value that the texts of an address stand for and "", or the default and what is wrong."""
     if isinstance(default, list):
-        return [part for part in text.split(",") if part]
+        parts = [part[:LONGEST] for text in texts for part in text.split(",") if part]
+        bad = [part for part in parts if choices is not None and part not in choices]
+        return [part for part in parts if part not in bad], _unknown(name, bad[0], choices) if bad else ""
+    text = texts[-1]
     if isinstance(default, str):
-        return text
+        if choices is not None and text not in choices:
+            return default, _unknown(name, text, choices)
+        return text if name == "typed" else text[:LONGEST], ""
+    low, high = BOUNDS.get(name, (0, 1e15))
     try:
         number = float(text)
-        low, high = BOUNDS.get(name, (0, 1e15))
-        if not low <= number <= high:  # NaN is in no bounds
-            raise InputError(f"the address gives `{name}` as {text[:40]}, {low:g} to {high:g} is needed; correct it")
-        return int(number) if isinstance(default, int) or name in ("shortest", "longest") else number
     except ValueError:
-        raise InputError(f"the address gives `{name}` as `{text[:40]}`, a number is needed; correct it") from None
+        number = math.nan
+    if not low <= number <= high:  # NaN is in no bounds
+        needed = "a number" if math.isnan(number) else f"{low:g} to {high:g}"
+        return default, f"{name} is given as {_quoted(text)}, and {needed} is needed"
+    return int(number) if name in WHOLE else number, ""
+
+
+def _unknown(name: str, text: str, choices: Any) -> str:
+    named = [choice for choice in choices if choice]
+    listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+    return f"there is no {name} {_quoted(text)}; there is {listed or 'none'}"
+
+
+def _quoted(text: str) -> str:
+    return f"`{text[:40]}{'…' if len(text) > 40 else ''}`"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

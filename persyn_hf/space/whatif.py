@@ -28,6 +28,7 @@ class Measured:
     """The raw measurements of prompts, (N, n), NaN where either is missing, and a prompt's cost with each teacher."""
 
     pool: list[str]
+    ids: list[str]  # (N,) of the prompts
     quality: FloatArray
     learnability: FloatArray
     measure: Measure
@@ -72,8 +73,9 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
     measure: Measure = settings.get("learnability") or "mean_logprob"
     most = sample // len(rewards)
     blocks = [_matrices(database, database.view(item), split, pool, measure, most) for item in rewards]
-    quality = np.concatenate([raw for _, raw, _ in blocks])
-    learned = np.concatenate([raw for _, _, raw in blocks])
+    ids = np.concatenate([ids for _, ids, _, _ in blocks])
+    quality = np.concatenate([raw for *_, raw, _ in blocks])
+    learned = np.concatenate([raw for *_, raw in blocks])
     both = ~np.isnan(quality) & ~np.isnan(learned)
     if not both.any():
         raise InputError(
@@ -84,6 +86,7 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
     cost, unit = _costs(database, assignment, pool)
     return Measured(
         pool=pool,
+        ids=ids[complete].tolist(),
         quality=np.where(both, quality, np.nan)[complete],
         learnability=np.where(both, learned, np.nan)[complete],
         measure=measure,
@@ -165,8 +168,8 @@ def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: fl
 
 def _matrices(
     database: Database, view: str, split: str, pool: Sequence[str], measure: Measure, most: int
-) -> tuple[int, FloatArray, FloatArray]:
-    """Return how many prompts there are, and raw quality and learnability, both (N, n), of at most `most` of them.
+) -> tuple[int, Any, FloatArray, FloatArray]:
+    """Return how many prompts there are; of at most `most` of them the ids (N,), raw quality and learnability (N, n).
 
     These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
     """
@@ -182,7 +185,7 @@ def _matrices(
     columns = database.columns(
         f"""
         WITH pool AS (SELECT unnest($2) AS teacher, unnest(range(len($2))) AS col)
-        SELECT dense_rank() OVER (ORDER BY prompt_id) - 1 AS row, col, {", ".join(RAW)}
+        SELECT prompt_id, dense_rank() OVER (ORDER BY prompt_id) - 1 AS row, col, {", ".join(RAW)}
         FROM {view} JOIN pool USING (teacher) WHERE {where} AND prompt_id <= $3
         """,
         [split, list(pool), last],
@@ -192,7 +195,9 @@ def _matrices(
     cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
     quality, learnable = (np.full((number, len(pool)), np.nan) for _ in range(2))
     quality[cells], learnable[cells] = values["quality_raw"], learned
-    return total, quality, learnable
+    ids = np.empty(number, dtype=object)
+    ids[cells[0]] = columns["prompt_id"]
+    return total, ids, quality, learnable
 
 
 def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
