@@ -105,7 +105,8 @@ def load_router(
         ref: the reference, or the folder.
         store: a store or its root; None: `PERSYN_STORE`, else `./artifacts`.
         confidence: look for these prompts and rewards, which may be a download.
-        alpha: weight of learnability, for a router trained with `objective: two_head`; None: as it was trained.
+        alpha: weight of learnability, for a router trained with `objective: two_head`; None: as it was trained. How
+            sure one of a folder is with another weight is not known.
         device: where an llm router or an encoder runs: auto, cpu, cuda, cuda:1, mps.
 
     Raises:
@@ -119,7 +120,8 @@ def load_router(
 
     if Path(ref).is_dir():
         scores = load(Path(ref), device, alpha)
-        return Router(Path(ref), scores, *_read_learned(Path(ref) / LEARNED, len(scores.teachers)))
+        prior, dev, metrics = _read_learned(Path(ref) / LEARNED, len(scores.teachers))
+        return Router(Path(ref), scores, prior, dev if alpha is None else UNKNOWN, metrics)
     store = store if isinstance(store, Store) else Store(store)
     stored = open_checked(str(ref), store)
     if stored.kind != ROUTER.kind:
