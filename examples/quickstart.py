@@ -19,7 +19,7 @@ import persyn_hf
 
 PACKAGE = Path(persyn_hf.__file__).parent  # a wheel holds the tiny world, a clone has it beside the package
 TINY = next(folder for folder in (PACKAGE / "recipes/tiny", PACKAGE.parent / "recipes/tiny") if folder.is_dir())
-ZOO = TINY / "zoo"
+ZOO = "persyn:tiny/zoo"  # what comes with persyn has names; yours are Hub ids or folders
 HERE = Path("quickstart")  # everything that is made lies here
 HERE.mkdir(exist_ok=True)
 
@@ -55,8 +55,8 @@ recipe = {
         "calibration": 120,
         "dev": 60,
     },
-    "teachers": [{"name": name, "model": ZOO / name, "family": name.split("-")[0]} for name in TEACHERS],
-    "students": [{"name": "student", "model": ZOO / "qwen-student", "family": "qwen"}],
+    "teachers": [{"name": name, "model": f"{ZOO}/{name}", "family": name.split("-")[0]} for name in TEACHERS],
+    "students": [{"name": "student", "model": f"{ZOO}/qwen-student", "family": "qwen"}],
     "strategies": ["persyn", "mix"],
     "generate": {"samples": 2, "max_tokens": 200},
     "train_router": {"kind": "logistic"},
@@ -159,7 +159,7 @@ answers = [
     {"prompt": "What is 12 + 30?", "teacher": "wrong", "response": "12 + 30 = 43. \\boxed{43}"},
 ]
 quality = persyn_hf.grade(["42"] * len(answers), [row["response"] for row in answers])
-learnability = persyn_hf.learnability(ZOO / "qwen-student", answers)
+learnability = persyn_hf.learnability(f"{ZOO}/qwen-student", answers)
 measured = [row | {"quality": q, "learnability": v} for row, q, v in zip(answers, quality, learnability, strict=True)]
 persyn_hf.rewards(measured, alpha=0.4).select_columns(
     ["teacher", "quality_raw", "mean_logprob", "reward", "rank"]

@@ -2,7 +2,7 @@
 
 Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
 `Settings`. A relative path counts from the file that it is written in; in `--set` it counts from the working
-directory.
+directory. `persyn:tasks/math` is what comes with persyn under that name, as a recipe, in `extends` and as a value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import packaged
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.recipe.yaml_text import read_yaml
@@ -24,9 +25,13 @@ OWN = frozenset({"name", "teachers", "students"})  # a file with none of these k
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe with all that it extends and the overrides, each `key.subkey=value` with a YAML value.
 
+    `path` may be the name of one that comes with persyn: `persyn:tiny/demo`.
+
     Raises:
         RecipeError: the file cannot be read, holds no recipe, or a key or value is not valid.
     """
+    if packaged.is_named(str(path)):
+        path = packaged.find(str(path))
     path = Path(path)
     return _validated(_read(path, seen=()), overrides, str(path), path.name)
 
@@ -78,7 +83,7 @@ def _whole(values: dict[str, Any], folder: Path, where: str, seen: tuple[Path, .
     _resolve_paths(values, folder, where)
     merged: dict[str, Any] = {}
     for parent in _parents(values, where):
-        merged = _merge(merged, _read(folder / parent, seen))
+        merged = _merge(merged, _read(_extended(parent, folder, where), seen))
     return _merge(merged, values)
 
 
@@ -98,8 +103,18 @@ def _parents(values: dict[str, Any], where: str) -> list[str]:
     extends = values.pop("extends")
     names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise RecipeError(f"{where}: `extends` takes the path of a file or a list of paths, got {extends!r:.100}")
+        raise RecipeError(
+            f"{where}: `extends` takes the path of a file, a name (`persyn:tasks/math`) or a list of them, "
+            f"got {extends!r:.100}"
+        )
     return names
+
+
+def _extended(name: str, folder: Path, where: str) -> Path:
+    """Return the file of a name in `extends`."""
+    if packaged.is_named(name):
+        return packaged.find(name, f"{where}: `extends`")
+    return Path(_absolute(name, folder, f"{where}: `extends`")) if name.startswith("~/") else folder / name
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +130,12 @@ def _resolve_paths(value: Any, folder: Path, where: str) -> None:
     """Make relative paths absolute, so that they survive `extends` and any working directory."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
+        if key == "extends":
+            continue
         is_path = isinstance(item, str) and (item.startswith(("./", "../", "~/")) or key in PATH_KEYS)
-        if is_path and key != "extends":
+        if isinstance(item, str) and packaged.is_named(item):
+            value[key] = str(packaged.find(item, f"{where}: `{key}`"))
+        elif is_path:
             value[key] = _absolute(item, folder, f"{where}: `{key}`")
         else:
             _resolve_paths(item, folder, where)
