@@ -4,10 +4,26 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from persyn_hf.cli import artifacts, journal, plan, preview, probe, report, run
+from persyn_hf.cli import (
+    artifacts,
+    completion,
+    demo,
+    init,
+    journal,
+    plan,
+    preview,
+    probe,
+    recipes,
+    reference,
+    report,
+    route,
+    run,
+)
+from persyn_hf.cli.options import Help
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
@@ -23,15 +39,34 @@ QUIET = {
 }
 
 
+# In the order of `persyn --help`.
+GROUPS = (demo, init, recipes, reference, plan, preview, probe, run, report, route, artifacts, journal, completion)
+
+FIRST = """\
+what to type first:
+  persyn demo            see it work here: tiny teachers, a router, a trained student, in two minutes
+  persyn init            write a recipe for your own prompts, teachers and student
+  persyn plan my.yaml    what the recipe asks and costs, and what is to be mended first
+  persyn run my.yaml     run it; stop it and run it again as you like
+  persyn --help          all commands"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run `persyn` with the arguments `argv`, by default those of the process.
 
     Returns the exit code: 0 done, 1 no run was started (status) or artifacts differ (diff), 2 there is something to
     mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    completion.answer_shell(parser)
+    arguments = parser.parse_args(argv)
+    if "command" not in arguments:
+        print(FIRST)
+        return 0
     for switch, value in QUIET.items():
         os.environ.setdefault(switch, value)
+    if not sys.warnoptions:  # what libraries will change one day is for us to know
+        warnings.simplefilter("ignore", FutureWarning)
     command: Callable[[argparse.Namespace], int] = arguments.command
     signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it takes the node: end as after Ctrl-C
     try:
@@ -66,11 +101,11 @@ def _interrupt(*_: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="persyn", description="Personalised data synthesis: route every prompt to its best teacher."
-    )
+    text = "Personalised data synthesis: route every prompt to its best teacher."
+    more = "\nmore on one of them: persyn COMMAND --help"
+    parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (run, plan, preview, probe, report, artifacts, journal):
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for group in GROUPS:
         group.add(commands)
     return parser

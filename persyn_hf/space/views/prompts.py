@@ -118,19 +118,10 @@ def options(scene: Scene) -> dict[str, list[str]]:
 def filter_of(scene: Scene) -> Filter:
     """Return the filter that the state of the page describes."""
     state = scene.state
-    names: tuple[str, ...] = (
-        "teacher",
-        "best",
-        "topic",
-        "origin",
-        "source",
-        "margin",
-        "lead",
-        "agreement",
-        "tied",
-        "correct",
+    names = (
+        *("teacher", "best", "topic", "origin", "source", "margin", "lead", "agreement", "tied", "correct"),
+        *("shortest", "longest", "differs", "there", "sort"),
     )
-    names += ("shortest", "longest", "differs", "there", "sort")
     given: dict[str, Any] = {name: state[name] for name in names}
     given |= {"among": among.moved_prompts(scene), "within": among.part_of_map(scene)}
     return Filter(text=state["q"], split=scene.split, **given)
