@@ -202,7 +202,8 @@ def open_made(folder: Path, size: int) -> Shelf:
         ref, config = f"bench/{kind}@v1", "all" if kind == "responses" else "default"
         manifest = Manifest(
             stage=kind, kind=kind, schema_version=1, repo=f"bench/{kind}", teachers=teachers, student={"name": "s"},
-            inputs={of: Input(ref=f"bench/{of}@v1", digest=of) for of in inputs}, rows={config: {"pool": size}},
+            inputs={of: Input(ref=f"bench/{of}@v1", digest=of) for of in inputs},
+            rows={config: {"pool": size * (TEACHERS if kind == "rewards" else 1)}},
             files={_name(kind): ""}, digest=kind, **more,
         )  # fmt: skip
         items[ref] = Stored(

@@ -22,8 +22,9 @@ def decisions(
     """Return SQL, in brackets, that selects one row per row of the assignment.
 
     `number` is its place. `reward` is the chosen teacher's, `best` that of the best measured one, `oracle` its name
-    (of equal rewards: the chosen teacher, then the one with the higher mean), `regret` is `best` minus `reward`, `ties`
-    is how many teachers are a best one; null: not measured. `is_correct` and `num_tokens` belong to the chosen teacher's selected answer.
+    (of equal rewards: the chosen teacher, then the one with the higher mean), `regret` is `best` minus `reward`,
+    `ties` is how many teachers are a best one; null: not measured. `is_correct` and `num_tokens` belong to the chosen
+    teacher's selected answer.
 
     A part is made for all rows when it is first asked for without `numbers`: all rewards take seconds.
 
@@ -65,7 +66,8 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
     return f"""
         SELECT number, reward, best, oracle, best - reward AS regret, ties FROM (
-            SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward, count(*) FILTER (rank = 1) AS ties,
+            SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
+                   count(*) FILTER (rank = 1) AS ties,
                    arg_max(teacher, if(chosen, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
             FROM (SELECT number, m.teacher, reward, rank, m.teacher = c.teacher AS chosen
                   FROM ({cells}) m JOIN {chosen} c USING (prompt_id) WHERE rank = 1 OR m.teacher = c.teacher)

@@ -59,8 +59,8 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
     if not prompts:
         raise InputError(
             f"none of the prompts{f' of {split}' if split else ''} that the router decided in {assignment.ref} has "
-            "measured rewards; the strategy `oracle` of a recipe measures the pool; what dev says of the router is below "
-            "where the router is here"
+            "measured rewards; the strategy `oracle` of a recipe measures the pool; what dev says of the router is "
+            "below where the router is here"
         )
     scores, rewards = _matrices(database, assignment, table, judged, pool)
     means = _means(database, assignment, pool)

@@ -169,7 +169,7 @@ def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: fl
 def _matrices(
     database: Database, view: str, split: str, pool: Sequence[str], measure: Measure, most: int
 ) -> tuple[int, Any, FloatArray, FloatArray]:
-    """Return how many prompts there are, and of at most `most` of them the ids (N,), raw quality and learnability (N, n).
+    """Return how many prompts there are; of at most `most` of them the ids (N,), raw quality and learnability (N, n).
 
     These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
     """

@@ -9,8 +9,7 @@ from space_samples import blob
 
 from persyn_hf.errors import DamagedArtifact
 from persyn_hf.space.collection import open_folder, open_shelf
-from persyn_hf.space.database import Database
-from persyn_hf.space.views import lineage_view
+from persyn_hf.space.events import Desk
 from persyn_hf.store.local import Store
 
 
@@ -50,7 +49,7 @@ def test_a_changed_file_of_the_example_is_not_shown(tmp_path: Path, ending: str)
             to = folder / file.relative_to(SPACE / "example")
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(file.read_bytes())
-    assert len(open_folder(folder).assignments) == 4
+    assert len(open_folder(folder).assignments) == 5
     wrong = next(path for path in sorted(folder.rglob(f"*oracle*/**/*{ending}")))
     wrong.write_bytes(wrong.read_bytes().replace(b'"seed": 0', b'"seed": 1').replace(b"PAR1", b"PAR2"))
     with pytest.raises(DamagedArtifact) as error:
@@ -65,9 +64,9 @@ def test_without_references_every_version_is_shown_the_newest_first(store: Store
     shelf = open_shelf([], store)
     routed = [item.ref for item in shelf.assignments if item.repo == "org/assignments-s-routed"]
     assert routed == [f"org/assignments-s-routed@v{number}" for number in range(10, 0, -1)]
-    database = Database(shelf)
+    desk = Desk(shelf)
     for ref in routed[::9]:
-        text = lineage_view(database, shelf.get(ref))
+        text = desk.show({"view": "lineage", "assignment": ref})["lineage"]
         digests = [shelf.get(other).digest[:12] for other in routed]
         assert re.findall(r"<code>([0-9a-f]{12})</code>", text) == digests
         assert re.search(rf'<a href="[^"]*/tree/v\d+"[^>]*>{ref}</a> <small>[^<]*{shelf.get(ref).digest[:12]}', text)

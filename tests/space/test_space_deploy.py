@@ -20,9 +20,7 @@ from space_samples import blob
 import persyn_hf
 from persyn_hf.errors import DamagedArtifact, StoreError
 from persyn_hf.space.collection import open_folder, open_shelf
-from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
-from persyn_hf.space.views import lineage_view
 from persyn_hf.store.hub import faults
 from persyn_hf.store.hub.push import push
 from persyn_hf.store.local import Store
@@ -120,7 +118,7 @@ def test_private_artifacts_need_a_login(
         shelf = open_shelf([FIRST], empty)
         assert list(shelf.missing) == ["org/rewards-s@v1"]
         assert "org/rewards-s is no dataset or model on the Hub that you can see" in shelf.missing["org/rewards-s@v1"]
-        assert "org/rewards-s is no dataset or model" in lineage_view(Database(shelf), shelf.get(FIRST))
+        assert "org/rewards-s is no dataset or model" in Desk(shelf).show({"view": "lineage"})["lineage"]
     finally:
         for repo in ("org/assignments-s-routed", "org/rewards-s"):
             api.update_repo_settings(repo, repo_type="dataset", private=False)
@@ -201,11 +199,14 @@ def test_what_the_hub_reads_of_the_folder() -> None:
     assert f"persyn_hf-{version}-py3-none-any.whl" in text
 
 
-def test_the_example_is_what_its_recipe_makes_and_no_weights(tmp_path: Path) -> None:
+def test_the_example_is_what_its_recipe_makes_with_its_router(tmp_path: Path) -> None:
     shelf = open_folder(SPACE / "example")
     assert {item.manifest.recipe for item in shelf.items.values()} == {"example"}
     files = [path for path in (SPACE / "example").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".md", ".parquet"}
+    assert {path.suffix for path in files} == {".json", ".md", ".parquet", ".safetensors"}
+    weights = {path.parent.parent.name for path in files if path.suffix == ".safetensors"}
+    assert weights == {"example-router-qwen-student"}
+    assert sum(path.stat().st_size for path in files) < 1.25 * 2**20
     for item in shelf.items.values():
         for word in item.manifest.inputs:
             found = shelf.input(item, word)

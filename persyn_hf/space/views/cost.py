@@ -16,12 +16,11 @@ MAGNITUDES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0
 def show(scene: Scene) -> str:
     """Return the costs as HTML."""
     spent = costs(scene.database, scene.assignment, scene.split)
-    tables = [("The same prompts, answered two ways", "way", _table(spent.ways), {})]
+    tables = [("The same prompts, answered two ways", "way", _table(spent.ways))]
     if spent.measured:
-        total = {"total": sum(spent.measured.values(), Cost())}
-        rows = _in_order(scene, spent.measured) | total
-        tables.append(("Measured on the answers that were made for this assignment", "teacher", _table(rows), total))
-    tables.append(("One prompt, all its samples", "teacher", _table(_in_order(scene, spent.cells)), {}))
+        rows = _in_order(scene, spent.measured) | {"total": sum(spent.measured.values(), Cost())}
+        tables.append(("Measured on the answers that were made for this assignment", "teacher", _table(rows)))
+    tables.append(("One prompt, all its samples", "teacher", _table(_in_order(scene, spent.cells))))
     return scene.render("cost", found=spent, bars=_bars(spent), tables=tables, points=_points(scene, spent))
 
 
@@ -63,7 +62,7 @@ def _bars(spent: Costs) -> list[dict[str, Any]]:
 
 
 def _points(scene: Scene, spent: Costs) -> dict[str, Any] | None:
-    """Return cost against mean measured quality per teacher, both also as shares of the picture; None where unknown."""
+    """Return cost against mean measured quality per teacher, both as shares of the picture, too; None: unknown."""
     field = next(
         (name for name in ("flops", "completion_tokens") if all(getattr(c, name) for c in spent.cells.values())), ""
     )
