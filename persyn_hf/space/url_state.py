@@ -55,6 +55,7 @@ VIEWS = {
     "map": "Map",
     "whatif": "What if",
     "router": "Router",
+    "try": "Try a prompt",
     "cost": "Cost",
     "lineage": "Lineage",
 }

@@ -10,9 +10,9 @@ if not all(map(find_spec, ("duckdb", "gradio"))):  # looked for, not imported: G
     pytest.skip("the Space is an extra: pip install 'persyn-hf[space]'", allow_module_level=True)
 
 from space_browser import CHROMIUM, COUNTED, listen, serve, settle, stop  # noqa: E402
-from space_samples import fill  # noqa: E402
+from space_samples import add_router, fill  # noqa: E402
 
-from persyn_hf.schemas import ASSIGNMENTS, SCHEMAS  # noqa: E402
+from persyn_hf.schemas import ASSIGNMENTS  # noqa: E402
 from persyn_hf.space.collection import open_shelf  # noqa: E402
 from persyn_hf.space.database import Database  # noqa: E402
 from persyn_hf.store.local import Store  # noqa: E402
@@ -56,7 +56,9 @@ def chromium(heavy: None) -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # what stands in for the Hub's page may frame a server of this machine
+        may = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=may)
         yield browser
         browser.close()
 
@@ -87,11 +89,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("deploy")
     store = Store(folder / "store")
     made = fill(store)
-    (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text("{}")
-    router = store.put(
-        repo="org/router-s", schema=SCHEMAS["router"], data=folder / "model", fields={"stage": "train_router"}
-    )
+    router = add_router(store, made, folder / "model")
     model = made["assignments-s-persyn"].manifest
     inputs = {word: item.model_dump() for word, item in model.inputs.items()}
     inputs["router"] = {"ref": router.ref, "digest": router.digest}
