@@ -92,9 +92,9 @@ def test_every_filter_of_an_address_has_words(desk: Desk) -> None:
 
 def test_an_empty_list_offers_the_way_back(desk: Desk) -> None:
     page = shown(desk, "q=nowhere&teacher=small")
-    assert "No prompt passes" in page and "0 prompts" in page
+    assert "No prompt passes" in page and "<b>0</b> prompts" in page
     found = re.search(r'<a href="([^"]*)" data-focus="#list">clear all</a>', page)
-    assert found is not None and f"{NUMBER} prompts" in shown(desk, found[1].removeprefix("?"))
+    assert found is not None and f"<b>{NUMBER}</b> prompts" in shown(desk, found[1].removeprefix("?"))
 
 
 @pytest.mark.parametrize("sort", ORDERS)
