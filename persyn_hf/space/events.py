@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import PersynError, reason
-from persyn_hf.space import pages, url_state, views
+from persyn_hf.space import downloads, pages, url_state, views
 from persyn_hf.space.allocation import By, splits
 from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
@@ -54,6 +54,8 @@ class Desk:
         self.defaults = DEFAULTS | {"assignment": first, "with": others[:BESIDE], "split": split}
         self._measured: dict[tuple[str, str], Measured] = {}
         self._lock = threading.Lock()
+        self._thumbnails: dict[tuple[str, str], bytes] = {}
+        self._drawing = threading.Lock()
 
     def read(self, query: Mapping[str, list[str]]) -> tuple[State, list[str]]:
         """Return the state that an address asks for, and what is wrong with it: that much of it is left out."""
@@ -109,6 +111,18 @@ class Desk:
             names=self.names,
             load=lambda: self._load(assignment.ref, "" if state["split"] == ALL else state["split"]),
         )
+
+    def thumbnail(self, state: State) -> bytes:
+        """Return the picture that a link to a page shows, as PNG; one per assignment and split is kept.
+
+        Raises:
+            InputError: no prompt is in the split.
+        """
+        with self._drawing:
+            key = (state["assignment"], state["split"])
+            if key not in self._thumbnails:
+                self._thumbnails[key] = downloads.thumbnail(self.scene(state))
+            return self._thumbnails[key]
 
     def teachers(self, ref: str) -> list[str]:
         """Return the names of an assignment's teachers, in the order of the pool."""

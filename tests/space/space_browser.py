@@ -68,11 +68,16 @@ def settle(page: Any) -> None:
 
 
 def until(page: Any, condition: str, arg: Any = None) -> None:
-    """Wait for a condition in JavaScript, which may read `arg`; the policy of the page forbids `wait_for_function`."""
-    page.evaluate(
-        f"arg => new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 20); look(); }})",
-        arg,
-    )
+    """Wait for a condition in JavaScript, which may read `arg`, 20 s at most.
+
+    The policy of the page forbids Playwright's own `wait_for_function`.
+    """
+    waiting = f"""arg => new Promise((done, fail) => {{
+      setTimeout(() => fail(new Error("it never came")), 20000);
+      const look = () => ({condition}) ? done() : setTimeout(look, 20);
+      look();
+    }})"""
+    page.evaluate(waiting, arg)
 
 
 def listen(page: Any) -> list[str]:

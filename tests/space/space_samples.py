@@ -48,11 +48,12 @@ UNSHOWN = [  # address, words of what is said instead
     ("view=none", "there is no view `none`; there is allocation, prompts"),
     ("alpha=<script>", "alpha is given as `<script>`, and a number is needed"),
     ("split=none", "there is no split `none`; there is all, calibration, pool"),
-    ("view=prompts&sort=x;--", "there is no sort `x;--`; there is place, margin"),
+    ("view=prompts&sort=x;--", "there is no sort `x;--`; there is place"),
     ("view=whatif&alpha=7", "alpha is given as `7`, and 0 to 1 is needed"),
     ("view=prompts&prompt=none", "holds no prompt `none`"),
     ("view=prompts&teacher=small&correct=wrong&q=nowhere", "No prompt passes"),
     ("view=router&assignment=org/assignments-s-strong@v1", "made by the strategy `strong`"),
+    ("view=try", "no router belongs to this assignment"),
 ]
 
 

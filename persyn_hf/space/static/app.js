@@ -2,9 +2,7 @@
 "use strict";
 
 let asked = 0; // requests so far: an answer that another request has overtaken is dropped
-let step = history.state?.key ?? 0; // of the history
-const places = new Map(); // step -> how far it was scrolled
-history.scrollRestoration = "manual"; // the browser would scroll before the answer is there
+history.scrollRestoration = "manual"; // the browser would scroll before the answer is there; `top` in the state is ours
 
 async function show(address, {push = true, only = "", focus = "", scroll = "keep"} = {}) {
   const mine = ++asked;
@@ -22,7 +20,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
     clearTimeout(busy);
   }
   if (mine !== asked) return;
-  places.set(step, scrollY);
+  if (push) history.replaceState({top: scrollY}, "");
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
@@ -35,7 +33,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   document.documentElement.dataset.theme = page.documentElement.dataset.theme;
   for (const [id, open] of opened) document.getElementById(id)?.toggleAttribute("open", open);
   document.getElementById("main").removeAttribute("aria-busy");
-  remember(push, shown);
+  remember(push, shown, typeof scroll === "number" ? scroll : scrollY);
   ready();
   const target = selector && document.querySelector(selector);
   if (target && !only) {
@@ -72,10 +70,8 @@ function sayNoAnswer(address) {
   main.prepend(said);
 }
 
-function remember(push, query) {
-  const address = query && query !== "?" ? query : location.pathname;
-  step = push ? `${Date.now()}-${asked}` : history.state?.key ?? 0;
-  history[push ? "pushState" : "replaceState"]({key: step}, "", address);
+function remember(push, query, top) {
+  history[push ? "pushState" : "replaceState"]({top}, "", query && query !== "?" ? query : location.pathname);
   // inside the Hub's page this one is a frame, whose address nobody sees: the Hub takes its query over
   if (parent !== window) parent.postMessage({queryString: location.search}, "https://huggingface.co");
 }
@@ -120,10 +116,10 @@ addEventListener("input", event => { // a slider that is dragged must stay the e
 });
 
 addEventListener("popstate", event => {
-  show(location.href, {push: false, scroll: places.get(event.state?.key ?? 0) ?? 0});
+  show(location.href, {push: false, scroll: event.state?.top ?? 0});
 });
 
-addEventListener("pagehide", () => history.replaceState({key: step, top: scrollY}, "")); // for a reload, or the way back
+addEventListener("scrollend", () => history.replaceState({top: scrollY}, ""));
 
 addEventListener("keydown", event => {
   if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -155,7 +151,6 @@ addEventListener("click", async event => {
   }
 });
 
-const top0 = history.state?.top ?? 0;
-remember(false, document.getElementById("main").dataset.address);
+remember(false, document.getElementById("main").dataset.address, history.state?.top ?? 0);
 ready();
-if (top0) scrollTo(0, top0);
+if (history.state.top) scrollTo(0, history.state.top);
