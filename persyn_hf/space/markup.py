@@ -36,7 +36,7 @@ def with_markdown(text: str) -> Markup:
     import nh3
 
     if len(text) > LONGEST:
-        return Markup('<p class="plain">%s</p>') % with_maths(text)
+        return Markup('<p class="written">%s</p>') % with_maths(text)
     env: dict[str, Any] = {"formulas": []}
     rendered = _parser(_has_room(text)).render(_without_places(text), env)
     cleaned = nh3.clean(

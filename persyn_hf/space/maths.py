@@ -67,7 +67,7 @@ def with_maths(text: str) -> Markup:
 
 
 def formula_at(text: str, place: int) -> Formula | None:
-    """Return the formula that begins at a place, None where none does; one that cannot be converted as it is written."""
+    """Return the formula that begins at a place, None where none does; one that cannot be converted stays text."""
     opener = OPENER.match(text, place)
     if opener is None:
         return None

@@ -34,7 +34,7 @@ def check(text: str) -> None:
                 case "ol", "start":
                     assert (value or "").isdigit()
                 case "p", "class":
-                    assert value in ("head", "plain")
+                    assert value in ("head", "written")
                 case _:
                     assert value in maths.ATTRIBUTES[name]
 
@@ -166,4 +166,4 @@ def test_a_table_grows_no_further_than_its_text(columns: int) -> None:
 
 def test_what_is_too_long_is_shown_as_it_is_written() -> None:
     shown = str(with_markdown("*" * (LONGEST + 1)))
-    assert shown == f'<p class="plain">{"*" * (LONGEST + 1)}</p>'
+    assert shown == f'<p class="written">{"*" * (LONGEST + 1)}</p>'

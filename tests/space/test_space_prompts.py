@@ -187,7 +187,7 @@ def test_two_answers_are_pinned_at_most(desk: Desk) -> None:
 @pytest.mark.parametrize("number", range(len(EVIL)))
 def test_pinned_answers_are_escaped(desk: Desk, number: int) -> None:
     page = desk.page(parse_qs(f"view=prompts&split=all&prompt={prompt_id(number)}&pin=small,large"))
-    pinned = re.findall(r'<div class="text plain" dir="auto">(.*?)</div>', page, re.DOTALL)
+    pinned = re.findall(r'<div class="text written" dir="auto">(.*?)</div>', page, re.DOTALL)
     assert [html.unescape(text) for text in pinned] == [EVIL[number]] * 2 and not any("<" in text for text in pinned)
     assert "Both are the same, sign by sign." in page
 

@@ -19,7 +19,7 @@ from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.costs import costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
-from persyn_hf.space.explorer import Filter, Sort, choices, every, find, place_of
+from persyn_hf.space.explorer import Filter, Sort, choices, every, find
 from persyn_hf.space.lineage import origin
 from persyn_hf.space.prompt import LONGEST, open_prompt
 from persyn_hf.store.local import Store
@@ -143,10 +143,13 @@ def test_pages_together_are_all_rows_in_order(database: Database, persyn: Stored
     assert [row for block in every(database, persyn, Filter(sort=sort), 7) for row in block] == rows
     ids = [row["prompt_id"] for row in rows]
     for row in (0, 1, 30, NUMBER - 1):
-        found = place_of(database, persyn, Filter(sort=sort), ids[row])
+        page = find(database, persyn, Filter(sort=sort), 1, 7, ids[row])
         around = [ids[at] if 0 <= at < NUMBER else None for at in (row - 1, row + 1)]
-        assert found is not None and (found.row, found.before, found.after) == (row, *around)
-    assert place_of(database, persyn, Filter(sort=sort), "none") is None
+        assert page.place is not None and (page.place.row, page.place.before, page.place.after) == (row, *around)
+        assert page.rows == pages[row // 7].rows and page.number == row // 7 + 1
+        assert page.place.number == page.rows[row % 7]["number"]
+    unknown = find(database, persyn, Filter(sort=sort), 2, 7, "none")
+    assert unknown.place is None and unknown.rows == pages[1].rows
     assert find(database, persyn, Filter(sort=sort), 1000, size=7).rows == pages[-1].rows
     assert find(database, persyn, Filter(sort=sort), -3, size=7).rows == pages[0].rows
 

@@ -8,7 +8,7 @@ from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.space.differences import marked
 from persyn_hf.space.prompt import LONGEST, Candidate, Opened, on_hub, open_prompt
 from persyn_hf.space.scene import Scene
-from persyn_hf.space.views.prompts import listed, placed
+from persyn_hf.space.views.prompts import listed
 
 
 FEW = 3  # teachers that are named where many are tied
@@ -16,8 +16,8 @@ FEW = 3  # teachers that are named where many are tied
 
 def show(scene: Scene) -> str:
     """Return the prompt that the state names as HTML; what is said instead of an unknown one can be closed as well."""
-    state, place = scene.state, placed(scene)
-    page = listed(scene)
+    state, page = scene.state, listed(scene)
+    place = page.place
     moves = {
         "previous": state.link(prompt=place.before, page=page.number) if place and place.before else "",
         "next": state.link(prompt=place.after, page=page.number) if place and place.after else "",

@@ -5,7 +5,7 @@ from typing import Any
 
 from persyn_hf.space import among
 from persyn_hf.space.collection import teachers_of
-from persyn_hf.space.explorer import Filter, Page, Place, choices, find, place_of
+from persyn_hf.space.explorer import Filter, Page, choices, find
 from persyn_hf.space.prompt import unit
 from persyn_hf.space.scene import Scene
 from persyn_hf.space.views.chips import FILTERS, called, chips
@@ -86,21 +86,12 @@ def head(sort: str, words: str, key: str) -> Head:
 
 
 def listed(scene: Scene) -> Page:
-    """Return the page of the list that is shown; it is looked for once."""
+    """Return the page of the list that is shown, with the place of an opened prompt; it is looked for once."""
     if "page" not in scene.kept:
-        place = placed(scene)
-        number = place.row // SIZE + 1 if place is not None else int(scene.state["page"])
-        scene.kept["page"] = find(scene.database, scene.assignment, filter_of(scene), number, SIZE)
+        state = scene.state
+        number, prompt = int(state["page"]), state["prompt"]
+        scene.kept["page"] = find(scene.database, scene.assignment, filter_of(scene), number, SIZE, prompt)
     found: Page = scene.kept["page"]
-    return found
-
-
-def placed(scene: Scene) -> Place | None:
-    """Return where the opened prompt stands in the list; it is looked for once."""
-    if "place" not in scene.kept:
-        asked = scene.state["prompt"]
-        scene.kept["place"] = place_of(scene.database, scene.assignment, filter_of(scene), asked) if asked else None
-    found: Place | None = scene.kept["place"]
     return found
 
 
