@@ -84,6 +84,11 @@ def _outline(one: float, one_end: float, other: float, other_end: float) -> str:
     )
 
 
+def clip(name: str, most: int) -> str:
+    """Return a name with its middle left out where it is long: names of models often differ in how they end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"
+
+
 def ticks(values: Sequence[float], about: int = 4) -> list[float]:
     """Return round numbers, evenly spaced, from below the least to above the largest value.
 

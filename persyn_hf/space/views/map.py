@@ -8,7 +8,7 @@ import numpy as np
 
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import KINDS
-from persyn_hf.space import projection
+from persyn_hf.space import flow, projection
 from persyn_hf.space.explorer import previews
 from persyn_hf.space.projection import Axes, Region
 from persyn_hf.space.scene import Scene
@@ -56,6 +56,7 @@ def show(scene: Scene) -> str:
         prompts=sum_of(scene, axes),
         drawn=len(drawn),
         colour=colour,
+        clip=flow.clip,
         kept=[(name, text) for name, text in scene.state.fields() if name in EVERYWHERE],
         reads_all=len(parts) == len(PARTS),
     )

@@ -69,6 +69,7 @@ def show(scene: Scene) -> str:
         missing=missing,
         found=found,
         plot=PLOT,
+        clip=flow.clip,
         many=MANY,
         dots=[] if found is None else _dots(scene, found),
         topics=[] if found is None else _topics(scene, found),
@@ -117,18 +118,25 @@ def _verdict(gap: Mapping[str, Any], always: str) -> str:
     if value is None:
         return f"There is nothing to gain over {single}: no choice is better"
     low, high = gap.get("low"), gap.get("high")
-    between = "" if low is None or high is None else f" ({100 * low:.0f} to {100 * high:.0f})"
-    return f"The router closes {100 * value:.0f} %{between} of the gap between {single} and a perfect choice"
+    between = "" if low is None or high is None else f" ({_whole(low)} to {_whole(high)})"
+    if value < 0:
+        return f"The router does worse than {single}: {_whole(value)} %{between} of the gap to a perfect choice"
+    return f"The router closes {_whole(value)} %{between} of the gap between {single} and a perfect choice"
+
+
+def _whole(share: float) -> str:
+    """Return a share in whole percent, without the sign."""
+    return f"{round(100 * share):d}".replace("-", "−")
 
 
 def _text(metric: str, cell: Mapping[str, Any]) -> tuple[str, str]:
     """Return the value of a cell and its interval as text."""
     low, high = cell.get("low"), cell.get("high")
     percent = metric in PERCENT
-    value = f"{100 * cell['value']:.0f} %" if percent else f"{cell['value']:.3f}"
+    value = f"{_whole(cell['value'])} %" if percent else f"{cell['value']:.3f}"
     if low is None or high is None or low == high:
         return value, ""
-    return value, f"{100 * low:.0f} to {100 * high:.0f}" if percent else f"{low:.3f} to {high:.3f}"
+    return value, f"{_whole(low)} to {_whole(high)}" if percent else f"{low:.3f} to {high:.3f}"
 
 
 def _picture(metric: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
