@@ -91,7 +91,8 @@ def test_edges_placeholders_and_the_focus_stand_out(site: str, page: Any, theme:
     go(page, site, f"?view=try&split=all&__theme={theme}")
     colours = """() => {
       const all = [], back = getComputedStyle(document.body).backgroundColor;
-      for (const one of document.querySelectorAll("button:not(.term), input:not([type=hidden]), select, textarea, .button")) {
+      const controls = "button:not(.term), input:not([type=hidden]), select, textarea, .button";
+      for (const one of document.querySelectorAll(controls)) {
         all.push([one.outerHTML.slice(0, 80), getComputedStyle(one).borderTopColor, back, 3]);
         if (one.placeholder) all.push([one.placeholder, getComputedStyle(one, "::placeholder").color, back, 4.5]);
       }

@@ -98,4 +98,4 @@ def test_a_wrong_type_is_one_sentence_or_a_default(ask: Any, name: str, before: 
 def test_a_filter_that_is_none_is_refused(ask: Any, address: str, words: str) -> None:
     for name in ("allocation", "prompts"):
         assert words in ask(name, address)
-    assert NUMBER == ask("prompts", "?split=all")["total"]
+    assert ask("prompts", "?split=all")["total"] == NUMBER
