@@ -1,7 +1,7 @@
 """Grading in worker processes: `python bench/grading.py [--runs N]`.
 
-Rows are real answers to 100 GSM8K questions (tests/data), 2,000 in all: each of the 200 comes ten times, as if from so
-many teachers, in an order drawn once. Workers are started before the clock. Sides take turns; medians count.
+Rows are real answers to 100 GSM8K questions (recipes/real), 2,000 in all: each of the 200 comes ten times, as if from
+so many teachers, in an order drawn once. Workers are started before the clock. Sides take turns; medians count.
 
 two_processes: rows per second of two workers against one, over 6,000 rows.
 hanging: ten of the 2,000 answers hang math-verify. What they add to the time of two workers may be ten time-outs and
@@ -23,7 +23,7 @@ from pathlib import Path
 from persyn_hf.backends.grading.pool import Verifier
 
 
-SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "gsm8k_two_models_sample.parquet"
+SAMPLE = Path(__file__).parent.parent / "recipes" / "real" / "gsm8k_two_models_sample.parquet"
 ROWS = 2000
 TIMES = 3  # for rates: in one second the end, where one worker is done and the other is not, would count
 HANGING = 10

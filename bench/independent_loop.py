@@ -3,7 +3,7 @@
 The loop is plain transformers: one answer at a time, no padding, tokens as `apply_chat_template` makes them of the
 conversation with its answer, the mean log-probability of the answer's tokens and its end of turn. The student is
 SmolLM2-135M-Instruct, or `--model FOLDER`, in float32 on the CPU. Files are parquet with the columns `prompt` and
-`response`; without one, the answers of two models to GSM8K in `tests/data`. Ends with 1 where the two differ by more
+`response`; without one, the answers of two models to GSM8K in `recipes/real`. Ends with 1 where the two differ by more
 than 1e-4 nats per token, or count other tokens.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "tests" / "data" / "gsm8k_two_models_sample.parquet"
+SAMPLE = ROOT / "recipes" / "real" / "gsm8k_two_models_sample.parquet"
 TOLERANCE = 1e-4  # nats per token
 
 Row = tuple[list[dict[str, str]], str]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.cli import artifacts_kept
-from persyn_hf.cli.options import add_command, open_store
+from persyn_hf.cli.options import add_command, add_ref, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import StoreError
 from persyn_hf.text import one_line
@@ -20,21 +20,25 @@ def add(commands: Any) -> None:
         ("show", _show, "show an artifact and what it was made from"),
         ("verify", _verify, "check every digest from an artifact back to its prompts"),
     ):
-        add_command(parts, name, command, text).add_argument("ref", help="NAMESPACE/NAME@TAG")
+        add_ref(add_command(parts, name, command, text, "tiny/quick-router-qwen-student@v1"))
     text = "show what differs between two artifacts; exit code 1: something does"
-    diff = add_command(parts, "diff", _diff, text)
-    diff.add_argument("old", help="NAMESPACE/NAME@TAG")
-    diff.add_argument("new", help="NAMESPACE/NAME@TAG")
-    push = add_command(parts, "push", _push, "publish artifacts on the Hugging Face Hub")
+    diff = add_command(parts, "diff", _diff, text, "lab/study-rewards-small@v1 lab/study-rewards-small@v2")
+    add_ref(diff, "old")
+    add_ref(diff, "new")
+    text = "publish artifacts on the Hugging Face Hub"
+    examples = ("lab/study-router-small@v1 --dry-run", "lab/study-sft-small-persyn@v1 --lineage --private")
+    push = add_command(parts, "push", _push, text, *examples)
     push.add_argument("--namespace", metavar="NAME", help="user or organisation (default: as the artifact is named)")
     push.add_argument("--private", action="store_true", default=None, help="make new repositories private")
     push.add_argument("--dry-run", action="store_true", help="list what would change on the Hub, change nothing")
-    pull = add_command(parts, "pull", _pull, "bring artifacts from the Hugging Face Hub into the store")
+    text = "bring artifacts from the Hugging Face Hub into the store"
+    pull = add_command(parts, "pull", _pull, text, "lab/study-rewards-small@v1 --lineage")
     for transfer in (push, pull):
-        transfer.add_argument("refs", nargs="+", metavar="REF", help="NAMESPACE/NAME@TAG")
+        add_ref(transfer, "refs", nargs="+", metavar="REF")
         transfer.add_argument("--lineage", action="store_true", help="everything they were made from, too")
-    export = add_command(parts, "export", _export, "write training data for another trainer")
-    export.add_argument("ref", help="an sft artifact, NAMESPACE/NAME@TAG")
+    example = "lab/study-sft-small-persyn@v1 --to llama-factory --out data"
+    export = add_command(parts, "export", _export, "write training data for another trainer", example)
+    add_ref(export, help="an sft artifact, NAMESPACE/NAME@TAG")
     export.add_argument("--to", choices=("jsonl", "llama-factory"), default="jsonl", help="format (default: jsonl)")
     export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
 

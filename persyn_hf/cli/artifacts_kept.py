@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.cli.options import add_command, open_store
+from persyn_hf.cli.options import add_command, add_ref, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError, StoreError
 from persyn_hf.text import one_line
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 def add(parts: Any) -> None:
     """Add the commands to the subparsers `parts` of `persyn artifacts`."""
-    listing = add_command(parts, "ls", _ls, "list the artifacts of the store")
+    examples = ("", "'lab/study-*'", "--kind router", "--recipe my.yaml")
+    listing = add_command(parts, "ls", _ls, "list the artifacts of the store", *examples)
     listing.add_argument("patterns", nargs="*", metavar="PATTERN", help="of names: 'lab/study-*', '*-router-*@v2'")
     listing.add_argument("--kind", help="prompts, responses, rewards, router, student, ...")
     listing.add_argument("--recipe", type=Path, metavar="FILE", help="those of the steps of a recipe")
-    removal = add_command(parts, "rm", _rm, "remove artifacts, and what was made from them, after a question")
-    removal.add_argument("refs", nargs="+", metavar="REF", help="NAMESPACE/NAME@TAG, or a pattern of such names")
+    text = "remove artifacts, and what was made from them, after a question"
+    removal = add_command(parts, "rm", _rm, text, "lab/study-student-small-mix@v1", "'lab/trial-*' --yes")
+    add_ref(removal, "refs", nargs="+", metavar="REF", help="NAMESPACE/NAME@TAG, or a pattern of such names")
     removal.add_argument("--yes", action="store_true", help="ask no question")
 
 

@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     text = "share the answers that were paid for between stores"
     parts = commands.add_parser("journal", help=text).add_subparsers(required=True, metavar="COMMAND")
     text = "copy the answers of another store that this one lacks; no recipe here is charged for them"
-    command = add_command(parts, "import", _import, text)
+    command = add_command(parts, "import", _import, text, "../other/artifacts")
     command.add_argument("source", type=Path, help="the other store, or its .persyn/journal.sqlite")
 
 

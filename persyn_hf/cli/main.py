@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from persyn_hf.cli import artifacts, journal, plan, preview, probe, report, run
+from persyn_hf.cli import artifacts, completion, demo, init, journal, plan, preview, probe, recipes, report, route, run
+from persyn_hf.cli.options import Help
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
@@ -23,13 +24,27 @@ QUIET = {
 }
 
 
+FIRST = """\
+what to type first:
+  persyn demo            see it work here: tiny teachers, a router, a trained student, in two minutes
+  persyn init            write a recipe for your own prompts, teachers and student
+  persyn plan my.yaml    what the recipe asks and costs, and what is to be mended first
+  persyn run my.yaml     run it; stop it and run it again as you like
+  persyn --help          all commands"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run `persyn` with the arguments `argv`, by default those of the process.
 
     Returns the exit code: 0 done, 1 no run was started (status) or artifacts differ (diff), 2 there is something to
     mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    completion.answer_shell(parser)
+    arguments = parser.parse_args(argv)
+    if "command" not in arguments:
+        print(FIRST)
+        return 0
     for switch, value in QUIET.items():
         os.environ.setdefault(switch, value)
     command: Callable[[argparse.Namespace], int] = arguments.command
@@ -66,11 +81,11 @@ def _interrupt(*_: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="persyn", description="Personalised data synthesis: route every prompt to its best teacher."
-    )
+    text = "Personalised data synthesis: route every prompt to its best teacher."
+    more = "\nmore on one of them: persyn COMMAND --help"
+    parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (run, plan, preview, probe, report, artifacts, journal):
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for group in (demo, init, recipes, plan, preview, probe, run, report, route, artifacts, journal, completion):
         group.add(commands)
     return parser

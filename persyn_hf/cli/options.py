@@ -6,25 +6,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.cli.candidates import recipes_like, refs_like
+
 
 LEAST_MEMORY = 2 * 2**30  # bytes of addresses; a run without models was measured to map 2.01e9
+RECIPE = "recipe: a YAML file, or a name such as persyn:tiny/demo"
 Command = Callable[[argparse.Namespace], int]  # returns the exit code
 
 
-def add_command(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-    """Add a command with its help text and the option `--store` to the subparsers `commands`."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+class Help(argparse.HelpFormatter):
+    """Help whose lines stay lines: examples are one command each."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line if line.startswith(" ") else super(Help, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        )
+
+
+def add_command(
+    commands: Any, name: str, command: Command, text: str, *examples: str, store: bool = True
+) -> argparse.ArgumentParser:
+    """Add a command with its help text, its examples and the option `--store` to the subparsers `commands`.
+
+    Args:
+        examples: what a user types behind the name of the command.
+        store: False leaves out the option.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=Help)
+    typed = "\n".join(f"  {parser.prog} {example}".rstrip() for example in examples)
+    parser.epilog = f"examples:\n{typed}"
     parser.set_defaults(command=command)
-    parser.add_argument("--store", type=Path, help="artifact store (default: $PERSYN_STORE, else ./artifacts)")
+    if store:
+        parser.add_argument("--store", type=Path, help="artifact store (default: $PERSYN_STORE, else ./artifacts)")
     return parser
+
+
+def add_recipes(parser: argparse.ArgumentParser) -> None:
+    """Add one argument or more that are recipes, without further options."""
+    _complete(parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help=RECIPE), recipes_like)
 
 
 def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """Add the arguments that `open_recipe` reads: the recipe (one or more with `several`), `--set` and `--rerun`."""
     if several:
-        parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help="recipe, a YAML file")
+        add_recipes(parser)
     else:
-        parser.add_argument("recipe", type=Path, help="recipe, a YAML file")
+        _complete(parser.add_argument("recipe", type=Path, help=RECIPE), recipes_like)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
     )
@@ -35,6 +63,16 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
         choices=("truncated", "errors"),
         help="ask again: answers cut off by a smaller generate.max_tokens, or errors",
     )
+
+
+def add_ref(parser: argparse.ArgumentParser, name: str = "ref", help: str = "NAMESPACE/NAME@TAG", **more: Any) -> None:
+    """Add an argument that names an artifact of the store."""
+    _complete(parser.add_argument(name, help=help, **more), refs_like)
+
+
+def _complete(argument: argparse.Action, candidates: Callable[..., list[str]]) -> None:
+    """Have the shell complete an argument by what `candidates` lists."""
+    argument.completer = candidates  # type: ignore[attr-defined]  # argcomplete reads it
 
 
 def positive(kind: type) -> Callable[[str], Any]:

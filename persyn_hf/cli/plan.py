@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.cli.options import add_command, add_recipe, open_recipe, open_store
+from persyn_hf.cli.options import add_command, add_recipe, add_recipes, open_recipe, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError
 
@@ -12,13 +12,15 @@ from persyn_hf.errors import PersynError
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
     text = "show what a recipe will ask and cost, and what has to be mended before it runs; loads no weights"
-    plan = add_command(commands, "plan", _plan, text)
+    examples = ("my.yaml", "my.yaml --steps", "my.yaml --set score.alpha=0.3", "persyn:one-gpu/gsm8k --no-checks")
+    plan = add_command(commands, "plan", _plan, text, *examples)
     add_recipe(plan)
     text = "only count: look at no model, task or server (no network is needed then)"
     plan.add_argument("--no-checks", action="store_true", help=text)
     plan.add_argument("--steps", action="store_true", help="list the steps one by one")
-    validate = add_command(commands, "validate", _validate, "check recipes without running them")
-    validate.add_argument("recipes", type=Path, nargs="+", help="recipes, YAML files")
+    text = "check recipes without running them"
+    validate = add_command(commands, "validate", _validate, text, "my.yaml", "my.yaml --deep", "my.yaml --models")
+    add_recipes(validate)
     text = "load the tokenizers, and say what every chat template does with answers, thoughts and system turns"
     validate.add_argument("--models", action="store_true", help=text)
     text = "make every check that a run begins with: files, packages, models, tasks, servers, room on the disk"

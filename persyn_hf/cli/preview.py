@@ -16,7 +16,7 @@ CHARACTERS = 600  # of an answer; --full shows all
 def add(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
     text = "ask every teacher a few prompts and show the answers side by side; a run finds them in the journal"
-    command = add_command(commands, "preview", _preview, text)
+    command = add_command(commands, "preview", _preview, text, "my.yaml", "my.yaml -n 2 --full")
     add_recipe(command)
     command.add_argument("-n", type=positive(int), default=5, metavar="N", help="prompts (default: 5)")
     command.add_argument(

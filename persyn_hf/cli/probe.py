@@ -13,7 +13,7 @@ WORTH = 0.05  # of reward; most rewards go from 0 to 1
 def add(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
     text = "ask a few hundred answers and say whether routing is worth it; a later run has them for nothing"
-    probe = add_command(commands, "probe", _probe, text)
+    probe = add_command(commands, "probe", _probe, text, "my.yaml", "my.yaml --cells 600")
     add_recipe(probe)
     text = "(prompt, teacher) cells to ask (default: 300, and for more than 15 teachers 20 each)"
     probe.add_argument("--cells", type=positive(int), metavar="N", help=text)

@@ -12,10 +12,11 @@ from persyn_hf.errors import PersynError
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
     text = "write tables and figures of what is stored of a recipe, or of several together"
-    report = add_command(commands, "report", _report, text)
+    report = add_command(commands, "report", _report, text, "my.yaml", "my.yaml other.yaml --out report")
     add_recipe(report, several=True)
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
-    space = add_command(commands, "space", _space, "show who teaches what, and why, in the browser")
+    examples = ("", "lab/study-assignments-small-persyn@v1")
+    space = add_command(commands, "space", _space, "show who teaches what, and why, in the browser", *examples)
     space.add_argument(
         "refs", nargs="*", metavar="REF", help="assignments, and what belongs to them (default: all of the store)"
     )

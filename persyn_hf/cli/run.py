@@ -12,7 +12,8 @@ from persyn_hf.errors import PersynError
 
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
-    run = add_command(commands, "run", _run, "run a recipe; what is stored already is reused")
+    examples = ("my.yaml", "my.yaml --max-cost 50", "my.yaml --set score.alpha=0.3", "my.yaml --rerun truncated")
+    run = add_command(commands, "run", _run, "run a recipe; what is stored already is reused", *examples)
     add_recipe(run)
     run.add_argument(
         "--max-generations", type=positive(int), metavar="N", help="answers that the recipe asks for in all its runs"
@@ -25,7 +26,8 @@ def add(commands: Any) -> None:
     text = "publish every artifact on the Hugging Face Hub when it is made, students last"
     run.add_argument("--push", action="store_true", help=text)
     run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
-    add_command(commands, "status", _status, "show what a running, finished or killed `persyn run` has done")
+    text = "show what a running, finished or killed `persyn run` has done"
+    add_command(commands, "status", _status, text, "", "--store /data/store")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -2,14 +2,15 @@
 
 Order of precedence: `--set key=value`, then the recipe, then what it `extends`, then the defaults of each stage's
 `Settings`. A relative path counts from the file that it is written in; in `--set` it counts from the working
-directory.
+directory. `persyn:tasks/math` is what comes with persyn under that name, as a recipe, in `extends` and as a value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from persyn_hf.errors import RecipeError
+from persyn_hf.recipe import packaged
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.recipe.yaml_text import read_yaml
@@ -24,19 +25,36 @@ OWN = frozenset({"name", "teachers", "students"})  # a file with none of these k
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe with all that it extends and the overrides, each `key.subkey=value` with a YAML value.
 
+    `path` may be the name of one that comes with persyn: `persyn:tiny/demo`.
+
     Raises:
         RecipeError: the file cannot be read, holds no recipe, or a key or value is not valid.
     """
+    if packaged.is_named(str(path)):
+        path = packaged.find(str(path))
     path = Path(path)
-    values = _read(path, seen=())
+    return _validated(_read(path, seen=()), overrides, str(path), path.name)
+
+
+def read_recipe(values: Mapping[str, Any], folder: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe of the values that its file would hold; relative paths count from `folder`.
+
+    Raises:
+        RecipeError: a file that it extends cannot be read, or a key or value is not valid.
+    """
+    return _validated(_whole(_copied(values), folder, "the recipe", ()), overrides, "this", "recipe")
+
+
+def _validated(values: dict[str, Any], overrides: Iterable[str], what: str, where: str) -> Recipe:
+    """Make the recipe of values with all that they extend."""
     for override in overrides:
         _override(values, override)
     if not OWN & values.keys():
         raise RecipeError(
-            f"{path} is no recipe by itself: it has none of {', '.join(f'`{key}`' for key in sorted(OWN))}; "
+            f"{what} is no recipe by itself: it has none of {', '.join(f'`{key}`' for key in sorted(OWN))}; "
             "name a recipe that extends it"
         )
-    return read_section(Recipe, values, path.name)
+    return read_section(Recipe, values, where)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -57,11 +75,25 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     values = read_yaml(text, where)
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
-    _resolve_paths(values, path.parent, where)
+    return _whole(values, path.parent, where, (*seen, path.resolve()))
+
+
+def _whole(values: dict[str, Any], folder: Path, where: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Merge values, whose paths count from `folder`, with all that they extend."""
+    _resolve_paths(values, folder, where)
     merged: dict[str, Any] = {}
     for parent in _parents(values, where):
-        merged = _merge(merged, _read(path.parent / parent, (*seen, path.resolve())))
+        merged = _merge(merged, _read(_extended(parent, folder, where), seen))
     return _merge(merged, values)
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of values as YAML has them: of mappings, lists and paths as text."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _parents(values: dict[str, Any], where: str) -> list[str]:
@@ -71,8 +103,18 @@ def _parents(values: dict[str, Any], where: str) -> list[str]:
     extends = values.pop("extends")
     names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise RecipeError(f"{where}: `extends` takes the path of a file or a list of paths, got {extends!r:.100}")
+        raise RecipeError(
+            f"{where}: `extends` takes the path of a file, a name (`persyn:tasks/math`) or a list of them, "
+            f"got {extends!r:.100}"
+        )
     return names
+
+
+def _extended(name: str, folder: Path, where: str) -> Path:
+    """Return the file of a name in `extends`."""
+    if packaged.is_named(name):
+        return packaged.find(name, f"{where}: `extends`")
+    return Path(_absolute(name, folder, f"{where}: `extends`")) if name.startswith("~/") else folder / name
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +130,12 @@ def _resolve_paths(value: Any, folder: Path, where: str) -> None:
     """Make relative paths absolute, so that they survive `extends` and any working directory."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
+        if key == "extends":
+            continue
         is_path = isinstance(item, str) and (item.startswith(("./", "../", "~/")) or key in PATH_KEYS)
-        if is_path and key != "extends":
+        if isinstance(item, str) and packaged.is_named(item):
+            value[key] = str(packaged.find(item, f"{where}: `{key}`"))
+        elif is_path:
             value[key] = _absolute(item, folder, f"{where}: `{key}`")
         else:
             _resolve_paths(item, folder, where)

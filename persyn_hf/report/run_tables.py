@@ -35,7 +35,7 @@ def summary(
     """
     tables: list[Table] = []
     for student in recipe.students:
-        make_each = (_alpha, _allocation, frontier_table, labelling_table, _routers, _cost, _spending)
+        make_each = (_alpha, allocation, frontier_table, labelling_table, _routers, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
             tables += comparison_tables(names.without_kind(key), manifests[key])
@@ -75,7 +75,7 @@ def _alpha(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) 
     )
 
 
-def _allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+def allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
     """Return the table of each teacher's share of the pool, a column per strategy."""
     shares = allocations(recipe, manifests, student)
     rows = [[t.name, *(shown("{:.1%}", share.get(t.name, 0.0)) for share in shares.values())] for t in recipe.teachers]

@@ -17,7 +17,7 @@ from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.reachable import look_at_servers
 from persyn_hf.backends.launch import read_config
 from persyn_hf.backends.routers.auto import candidates
-from persyn_hf.errors import PersynError, RecipeError, reason, require
+from persyn_hf.errors import PersynError, RecipeError, reason
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
@@ -74,8 +74,9 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
     if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
         yield partial(check_paid, asking, recipe, store)
     packages = dict.fromkeys(need for step in steps for need in _packages(step))
-    yield from (partial(_package, *need) for need in packages)
-    if any(_is_missing(module) for _, module, _ in packages):
+    missing = [need for need in packages if _is_missing(need[1])]
+    if missing:
+        yield partial(_refuse_missing, missing)
         return  # the other checks need them
     unlike = _unlike(steps)
     for step in unlike:
@@ -194,6 +195,8 @@ def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
         case "train_router" if [*_router_models(step)]:
             yield "this router", "transformers", "models"
             yield "this router", "torch", "models"
+        case "train_router" if settings.objective != "bt":
+            yield f"the objective `{settings.objective}`", "torch", "models"
         case "train_student":
             yield "fine-tuning", "trl", "train"
             yield "fine-tuning", "accelerate", "train"
@@ -211,10 +214,22 @@ def _is_missing(module: str) -> bool:
     return find_spec(module) is None
 
 
-def _package(feature: str, module: str, extra: str) -> None:
-    """Refuse a package that is not installed; it is looked for, not imported."""
-    if _is_missing(module):
-        require(module, extra=extra, feature=feature)
+def _refuse_missing(missing: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse what is not installed, in one sentence; `missing` are feature, module and extra."""
+    features: dict[str, list[str]] = {}
+    for module, feature in {module: feature for feature, module, _ in reversed(missing)}.items():
+        features.setdefault(feature, []).insert(0, f"`{module}`")
+    needs = "; ".join(
+        f"{feature} needs the package{'s' if modules[1:] else ''} {' and '.join(modules)}"
+        for feature, modules in reversed(features.items())
+    )
+    extras = dict.fromkeys(extra for _, _, extra in missing)
+    if extras.keys() & {"train", "eval", "vllm"}:  # each has all that `models` has
+        extras.pop("models", None)
+    several = len({module for _, module, _ in missing}) > 1
+    raise PersynError(
+        f"{needs}, which {'are' if several else 'is'} not installed: pip install 'persyn-hf[{','.join(extras)}]'"
+    )
 
 
 def _router_models(step: Step) -> Iterator[tuple[str, str | None, str]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from persyn_hf.contract import ModelSchema
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.local import Store
+from persyn_hf.store.stored import Stored
 
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def load_artifact(
     """Load "NAMESPACE/NAME@TAG" from the store or, where it is not there, from the Hub.
 
     Args:
+        ref: NAMESPACE/NAME@TAG; without a tag, the newest of the store.
         config: one config (a teacher, a task); null: all of them together.
         split: one split; null: all of them, as a `DatasetDict`.
         store: a store or its root; null: `PERSYN_STORE`, else `./artifacts`.
@@ -31,12 +33,8 @@ def load_artifact(
     """
     from datasets import DatasetDict
 
-    from persyn_hf.store.hub.read import download
-
     store = store if isinstance(store, Store) else Store(store)
-    here = store.has(ref)
-    stored = store.get(ref) if here else download(ref, store)
-    stored.check(as_written=here)
+    stored = open_artifact(ref, store)
     if isinstance(SCHEMAS[stored.kind], ModelSchema):
         return str(stored.path)
     rows = stored.manifest.rows
@@ -44,3 +42,18 @@ def load_artifact(
         return store.read_dataset(stored, config, split)
     splits = sorted({name for key, parts in rows.items() if config in (None, key) for name in parts})
     return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})
+
+
+def open_artifact(ref: str, store: Store) -> Stored:
+    """Find an artifact in the store or, where it is not there, on the Hub, and check its files.
+
+    Raises:
+        StoreError: neither holds it.
+        DamagedArtifact: a file does not match its digest.
+    """
+    from persyn_hf.store.hub.read import download
+
+    here = store.has(ref)
+    stored = store.get(ref) if here else download(ref, store)
+    stored.check(as_written=here)
+    return stored

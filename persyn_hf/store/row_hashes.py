@@ -130,7 +130,7 @@ def _hash(array: "pa.Array") -> "Hashes":
     """Return a hash per value of an Arrow array; equal values of one type have equal hashes, and null has its own."""
     import numpy as np
     import pyarrow as pa
-    from pandas.util import hash_array  # type: ignore[import-untyped]  # its stubs are a package of their own
+    from pandas.util import hash_array
 
     kind = array.type
     if pa.types.is_null(kind):

@@ -148,7 +148,7 @@ def test_gold_and_answer_are_not_exchanged(verifier: Verifier) -> None:
 @pytest.mark.heavy
 def test_real_answers_in_order(root: Path) -> None:
     """By the flags of the file, a string match, but for the dollars and cents that it does not see."""
-    rows = pq.read_table(root / "tests" / "data" / "gsm8k_two_models_sample.parquet").to_pylist()
+    rows = pq.read_table(root / "recipes" / "real" / "gsm8k_two_models_sample.parquet").to_pylist()
     with Verifier(workers=2, timeout_s=5) as pool:
         verdicts = pool.grade([(row["reference"], row["response"]) for row in rows])
     differ = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not row["is_correct"]]

@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from persyn_hf.backends.routers import FEATURED, Labelled, RouterSettings, fit, load, merged, teacher_means
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.backends.routers.heads import Split
-from persyn_hf.backends.routers.linear import fit_logistic, fit_ridge
+from persyn_hf.backends.routers.linear import _preferred, fit_logistic, fit_ridge
 from persyn_hf.backends.routers.llm_data import mean_loss
 from persyn_hf.backends.routers.neighbours import Neighbours, fit_knn, fit_topics
 from persyn_hf.core.bradley_terry import preferences
@@ -52,6 +52,18 @@ def test_heads_close_the_gap_on_two_topics(kind, missing, tmp_path):
     assert found["hit_at_1"]["value"] >= 0.9
     assert json.loads(json.dumps(record)) == record
     assert (router.teachers, router.scale) == (TEACHERS, "log_odds" if kind == "logistic" else "reward")
+
+
+@pytest.mark.parametrize("objective", ["bt", "soft_bt"])
+def test_logistic_prefers_what_the_llm_router_prefers(objective):
+    rewards = np.array([[0.9, 0.2, 0.2], [0.5, NAN, 0.5 + 1e-7], [NAN, NAN, 1.0]])
+    first, second = np.triu_indices(3, k=1)
+    found = _preferred(rewards, first, second, RouterSettings(kind="logistic", objective=objective))
+    assert np.array_equal(
+        found, preferences(torch.tensor(rewards), objective)[:, first, second].numpy(), equal_nan=True
+    )
+    if objective == "bt":
+        assert np.array_equal(found, [[1, 1, 0.5], [NAN, 0.5, NAN], [NAN, NAN, NAN]], equal_nan=True)
 
 
 def test_logistic_learns_soft_labels_too(tmp_path):

@@ -1,5 +1,6 @@
 """What is wrong with a recipe is told before a teacher is asked: by `run`, `plan` and `validate --deep`."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,44 @@ def test_a_package_of_a_later_step_is_missing(
         f"needs the package `{module}`, which is not installed: pip install 'persyn-hf[{extra}]'"
         in capsys.readouterr().err
     )
+
+
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+hidden = ("torch", "transformers", "trl", "accelerate", "peft", "lm_eval")
+found = PathFinder.find_spec
+find = lambda name, *rest: None if name.split(".")[0] in hidden else found(name, *rest)
+PathFinder.find_spec = staticmethod(find)
+from persyn_hf.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def without_models(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `persyn` as where it was installed without an extra."""
+    return subprocess.run([sys.executable, "-c", BARE, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["run", "plan", "preview", "probe"])
+def test_all_packages_that_are_missing_are_one_sentence(name: str, tmp_path: Path) -> None:
+    done = without_models(name, "persyn:tiny/quick", "--store", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "`torch`" in done.stderr and "not installed: pip install 'persyn-hf[" in done.stderr
+    if name in ("run", "plan"):
+        assert done.stderr == (
+            "error: running a model needs the packages `transformers` and `torch`; fine-tuning needs the packages "
+            "`trl` and `accelerate`; evaluation needs the package `lm_eval`, which are not installed: "
+            "pip install 'persyn-hf[train,eval]'\n"
+        )
+
+
+@pytest.mark.heavy
+def test_answers_that_exist_are_routed_without_torch(tmp_path: Path) -> None:
+    done = without_models("run", "persyn:real/model-results", "--store", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "all steps are done: 10 run now" in done.stdout
 
 
 def test_what_would_mean_nothing_is_warned_of(

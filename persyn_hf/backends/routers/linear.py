@@ -7,7 +7,8 @@ import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, Scale
 from persyn_hf.backends.routers.heads import Split, choose
-from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.pairs import TIE
 from persyn_hf.errors import require
 
 
@@ -97,13 +98,10 @@ class _Comparisons:
     """
 
     def __init__(self, rewards: FloatArray, settings: RouterSettings) -> None:
-        torch = require("torch", extra="models", feature="training a logistic router")
-        from persyn_hf.core.bradley_terry import preferences
-
         first, second = np.triu_indices(rewards.shape[1], k=1)
         of_teachers = np.eye(rewards.shape[1])
         self.signs = of_teachers[first] - of_teachers[second]  # (num_pairs, num_teachers)
-        preferred = preferences(torch.tensor(rewards), settings.objective, settings.tau).numpy()[:, first, second]
+        preferred = _preferred(rewards, first, second, settings)
         is_compared = ~np.isnan(preferred)
         number = is_compared.sum(axis=1, keepdims=True)
         self.targets = np.nan_to_num(preferred)
@@ -116,6 +114,21 @@ class _Comparisons:
         gap = scores @ self.signs.T
         value = float((self.weights * (np.logaddexp(0, gap) - self.targets * gap)).sum())
         return value, (self.weights * (expit(gap) - self.targets)) @ self.signs
+
+
+def _preferred(rewards: FloatArray, first: IntArray, second: IntArray, settings: RouterSettings) -> FloatArray:
+    """Return how much teacher `first` is preferred to `second` (N, pairs), as `core.bradley_terry` has it.
+
+    Only soft preferences ask torch, whose sigmoid may have another last digit than others'.
+    """
+    if settings.objective == "bt":
+        gap = rewards[:, first] - rewards[:, second]
+        return np.where(np.isnan(gap), gap, np.where(np.abs(gap) <= TIE, 0.5, gap > 0))
+    torch = require("torch", extra="models", feature=f"a logistic router with the objective {settings.objective}")
+    from persyn_hf.core.bradley_terry import preferences
+
+    soft: FloatArray = preferences(torch.tensor(rewards), settings.objective, settings.tau).numpy()
+    return soft[:, first, second]
 
 
 def _solve(features: Any, compared: _Comparisons, l2: float, start: FloatArray) -> FloatArray:

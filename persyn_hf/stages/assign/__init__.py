@@ -18,7 +18,7 @@ from persyn_hf.stages.assign import rules
 from persyn_hf.stages.assign.budget_routing import cell_costs, replay, scores_of, spend
 from persyn_hf.stages.assign.measured import Measured
 from persyn_hf.stages.assign.partial_calibration import in_part
-from persyn_hf.stages.assign.routing import learn_from_dev, routed, score_launched_with, score_with
+from persyn_hf.stages.assign.routing import Dev, Score, learn_from_dev, routed, score_launched_with, score_with
 from persyn_hf.stages.assign.rows import CELL, CHUNK, Decision, chunks, write
 from persyn_hf.stages.assign.settings import Settings
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-__all__ = ["INPUTS", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "run"]
+__all__ = ["INPUTS", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "decide", "run"]
 
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {
@@ -137,6 +137,28 @@ def _routed(
         folders, advance = (folder, alpha, len(pool), context.work_dir), context.progress.advance
         score, at_a_time = score_launched_with(settings.accelerate, *folders, advance), LAUNCHED
     dev = learn_from_dev(settings, prompts, Measured([rewards], ("dev",), pool, alpha), measured.means, score)
+    return decide(settings, context, prompts, measured, score, dev, calibration, report, at_a_time)
+
+
+def decide(
+    settings: Settings,
+    context: Context,
+    prompts: "Dataset",
+    measured: Measured,
+    score: Score,
+    dev: Dev,
+    calibration: "Dataset | None",
+    report: dict[str, Any],
+    at_a_time: int = CHUNK,
+) -> Iterator[Decision]:
+    """Decide on prompts by the scores of a router and what dev says of it; `report` gets what dev and budget say.
+
+    measured: the rewards of prompts on which nothing is left to decide. at_a_time: prompts that `score` gets together.
+
+    Raises:
+        InputError: the settings ask for a confidence, and dev allows none.
+    """
+    splits = settings.chosen_splits
     report["confidence"] = dev.report
     if settings.confidence is not None and dev.curve is None:
         raise InputError(

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.scoring import Values
-from persyn_hf.backends.scoring.likelihood import MEASURES
 from persyn_hf.core.alpha_sweep import alpha_sweep
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import numbers, recombine
 from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.score.measuring import likelihoods, qualities
+from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods, qualities
 from persyn_hf.stages.score.settings import Settings
 
 
@@ -77,7 +75,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     if settings.learnability != "none":
         texts = [full_response(selected[cell]) for cell in answered]
         measured = likelihoods(settings, context, list(zip(conversations, texts, strict=True)))
-    for name, values in _likelihood_columns(measured, len(answered)).items():
+    for name, values in likelihood_columns(measured, len(answered)).items():
         columns[name] = _spread(values, answered, cells, False if name == "truncated" else None)
     columns |= recombine(
         columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part, settings.near_tie
@@ -161,15 +159,6 @@ def _spread(values: Sequence[Any], answered: Sequence[Cell], cells: Sequence[Cel
     """Spread the values of the answered cells over all cells."""
     found = dict(zip(answered, values, strict=True))
     return [found.get(cell, otherwise) for cell in cells]
-
-
-def _likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:
-    """Return the columns of `MEASURES` and `mean_logprob`; without a measurement they are None, and nothing is cut."""
-    if measured is None:
-        return {name: [None] * size for name in ("mean_logprob", *MEASURES[:3])} | {"truncated": [False] * size}
-    columns = {name: [values[place] for values in measured] for place, name in enumerate(MEASURES)}
-    pairs = zip(columns["sum_logprob"], columns["num_tokens"], strict=True)
-    return columns | {"mean_logprob": [total / tokens if tokens else None for total, tokens in pairs]}
 
 
 def _summary(columns: Mapping[str, Sequence[Any]], pool: Sequence[str]) -> dict[str, dict[str, float | None]]:

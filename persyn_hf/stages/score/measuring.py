@@ -10,6 +10,7 @@ from persyn_hf.backends import templates
 from persyn_hf.backends.chat import Row
 from persyn_hf.backends.scoring import Measured, Values, score_rows
 from persyn_hf.backends.scoring.launched import read_left, score_launched
+from persyn_hf.backends.scoring.likelihood import MEASURES
 from persyn_hf.backends.scoring.measure import measure
 from persyn_hf.backends.scoring.open_scorer import open_scorer
 from persyn_hf.errors import RecipeError
@@ -40,6 +41,15 @@ def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> li
     }
     batch_tokens = settings.batch_tokens
     return _measure(settings, context, rows, under, f"score {student.name}", "likelihood", options, batch_tokens)
+
+
+def likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:
+    """Return the columns of `MEASURES` and `mean_logprob`; without a measurement they are None, and nothing is cut."""
+    if measured is None:
+        return {name: [None] * size for name in ("mean_logprob", *MEASURES[:3])} | {"truncated": [False] * size}
+    columns = {name: [values[place] for values in measured] for place, name in enumerate(MEASURES)}
+    pairs = zip(columns["sum_logprob"], columns["num_tokens"], strict=True)
+    return columns | {"mean_logprob": [total / tokens if tokens else None for total, tokens in pairs]}
 
 
 def qualities(settings: Settings, context: Context, rows: Sequence[Row]) -> list[float | None]:

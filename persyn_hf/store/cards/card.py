@@ -5,10 +5,10 @@ The templates are `dataset_cards/<kind>.md`; each extends `_base.md` and adds th
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 from urllib.parse import quote
 
 from persyn_hf.contract import ModelSchema, Schema
+from persyn_hf.recipe.packaged import folder
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.cards import costs, headlines, licences, markdown
 from persyn_hf.store.cards.front_matter import front_matter
@@ -86,7 +86,7 @@ def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = 
 
 def _template(name: str) -> str | None:
     """Return the text of a template of `dataset_cards/`, None where there is none of this name."""
-    path = resources.files("persyn_hf.dataset_cards") / name
+    path = folder("dataset_cards") / name
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

@@ -1,1 +1,0 @@
-"""Card templates, one per artifact kind."""
