@@ -7,7 +7,7 @@ PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install engines demo test-fast test test-ci test-all bench lint clean
+.PHONY: install engines demo reference test-fast test test-ci test-all bench lint clean
 
 install: .venv/installed
 
@@ -31,6 +31,10 @@ engines: .venv/engines
 demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
+
+# docs/settings.md, recipe.schema.json and the first lines of the recipes follow from the code; a test compares.
+reference: install
+	$(BIN)/python -m persyn_hf.reference
 
 # No vLLM, Ray, browser, test Hub or whole run: under 2 minutes on two cores.
 test-fast: install

@@ -7,7 +7,21 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from persyn_hf.cli import artifacts, completion, demo, init, journal, plan, preview, probe, recipes, report, route, run
+from persyn_hf.cli import (
+    artifacts,
+    completion,
+    demo,
+    init,
+    journal,
+    plan,
+    preview,
+    probe,
+    recipes,
+    reference,
+    report,
+    route,
+    run,
+)
 from persyn_hf.cli.options import Help
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
@@ -86,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
-    for group in (demo, init, recipes, plan, preview, probe, run, report, route, artifacts, journal, completion):
+    groups = (demo, init, recipes, plan, preview, probe, run, report, route, artifacts, journal, reference, completion)
+    for group in groups:
         group.add(commands)
     return parser

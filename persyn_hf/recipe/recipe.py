@@ -23,11 +23,23 @@ STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix
 class Calibration(Strict):
     """The choice of (prompt, teacher) cells of calibration to pay for; dev, which judges, is always answered whole."""
 
-    strategy: Literal["full", "successive_halving", "uncertainty"] = "full"
-    share: float | int = Field(default=0.4, gt=0, lt=1)  # share of the cells to pay for; not with `full`
-    rounds: int = Field(default=3, ge=2, le=1000)  # each round chooses by the rewards of earlier ones; not with `full`
-    # full only: teacher -> number of calibration prompts to ask it, as where one joins by `train_router.extend`
-    anchors: dict[str, Annotated[int, Field(ge=2, le=10**12)]] = Field(default_factory=dict)
+    strategy: Literal["full", "successive_halving", "uncertainty"] = Field(
+        default="full", description="The cells to pay for: all of them, as in the paper, or those that a rule chooses."
+    )
+    share: float | int = Field(
+        default=0.4, gt=0, lt=1, description="The share of the cells to pay for. It has no meaning with `full`."
+    )
+    rounds: int = Field(
+        default=3,
+        ge=2,
+        le=1000,
+        description="The rounds, each of which chooses by the rewards of earlier ones. Without meaning with `full`.",
+    )
+    anchors: dict[str, Annotated[int, Field(ge=2, le=10**12)]] = Field(
+        default_factory=dict,
+        description="With `full` only: the number of calibration prompts to ask a teacher, by teacher. "
+        "A teacher that joins by `train_router.extend` needs no more.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -45,29 +57,57 @@ class Calibration(Strict):
 class Recipe(Strict):
     """A whole experiment. The sections of the stages stay raw here; each stage's `Settings` reads its own."""
 
-    name: str
-    namespace: str = "local"
-    seed: int = Field(default=0, ge=0, le=2**63 - 1)
-    # Each trains a student of its own, which is evaluated; all earlier steps run once, by `seed`. Empty: `seed` alone.
-    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(default=(), strict=False)
-    version: str | None = None  # tag of all artifacts that the run stores; null: the next free v1, v2, ...
-    until: Literal[STAGES] | None = None  # type: ignore[valid-type]  # the last stage to run; null: all
-    license: str | None = None  # licence of the prompts, as the Hub writes it
-    language: str | None = None
-    teachers: tuple[Teacher, ...] = Field(strict=False)
-    students: tuple[Student, ...] = Field(strict=False)
-    strategies: tuple[Strategy, ...] = Field(default=(), strict=False)
-    inputs: dict[str, str] = Field(default_factory=dict)  # artifact kind -> pinned NAMESPACE/NAME@TAG
-    calibration: Calibration = Field(default_factory=Calibration)
-    prompts: dict[str, Any] = Field(default_factory=dict)
-    assign: dict[str, Any] = Field(default_factory=dict)
-    generate: dict[str, Any] = Field(default_factory=dict)
-    score: dict[str, Any] = Field(default_factory=dict)
-    pair: dict[str, Any] = Field(default_factory=dict)
-    train_router: dict[str, Any] = Field(default_factory=dict)
-    mix: dict[str, Any] = Field(default_factory=dict)
-    train_student: dict[str, Any] = Field(default_factory=dict)
-    evaluate: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="The name of the experiment. The names of all its artifacts begin with it.")
+    namespace: str = Field(
+        default="local",
+        description="The user or organisation on the Hub that artifacts are named and published under.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="The seed of all that is drawn, in every step.")
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(
+        default=(),
+        strict=False,
+        description="The seeds that train and evaluate a student each; all earlier steps run once, by `seed`. "
+        "An empty list stands for `seed` alone.",
+    )
+    version: str | None = Field(
+        default=None, description="The tag of all artifacts that the run stores. Null takes the next free v1, v2, ..."
+    )
+    until: Literal[STAGES] | None = Field(  # type: ignore[valid-type]
+        default=None, description="The last stage to run. Null runs all."
+    )
+    license: str | None = Field(default=None, description="The licence of the prompts, as the Hub writes it.")
+    language: str | None = Field(
+        default=None, description="The language of the prompts, as the Hub writes it: en. Cards show it."
+    )
+    teachers: tuple[Teacher, ...] = Field(strict=False, description="The pool of teachers, two at least.")
+    students: tuple[Student, ...] = Field(strict=False, description="The students, one at least.")
+    strategies: tuple[Strategy, ...] = Field(
+        default=(),
+        strict=False,
+        description="The ways to choose teachers that are compared, each a word or a mapping.",
+    )
+    inputs: dict[str, str] = Field(
+        default_factory=dict,
+        description="The artifacts to begin from, NAMESPACE/NAME@TAG by kind. The steps that make them do not run.",
+    )
+    calibration: Calibration = Field(
+        default_factory=Calibration, description="The answers to the calibration prompts that are paid for."
+    )
+    prompts: dict[str, Any] = Field(default_factory=dict, description="The source of the prompts, and their splits.")
+    assign: dict[str, Any] = Field(default_factory=dict, description="The assignment of prompts to teachers.")
+    generate: dict[str, Any] = Field(default_factory=dict, description="The way in which teachers are asked.")
+    score: dict[str, Any] = Field(
+        default_factory=dict, description="The parts of a reward, and the way in which they are measured."
+    )
+    pair: dict[str, Any] = Field(default_factory=dict, description="The comparisons of teachers that are published.")
+    train_router: dict[str, Any] = Field(default_factory=dict, description="The router and its training.")
+    mix: dict[str, Any] = Field(default_factory=dict, description="The answers that students are trained on.")
+    train_student: dict[str, Any] = Field(
+        default_factory=dict, description="The hyper-parameters of the students' training."
+    )
+    evaluate: dict[str, Any] = Field(
+        default_factory=dict, description="The questions that students are asked. Left out, none is evaluated."
+    )
 
     _name = field_validator("name", "namespace")(check_name)
     _version = field_validator("version")(lambda value: value if value is None else check_name(value))

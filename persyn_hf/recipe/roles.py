@@ -28,27 +28,61 @@ def check_config_name(value: str) -> str:
 class Price(Strict):
     """The price of a teacher, in one currency that all teachers of a recipe share."""
 
-    prompt: float | int = Field(default=0, ge=0, le=10**9)  # per million prompt tokens
-    completion: float | int = Field(default=0, ge=0, le=10**9)  # per million generated tokens
-    gpu_hour: float | int = Field(default=0, ge=0, le=10**9)  # per GPU and hour
+    prompt: float | int = Field(default=0, ge=0, le=10**9, description="The price of a million prompt tokens.")
+    completion: float | int = Field(
+        default=0, ge=0, le=10**9, description="The price of a million generated tokens. Thoughts count."
+    )
+    gpu_hour: float | int = Field(default=0, ge=0, le=10**9, description="The price of one GPU for one hour.")
 
 
 class Teacher(Strict):
     """One teacher of the pool."""
 
-    name: str
-    model: str | None = None  # Hub id or local folder; null: its responses are imported
-    revision: str | None = None
-    family: str = "unknown"
-    params_b: float | int | None = Field(default=None, gt=0, le=1_000_000)  # billions of active parameters
-    long_cot: bool = False  # it answers with a long chain of thought: few samples, and `reassign` replaces it
-    samples: int | None = Field(default=None, ge=1, le=10_000)  # answers per prompt; null: by `generate.samples`
-    system_prompt: str | None = None
-    engine: Literal["transformers", "server", "vllm"] | None = None  # null: `generate.engine`
-    server: dict[str, Any] = Field(default_factory=dict)  # keys that go on top of `generate.server`
-    vllm: dict[str, Any] = Field(default_factory=dict)  # keys that go on top of `generate.vllm`
-    price: Price | None = None
-    license: str | None = None  # licence of its answers, as the Hub writes it; null: as its model's card says
+    name: str = Field(description="The name of the teacher in the recipe and in all artifacts.")
+    model: str | None = Field(
+        default=None,
+        description="The Hub id, the local folder or the server's name of the model. Null: its answers are imported.",
+    )
+    revision: str | None = Field(
+        default=None, description="The commit, tag or branch of the model on the Hub. Null takes the newest."
+    )
+    family: str = Field(
+        default="unknown", description="The family of the model, in a word of your own. `family_strong` compares it."
+    )
+    params_b: float | int | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="The active parameters, in billions. The size decides who is strong, and who is sampled less.",
+    )
+    long_cot: bool = Field(
+        default=False,
+        description="The teacher answers with a long chain of thought. It gets few samples; `reassign` replaces it.",
+    )
+    samples: int | None = Field(
+        default=None, ge=1, le=10_000, description="The answers per prompt. Null goes by `generate.samples`."
+    )
+    system_prompt: str | None = Field(
+        default=None,
+        description="The system turn in front of every prompt that has none of its own. Null puts none there.",
+    )
+    engine: Literal["transformers", "server", "vllm"] | None = Field(
+        default=None, description="The engine that asks this teacher. Null takes `generate.engine`."
+    )
+    server: dict[str, Any] = Field(
+        default_factory=dict, description="The keys that go on top of `generate.server` for this teacher."
+    )
+    vllm: dict[str, Any] = Field(
+        default_factory=dict, description="The keys that go on top of `generate.vllm` for this teacher."
+    )
+    price: Price | None = Field(
+        default=None,
+        description="The price, in one currency for all teachers. `plan`, cards and `--max-cost` read it.",
+    )
+    license: str | None = Field(
+        default=None,
+        description="The licence of its answers, as the Hub writes it. Null takes what the card of its model says.",
+    )
 
     _name = field_validator("name")(check_config_name)
 
@@ -56,13 +90,26 @@ class Teacher(Strict):
 class Student(Strict):
     """One student to be trained."""
 
-    name: str
-    model: str | None = None  # Hub id or local folder; null: neither scored nor trained, so quality alone decides
-    revision: str | None = None
-    family: str = "unknown"
-    # billions of parameters; only `persyn plan` reads it
-    params_b: float | int | None = Field(default=None, gt=0, le=1_000_000)
-    chat_template: str | None = None  # Jinja file; for a base model that has no chat template
-    license: str | None = None  # licence of its weights, as the Hub writes it; null: as its model's card says
+    name: str = Field(description="The name of the student in the recipe and in all artifacts.")
+    model: str | None = Field(
+        default=None,
+        description="The Hub id or local folder. Null: it is neither scored nor trained, and quality alone decides.",
+    )
+    revision: str | None = Field(
+        default=None, description="The commit, tag or branch of the model on the Hub. Null takes the newest."
+    )
+    family: str = Field(
+        default="unknown", description="The family of the model, in a word of your own. `family_strong` compares it."
+    )
+    params_b: float | int | None = Field(
+        default=None, gt=0, le=1_000_000, description="The parameters, in billions. Only `persyn plan` reads them."
+    )
+    chat_template: str | None = Field(
+        default=None, description="A Jinja file with a chat template. A base model that has no template needs one."
+    )
+    license: str | None = Field(
+        default=None,
+        description="The licence of its weights, as the Hub writes it. Null takes what the card of its model says.",
+    )
 
     _name = field_validator("name")(check_name)

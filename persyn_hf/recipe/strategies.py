@@ -111,13 +111,21 @@ class Budget(Strict):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    min: dict[str, float | int] = Field(default_factory=dict)  # least share of these prompts per teacher
-    max: dict[str, float | int] = Field(default_factory=dict)  # largest share of these prompts per teacher
-    cost: Literal["generations", "flops", "money"] | None = None  # what `total` and `lambda` count
-    # largest cost of all these prompts together; null: no limit
-    total: float | int | None = Field(default=None, gt=0, le=1e30)
-    # reward to give up for saving one unit of cost
-    lambda_: float | int = Field(default=0, ge=0, le=1e12, alias="lambda")
+    min: dict[str, float | int] = Field(
+        default_factory=dict, description="The least share of the routed prompts by teacher, each from 0 to 1."
+    )
+    max: dict[str, float | int] = Field(
+        default_factory=dict, description="The largest share of the routed prompts by teacher, each from 0 to 1."
+    )
+    cost: Literal["generations", "flops", "money"] | None = Field(
+        default=None, description="The unit of `total` and `lambda`. Both need it."
+    )
+    total: float | int | None = Field(
+        default=None, gt=0, le=1e30, description="The most that all routed prompts may cost together. Null: no limit."
+    )
+    lambda_: float | int = Field(
+        default=0, ge=0, le=1e12, alias="lambda", description="The reward to give up for saving one unit of cost."
+    )
 
     @model_validator(mode="after")
     def _shares(self) -> "Budget":
@@ -138,22 +146,57 @@ class Budget(Strict):
 class Strategy(Strict):
     """The way in which prompts of the pool are given to teachers. The word `persyn` stands for `{kind: persyn}`."""
 
-    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is also used at run time
-    name: str = ""  # empty: made of the kind and the options below
-    router: str | None = None  # routed kinds: the kind of router; null: `train_router.kind`
-    alpha: float | int | None = Field(default=None, ge=0, le=1)  # persyn: weight of learnability; null: `score.alpha`
-    teacher: str | None = None  # strong, family_strong: the teacher to take; null: the rule finds it
-    weights: dict[str, float | int] | None = None  # mix: share per teacher; null: uniform
-    base: str | None = None  # reassign: name of the strategy whose assignments are changed
-    # reassign: the teachers that lose their prompts; null: the Long-CoT teachers
-    from_teachers: tuple[str, ...] | None = Field(default=None, strict=False)
-    to_teacher: str | None = None  # reassign: the teacher that gets these prompts
-    # routed kinds: ask the k best-scored teachers, keep the best reward
-    per_prompt: int = Field(default=1, ge=1, le=1000)
-    # routed kinds: ask more than one teacher only where the router is less sure than this; null: everywhere
-    confidence: float | None = Field(default=None, gt=0, le=1)
-    budget: Budget | None = None  # routed kinds: limits on cost and shares; null: `assign.budget`
-    escalate: int = Field(default=0, ge=0, le=1000)  # routed kinds: ask up to k more teachers where no answer is right
+    kind: Literal[tuple(KINDS)] = Field(  # type: ignore[valid-type]  # the table is also used at run time
+        description="The way to choose the teacher of a prompt. `persyn` goes by the router, as the paper does."
+    )
+    name: str = Field(
+        default="", description="The name in all artifacts. Left out, it is made of the kind and the options."
+    )
+    router: str | None = Field(
+        default=None, description="Of routed kinds: the kind of router. Null takes `train_router.kind`."
+    )
+    alpha: float | int | None = Field(
+        default=None, ge=0, le=1, description="Of `persyn`: the weight of learnability. Null takes `score.alpha`."
+    )
+    teacher: str | None = Field(
+        default=None, description="Of `strong` and `family_strong`: the teacher to take. Null: the rule finds it."
+    )
+    weights: dict[str, float | int] | None = Field(
+        default=None, description="Of `mix`: the share of each teacher. They need not sum to 1, and null is uniform."
+    )
+    base: str | None = Field(
+        default=None, description="Of `reassign`: the name of the strategy whose assignments are changed."
+    )
+    from_teachers: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Of `reassign`: the teachers that lose their prompts. Null takes the Long-CoT teachers.",
+    )
+    to_teacher: str | None = Field(
+        default=None, description="Of `reassign`: the teacher that gets the prompts of those that lose them."
+    )
+    per_prompt: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Of routed kinds: the best-scored teachers to ask. The answer with the best reward is kept.",
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Of routed kinds: more than one teacher is asked only where the router is less sure than this. "
+        "Null asks everywhere.",
+    )
+    budget: Budget | None = Field(
+        default=None, description="Of routed kinds: the limits on cost and shares. Null takes `assign.budget`."
+    )
+    escalate: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Of routed kinds: the further teachers to ask at most, where no answer is right.",
+    )
 
     @model_validator(mode="before")
     @classmethod

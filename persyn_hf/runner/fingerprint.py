@@ -2,10 +2,10 @@
 
 A fingerprint covers the stage, its schema version and code version, its settings except those in `NOT_COVERED` of the
 stage's module, the seed, the digests of its inputs, and the models it is given. It does not cover what only decides
-how long a step takes (devices, addresses of servers, how often it saves), nor prices, nor settings in `LATER` of the
-module at the value given there: they came when artifacts were stored. Local files and folders count by content, not by
-path, so that the same recipe gives the same fingerprints wherever it lies: `path:
-/home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
+how long a step takes (devices, addresses of servers, how often it saves), nor settings in `LATER` of the module at the
+value given there: they came when artifacts were stored. Prices are covered only where a budget in money goes by them.
+Local files and folders count by content, not by path, so that the same recipe gives the same fingerprints wherever it
+lies: `path: /home/ada/math.jsonl` is covered as `math.jsonl#` and 16 hex digits of the file's digest.
 
 The digest of an artifact covers its files, settings, seed and inputs, and the next steps' fingerprints cover the
 digest. Example, for a recipe that was run with `score.alpha` 0.4:
@@ -66,6 +66,9 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
         "teachers": [described(teacher) for teacher in step.teachers],
         "student": described(step.student) if step.student else None,
     }
+    budget = getattr(step.settings, "budget", None)
+    if budget is not None and budget.cost == "money":
+        covered["prices"] = [teacher.model_dump(mode="json", include={"price"}) for teacher in step.teachers]
     return hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.runner.plan_checks import check_qualities, check_routers
 from persyn_hf.runner.step import Step
 
 
@@ -43,6 +44,7 @@ BY_STRATEGY = {
     "generate": {"escalate", "escalate_below"},
 }
 BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
+ROUTED = {"assign": {"budget"}}  # settings that only steps of routed kinds are given
 
 
 def make_plan(recipe: Recipe) -> list[Step]:
@@ -62,20 +64,9 @@ def make_plan(recipe: Recipe) -> list[Step]:
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
     steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
-    _check_qualities(steps)
+    check_qualities(steps)
+    check_routers(steps)
     return steps
-
-
-def _check_qualities(steps: list[Step]) -> None:
-    """Raise `RecipeError` where quality is to come with answers that are generated: none of them will have any."""
-    engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}
-    for step in steps:
-        engine = engines.get(step.inputs.get("responses", ""), "import")
-        if step.stage == "score" and getattr(step.settings, "quality", "") == "column" and engine != "import":
-            raise RecipeError(
-                f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
-                "take another `quality`, or `engine: import`"
-            )
 
 
 class _Planner:
@@ -259,11 +250,19 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
         decided = sorted(keys.get(stage, set()) & set(section))
         if decided:
             raise RecipeError(f"{stage}: `{decided[0]}` is decided by {who}; set it there, not here")
-    kind = KINDS.get(fixed.get("kind", ""))
-    if stage == "assign" and not (kind and kind.chooses == "router"):
-        section = {key: value for key, value in section.items() if key != "budget"}
+    left_out = set() if _is_routed(fixed.get("kind")) else ROUTED.get(stage, set())
+    section = {key: value for key, value in section.items() if key not in left_out}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)
     return settings
+
+
+def takes(step: Step, key: str) -> bool:
+    """Say whether a step is given a key of its stage's section."""
+    return key not in ROUTED.get(step.stage, set()) or _is_routed(getattr(step.settings, "kind", None))
+
+
+def _is_routed(kind: str | None) -> bool:
+    return kind in KINDS and KINDS[kind].chooses == "router"
 
 
 def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from persyn_hf.core.mixing import chosen_responses, sft_rows
 from persyn_hf.errors import InputError
@@ -27,8 +28,13 @@ LATER = {"unknown_ends": False}
 class Settings(Strict):
     """The settings of this stage. Their defaults live here and nowhere else."""
 
-    keep_incorrect: bool = True  # train on a wrong answer where the teacher has no right one, as the paper does
-    unknown_ends: bool = False  # train on answers whose server does not say how they ended: they may be cut off
+    keep_incorrect: bool = Field(
+        default=True, description="A wrong answer is trained on where the teacher has no right one, as in the paper."
+    )
+    unknown_ends: bool = Field(
+        default=False,
+        description="Answers are trained on whose server does not say how they ended. They may be cut off.",
+    )
 
 
 def run(

@@ -34,8 +34,12 @@ CHUNK = 256  # prompts whose pairs are in memory at a time
 class Settings(Strict):
     """The settings of this stage. Their defaults live here and nowhere else."""
 
-    alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
-    tie: float = Field(default=TIE, ge=0, le=1e12)  # rewards that differ by no more are a tie, label 0.5
+    alpha: float | None = Field(
+        default=None, ge=0, le=1, description="The weight of learnability. Null: the rewards are as `score` made them."
+    )
+    tie: float = Field(
+        default=TIE, ge=0, le=1e12, description="Rewards that differ by no more than this are a tie, label 0.5."
+    )
 
 
 def run(settings: Settings, context: Context, *, prompts: "Dataset", rewards: "Dataset") -> Result:

@@ -43,17 +43,34 @@ REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; withou
 
 
 class Settings(RouterSettings):
-    """The settings of this stage in addition to those of the router itself."""
+    """The settings of this stage in addition to those of the router itself.
 
-    # A stored router, NAMESPACE/NAME@TAG, that the pool's new teachers join. Nothing else is trained; its scores of
-    # old teachers stay as they are. A new teacher's rewards on 100 to 200 prompts (`calibration.anchors`) suffice.
-    extend: str | None = None
-    alpha: float | None = Field(default=None, ge=0, le=1)  # weight of learnability; null: as `score` combined them
-    validation_share: float = Field(default=0.15, ge=0, lt=1)  # share of calibration prompts kept for early stopping
-    # auto: how often each candidate is trained, each time with other validation prompts
-    seeds: int = Field(default=1, ge=1, le=1000)
-    # auto: smaller numbers of calibration prompts to train on as well, for a learning curve; larger ones are left out
-    curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(default=(), strict=False)
+    A new teacher joins a router by `extend`; its rewards on 100 to 200 prompts (`calibration.anchors`) suffice.
+    """
+
+    extend: str | None = Field(
+        default=None,
+        description="A stored router, NAMESPACE/NAME@TAG, that the pool's new teachers join. "
+        "Nothing else is trained, and its scores of old teachers stay.",
+    )
+    alpha: float | None = Field(
+        default=None, ge=0, le=1, description="The weight of learnability. Null: the rewards are as `score` made them."
+    )
+    validation_share: float = Field(
+        default=0.15, ge=0, lt=1, description="The share of the calibration prompts that is kept for early stopping."
+    )
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Of `auto`: how often each candidate is trained, each time with other validation prompts.",
+    )
+    curve: tuple[Annotated[int, Field(ge=4)], ...] = Field(
+        default=(),
+        strict=False,
+        description="Of `auto`: smaller numbers of calibration prompts to train on as well, for a learning curve. "
+        "Larger ones are left out.",
+    )
 
     @field_validator("extend", mode="before")
     @classmethod

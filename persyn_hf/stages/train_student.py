@@ -34,23 +34,63 @@ VERSION = 4  # 4: the end of turn is learnt also where it pads; what was said is
 class Settings(Strict):
     """The hyper-parameters of training; the defaults are the paper's."""
 
-    learning_rate: float | None = Field(default=None, gt=0, le=1e30)  # null: 2e-5 for all weights, 1e-4 with LoRA
-    epochs: float | int = Field(default=2, gt=0, le=10_000)
-    batch_size: int = Field(default=32, ge=1, le=1_000_000)  # examples per optimiser step, over all devices
-    per_device_batch_size: int = Field(default=1, ge=1, le=1_000_000)  # examples at once; the rest is accumulated
-    # steps over which the learning rate rises; half of all steps at most
-    warmup_steps: int = Field(default=100, ge=0, le=10**9)
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0, le=1000)
-    # tokens of prompt and response; longer rows are left out
-    max_length: int = Field(default=4096, ge=1, le=100_000_000)
-    method: Literal["auto", "full", "lora"] = "auto"  # auto: LoRA above 14 billion parameters
-    lora_rank: int = Field(default=16, ge=1, le=65_536)
-    lora_alpha: int = Field(default=32, ge=1, le=1_000_000)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: bfloat16 on a GPU that has it
-    gradient_checkpointing: bool | None = None  # less memory for more time; null: on a GPU only
-    accelerate: str | None = None  # config file of `accelerate launch`, to train in its processes
-    save_steps: int = Field(default=200, ge=1, le=10**9)  # optimiser steps from checkpoint to checkpoint
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e30,
+        description="The highest learning rate. Null is the paper's: 2e-5 for all weights, 1e-4 with LoRA.",
+    )
+    epochs: float | int = Field(
+        default=2, gt=0, le=10_000, description="The passes over the training rows. The paper makes 2."
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=1_000_000, description="The examples per optimiser step, over all devices. The paper: 32."
+    )
+    per_device_batch_size: int = Field(
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="The examples that a device takes at once; the rest of `batch_size` is accumulated. The paper: 1.",
+    )
+    warmup_steps: int = Field(
+        default=100,
+        ge=0,
+        le=10**9,
+        description="The steps over which the learning rate rises, half of all steps at most. The paper: 100.",
+    )
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        default="cosine", description="The course of the learning rate after it has risen. The paper: cosine."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1000, description="The weight decay of AdamW. The paper names none."
+    )
+    max_length: int = Field(
+        default=4096,
+        ge=1,
+        le=100_000_000,
+        description="The tokens of prompt and answer; longer rows are left out. The paper: 4,096; 16,384 in maths.",
+    )
+    method: Literal["auto", "full", "lora"] = Field(
+        default="auto", description="The weights that are trained. auto: LoRA above 14 billion parameters, else all."
+    )
+    lora_rank: int = Field(
+        default=16, ge=1, le=65_536, description="The rank of LoRA's matrices. The paper names none."
+    )
+    lora_alpha: int = Field(
+        default=32, ge=1, le=1_000_000, description="The scale of LoRA: what it learns counts lora_alpha / lora_rank."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="The type of the arithmetic. auto: bfloat16 on a GPU that has it, else float32."
+    )
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Training takes less memory and more time. Null: on a GPU only."
+    )
+    accelerate: str | None = Field(
+        default=None, description="The config file of `accelerate launch`, in whose processes the student is trained."
+    )
+    save_steps: int = Field(
+        default=200, ge=1, le=10**9, description="The optimiser steps from checkpoint to checkpoint."
+    )
 
 
 def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:

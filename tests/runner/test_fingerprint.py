@@ -58,6 +58,20 @@ def test_seed_inputs_and_models_count(root: Path, tmp_path: Path) -> None:
     assert fingerprint(others, 0, {"prompts": "a"}) != base
 
 
+def priced(root: Path, cost: str, price: float) -> Step:
+    teachers = json.dumps(
+        [{"name": n, "model": f"x/{n}", "params_b": 1, "price": {"completion": price}} for n in "ab"]
+    )
+    strategy = f"{{kind: persyn, name: p, budget: {{cost: {cost}, lambda: 0.1}}}}"
+    return step(root, "assignments-qwen-student-p", f"teachers={teachers}", f"strategies=[{strategy}]")
+
+
+@pytest.mark.parametrize(("cost", "same"), [("money", False), ("flops", True)])
+def test_prices_count_where_a_budget_in_money_goes_by_them(root: Path, cost: str, same: bool) -> None:
+    one, other = (fingerprint(priced(root, cost, price), 0, {}) for price in (1, 2))
+    assert (one == other) is same
+
+
 def test_files_count_by_content_not_by_place(tmp_path: Path) -> None:
     for name, text in (("one", "x"), ("two", "x"), ("three", "y")):
         (tmp_path / name).mkdir()

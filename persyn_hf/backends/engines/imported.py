@@ -28,24 +28,48 @@ from persyn_hf.recipe.strict import Strict, nearest
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # teacher -> rows of the prompts dataset
 ABSENT, EMPTY = "no imported response", "the imported response is empty"  # why a cell has none
 ThinkTag = Annotated[str, Field(min_length=1)]
+ThinkTags = Annotated[tuple[ThinkTag, ThinkTag], Field(strict=False)]  # a recipe has lists
 
 
 class ImportSettings(Strict):
     """The place of imported responses, and the tags that tell their thoughts from their answers."""
 
-    path: str | None = None  # .parquet, .jsonl, .json or .csv
-    dataset: str | None = None  # Hub id, or a local folder
-    config: str | None = None
-    configs: dict[str, str | None] | None = None  # teacher -> its config; null: named like it or its model
-    revision: str | None = None
-    source_split: str = "train"
-    columns: Columns = Columns()
-    ragged_rows: RaggedRows = "refuse"  # of a CSV: rows that do not fit the header; skip: they are counted
-    # more pairs of what teachers write before and behind their thoughts; those of most models are known
-    think_tags: tuple[tuple[ThinkTag, ThinkTag], ...] = Field(default=(), strict=False)
+    path: str | None = Field(
+        default=None,
+        description="Of `engine: import`: the file of the answers: .parquet, .jsonl, .json, .csv or .tsv, text also "
+        "as .gz.",
+    )
+    dataset: str | None = Field(
+        default=None, description="Of `engine: import`: the data set of the answers, a Hub id or a local folder."
+    )
+    config: str | None = Field(default=None, description="The config of the data set. Null takes its only one.")
+    configs: dict[str, str | None] | None = Field(
+        default=None,
+        description="The config of each teacher, where a data set has one per teacher. "
+        "Null for a teacher: named like it or its model.",
+    )
+    revision: str | None = Field(
+        default=None, description="The commit, tag or branch of the data set on the Hub. Null takes the newest."
+    )
+    source_split: str = Field(default="train", description="The split of the data set to read.")
+    columns: Columns = Field(default=Columns(), description="The columns of the imported table.")
+    ragged_rows: RaggedRows = Field(
+        default="refuse",
+        description="What becomes of a CSV's rows that do not fit its header: the run refuses them, or skips and "
+        "counts them.",
+    )
+    think_tags: tuple[ThinkTags, ...] = Field(
+        default=(),
+        strict=False,
+        description="More pairs of what teachers write before and behind their thoughts. Those of most models are "
+        "known.",
+    )
 
     @model_validator(mode="after")
     def _own_configs(self) -> "ImportSettings":
+        for key in ("config", "revision"):
+            if self.dataset is None and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` is of a `dataset`, and none is read; take it out")
         if self.ragged_rows == "skip" and self.path is None:
             raise ValueError("`ragged_rows` is of a CSV in `path`, and none is read; take it out")
         if self.configs is None:

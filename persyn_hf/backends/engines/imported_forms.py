@@ -18,13 +18,34 @@ CONTENT = "content"  # field of a struct that holds the text, where nothing else
 class Columns(Strict):
     """The columns of an imported table: which holds what."""
 
-    # text, or a list of {role, content}: the same as in the prompts; several columns are joined as there
-    prompt: str | list[str] = Field(default="prompt", min_length=1)
-    teacher: str = "teacher"  # long form: the teacher's name or its model
-    response: str = "response"  # wide form: field of the text, where cells are structs
-    responses: dict[str, str | None] | None = None  # wide form: teacher -> column; null: named like it or its model
-    quality: str | None = None  # a number; wide form: field of the cells
-    is_correct: str | None = None  # true or false; likewise
+    prompt: str | list[str] = Field(
+        default="prompt",
+        min_length=1,
+        description="The column of the prompt, text or a list of {role, content}, the same as in `prompts`. "
+        "Several columns are joined as there.",
+    )
+    teacher: str = Field(
+        default="teacher",
+        description="The column of the teacher's name or its model, in a table of a row per prompt and teacher.",
+    )
+    response: str = Field(
+        default="response",
+        description="The column of the answer. In a table of a column per teacher: the field of the text, where cells "
+        "are structs.",
+    )
+    responses: dict[str, str | None] | None = Field(
+        default=None,
+        description="The column of each teacher, in a table of a column per teacher. "
+        "Null for a teacher: named like it or its model.",
+    )
+    quality: str | None = Field(
+        default=None,
+        description="The column of the quality, a number. In a table of a column per teacher: a field of the cells.",
+    )
+    is_correct: str | None = Field(
+        default=None,
+        description="The column of true or false. In a table of a column per teacher: a field of the cells.",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> "Columns":

@@ -15,13 +15,33 @@ class Connection(Strict):
 
     place: ClassVar[str]  # where in a recipe this stands
 
-    urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(default=(), strict=False)  # share the load
-    api_key_env: str | None = None  # environment variable that holds the key; null: no key is sent
-    concurrency: int = Field(default=16, ge=1, le=100_000)  # requests in flight per url at the start; it adapts
-    max_concurrency: int = Field(default=256, ge=1, le=100_000)  # and never goes beyond this
-    timeout_s: float = Field(default=600, gt=0, le=604_800)  # for one answer
-    attempts: int = Field(default=5, ge=1, le=1000)  # per request, where it times out or the server fails (5xx)
-    patience_s: float = Field(default=300, ge=0, le=2_592_000)  # how long a server that is away is waited for
+    urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        default=(),
+        strict=False,
+        description="The addresses of servers that give the same answers. They share the load.",
+    )
+    api_key_env: str | None = Field(
+        default=None, description="The environment variable that holds the key. Null: no key is sent."
+    )
+    concurrency: int = Field(
+        default=16,
+        ge=1,
+        le=100_000,
+        description="The requests in flight per url at the start. The number adapts to what the server takes.",
+    )
+    max_concurrency: int = Field(
+        default=256, ge=1, le=100_000, description="The requests in flight per url that are never exceeded."
+    )
+    timeout_s: float = Field(default=600, gt=0, le=604_800, description="The seconds that one answer may take.")
+    attempts: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="The attempts per request, where it times out or the server fails (status 5xx).",
+    )
+    patience_s: float = Field(
+        default=300, ge=0, le=2_592_000, description="The seconds for which a server that is away is waited for."
+    )
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of a `Client`, except the urls."""
@@ -60,26 +80,44 @@ class ServerSettings(Connection):
 
     place = "generate.server"
 
-    # More fields of the request's body, e.g. reasoning_effort. A null leaves a field of ours out (seed: null), and
     # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
-    extra: dict[str, Any] = Field(default_factory=dict)
-    # Hub id or folder of the model's tokenizer, which counts where the server does not; null: that of a `model`
-    # which is a folder here, else nothing is counted
-    tokenizer: str | None = None
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        description="More fields of the request's body, such as reasoning_effort. "
+        "Null leaves a field of ours out (seed: null), or renames it (max_completion_tokens: null).",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="The Hub id or folder of the tokenizer that counts where the server does not. "
+        "Null: that of a `model` which is a folder here, else nothing is counted.",
+    )
 
 
 class VllmSettings(Strict):
     """The settings of `vllm serve`, which is started for one teacher at a time."""
 
-    tensor_parallel_size: int = Field(default=1, ge=1, le=1024)  # GPUs that share one copy of the model
-    data_parallel_size: int = Field(default=1, ge=1, le=1024)  # copies of the model
-    args: tuple[str, ...] = Field(default=(), strict=False)  # more arguments of `vllm serve`
-    start_timeout_s: float = Field(default=1800, gt=0, le=604_800)  # loading 72B from a network disk takes a while
-    max_restarts: int = Field(default=3, ge=0, le=1000)  # after crashes, per teacher
-    # requests in flight per copy; vLLM queues what does not fit
-    concurrency: int = Field(default=256, ge=1, le=100_000)
-    timeout_s: float = Field(default=3600, gt=0, le=604_800)  # for one answer
-    attempts: int = Field(default=3, ge=1, le=1000)  # per request, where it times out, the server fails (5xx) or dies
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, le=1024, description="The GPUs that share one copy of the model."
+    )
+    data_parallel_size: int = Field(default=1, ge=1, le=1024, description="The copies of the model.")
+    args: tuple[str, ...] = Field(default=(), strict=False, description="More arguments of `vllm serve`.")
+    start_timeout_s: float = Field(
+        default=1800,
+        gt=0,
+        le=604_800,
+        description="The seconds until the server must be ready. Loading 72B from a network disk takes a while.",
+    )
+    max_restarts: int = Field(default=3, ge=0, le=1000, description="The restarts after crashes, per teacher.")
+    concurrency: int = Field(
+        default=256, ge=1, le=100_000, description="The requests in flight per copy. vLLM queues what does not fit."
+    )
+    timeout_s: float = Field(default=3600, gt=0, le=604_800, description="The seconds that one answer may take.")
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="The attempts per request, where it times out, the server fails (status 5xx) or dies.",
+    )
 
     @property
     def gpus(self) -> int:
@@ -109,8 +147,11 @@ def value_of(args: Sequence[str], *names: str) -> str | None:
 class RaySettings(Strict):
     """The settings of engines that run as actors of a Ray cluster."""
 
-    kind: Literal["ray"]
-    replicas: int = Field(default=1, ge=1, le=100_000)  # actors per teacher
-    gpus_per_replica: float | int = Field(default=0, ge=0, le=1024)
-    cpus_per_replica: float | int = Field(default=1, gt=0, le=4096)
-    address: str | None = None  # of a running cluster (auto: the one this node is in); null: start one here
+    kind: Literal["ray"] = Field(description="The word ray: engines run as actors of a Ray cluster.")
+    replicas: int = Field(default=1, ge=1, le=100_000, description="The actors per teacher.")
+    gpus_per_replica: float | int = Field(default=0, ge=0, le=1024, description="The GPUs of one actor.")
+    cpus_per_replica: float | int = Field(default=1, gt=0, le=4096, description="The CPU cores of one actor.")
+    address: str | None = Field(
+        default=None,
+        description="The address of a running cluster; auto is the one this node is in. Null starts one here.",
+    )

@@ -44,11 +44,20 @@ SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW", re.IGNORECASE)
 class LiveBenchSettings(Strict):
     """The settings of LiveBench: which questions, and where its scripts are."""
 
-    path: str  # folder `livebench` of a clone; its download_questions.py has put the questions into `data` there
-    python: str | None = None  # an absolute path, of one with LiveBench's requirements; null: that of its .venv
-    release: str = Field(default="2024-11-25", pattern=r"^\d{4}-\d\d-\d\d$")
-    categories: tuple[str, ...] = Field(default=(), strict=False)  # math, reasoning, ...; empty: all
-    max_tokens: int = Field(default=4096, ge=1, le=100_000_000)  # of an answer; LiveBench's own
+    path: str = Field(
+        description="The folder `livebench` of a clone, into whose `data` download_questions.py has put the questions."
+    )
+    python: str | None = Field(
+        default=None,
+        description="The absolute path of a Python with LiveBench's requirements. Null: that of the clone's .venv.",
+    )
+    release: str = Field(default="2024-11-25", pattern=r"^\d{4}-\d\d-\d\d$", description="The date of the release.")
+    categories: tuple[str, ...] = Field(
+        default=(), strict=False, description="The categories to ask: math, reasoning, ... An empty list asks all."
+    )
+    max_tokens: int = Field(
+        default=4096, ge=1, le=100_000_000, description="The tokens of an answer at most. 4,096 is LiveBench's own."
+    )
 
 
 class Question(NamedTuple):

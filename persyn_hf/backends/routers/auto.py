@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from persyn_hf.backends.routers import FEATURED, Advance, Labelled, RouterSettings, Trained, teacher_means
+from persyn_hf.backends.routers import Advance, Labelled, teacher_means
+from persyn_hf.backends.routers.settings import FEATURED, RouterSettings, Trained
 from persyn_hf.backends.routers.trainings import Draw, Prompts, Trial, try_head, try_kind
 from persyn_hf.core.router_comparison import Scored, comparison, learning_curve, mean_regret
 from persyn_hf.recipe.strict import read_section

@@ -19,33 +19,68 @@ LIVEBENCH = "livebench"  # name of the one task that LiveBench is
 class Columns(Strict):
     """The names of the columns of a task's items."""
 
-    question: str | list[str] = "question"  # the question; several columns are joined
-    answer: str = "answer"  # the reference answer, or `struct.field`
+    question: str | list[str] = Field(
+        default="question", description="The column of the question. Several columns are joined."
+    )
+    answer: str = Field(default="answer", description="The column of the reference answer, or `struct.field`.")
 
 
 class Task(Strict):
     """A task: questions of one's own, graded by math-verify, with `path` or `dataset`; else a task of the harness."""
 
-    name: str  # also the name of its part of the dataset
-    harness: str | None = None  # name of the harness's task, where it is another or its items come from `path`
-    metric: str | None = None  # the metric of the harness's task that counts; null: its first
-    filter: str | None = None  # its filter, which takes the answer out of what was said, that counts; null: the first
-    path: str | None = None  # .jsonl, .json, .csv or .parquet
-    dataset: str | None = None  # Hub id, or a local folder
-    config: str | None = None
-    revision: str | None = None
-    split: str = "test"  # split of the dataset; `train+test` joins two
-    columns: Columns = Columns()
-    # all: an answer must give all values of a list; any: one of them; null: all, and the run tells of lists
-    reference_lists: Lists | None = Field(default=None, exclude_if=lambda value: value is None)
-    # of a CSV: rows that do not fit the header; skip: they are counted
-    ragged_rows: RaggedRows = Field(default="refuse", exclude_if=lambda value: value == "refuse")
-    reference_after: str | None = None  # keep what follows the last of these marks in the answer: "####" for GSM8K
-    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items to ask at most; null: `evaluate.limit`
-    # worked examples; null: 0 for own items, else the harness's
-    num_fewshot: int | None = Field(default=None, ge=0, le=1000)
-    fewshot_path: str | None = None  # file with the same columns, whose first rows are the worked examples
-    fewshot_split: str | None = None  # split of the dataset, whose first rows are the worked examples
+    name: str = Field(description="The name of the task, and of its part of the dataset.")
+    harness: str | None = Field(
+        default=None,
+        description="The harness's name of the task, where it is another or the items come from `path` or `dataset`.",
+    )
+    metric: str | None = Field(
+        default=None, description="The metric of the harness's task that counts. Null takes its first."
+    )
+    filter: str | None = Field(
+        default=None,
+        description="The harness's filter that counts, which finds the answer in what was said. Null takes the first.",
+    )
+    path: str | None = Field(
+        default=None, description="The file of the items: .jsonl, .json, .csv, .tsv or .parquet, text also as .gz."
+    )
+    dataset: str | None = Field(default=None, description="The data set of the items, a Hub id or a local folder.")
+    config: str | None = Field(default=None, description="The config of the data set. Null takes its only one.")
+    revision: str | None = Field(
+        default=None, description="The commit, tag or branch of the data set on the Hub. Null takes the newest."
+    )
+    split: str = Field(default="test", description="The split of the data set; `train+test` joins two.")
+    columns: Columns = Field(default=Columns(), description="The names of the columns of the items.")
+    reference_lists: Lists | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="all: an answer must give all values of a list of references; any: one of them. "
+        "Null is all, and the run tells of lists.",
+    )
+    ragged_rows: RaggedRows = Field(
+        default="refuse",
+        exclude_if=lambda value: value == "refuse",
+        description="What becomes of a CSV's rows that do not fit its header: the run refuses them, or skips and "
+        "counts them.",
+    )
+    reference_after: str | None = Field(
+        default=None,
+        description='The mark behind which the reference stands; the last one counts. GSM8K has "####".',
+    )
+    limit: int | None = Field(
+        default=None, ge=1, le=10**12, description="The first items to ask at most. Null takes `evaluate.limit`."
+    )
+    num_fewshot: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="The worked examples before each question. Null: 0 for items of your own, else the harness's.",
+    )
+    fewshot_path: str | None = Field(
+        default=None, description="A file with the same columns. Its first rows are the worked examples."
+    )
+    fewshot_split: str | None = Field(
+        default=None, description="A split of the data set. Its first rows are the worked examples."
+    )
 
     _name = field_validator("name")(check_config_name)
 
@@ -76,6 +111,9 @@ class Task(Strict):
     def _consistent(self) -> "Task":
         if self.path is not None and self.dataset is not None:
             raise ValueError(f"`{self.name}` has both `path` and `dataset`; keep one of them")
+        for key in ("config", "revision"):
+            if self.dataset is None and getattr(self, key) is not None:
+                raise ValueError(f"`{self.name}`: `{key}` is of a `dataset`, and none is read; take it out")
         skips = self.ragged_rows == "skip"
         if skips and self.path is None:
             raise ValueError(f"`{self.name}`: `ragged_rows` is of a CSV in `path`, and none is read; take it out")
@@ -101,16 +139,32 @@ class Task(Strict):
 class Settings(Strict):
     """The questions to ask, and how answers are generated: greedily, through the chat template."""
 
-    # LiveBench; null: not asked. It is left out of stored settings where null, so that fingerprints stay as they were.
-    livebench: LiveBenchSettings | None = Field(default=None, exclude_if=lambda value: value is None)
-    tasks: tuple[Task, ...] = Field(strict=False)  # may be empty where there is `livebench`
-    engine: Literal["transformers", "vllm"] = "transformers"
-    max_tokens: int = Field(default=512, ge=1, le=100_000_000)  # tokens of an answer at most
-    batch_size: int = Field(default=64, ge=1, le=1_000_000)  # items at once; vllm makes its own batches
-    limit: int | None = Field(default=None, ge=1, le=10**12)  # first items of each task to ask at most; null: all
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as stored on a GPU, float32 elsewhere
-    vllm: VllmSettings = VllmSettings()
-    timeout_s: float | int = Field(default=5, gt=0, le=604_800)  # seconds to grade one answer
+    # It is left out of stored settings where null, so that fingerprints stay as they were.
+    livebench: LiveBenchSettings | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="The questions of LiveBench, asked by its own scripts. Null: not asked.",
+    )
+    tasks: tuple[Task, ...] = Field(
+        strict=False, description="The tasks to ask. The list may be empty where there is `livebench`."
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="The engine that asks the student: in this process, or by vLLM."
+    )
+    max_tokens: int = Field(default=512, ge=1, le=100_000_000, description="The tokens of an answer at most.")
+    batch_size: int = Field(
+        default=64, ge=1, le=1_000_000, description="The items that are asked at once. vLLM makes its own batches."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, le=10**12, description="The first items of each task to ask at most. Null asks all."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="The type of the weights. auto: as stored on a GPU, float32 elsewhere."
+    )
+    vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
+    timeout_s: float | int = Field(
+        default=5, gt=0, le=604_800, description="The seconds that grading one answer may take."
+    )
 
     @field_validator("tasks")
     @classmethod

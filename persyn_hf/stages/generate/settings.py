@@ -19,29 +19,72 @@ LARGE_B = 72
 class Settings(ImportSettings):
     """The way in which teachers are asked, or the table that their answers are imported from."""
 
-    engine: Literal["transformers", "server", "vllm", "import"] = "transformers"
-    # answers per cell; 2 at most of large and Long-CoT teachers; 1 when greedy
-    samples: int = Field(default=4, ge=1, le=10_000)
-    temperature: float = Field(default=0.6, ge=0, le=100)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=2048, ge=1, le=100_000_000)
-    # transformers: rows x (prompt + max_tokens) of one batch at most
-    batch_tokens: int = Field(default=32768, ge=1, le=10**9)
-    dtype: Dtype = "auto"
-    device: str = "auto"  # transformers: auto, cpu, cuda, cuda:1, mps
-    server: ServerSettings = ServerSettings()
-    vllm: VllmSettings = VllmSettings()
-    executor: RaySettings | None = None  # null: engines run in this process
-    max_error_rate: float = Field(default=0.5, ge=0, le=1)  # share of a teacher's requests that may fail
-    rerun: tuple[Literal["truncated", "errors"], ...] = Field(default=(), strict=False)  # answers to ask again
-    stop_when_correct: bool = False  # ask for a further sample of a cell only while none is correct
-    # further teachers, best router score first, where no answer is right
-    escalate: int = Field(default=0, ge=0, le=1000)
-    # Escalate only where the router was less sure than this that its teacher is as good as any: where it was sure and
-    # that teacher fails, all will. null: always
-    escalate_below: float | None = Field(default=None, gt=0, le=1)
-    verify: Literal["math", "none"] = "math"
-    verify_timeout_s: float = Field(default=5.0, gt=0, le=86_400)  # seconds to verify one response
+    engine: Literal["transformers", "server", "vllm", "import"] = Field(
+        default="transformers",
+        description="The engine that asks teachers: in this process, at a server, by a vLLM that is started for it, "
+        "or an import of answers that exist.",
+    )
+    samples: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="The answers per prompt and teacher. As in the paper, large (72B) and Long-CoT teachers give 2 at "
+        "most, and greedy ones 1.",
+    )
+    temperature: float = Field(
+        default=0.6, ge=0, le=100, description="The temperature of sampling; 0 is greedy. The paper: 0.6 for maths."
+    )
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="The probability that the tokens to sample from hold together."
+    )
+    max_tokens: int = Field(
+        default=2048, ge=1, le=100_000_000, description="The tokens of an answer at most. Longer ones are cut off."
+    )
+    batch_tokens: int = Field(
+        default=32768,
+        ge=1,
+        le=10**9,
+        description="Of `transformers`: rows times (prompt + max_tokens) of one batch at most.",
+    )
+    dtype: Dtype = Field(
+        default="auto", description="The type of the weights, of `transformers` and `vllm`. auto: as they are stored."
+    )
+    device: str = Field(default="auto", description="Of `transformers`: the device: auto, cpu, cuda, cuda:1 or mps.")
+    server: ServerSettings = Field(default=ServerSettings(), description="Of `engine: server`: where and how it asks.")
+    vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
+    executor: RaySettings | None = Field(
+        default=None, description="The cluster that engines run on. Null: they run on this machine."
+    )
+    max_error_rate: float = Field(
+        default=0.5, ge=0, le=1, description="The share of a teacher's requests that may fail before the run stops."
+    )
+    rerun: tuple[Literal["truncated", "errors"], ...] = Field(
+        default=(),
+        strict=False,
+        description="The answers to ask again: those that were cut off by a smaller `max_tokens`, or errors.",
+    )
+    stop_when_correct: bool = Field(
+        default=False, description="A further sample is asked only while none of the prompt and teacher is correct."
+    )
+    escalate: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="The further teachers to ask where no answer is right, best router score first.",
+    )
+    escalate_below: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Escalate only where the router was less sure than this: if it was sure and its teacher fails, "
+        "all will. Null: always.",
+    )
+    verify: Literal["math", "none"] = Field(
+        default="math", description="The check of answers against references: math-verify, or none."
+    )
+    verify_timeout_s: float = Field(
+        default=5.0, gt=0, le=86_400, description="The seconds that verifying one answer may take."
+    )
 
     @field_validator("rerun", mode="before")
     @classmethod

@@ -23,37 +23,87 @@ class RewardServer(Connection):
 class RewardModel(Strict):
     """A sequence-classification model with one label, of the Skywork kind: its raw score is the quality."""
 
-    model: str | None = None  # Hub id or local folder; at a server: the name by which it serves the model
-    revision: str | None = None
-    # tokens of prompt and answer; a longer answer stays unjudged
-    max_length: int = Field(default=16384, ge=2, le=100_000_000)
-    # rows x longest row of one batch; null: as suits the device
-    batch_tokens: int | None = Field(default=None, ge=1, le=10**9)
-    dtype: Dtype = "auto"
-    # With urls the model is asked there, and the server decides on the dtype.
-    server: RewardServer = Field(default_factory=RewardServer)
+    model: str | None = Field(
+        default=None,
+        description="The Hub id or local folder. At a server: the name by which it serves the model.",
+    )
+    revision: str | None = Field(
+        default=None, description="The commit, tag or branch of the model on the Hub. Null takes the newest."
+    )
+    max_length: int = Field(
+        default=16384,
+        ge=2,
+        le=100_000_000,
+        description="The tokens of prompt and answer at most. A longer answer stays unjudged.",
+    )
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="The rows times the longest row of one batch. Null: as suits the device.",
+    )
+    dtype: Dtype = Field(default="auto", description="The type of the weights. auto: as they are stored.")
+    server: RewardServer = Field(
+        default_factory=RewardServer,
+        description="The server to ask. With urls the model is asked there, and the server decides on the dtype.",
+    )
 
 
 class Settings(Strict):
     """The settings of this stage: what a reward is made of, and how it is measured."""
 
-    quality: Literal["correct", "pass_rate", "column", "reward_model"] = "correct"
-    learnability: Literal["mean_logprob", "rank_surprisal", "none"] = "mean_logprob"
-    normalisation: Literal["minmax", "zscore", "rank", "none"] = "minmax"
-    alpha: float = Field(default=0.4, ge=0, le=1)  # weight of learnability, Eq. 2; the paper's choice
-    # a teacher that was asked and did not answer: rewarded as the worst answer (worst), or left out (missing)
-    failed: Literal["worst", "missing"] = "worst"
-    # share of a prompt's largest value by which others may differ and still be equal; 1e-6 is float32's precision
-    near_tie: float = Field(default=NOISE, ge=0, le=1)
-    in_part: bool = False  # cells are missing by design; their values are predicted, to set the scale of the others
-    # tokens of prompt and response, as in student training
-    max_length: int = Field(default=4096, ge=2, le=100_000_000)
-    # rows x longest row of one batch; null: as suits the device
-    batch_tokens: int | None = Field(default=None, ge=1, le=10**9)
-    dtype: Dtype = "auto"
-    device: str = "auto"
-    accelerate: str | None = None  # config file of `accelerate launch`: models measure in several processes
-    reward_model: RewardModel = Field(default_factory=RewardModel)
+    quality: Literal["correct", "pass_rate", "column", "reward_model"] = Field(
+        default="correct",
+        description="The quality of an answer: 1 if the kept one is right, the share of right samples, the imported "
+        "column, or a reward model's score.",
+    )
+    learnability: Literal["mean_logprob", "rank_surprisal", "none"] = Field(
+        default="mean_logprob",
+        description="How well the student can learn an answer: the mean log-probability of a token (the paper's "
+        "Eq. 1), or the negative rank-surprisal ratio.",
+    )
+    normalisation: Literal["minmax", "zscore", "rank", "none"] = Field(
+        default="minmax",
+        description="The scale of both parts, per prompt across teachers. The paper does not name its own.",
+    )
+    alpha: float = Field(
+        default=0.4, ge=0, le=1, description="The weight of learnability in the reward (Eq. 2). The paper: 0.4."
+    )
+    failed: Literal["worst", "missing"] = Field(
+        default="worst",
+        description="A teacher that was asked and did not answer is rewarded as the worst answer, or is left out.",
+    )
+    near_tie: float = Field(
+        default=NOISE,
+        ge=0,
+        le=1,
+        description="The share of a prompt's largest value by which others may differ and still be equal. "
+        "1e-6 is float32's precision.",
+    )
+    in_part: bool = Field(
+        default=False,
+        description="Cells are missing by design. Their values are predicted, to set the scale of the others.",
+    )
+    max_length: int = Field(
+        default=4096,
+        ge=2,
+        le=100_000_000,
+        description="The tokens of prompt and answer at most, as in the training of the student.",
+    )
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="The rows times the longest row of one batch. Null: as suits the device.",
+    )
+    dtype: Dtype = Field(default="auto", description="The type of the student's weights. auto: as they are stored.")
+    device: str = Field(default="auto", description="The device that measures: auto, cpu, cuda, cuda:1 or mps.")
+    accelerate: str | None = Field(
+        default=None, description="The config file of `accelerate launch`. Models measure in its processes."
+    )
+    reward_model: RewardModel = Field(
+        default_factory=RewardModel, description="Of `quality: reward_model`: the model that judges."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -9,18 +9,17 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from persyn_hf.backends.harness.questions import final_answer
-from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
+from persyn_hf.backends.references import cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, read_prompt
-from persyn_hf.backends.source_rows import RaggedRows, rows_of_dataset, rows_of_file
+from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.recipe.strict import Strict, nearest
+from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
+from persyn_hf.stages.prompts.settings import Settings
 
 
 INPUTS: dict[str, Any] = {}
@@ -43,50 +42,6 @@ TOLD = ("ragged_rows", "lists_of_references")  # rows of which the user should k
 
 SPLITS = ("calibration", "dev", "pool")
 PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
-
-
-class Columns(Strict):
-    """The names of the source's columns."""
-
-    # text, or a conversation, of which the assistant's last answer is left out; several columns are joined
-    prompt: str | list[str] = Field(default="prompt", min_length=1)
-    reference: str | None = None  # the reference answer, or `struct.field`; null: there is none
-    topic: str | None = None  # the topic or skill; null: there is none
-    split: str | None = None  # calibration, dev or pool, where the source has drawn them; null: they are drawn here
-
-
-class Settings(Strict):
-    """The source of the prompts, and the way in which they are split."""
-
-    path: str | None = None  # .jsonl, .json, .csv or .parquet
-    dataset: str | None = None  # Hub id, or a local folder
-    config: str | None = None
-    revision: str | None = None
-    source_split: str = "train"
-    columns: Columns = Columns()
-    reference_after: str | None = None  # keep of the reference what follows the last of these marks: "####" for GSM8K
-    # all: an answer must give all values of a list; any: one of them; null: all, and the run tells of lists
-    reference_lists: Lists | None = None
-    ragged_rows: RaggedRows = "refuse"  # of a CSV: rows that do not fit the header; skip: they are counted
-    references: Literal["math", "text", "none"] = "none"  # math: must parse; text: must be there; none: may be missing
-    # prompts; null: 2,500, or all that the split column names
-    calibration: int | None = Field(default=None, ge=1, le=10**12)
-    dev: int | None = Field(default=None, ge=0, le=10**12)  # prompts; null: 1,000, or all that the split column names
-    pool: int | None = Field(default=None, ge=0, le=10**12)  # prompts; null: all that are left
-    # number of first usable prompts that calibration and dev come from
-    draw_from: int | None = Field(default=None, ge=1, le=10**12)
-    limit: int | None = Field(default=None, ge=1, le=10**12)  # rows of the source that are read at most
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Settings":
-        if (self.path is None) == (self.dataset is None):
-            given = "neither" if self.path is None else "both"
-            raise ValueError(f"exactly one of `path` and `dataset` must be set, found {given}")
-        if self.ragged_rows == "skip" and self.path is None:
-            raise ValueError("`ragged_rows` is of a CSV in `path`, and a `dataset` is read; take it out")
-        if self.references != "none" and self.columns.reference is None:
-            raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
-        return self
 
 
 def run(settings: Settings, context: Context) -> Result:

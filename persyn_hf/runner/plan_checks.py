@@ -1,0 +1,35 @@
+"""Check what only the steps together show: settings that contradict those of another stage, or that nothing reads."""
+
+from collections.abc import Sequence
+
+from persyn_hf.errors import RecipeError
+from persyn_hf.runner.step import Step
+
+
+BY_AUTO = ("seeds", "curve")  # settings of `train_router` that the kind `auto` alone reads
+
+
+def check_qualities(steps: Sequence[Step]) -> None:
+    """Raise `RecipeError` where quality is to come with answers that are generated: none of them will have any."""
+    engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}
+    for step in steps:
+        engine = engines.get(step.inputs.get("responses", ""), "import")
+        if step.stage == "score" and getattr(step.settings, "quality", "") == "column" and engine != "import":
+            raise RecipeError(
+                f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
+                "take another `quality`, or `engine: import`"
+            )
+
+
+def check_routers(steps: Sequence[Step]) -> None:
+    """Raise `RecipeError` where routers are to be trained several times, and no router of the recipe is."""
+    routers = [step.settings for step in steps if step.stage == "train_router"]
+    if not routers or any(getattr(settings, "kind", "") == "auto" for settings in routers):
+        return
+    for key in BY_AUTO:
+        if getattr(routers[0], key) != type(routers[0]).model_fields[key].default:
+            kinds = ", ".join(sorted({str(getattr(settings, "kind", "")) for settings in routers}))
+            raise RecipeError(
+                f"train_router: only `kind: auto` reads `{key}`, and the recipe trains {kinds}; leave it out, or set "
+                "`kind: auto` with these kinds as its `candidates`"
+            )
