@@ -37,6 +37,11 @@ class Run:
     def load(self, step: str, config: str | None = None, split: str | None = None) -> "Dataset | DatasetDict | str":
         """Load the artifact of a step, as `load_artifact` does.
 
+        Args:
+            step: its name, a key of `refs`.
+            config: one config (a teacher, a task); None: all of them together.
+            split: one split; None: all of them, as a `DatasetDict`.
+
         Raises:
             InputError: the recipe has no such step.
         """

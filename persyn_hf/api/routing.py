@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from persyn_hf.api.progress import shown
 from persyn_hf.api.rewarding import labelled, reward_table
@@ -106,7 +106,7 @@ def assign(
         budget: limits on cost and shares, as in a recipe: `{"max": {"qwen-72b": 0.2}}`; one with a `cost` needs
             `responses`, the teachers' answers to the calibration prompts as an artifact holds them.
         weights: of `mix`, the share of each teacher; None: even.
-        seed: of `mix`.
+        seed: of `mix`. progress: show a bar.
 
     Returns:
         A dataset of the `assignments` contract, in the order of calibration, then pool: `prompt_id`, `teacher`,
@@ -117,9 +117,18 @@ def assign(
     """
     from persyn_hf.stages import assign as stage
 
-    if KINDS.get(strategy) is None or KINDS[strategy].chooses == "change":
-        known_kinds = [name for name, kind in KINDS.items() if kind.chooses != "change"]
-        raise InputError(f"`strategy` {strategy!r} is not known{nearest(str(strategy), known_kinds)}")
+    if strategy not in get_args(Strategy):
+        raise InputError(f"`strategy` {strategy!r} is not known{nearest(str(strategy), get_args(Strategy))}")
+    kind = KINDS[strategy]
+    if kind.chooses == "router" and router is None:
+        raise InputError(f"the strategy {strategy} needs a `router`, got none; see `load_router` and `train_router`")
+    if kind.needs in ("rewards", "pool_rewards") and rewards is None:
+        raise InputError(f"the strategy {strategy} needs `rewards`, got none; give a table with a row per cell")
+    if budget is not None and budget.get("cost") and responses is None:
+        raise InputError(
+            f"a budget in {budget['cost']} needs `responses`, the teachers' answers to the calibration prompts, got "
+            "none; give the artifact that holds them, or limit shares (`min`, `max`) alone"
+        )
     given = {"kind": strategy, "alpha": alpha, "per_prompt": per_prompt, "confidence": confidence, "weights": weights}
     settings = read_section(stage.Settings, given | {"budget": budget}, "assign")
     known = None
@@ -128,13 +137,11 @@ def assign(
     else:
         known, asked = labelled(rewards, prompts, ("reward",) if alpha is None else None)
     pool = _teachers(teachers, router, rewards)
-    if KINDS[strategy].chooses == "router":
-        if router is None:
-            raise InputError(f"the strategy {strategy} needs a `router`, got none; see `load_router`, `train_router`")
+    if kind.chooses == "router" and router is not None:
         return assign_by(router, asked, known, settings, pool, responses, progress)
     with shown(progress) as bars, TemporaryDirectory() as work_dir:
         context = Context(seed=seed, work_dir=Path(work_dir), teachers=pool, progress=bars)
-        every = known if KINDS[strategy].needs == "pool_rewards" else None
+        every = known if kind.needs == "pool_rewards" else None
         made = stage.run(settings, context, prompts=asked, rewards=known, pool_rewards=every)
         assert not isinstance(made.data, Path)  # it is a dataset
         return in_memory(made.data)

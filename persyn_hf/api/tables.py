@@ -172,7 +172,8 @@ def _is_turn(row: Any) -> bool:
 
 
 def _is_dataset(table: Any) -> bool:
-    return hasattr(table, "column_names") and hasattr(table, "with_format") and hasattr(table, "data")
+    """Tell a `datasets.Dataset`, without importing the package; a `DatasetDict` is a mapping of them."""
+    return hasattr(table, "with_format") and hasattr(table, "data") and not isinstance(table, Mapping)
 
 
 def _is_frame(table: Any) -> bool:

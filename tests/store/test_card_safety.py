@@ -69,7 +69,7 @@ def test_text_from_data_cannot_break_the_card(kind, nasty):
         "repo": "me/x",
         "recipe": "r",
         "digest": "d",
-        "inputs": {"prompts": {"ref": "p", "digest": "d"}},
+        "inputs": {"prompts": {"ref": "p", "digest": "d"}, "base": {"ref": "p", "digest": "d"}},
         "licences": {"prompts": "l"},
         "languages": ["l"],
         "files": {"figures/shares.png": "0"},
@@ -85,7 +85,7 @@ def test_text_from_data_cannot_break_the_card(kind, nasty):
         },
     }
     attack = {key: hostile(value, nasty) for key, value in calm.items() if key not in ("inputs", "files")}
-    attack["inputs"] = {f"prompts{nasty}": {"ref": nasty, "digest": nasty}}
+    attack["inputs"] = {name: {"ref": nasty, "digest": nasty} for name in ("prompts", f"base{nasty}")}
     attack["files"] = {f"figures/{nasty}.png": "0"}
     calm["repo"], attack["repo"] = "r", nasty
     plain = render_card(manifest_of(kind, **calm), "v1", [evaluation(metrics={"t": EVALUATED["gsm8k"]})])
