@@ -4,11 +4,13 @@ The tables of words below are the only place that knows how others name a turn.
 """
 
 import ast
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from persyn_hf.backends.answers import well_formed
+from persyn_hf.recipe.strict import choices
 
 
 Turns = list[dict[str, str]]
@@ -20,12 +22,46 @@ ROLES = {
     "system": ("system", "developer"),
     "tool": ("tool", "function", "observation", "ipython"),
 }
+# What others call a column, the likeliest first.
+USUAL: dict[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "messages", "question", "problem", "instruction", "conversations", "query", "input"),
+    "reference": (
+        "reference",
+        "reference_answer",
+        "final_answer",
+        "expected_answer",
+        "ground_truth",
+        "answer",
+        "target",
+    ),
+    "teacher": ("teacher", "model", "model_name", "generator"),
+    "response": ("response", "completion", "output", "generation", "model_answer"),
+    "quality": ("quality", "score", "reward", "preference", "rating"),
+}
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "text")
 DEPTH = 8  # of lists in a cell that is read as text
 MESSAGES = 1 << 20  # characters of a cell that is looked at for messages
 
 _OURS = {theirs: ours for ours, names in ROLES.items() for theirs in names}
+
+
+def missing_column(source: str, section: str, key: str, column: str, present: Collection[str]) -> str:
+    """Say that a source lacks a column, and what to write in the recipe.
+
+    Args:
+        section: of the recipe: `prompts`.
+        key: what the column is to be: `prompt`.
+        column: the name that is not there.
+        present: those that are.
+    """
+    names = list(present)
+    usual = [name for name in USUAL.get(key, ()) if name in names]
+    alike = [*difflib.get_close_matches(column, names, 1, 0.8), *usual, *difflib.get_close_matches(column, names, 1)]
+    said = f"{source} has no column `{column}` for `columns.{key}`{choices(alike[:1], names)}"
+    if not alike or "." in key:
+        return said
+    return f"{said}; write `{section}: {{columns: {{{key}: {alike[0]}}}}}`"
 
 
 def as_text(cell: Any, depth: int = DEPTH) -> str:

@@ -6,26 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.source_cells import USUAL
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
 
 
-# What others call a column, the likeliest first.
-USUAL: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "messages", "question", "problem", "instruction", "conversations", "query", "input"),
-    "reference": (
-        "reference",
-        "reference_answer",
-        "final_answer",
-        "expected_answer",
-        "ground_truth",
-        "answer",
-        "target",
-    ),
-    "teacher": ("teacher", "model", "model_name", "generator"),
-    "response": ("response", "completion", "output", "generation", "model_answer"),
-    "quality": ("quality", "score", "reward", "preference", "rating"),
-}
 ROWS = 200_000  # that are looked at
 MANY = 100  # teachers
 

@@ -38,6 +38,9 @@ QUIET = {
 }
 
 
+# In the order of `persyn --help`.
+GROUPS = (demo, init, recipes, reference, plan, preview, probe, run, report, route, artifacts, journal, completion)
+
 FIRST = """\
 what to type first:
   persyn demo            see it work here: tiny teachers, a router, a trained student, in two minutes
@@ -100,7 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
-    groups = (demo, init, recipes, plan, preview, probe, run, report, route, artifacts, journal, reference, completion)
-    for group in groups:
+    for group in GROUPS:
         group.add(commands)
     return parser

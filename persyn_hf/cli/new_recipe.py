@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
-import yaml
+from persyn_hf.recipe.yaml_text import flow
 
 
 Kind = Literal["math", "instruct", "answers"]
@@ -58,12 +58,6 @@ def text_of(wishes: Wishes) -> str:
     """Write the recipe."""
     parts = (_head, _prompts, _teachers, _student, _strategies, _generate, _score, _rest)
     return "\n".join(line for part in parts for line in part(wishes)) + "\n"
-
-
-def flow(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    dumped = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True)
-    return dumped.removesuffix("\n...\n").rstrip("\n")
 
 
 def entry_of(model: str) -> dict[str, Any]:

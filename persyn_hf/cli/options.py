@@ -44,7 +44,7 @@ def add_command(
 
 def add_recipes(parser: argparse.ArgumentParser) -> None:
     """Add one argument or more that are recipes, without further options."""
-    _complete(parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help=RECIPE), recipes_like)
+    complete(parser.add_argument("recipes", type=Path, nargs="+", metavar="recipe", help=RECIPE), recipes_like)
 
 
 def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -52,10 +52,9 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
     if several:
         add_recipes(parser)
     else:
-        _complete(parser.add_argument("recipe", type=Path, help=RECIPE), recipes_like)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. score.alpha=0.3"
-    )
+        complete(parser.add_argument("recipe", type=Path, help=RECIPE), recipes_like)
+    text = "override, e.g. score.alpha=0.3"
+    parser.add_argument("--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help=text)
     parser.add_argument(
         "--rerun",
         action="append",
@@ -65,12 +64,19 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
     )
 
 
+def _override(text: str) -> str:
+    """Take KEY=VALUE; where they stand apart, argparse would only complain of the value that is left over."""
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"takes KEY=VALUE, got {text:.100}; write --set {text:.100}=VALUE")
+    return text
+
+
 def add_ref(parser: argparse.ArgumentParser, name: str = "ref", help: str = "NAMESPACE/NAME@TAG", **more: Any) -> None:
     """Add an argument that names an artifact of the store."""
-    _complete(parser.add_argument(name, help=help, **more), refs_like)
+    complete(parser.add_argument(name, help=help, **more), refs_like)
 
 
-def _complete(argument: argparse.Action, candidates: Callable[..., list[str]]) -> None:
+def complete(argument: argparse.Action, candidates: Callable[..., list[str]]) -> None:
     """Have the shell complete an argument by what `candidates` lists."""
     argument.completer = candidates  # type: ignore[attr-defined]  # argcomplete reads it
 

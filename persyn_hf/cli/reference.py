@@ -2,22 +2,35 @@
 
 import argparse
 import difflib
+import re
 from typing import Any
 
+from persyn_hf.cli.options import add_command, complete
 from persyn_hf.console import say
 from persyn_hf.errors import RecipeError
 
 
+ENTRY = re.compile(r"^(teachers|students|strategies|evaluate\.tasks)\.[^.]+(?=\.)")
+
+
 def add(commands: Any) -> None:
     """Add the commands to the subparsers `commands`."""
-    text = "explain a setting of a recipe, a section or a command: persyn help score.alpha"
-    explain = commands.add_parser("help", help=text, description=text)
+    text = "explain a setting of a recipe, a section or a command"
+    examples = ("", "score.alpha", "teachers", "run")
+    explain = add_command(
+        commands, "help", lambda arguments: _help(arguments.what, commands.choices), text, *examples, store=False
+    )
     text = "dotted key as score.alpha, section as score, or command; without it: all sections"
-    explain.add_argument("what", nargs="?", default="", help=text)
-    explain.set_defaults(command=lambda arguments: _help(arguments.what, commands.choices))
+    complete(explain.add_argument("what", nargs="?", default="", help=text), _known)
     text = "print the JSON Schema of a recipe, by which editors complete and check one"
-    schema = commands.add_parser("schema", help=text, description=text)
-    schema.set_defaults(command=_schema)
+    add_command(commands, "schema", _schema, text, "> recipe.schema.json", store=False)
+
+
+def _known(**_: Any) -> list[str]:
+    from persyn_hf.recipe.schema_file import read_schema
+    from persyn_hf.reference.settings import list_settings
+
+    return [*list_settings(read_schema())]
 
 
 def _schema(_: argparse.Namespace) -> int:
@@ -36,6 +49,8 @@ def _help(what: str, commands: dict[str, argparse.ArgumentParser]) -> int:
         return 0
     settings = list_settings(read_schema())
     path = ".".join(part for part in what.split(".") if not part.isdigit())  # `teachers.0.name`, as errors have it
+    if path not in settings:  # `teachers.qwen-7b.name`, as errors have it too
+        path = ENTRY.sub(r"\1", path, count=1)
     for own, shared in SAME_KEYS.items():
         path = shared + path.removeprefix(own) if path.startswith(f"{own}.") else path
     if path and path not in settings:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,7 +14,16 @@ from persyn_hf.errors import RecipeError
 MANY = 25  # names that one sentence lists at most
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 FAR = 1000
+NAME = re.compile(r"[\w.-]{1,64}")
 OUT_OF_BOUNDS = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
+# What pydantic calls the types of a field that takes several, and what they are called here.
+UNIONS = {
+    "float": "a number",
+    "int": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "list[str]": "a list of texts",
+}
 LISTS = {"tuple_type": "must be a list", "too_short": "must name at least one"}
 
 
@@ -27,8 +36,12 @@ class Strict(BaseModel):
 def nearest(key: str, known: Iterable[str]) -> str:
     """Say which known key was probably meant: ", did you mean `alpha`? (known: alpha, beta)"."""
     keys = list(known)
-    close = difflib.get_close_matches(key, keys, n=1)
-    hint = f", did you mean `{close[0]}`?" if close else ""
+    return choices(difflib.get_close_matches(key, keys, n=1), keys)
+
+
+def choices(meant: Sequence[str], keys: Sequence[str]) -> str:
+    """Say what was probably meant, one or nothing, and what there is: ", did you mean `a`? (known: a, b)"."""
+    hint = f", did you mean `{meant[0]}`?" if meant else ""
     others = f" and {len(keys) - MANY} more" if len(keys) > MANY else ""
     return f"{hint} (known: {', '.join(keys[:MANY])}{others})"
 
@@ -46,12 +59,24 @@ def read_section(model: type[BaseModel], values: Mapping[str, Any], where: str) 
     except ValidationError as error:
         # pydantic reports a list whose items have faults as too short, too.
         faults = [fault for fault in error.errors() if fault["type"] != "too_short" or not fault["input"]]
-        raise RecipeError("; ".join(_sentence(model, fault, where) for fault in faults[:5])) from None
+        sentences = dict.fromkeys(_sentence(model, fault, where, values, faults) for fault in faults)
+        raise RecipeError("; ".join([*sentences][:5])) from None
 
 
-def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
-    """Put one of pydantic's faults into a sentence."""
-    path = [str(part) for part in fault["loc"]]
+def _sentence(model: type[BaseModel], fault: Any, where: str, values: Any, faults: list[Any]) -> str:
+    """Put one of pydantic's faults into a sentence; those of a field that takes several types give the same one."""
+    union = next(
+        (end for end, part in enumerate(fault["loc"]) if part in UNIONS and not _has(values, fault["loc"], end)), None
+    )
+    if union is not None and fault["type"] not in OUT_OF_BOUNDS:
+        field = fault["loc"][:union]
+        kinds = [
+            other["loc"][union] for other in faults if other["loc"][:union] == field and len(other["loc"]) > union
+        ]
+        needed = dict.fromkeys(UNIONS[kind] for kind in kinds if kind in UNIONS)
+        found = _at(values, field)
+        return f"{'.'.join([where, *_named(values, field)])}: must be {' or '.join(needed)}, got {found!r}"
+    path = _named(values, fault["loc"])
     dotted = ".".join([where, *path])
     if fault["type"] == "extra_forbidden":
         owner = _owner(model, fault["loc"][:-1])
@@ -68,8 +93,37 @@ def _sentence(model: type[BaseModel], fault: Any, where: str) -> str:
         return f"{dotted}: {message}"
     said = f"{dotted}: {message[0].lower()}{message[1:]}, got {fault['input']!r}"
     words = re.findall(r"'([^']+)'", message) if fault["type"] == "literal_error" else []
-    close = difflib.get_close_matches(str(fault["input"]), words, 1)
+    close = difflib.get_close_matches(str(fault["input"]).lower(), words, 1)
     return f"{said}, did you mean `{close[0]}`?" if close else said
+
+
+def _at(values: Any, path: Sequence[Any]) -> Any:
+    """Return the value that a path of keys and places leads to; None where it leads nowhere."""
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _has(values: Any, path: Sequence[Any], end: int) -> bool:
+    """Tell whether the part at `end` of a path is a key of the values, and not a type of pydantic's."""
+    within = _at(values, path[:end])
+    return isinstance(within, Mapping) and path[end] in within
+
+
+def _named(values: Any, path: Sequence[Any]) -> list[str]:
+    """Return the parts of a path; an entry of a list is called by its `name`, where it has one of its own."""
+    parts = []
+    for end, part in enumerate(path):
+        name = None
+        if isinstance(part, int):
+            entries = _at(values, path[:end])
+            named = [entry.get("name") if isinstance(entry, Mapping) else None for entry in entries or ()]
+            name = named[part] if part < len(named) and named.count(named[part]) == 1 else None
+        parts.append(name if isinstance(name, str) and NAME.fullmatch(name) else str(part))
+    return parts
 
 
 def _bounds(model: type[BaseModel], fault: Any) -> str:

@@ -52,6 +52,24 @@ def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor(INT, _whole_number)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around all text that YAML 1.1 or the loader above takes for something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *resolvers]
+    for first, resolvers in (yaml.SafeDumper.yaml_implicit_resolvers | _Loader.yaml_implicit_resolvers).items()
+}
+
+
+def flow(value: Any) -> str:
+    """Return a value as YAML on one line, which `read_yaml` reads as it was."""
+    dumped: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True
+    )
+    return dumped.removesuffix("\n...\n").rstrip("\n")
+
+
 def read_yaml(text: str, where: str) -> Any:
     """Return the value that a YAML text holds, in plain types.
 

@@ -119,10 +119,10 @@ def _share_of_best(scene: Scene) -> Verdict:
 
 
 def what_it_saves(scene: Scene) -> Verdict:
-    """Return what it cost against asking every teacher."""
+    """Return what it cost against asking every teacher, all splits together: a choice is learnt on one of them."""
     question, address = "What did it save?", scene.state.only(view="cost")
     try:
-        spent = costs(scene.database, scene.assignment, scene.split)
+        spent = costs(scene.database, scene.assignment)  # with its calibration, whichever split is shown
     except InputError:
         words = "No answers here say what every teacher's answer costs."
         return Verdict(question=question, value="not known", words=words, address=address)
@@ -130,12 +130,12 @@ def what_it_saves(scene: Scene) -> Verdict:
     if not own.requests:
         return Verdict(question=question, value="nothing asked", words="No answer had to be made.", address=address)
     compute = f" and {everything.flops / own.flops:.1f}× less compute" if own.flops and everything.flops else ""
-    labelled = (
-        f"{spent.labelled:,} of {spent.prompts:,} prompts were answered by every teacher" if spent.labelled else ""
+    learnt = (
+        f" {spent.labelled:,} of {spent.prompts:,} prompts were answered by all of them." if spent.labelled else ""
     )
     return Verdict(
         question=question,
         value=f"{everything.requests / own.requests:.1f}× fewer answers",
-        words=f"{compute.removeprefix(' ')} than asking every teacher. {labelled}{'.' if labelled else ''}".strip(),
+        words=f"{compute.removeprefix(' ')} than asking every teacher.{learnt}".strip(),
         address=address,
     )

@@ -155,7 +155,7 @@ def test_a_dataset_is_read_as_it_is_downloaded(tmp_path: Path) -> None:
         read_responses(columns, (SMALL, BIG), CELLS)
     assert str(caught.value) == (
         f"{tmp_path / 'data'} has no column `promt` for `columns.prompt`, did you mean `prompt`? "
-        "(known: prompt, teacher, response)"
+        "(known: prompt, teacher, response); write `generate: {columns: {prompt: prompt}}`"
     )
 
 
@@ -243,7 +243,8 @@ NAME = "its column `teacher` must hold the teacher's name or its model"
         (
             [ROW],
             {"response": "respone"},
-            f" has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}",
+            f" has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}; write "
+            "`generate: {columns: {response: response}}`",
         ),
         ([ROW], {"quality": "x"}, f" has no column `x` for `columns.quality` {COLUMNS}"),
         (
@@ -303,7 +304,10 @@ def test_an_unknown_column_in_a_file_with_a_header(tmp_path: Path, ending: str) 
     path = save(tmp_path / f"t.{ending}", [ROW])
     with pytest.raises(InputError) as caught:
         read(path, response="respone")
-    said = f"{path} has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}"
+    said = (
+        f"{path} has no column `respone` for `columns.response`, did you mean `response`? {COLUMNS}; write "
+        "`generate: {columns: {response: response}}`"
+    )
     assert str(caught.value) == said
 
 

@@ -99,7 +99,21 @@ def test_a_pinned_input_that_is_not_there_is_named_before_anything_runs(
     ("rows", "message"),
     [
         ([], "holds no rows; `prompts` needs at least one"),
-        ([{"text": "x"}], "has no column `question` for `columns.prompt`"),
+        ([{"text": "x"}], "q.jsonl has no column `question` for `columns.prompt` (known: text)\n"),
+        (
+            [{"problem": "1 + 1", "solution": "2"}],
+            "has no column `question` for `columns.prompt`, did you mean `problem`? (known: problem, solution); write "
+            "`prompts: {columns: {prompt: problem}}`",
+        ),
+        (
+            [{"questions": "1 + 1", "prompt": "2"}],
+            "did you mean `questions`? (known: questions, prompt); write `prompts: {columns: {prompt: questions}}`",
+        ),
+        (
+            [{"question": "1 + 1", "target": "2"}],
+            "has no column `answer` for `columns.reference`, did you mean `target`? (known: question, target); write "
+            "`prompts: {columns: {reference: target}}`",
+        ),
         (QUESTIONS[:3], "gives 3 usable prompts, but `calibration` 6, `dev` 2 ask for 8"),
     ],
 )
@@ -107,7 +121,8 @@ def test_prompt_files(
     recipe: Path, capsys: pytest.CaptureFixture[str], rows: list[dict[str, str]], message: str
 ) -> None:
     (recipe.parent / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert message in run(capsys, recipe)
+    assert message.rstrip("\n") in (said := run(capsys, recipe))
+    assert not message.endswith("\n") or said.endswith(message.rstrip("\n"))
     assert not stored(recipe)
 
 

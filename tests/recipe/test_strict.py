@@ -1,6 +1,6 @@
 """Faults in what is read: one sentence each, with both bounds where a value has two."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -15,6 +15,9 @@ class Part(Strict):
     top: float | int | None = Field(default=None, gt=0, le=1)
     weight: float | int = Field(default=0, ge=0, alias="lambda")
     each: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    name: str | None = None
+    names: str | list[str] = ""
+    kind: Literal["one", "two"] = "one"
     numbers: tuple[float, ...] = Field(default=(1.0,), min_length=1, strict=False)
 
 
@@ -40,13 +43,25 @@ def message(values: dict[str, Any], model: type[Strict] = Whole) -> str:
         ({"parts": [{"top": 3}]}, "x.parts.0.top: must be above 0 and at most 1, got 3"),
         ({"parts": [{"lambda": -1}]}, "x.parts.0.lambda: must be at least 0, got -1"),
         ({"parts": [{"each": {"a": 1}}]}, "x.parts.0.each.a: must be at least 2, got 1"),
+        ({"parts": [{"top": "much"}]}, "x.parts.0.top: must be a number, got 'much'"),
+        ({"parts": [{"names": 3}]}, "x.parts.0.names: must be text or a list of texts, got 3"),
+        ({"parts": [{"names": [3, "a"]}]}, "x.parts.0.names: must be text or a list of texts, got [3, 'a']"),
+        ({"parts": [{"each": {"str": 1}}]}, "x.parts.0.each.str: must be at least 2, got 1"),
+        ({"parts": [{"each": {"str": "a"}}]}, "x.parts.0.each.str: input should be a valid integer, got 'a'"),
+        ({"parts": [{"name": "a", "share": 0}]}, "x.parts.a.share: must be above 0 and below 1, got 0"),
+        ({"parts": [{"name": "a"}, {"name": "a", "top": 3}]}, "x.parts.1.top: must be above 0 and at most 1, got 3"),
+        ({"parts": [{"name": "a/b", "top": 3}]}, "x.parts.0.top: must be above 0 and at most 1, got 3"),
+        (
+            {"parts": [{"kind": "ONE"}]},
+            "x.parts.0.kind: input should be 'one' or 'two', got 'ONE', did you mean `one`?",
+        ),
         ({"parts": 3}, "x.parts: must be a list, got 3"),
         ({"parts": [{"numbers": []}]}, "x.parts.0.numbers: must name at least one, got []"),
         ({"parts": [{"numbers": ["a"]}]}, "x.parts.0.numbers.0: input should be a valid number, got 'a'"),
         (
             {"parts": [{"shar": 1}], "alpha": 7},
-            "x.parts.0: unknown key `shar`, did you mean `share`? (known: share, top, lambda, each, numbers); "
-            "x.alpha: must be at least 0 and at most 1, got 7",
+            "x.parts.0: unknown key `shar`, did you mean `share`? (known: share, top, lambda, each, name, names, "
+            "kind, numbers); x.alpha: must be at least 0 and at most 1, got 7",
         ),
     ],
 )

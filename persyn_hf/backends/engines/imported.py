@@ -42,7 +42,9 @@ class ImportSettings(Strict):
     dataset: str | None = Field(
         default=None, description="Of `engine: import`: the data set of the answers, a Hub id or a local folder."
     )
-    config: str | None = Field(default=None, description="The config of the data set. Null takes its only one.")
+    config: str | None = Field(
+        default=None, description="The config of the data set. Null takes its default, or its only one."
+    )
     configs: dict[str, str | None] | None = Field(
         default=None,
         description="The config of each teacher, where a data set has one per teacher. "

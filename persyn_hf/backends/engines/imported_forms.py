@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.imported_cells import NOWHERE, Fields, Imported, read_cell
+from persyn_hf.backends.source_cells import missing_column
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import MANY, Strict, nearest
@@ -166,4 +167,4 @@ def _responses(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> 
 
 def _check_column(source: str, key: str, column: str, known: Sequence[str]) -> None:
     if column not in known:
-        raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, known)}")
+        raise InputError(missing_column(source, "generate", key, column, known))

@@ -68,7 +68,10 @@ class Source:
             wanted = [column_of(column, known) for column in columns]
             for column in wanted:
                 if column not in known:
-                    raise InputError(f"{name} has no column `{column}`{nearest(column, known)}; see `{SECTION}`")
+                    raise InputError(
+                        f"{name} has no column `{column}`{nearest(column, known)}; say what they are called, in its "
+                        f"entry of `{SECTION}`: `columns: {{question: NAME, answer: NAME}}`"
+                    )
             return wanted or known
 
         if self.path is not None:

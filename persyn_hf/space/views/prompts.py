@@ -15,7 +15,9 @@ def show(scene: Scene) -> str:
 def filter_of(scene: Scene) -> Filter:
     """Return the filter that the state of the page describes."""
     state = scene.state
-    names = ("teacher", "best", "topic", "origin", "source", "margin", "lead", "agreement", "tied", "correct")
-    names += ("shortest", "longest", "differs", "there", "sort")
+    names = (
+        *("teacher", "best", "topic", "origin", "source", "margin", "lead", "agreement", "tied", "correct"),
+        *("shortest", "longest", "differs", "there", "sort"),
+    )
     given: dict[str, Any] = {name: state[name] for name in names}
     return Filter(text=state["q"], split=scene.split, **given)

@@ -44,7 +44,9 @@ class Task(Strict):
         default=None, description="The file of the items: .jsonl, .json, .csv, .tsv or .parquet, text also as .gz."
     )
     dataset: str | None = Field(default=None, description="The data set of the items, a Hub id or a local folder.")
-    config: str | None = Field(default=None, description="The config of the data set. Null takes its only one.")
+    config: str | None = Field(
+        default=None, description="The config of the data set. Null takes its default, or its only one."
+    )
     revision: str | None = Field(
         default=None, description="The commit, tag or branch of the data set on the Hub. Null takes the newest."
     )

@@ -13,10 +13,9 @@ from typing import Any
 
 from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.backends.references import cell_of, column_of, is_unclear, of_each, read_reference
-from persyn_hf.backends.source_cells import as_text, read_prompt
+from persyn_hf.backends.source_cells import as_text, missing_column, read_prompt
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
-from persyn_hf.recipe.strict import nearest
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.prompts.settings import Settings
@@ -86,7 +85,7 @@ def _read(settings: Settings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         named = [(key, column_of(column, present) if key == "reference" else column) for key, column in named]
         for key, column in named:
             if column not in present:
-                raise InputError(f"{source} has no column `{column}` for `columns.{key}`{nearest(column, present)}")
+                raise InputError(missing_column(source, "prompts", key, column, present))
         return {column for _, column in named}
 
     if settings.path is not None:

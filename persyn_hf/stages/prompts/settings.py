@@ -38,7 +38,9 @@ class Settings(Strict):
     dataset: str | None = Field(
         default=None, description="The data set of the prompts, a Hub id or a local folder. It stands in for `path`."
     )
-    config: str | None = Field(default=None, description="The config of the data set. Null takes its only one.")
+    config: str | None = Field(
+        default=None, description="The config of the data set. Null takes its default, or its only one."
+    )
     revision: str | None = Field(
         default=None, description="The commit, tag or branch of the data set on the Hub. Null takes the newest."
     )
