@@ -4,9 +4,9 @@
 # Three small models can answer your prompts, and one small student is to learn from the answers. Which model should
 # answer which prompt? This notebook measures it on some of the prompts, trains a router on what it has measured, and
 # asks **one** model for each of the others. It takes half a minute on two CPU cores, without network: the models are
-# those of the tiny world (290 thousand parameters each), which come with the repository.
+# those of the tiny world (290 thousand parameters each), which come with persyn-hf.
 #
-# You need `pip install 'persyn-hf[models]'` and a clone of the repository, in which this is started.
+# You need `pip install 'persyn-hf[models]'`.
 
 # %%
 import json
@@ -17,8 +17,9 @@ import matplotlib.pyplot as plt
 import persyn_hf
 
 
-ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "recipes/tiny/zoo").is_dir())
-ZOO = ROOT / "recipes/tiny/zoo"
+PACKAGE = Path(persyn_hf.__file__).parent  # a wheel holds the tiny world, a clone has it beside the package
+TINY = next(folder for folder in (PACKAGE / "recipes/tiny", PACKAGE.parent / "recipes/tiny") if folder.is_dir())
+ZOO = "persyn:tiny/zoo"  # what comes with persyn has names; yours are Hub ids or folders
 HERE = Path("quickstart")  # everything that is made lies here
 HERE.mkdir(exist_ok=True)
 
@@ -29,7 +30,7 @@ HERE.mkdir(exist_ok=True)
 # compared. A file of your own works as well: JSONL, CSV, parquet, or a dataset on the Hub.
 
 # %%
-lines = (ROOT / "recipes/tiny/prompts.jsonl").read_text(encoding="utf-8").splitlines()
+lines = (TINY / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
 questions = [json.loads(line) for line in lines[:330]]
 (HERE / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions), encoding="utf-8")
 for row in questions[:4]:
@@ -54,8 +55,8 @@ recipe = {
         "calibration": 120,
         "dev": 60,
     },
-    "teachers": [{"name": name, "model": ZOO / name, "family": name.split("-")[0]} for name in TEACHERS],
-    "students": [{"name": "student", "model": ZOO / "qwen-student", "family": "qwen"}],
+    "teachers": [{"name": name, "model": f"{ZOO}/{name}", "family": name.split("-")[0]} for name in TEACHERS],
+    "students": [{"name": "student", "model": f"{ZOO}/qwen-student", "family": "qwen"}],
     "strategies": ["persyn", "mix"],
     "generate": {"samples": 2, "max_tokens": 200},
     "train_router": {"kind": "logistic"},
@@ -158,7 +159,7 @@ answers = [
     {"prompt": "What is 12 + 30?", "teacher": "wrong", "response": "12 + 30 = 43. \\boxed{43}"},
 ]
 quality = persyn_hf.grade(["42"] * len(answers), [row["response"] for row in answers])
-learnability = persyn_hf.learnability(ZOO / "qwen-student", answers)
+learnability = persyn_hf.learnability(f"{ZOO}/qwen-student", answers)
 measured = [row | {"quality": q, "learnability": v} for row, q, v in zip(answers, quality, learnability, strict=True)]
 persyn_hf.rewards(measured, alpha=0.4).select_columns(
     ["teacher", "quality_raw", "mean_logprob", "reward", "rank"]

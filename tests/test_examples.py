@@ -37,34 +37,27 @@ def test_the_notebook_is_the_script_without_outputs(root: Path) -> None:
     assert len(code) >= 8 and not any(cell["outputs"] for cell in code)
 
 
-@pytest.fixture
-def clone(root: Path, tmp_path: Path) -> Path:
-    """A folder in which the models are found."""
-    (tmp_path / "recipes").symlink_to(root / "recipes")
-    return tmp_path
-
-
 @pytest.mark.ci
 @pytest.mark.heavy
-def test_the_script_runs(root: Path, clone: Path) -> None:
+def test_the_script_runs(root: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "agg"}
     arguments = [sys.executable, str(root / "examples" / "quickstart.py")]
-    done = subprocess.run(arguments, cwd=clone, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "me/quickstart-sft-student-persyn@v1" in done.stdout
-    assert all((clone / "quickstart" / name).stat().st_size > 1000 for name in MADE)
+    assert all((tmp_path / "quickstart" / name).stat().st_size > 1000 for name in MADE)
 
 
 @pytest.mark.ci
 @pytest.mark.heavy
-def test_the_notebook_runs_and_shows_its_pictures(root: Path, clone: Path) -> None:
+def test_the_notebook_runs_and_shows_its_pictures(root: Path, tmp_path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(root / "examples" / "quickstart.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": clone}}).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     said = [output["text"] for output in outputs if output.get("name") == "stderr"]
     assert not [text for text in said if "IProgress not found" not in text], "tqdm says this without ipywidgets"
-    assert all((clone / "quickstart" / name).exists() for name in MADE)
+    assert all((tmp_path / "quickstart" / name).exists() for name in MADE)

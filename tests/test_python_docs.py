@@ -22,7 +22,6 @@ def page(root: Path) -> str:
 
 @pytest.mark.heavy
 def test_the_examples_run_and_print_what_is_shown(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "recipes").symlink_to(root / "recipes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERSYN_STORE", raising=False)
     names: dict[str, Any] = {}

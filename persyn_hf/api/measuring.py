@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Columns, Table, columns_of, prompts_in
 from persyn_hf.errors import InputError, require
+from persyn_hf.recipe import packaged
 from persyn_hf.stage import Progress
 
 
@@ -36,7 +37,8 @@ def learnability(
     be trained on, the end of turn included.
 
     Args:
-        model: the student, a Hub id or a local folder. Needs `pip install 'persyn-hf[models]'`.
+        model: the student: a Hub id, a local folder, or the name of a model that comes with persyn
+            (`persyn:tiny/zoo/qwen-student`). Needs `pip install 'persyn-hf[models]'`.
         rows: a table with `prompt` (or `messages`) and `response` (or `completion`), one row per answer, and
             `reasoning` where thoughts were cut off. Without an answer's column, each conversation in `messages` ends
             with it.
@@ -63,6 +65,7 @@ def learnability(
         )
     columns = columns_of(rows, "rows")
     asked, answers = _answers(columns)
+    name = str(packaged.find(str(model), "`model`")) if packaged.is_named(str(model)) else str(model)
     require("torch", extra="models", feature="`learnability`")
 
     from persyn_hf.backends.scoring import Values, score_rows
@@ -75,7 +78,7 @@ def learnability(
     options = {"max_length": max_length, "dtype": dtype, "device": device}
     template = None if chat_template is None else str(chat_template)
     with shown(progress) as bars:
-        scorer = open_scorer("likelihood", model=str(model), revision=revision, chat_template=template, **options)
+        scorer = open_scorer("likelihood", model=name, revision=revision, chat_template=template, **options)
         bars.start("measuring learnability", len(there))
         todo = [(asked[number], answers[number] or "") for number in there]
         for done, measured in score_rows(scorer, todo, batch_tokens=batch_tokens):

@@ -12,9 +12,9 @@ from persyn_hf.api.tables import (
     columns_of,
     ids_in,
     in_memory,
-    needed,
     numbers_in,
     prompt_table,
+    splits_in,
     texts_in,
 )
 from persyn_hf.core import rewards as core
@@ -57,18 +57,15 @@ def rewards(rows: Table, *, alpha: float = 0.4, normalisation: How = "minmax", n
     """
     columns = columns_of(rows, "rows")
     nothing: list[Any] = [None] * len(next(iter(columns.values())))
-    raw = {
-        "quality_raw": nothing
-        if alpha == 1 and "quality" not in columns
-        else numbers_in(columns, "quality", "rows", "whose weight is 1 - alpha"),
-        "mean_logprob": nothing
-        if alpha == 0 and "learnability" not in columns
-        else numbers_in(columns, "learnability", "rows", "whose weight is alpha"),
-    }
+    raw = dict.fromkeys(("quality_raw", "mean_logprob"), nothing)
+    if alpha != 1 or "quality" in columns:
+        raw["quality_raw"] = numbers_in(columns, "quality", "rows", "whose weight is 1 - alpha")
+    if alpha != 0 or "learnability" in columns:
+        raw["mean_logprob"] = numbers_in(columns, "learnability", "rows", "whose weight is alpha")
     known = {
         "prompt_id": ids_in(columns, "rows"),
         "teacher": texts_in(columns, "teacher", "rows", "who has answered"),
-        "split": [split or SPLIT for split in columns.get("split", nothing)],
+        "split": splits_in(columns, "rows", SPLIT),
         **raw,
     }
     return reward_table(known | core.recombine(known, alpha, normalisation, near_tie=near_tie))
@@ -97,8 +94,12 @@ def recombine(
         RecipeError: a setting is not valid.
     """
     columns = columns_of(rewards, "rewards")
-    for name in ("prompt_id", "teacher", *RAW[: 2 if measure == "mean_logprob" else len(RAW)]):
-        needed(columns, name, "rewards", "which stored rewards have")
+    for name in ("prompt_id", "teacher"):
+        columns[name] = texts_in(columns, name, "rewards", "which stored rewards have")
+    for place, name in enumerate(RAW):
+        if name in columns or place < (2 if measure == "mean_logprob" else len(RAW)):
+            columns[name] = numbers_in(columns, name, "rewards", "which stored rewards have")
+    columns["split"] = splits_in(columns, "rewards", SPLIT)
     return reward_table(columns | core.recombine(columns, alpha, normalisation, measure, near_tie=near_tie))
 
 
@@ -147,18 +148,18 @@ def labelled(
             "`rewards` has no column `prompt` or `messages`, and no `prompts` were given; give the prompts that the "
             "rewards are about as `prompts`"
         )
-    texts_in(columns, "teacher", "rewards", "who has answered")
-    for name in needs or ("reward",):
-        numbers_in(columns, name, "rewards", "which is learned from")
     ids = ids_in(columns, "rewards")
-    splits = columns.get("split", [None] * len(ids))
-    split_of = {name: split or SPLIT for name, split in zip(ids, splits, strict=True)}
+    known: Columns = {"prompt_id": ids, "teacher": texts_in(columns, "teacher", "rewards", "who has answered")}
+    for name in (*RAW[:2], *MADE[:3]):
+        if name in columns or name in (needs or ("reward",)):
+            known[name] = numbers_in(columns, name, "rewards", "which is learned from")
+    split_of = dict(zip(ids, splits_in(columns, "rewards", SPLIT), strict=True))
     given = prompt_table(columns | {"prompt_id": ids}, "rewards") if prompts is None else prompt_table(prompts)
     asked = {row["prompt_id"]: row for row in reversed(given.to_list())}
     for name, row in asked.items():
         row["split"] = split_of[name] = row["split"] or split_of.get(name, "pool")
-    known = reward_table(columns | {"prompt_id": ids, "split": [split_of[name] for name in ids]})
-    return known, PROMPTS.dataset(list(reversed(asked.values())))
+    known["split"] = [split_of[name] for name in ids]
+    return reward_table(known), PROMPTS.dataset(list(reversed(asked.values())))
 
 
 def reward_table(columns: Mapping[str, Sequence[Any]]) -> "Dataset":
@@ -170,4 +171,5 @@ def reward_table(columns: Mapping[str, Sequence[Any]]) -> "Dataset":
     missing = nothing | {"truncated": [False] * size, "split": [SPLIT] * size}
     known = {name: list(columns.get(name, missing[name])) for name in REWARDS.names}
     known["truncated"] = [bool(cut) for cut in known["truncated"]]
+    known["num_tokens"] = [None if number is None else int(number) for number in known["num_tokens"]]
     return Dataset.from_dict(known, features=REWARDS.features)

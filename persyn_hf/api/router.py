@@ -13,7 +13,7 @@ from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Prompts, in_memory, prompt_table
 from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.confidence import Curve, Worth
-from persyn_hf.errors import InputError, StoreError
+from persyn_hf.errors import DamagedArtifact, InputError, StoreError, reason
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.stage import Context, Progress
@@ -89,50 +89,64 @@ class Router:
 
 
 def load_router(
-    ref: str | Path, *, store: "Store | str | Path | None" = None, alpha: float | None = None, device: str = "auto"
+    ref: str | Path,
+    *,
+    store: "Store | str | Path | None" = None,
+    confidence: bool = True,
+    alpha: float | None = None,
+    device: str = "auto",
 ) -> Router:
     """Load a router, from the store or the Hub (NAMESPACE/NAME@TAG), or from a folder that `Router.save` wrote.
 
     How sure an artifact's router is follows from the dev prompts and rewards that it was trained beside. They are
-    looked for where the router itself is, and without them the confidence of its predictions is null.
+    looked for in the store, then on the Hub; where they are not there, the confidence of its predictions is null.
 
     Args:
         ref: the reference, or the folder.
         store: a store or its root; None: `PERSYN_STORE`, else `./artifacts`.
-        alpha: weight of learnability, for a router trained with `objective: two_head`; None: as it was trained.
+        confidence: look for these prompts and rewards, which may be a download.
+        alpha: weight of learnability, for a router trained with `objective: two_head`; None: as it was trained. How
+            sure one of a folder is with another weight is not known.
         device: where an llm router or an encoder runs: auto, cpu, cuda, cuda:1, mps.
 
     Raises:
-        StoreError: neither store nor Hub holds it.
+        StoreError: neither store nor Hub holds it. DamagedArtifact: a file does not match its digest.
         InputError: it is no router.
     """
-    from persyn_hf.backends.routers import FILE, load
+    from persyn_hf.backends.routers import load
     from persyn_hf.schemas import ROUTER
-    from persyn_hf.store.load import open_artifact
+    from persyn_hf.store.load import open_checked
     from persyn_hf.store.local import Store
 
-    if (Path(ref) / FILE).is_file():
-        folder = Path(ref)
-        scores = load(folder, device, alpha)
-        known: dict[str, Any] = {}
-        if (folder / LEARNED).is_file():
-            known = json.loads((folder / LEARNED).read_text(encoding="utf-8"))
-        curve, worth, report = known.get("dev", UNKNOWN._asdict()).values()
-        dev = Dev(curve and Curve(*curve), worth and Worth(*worth), report)
-        prior = np.array(known.get("prior", np.zeros(len(scores.teachers))), dtype=np.float64)
-        return Router(folder, scores, prior, dev, known.get("metrics", {}))
+    if Path(ref).is_dir():
+        scores = load(Path(ref), device, alpha)
+        prior, dev, metrics = _read_learned(Path(ref) / LEARNED, len(scores.teachers))
+        return Router(Path(ref), scores, prior, dev if alpha is None else UNKNOWN, metrics)
     store = store if isinstance(store, Store) else Store(store)
-    stored = open_artifact(str(ref), store)
+    stored = open_checked(str(ref), store)
     if stored.kind != ROUTER.kind:
         raise InputError(f"{stored.ref} is of kind `{stored.kind}`, needed is a router; name another artifact")
     scores = load(stored.path, device, alpha)
     prior, dev = np.zeros(len(scores.teachers)), UNKNOWN
-    asked, rewarded = _beside(stored, "prompts", store), _beside(stored, "rewards", store)
+    asked, rewarded = (_beside(stored, word, store) if confidence else None for word in ("prompts", "rewards"))
     if asked is not None and rewarded is not None:
         weight = stored.manifest.settings.get("alpha") if alpha is None else alpha
         prompts, rewards = store.read_dataset(asked, split="dev"), store.read_dataset(rewarded)
         prior, dev = learn(scores, prompts, rewards, weight)
     return Router(stored.path, scores, prior, dev, stored.manifest.metrics)
+
+
+def _read_learned(path: Path, num_teachers: int) -> tuple[FloatArray, Dev, Mapping[str, Any]]:
+    """Read what is known of a saved router: mean rewards (n,), what dev says, metrics; a folder may lack the file."""
+    if not path.is_file():
+        return np.zeros(num_teachers), UNKNOWN, {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        curve, worth = known["dev"]["curve"], known["dev"]["worth"]
+        dev = Dev(curve and Curve(*curve), worth and Worth(*worth), dict(known["dev"]["report"]))
+        return np.array(known["prior"], dtype=np.float64).reshape(num_teachers), dev, dict(known["metrics"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({reason(error)}); save the router again, or remove this file") from None
 
 
 def learn(
@@ -178,13 +192,15 @@ def assign_by(
 
 def _beside(stored: "Stored", word: str, store: "Store") -> "Stored | None":
     """Return an input of a stored router, where it can be read and is what the router was made from."""
-    from persyn_hf.store.load import open_artifact
+    from persyn_hf.store.load import open_checked
 
     given = stored.manifest.inputs.get(word)
     if given is None:
         return None
     try:
-        found = open_artifact(given.ref, store)
+        found = open_checked(given.ref, store)
+    except DamagedArtifact:
+        raise
     except StoreError:
         return None
     return found if found.digest == given.digest else None

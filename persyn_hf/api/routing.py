@@ -40,8 +40,8 @@ def train_router(
         rewards: a table with `prompt_id` (or the prompt itself), `teacher` and `reward`, one row per cell, as the
             functions `rewards` and `load_artifact` return it. Prompts with rewards of two teachers or more count.
         prompts: the prompts, a list or a table; None: `rewards` has them, in `prompt` or `messages`.
-        kind: of router. `logistic`, the default, and `llm` need `pip install 'persyn-hf[models]'`; `auto` trains
-            several and keeps the best.
+        kind: of router. `llm`, and any over embeddings, needs `pip install 'persyn-hf[models]'`; `auto` trains several
+            and keeps the best.
         dev: share of the prompts that are kept to judge the router and to learn how sure it is; a split `dev` in
             `prompts` or `rewards` takes its place.
         seed: decides who is in dev, and of all that is random in the training.

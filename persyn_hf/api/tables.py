@@ -22,6 +22,7 @@ Conversation: TypeAlias = Sequence[Mapping[str, Any]]  # turns, each {"role": ..
 Table: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | DataFrame | Dataset | DatasetDict"
 Prompts: TypeAlias = "Sequence[str] | Sequence[Conversation] | Table"
 
+SPLITS = ("calibration", "dev", "pool")
 FORMS = "a list of dicts, a dict of columns, a pandas DataFrame or a datasets.Dataset"
 
 
@@ -62,6 +63,19 @@ def texts_in(columns: Columns, name: str, what: str, why: str) -> list[str]:
 def numbers_in(columns: Columns, name: str, what: str, why: str) -> list[float | None]:
     """Return a column of numbers or true/false values as floats; None where there is none."""
     return [_number(cell, name, number, what) for number, cell in enumerate(needed(columns, name, what, why))]
+
+
+def splits_in(columns: Columns, what: str, otherwise: str) -> list[str]:
+    """Return the split of each row, `otherwise` where there is none; a split of another word is refused."""
+    size = len(next(iter(columns.values())))
+    splits = [otherwise if split is None else split for split in columns.get("split", [None] * size)]
+    for number, split in enumerate(splits):
+        if split not in (otherwise, *SPLITS):
+            raise InputError(
+                f"`{what}`: `split` of row {number} must be {', '.join(SPLITS)} or missing, got {split!r:.60}; leave "
+                "the column out where it means something else"
+            )
+    return splits
 
 
 def conversations(cells: Sequence[Any], what: str) -> list[list[dict[str, str]]]:
@@ -119,8 +133,8 @@ def prompt_table(
     nothing = [None] * len(turns)
     texts = {name: [as_text(cell) or None for cell in columns.get(name, nothing)] for name in ("reference", "topic")}
     ids = texts_in(columns, "prompt_id", what, "") if "prompt_id" in columns else [prompt_id(each) for each in turns]
-    parts = [split or part or otherwise for part in columns.get("split", nothing)]
-    sources = [source or what for source in columns.get("source", nothing)]
+    parts = splits_in(columns, what, otherwise) if columns and split is None else [split or otherwise] * len(turns)
+    sources = [as_text(source) or what for source in columns.get("source", nothing)]
     rows = zip(ids, turns, texts["reference"], sources, texts["topic"], parts, strict=True)
     made = [dict(zip(PROMPTS.names, row, strict=True)) for row in rows]
     return PROMPTS.dataset(made)

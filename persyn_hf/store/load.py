@@ -34,7 +34,7 @@ def load_artifact(
     from datasets import DatasetDict
 
     store = store if isinstance(store, Store) else Store(store)
-    stored = open_artifact(ref, store)
+    stored = open_checked(ref, store)
     if isinstance(SCHEMAS[stored.kind], ModelSchema):
         return str(stored.path)
     rows = stored.manifest.rows
@@ -44,16 +44,16 @@ def load_artifact(
     return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})
 
 
-def open_artifact(ref: str, store: Store) -> Stored:
-    """Find an artifact in the store or, where it is not there, on the Hub, and check its files.
+def open_checked(ref: str, store: Store) -> Stored:
+    """Open an artifact of the store or, where it is not there, of the Hub, and check its files.
 
     Raises:
         StoreError: neither holds it.
         DamagedArtifact: a file does not match its digest.
     """
-    from persyn_hf.store.hub.read import download
+    from persyn_hf.store.lineage import open_artifact
 
     here = store.has(ref)
-    stored = store.get(ref) if here else download(ref, store)
+    stored = open_artifact(store, ref)
     stored.check(as_written=here)
     return stored

@@ -101,6 +101,13 @@ def test_a_loaded_model_is_refused_with_the_way_to_give_it() -> None:
         persyn_hf.learnability(object(), ROWS)  # type: ignore[arg-type]
 
 
+def test_a_model_that_comes_with_persyn_goes_by_its_name(root: Path) -> None:
+    values = persyn_hf.learnability("persyn:tiny/zoo/qwen-student", ROWS)
+    assert values.tolist() == persyn_hf.learnability(root / "recipes/tiny/zoo/qwen-student", ROWS).tolist()
+    with pytest.raises(PersynError, match="`model`: nothing with the name `persyn:tiny/zoo/qwen-studnt` comes with"):
+        persyn_hf.learnability("persyn:tiny/zoo/qwen-studnt", ROWS)
+
+
 def test_nothing_is_printed_unless_it_is_asked_for(student: Path, capfd: pytest.CaptureFixture[str]) -> None:
     persyn_hf.learnability(student, ROWS)
     persyn_hf.grade(["1"], ["1"])
@@ -153,8 +160,8 @@ def say(call):
         print(error)
 rewards = persyn_hf.rewards(rows)
 say(lambda: persyn_hf.learnability("no/model", rows))
-say(lambda: persyn_hf.train_router(rewards, rows))
-router = persyn_hf.train_router(rewards, rows, kind="ridge")
+say(lambda: persyn_hf.train_router(rewards, rows, objective="soft_bt"))
+router = persyn_hf.train_router(rewards, rows)
 print(len(router.predict(["p1", "p2"])), persyn_hf.grade(["1"], ["1"]), len(persyn_hf.pairs(rewards, rows)))
 """
 
@@ -166,6 +173,6 @@ def test_without_torch_each_function_says_what_to_install_and_the_others_work() 
     install = "needs the package `torch`, which is not installed: pip install 'persyn-hf[models]'"
     assert done.stdout.splitlines() == [
         f"`learnability` {install}",
-        f"training a logistic router {install}",
+        f"a logistic router with the objective soft_bt {install}",
         "2 [True] 40",
     ]

@@ -54,8 +54,9 @@ def test_a_plan_counts_and_runs_nothing(here: Path, capfd: pytest.CaptureFixture
     assert capfd.readouterr() == ("", "")
     assert not (here / "store").exists()
     assert persyn_hf.plan(OWN, store="store", checks=False).warnings == ()
-    lacking = OWN | {"students": [{"name": "student", "model": "./none"}]}
-    assert "none" in persyn_hf.plan(lacking, store="store").faults[0]
+    (here / "empty").mkdir()
+    (fault,) = persyn_hf.plan(OWN | {"students": [{"name": "student", "model": "./empty"}]}, store="store").faults
+    assert str(here / "empty") in fault
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,12 @@ def test_learnability_is_what_the_run_has_stored(finished: tuple[Path, float]) -
     assert len(rows) == 6 * 4
     measured = persyn_hf.learnability(ZOO / "qwen-student", rows, max_length=256)
     assert measured == pytest.approx([row["mean_logprob"] for row in stored], abs=1e-4)
+
+
+@pytest.mark.heavy
+def test_stored_rewards_are_recombined_to_themselves(finished: tuple[Path, float]) -> None:
+    stored = persyn_hf.load_artifact("tiny/smoke-rewards-qwen-student@v1", store=finished[0])
+    rows = [row for part in stored.values() for row in part]
+    again = persyn_hf.recombine(stored["calibration"].to_pandas(), 0.4)
+    assert again.to_list() == stored["calibration"].to_list()
+    assert persyn_hf.recombine(stored, 0.4).to_list() == rows

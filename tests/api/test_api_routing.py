@@ -147,6 +147,14 @@ def test_rewards_of_alone_may_be_all_there_is() -> None:
         (lambda _: persyn_hf.train_router(cells(), dev=1.5), "`dev` must be a share between 0 and 1, got 1.5"),
         (lambda _: persyn_hf.train_router(cells(3), kind="ridge"), "calibration prompts have rewards of two teachers"),
         (lambda _: persyn_hf.train_router([{"prompt": "x", "teacher": "a"}]), "`rewards` has no column `reward`"),
+        (
+            lambda _: persyn_hf.train_router([{"prompt": "x", "teacher": "a", "reward": "1"}]),
+            "must be a number, true,",
+        ),
+        (
+            lambda r: persyn_hf.assign([{"prompt": "x", "split": "test"}], r),
+            "`split` of row 0 must be calibration, dev",
+        ),
         (lambda _: persyn_hf.load_router("me/none@v1", store="empty"), "me/none@v1 is not in the store"),
         (lambda _: persyn_hf.assign(NEW), "the strategy persyn needs a `router`, got none"),
         (lambda _: persyn_hf.assign(NEW, strategy="mix"), "`assign` needs to know the `teachers`, got none"),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import persyn_hf
@@ -59,6 +59,7 @@ def test_a_key_that_some_rows_lack_is_missing_there() -> None:
         ([ROWS[0] | {"quality": "yes"}], "`quality` of row 0 must be a number, true, false or missing, got 'yes'"),
         ([ROWS[0] | {"teacher": None}], "`teacher` of row 0 must be a text, got None"),
         ([ROWS[0] | {"prompt": 7.5}], "prompt number 0 must be a text"),
+        ([ROWS[0] | {"split": "train"}], "`split` of row 0 must be calibration, dev, pool or missing, got 'train'"),
         ([ROWS[0], ROWS[0]], "the rewards hold 2 rows for prompt"),
     ],
 )
@@ -85,6 +86,7 @@ def test_what_is_no_prompt_is_named_by_its_number(prompts: Any, said: str) -> No
     assert said in str(error.value)
 
 
+@settings(max_examples=20)
 @given(
     st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="["), min_size=1).filter(str.strip),

@@ -40,7 +40,7 @@ def test_pure_functions_load_no_model_library() -> None:
         "import persyn_hf, sys\n"
         "rows = [{'prompt': 'p', 'teacher': t, 'quality': q, 'learnability': -1.0} for t, q in (('a', 1), ('b', 0))]\n"
         "persyn_hf.pairs(persyn_hf.rewards(rows), rows)\n"
-        "persyn_hf.grade(['1'], ['1']), persyn_hf.learnability, persyn_hf.train_router, persyn_hf.run\n"
+        "persyn_hf.grade, persyn_hf.learnability, persyn_hf.train_router, persyn_hf.run\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'vllm', 'ray', 'gradio') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
