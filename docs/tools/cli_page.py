@@ -14,8 +14,8 @@ HEAD = """\
 
 # Commands
 
-`persyn COMMAND --help` says the same. `persyn help score.alpha` explains a setting; [settings.md](settings.md) has all of
-them. `eval "$(persyn completion bash)"` (or `zsh`) completes commands, files and names of artifacts.
+`persyn COMMAND --help` says the same. `persyn help score.alpha` explains a setting; [settings.md](settings.md) has all
+of them. `eval "$(persyn completion bash)"` (or `zsh`) completes commands, files and names of artifacts.
 
 | exit code | means |
 |---|---|

@@ -2,8 +2,8 @@
 
 `python docs/tools/site.py stage` copies docs/ to build/site-src, and with it every file of the repository that a page
 leads to: a page that leaves docs/ for `../recipes/README.md` finds it on the site as `repo/recipes/README.md`, and a
-recipe or a script becomes a page of its own. `python docs/tools/site.py check` reads every page in build/site: each link
-leads to a file and an anchor, nothing is loaded from another server, and no list or table was left as plain text.
+recipe or a script becomes a page of its own. `python docs/tools/site.py check` reads every page in build/site: each
+link leads to a file and an anchor, nothing is loaded from another server, and no list or table is left as plain text.
 """
 
 import re
@@ -23,6 +23,7 @@ LINK = re.compile(r'(\]\(|(?:src|href)=")(?!\w+:|#)([^)\s"#]+)')
 MARKER = re.compile(r"^<!--.*?-->\n", flags=re.MULTILINE)  # for tests and scripts; a table behind it would be text
 CODE = {".yaml": "yaml", ".py": "python", ".sbatch": "bash", ".jinja": "jinja", ".toml": "toml", ".cfg": "ini"}
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
+OUTSIDE = re.compile(r"(?:url\(['\"]?|@import\s+['\"])(https?:[^)'\"]+)")
 LEFT_AS_TEXT = re.compile(r"^(?:[-*] |1\. |\|.*\|$)", flags=re.MULTILINE)
 
 
@@ -55,7 +56,7 @@ def stage() -> None:
 
 
 def rewritten(path: str) -> tuple[str, set[str]]:
-    """Return the text of a page with links as the site needs them, and the files of the repository that it leads to."""
+    """Return the text of a page with links as the site needs them, and the files that it leads to."""
     found: set[str] = set()
 
     def rewrite(link: re.Match[str]) -> str:
@@ -124,15 +125,18 @@ def faults(site: Path) -> Iterator[str]:
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 yield f"{name}: {link} leads to no file"
-            elif parts.fragment and (into := pages.get(Path(normpath(target)))):
-                if unquote(parts.fragment) not in into.anchors:
-                    yield f"{name}: {link} leads to no anchor"
+            elif parts.fragment and not _has(pages.get(Path(normpath(target))), unquote(parts.fragment)):
+                yield f"{name}: {link} leads to no anchor"
         for text in page.paragraphs:
             if left := LEFT_AS_TEXT.search(text.strip()):
                 yield f"{name}: a list or table needs an empty line before it: {text.strip()[left.start() :][:60]}"
     for sheet in sorted(site.rglob("*.css")):
-        for url in re.findall(r"url\(['\"]?(https?:[^)'\"]+)|@import\s+['\"](https?:[^'\"]+)", sheet.read_text("utf-8")):
-            yield f"{sheet.relative_to(site)} loads {''.join(url)} from another server"
+        for url in OUTSIDE.findall(sheet.read_text("utf-8")):
+            yield f"{sheet.relative_to(site)} loads {url} from another server"
+
+
+def _has(page: Page | None, anchor: str) -> bool:
+    return page is None or anchor in page.anchors
 
 
 def main() -> int:
@@ -143,7 +147,7 @@ def main() -> int:
     if sys.argv[1:] == ["check"]:
         found = [*faults(SITE)]
         pages = sum(1 for _ in SITE.rglob("*.html"))
-        print("\n".join([*found, f"{pages} pages, {len(found)} faults"]))
+        sys.stdout.write("\n".join([*found, f"{pages} pages, {len(found)} faults\n"]))
         return 1 if found or not pages else 0
     sys.exit("usage: python docs/tools/site.py stage | check")
 

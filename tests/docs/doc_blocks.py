@@ -1,8 +1,8 @@
 """The fenced blocks of the documentation, and how they are run.
 
-A page that begins with `<!-- run: ... -->` has its bash and Python blocks run in order, in one folder. A single block is
-run with `<!-- run -->` on the line before it. What cannot run here says why: `<!-- not run: needs a GPU -->`. There is no
-third way: `test_every_block_is_run_or_says_why_not`.
+A page that begins with `<!-- run: ... -->` has its bash and Python blocks run in order, in one folder. A single block
+is run with `<!-- run -->` on the line before it. What cannot run here says why: `<!-- not run: needs a GPU -->`. There
+is no third way: `test_every_block_is_run_or_says_why_not`.
 """
 
 import re
@@ -66,8 +66,8 @@ def blocks() -> Iterator[Block]:
 def commands(script: str) -> Iterator[list[str]]:
     """Yield the simple commands of a shell script as words, without comments, redirections and here-documents."""
     script = re.sub(r"\$\(\(.*?\)\)", "0", script)
-    script = re.sub(r"<<'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", script, flags=re.DOTALL | re.MULTILINE).replace("\\\n", " ")
-    for line in script.splitlines():
+    script = re.sub(r"<<'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", script, flags=re.DOTALL | re.MULTILINE)
+    for line in script.replace("\\\n", " ").splitlines():
         try:
             words = list(_lexer(line))
         except ValueError as error:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,14 @@ def ids(block: Block) -> str:
     return block.where
 
 
-def test_every_block_is_run_or_says_why_not() -> None:
+def test_every_block_is_run_or_says_why_not(record_property: Callable[[str, object], None]) -> None:
     assert len(ALL) >= 100
     for block in ALL:
         assert block.language in (*RUN, *PARSED, *SHOWN), f"{block.where}: a block of an unknown language"
         if block.language in RUN:
             assert block.why is not None, f"{block.where}: put <!-- run --> or <!-- not run: reason --> before it"
     counted = Counter("run" if block.why == "" else f"not run: {block.why}" for block in of(*RUN))
-    print(dict(counted.most_common()))
+    record_property("blocks", dict(counted.most_common()))  # in the XML report: `--junitxml`
     assert counted["run"] >= 30
 
 
@@ -80,7 +81,7 @@ def test_recipes_and_parts_of_recipes_are_valid(block: Block, base: dict, tmp_pa
 
 @pytest.mark.parametrize("block", of("bash"), ids=ids)
 def test_commands_are_ones_that_exist(block: Block, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = {setting for setting in list_settings(recipe_schema())}
+    known = set(list_settings(recipe_schema()))
     for program, *words in commands(block.text):
         if program == "persyn":
             check_persyn(words, block, root, known, capsys)

@@ -66,7 +66,8 @@ def test_the_check_names_what_is_wrong(root: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         "<link href='a.css' rel=stylesheet><script src='https://cdn.example/x.js'></script>"
         "<a href='other/#here'>good</a><a href='other/#gone'>bad</a><a href='none.html'>bad</a>"
-        "<a href='https://elsewhere.example'>a link is no request</a><p>It says:\n- one</p><p>fine</p><h2>1. A title</h2>"
+        "<a href='https://elsewhere.example'>a link is no request</a><p>It says:\n- one</p><p>fine</p>"
+        "<h2>1. A title</h2>"
     )
     assert list(tool(root, "site").faults(tmp_path)) == [
         "index.html loads https://cdn.example/x.js from another server",
