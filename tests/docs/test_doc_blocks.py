@@ -28,7 +28,11 @@ OTHER_PROGRAMS = (
     *(".venv/bin/pip", "../.venv/bin/python", "export", "twine", "cffconvert", "git-cliff", "rm", "test", "ls"),
 )
 OWN_FILES = ("my.yaml", "other.yaml", "judged.yaml", "routed.yaml", "answers.yaml")  # that a reader has or makes
-FROM_EVERYWHERE = {"extends", "inputs"}  # which a fragment is given, too, when it is looked at
+REASONS = (  # for not running a block
+    *("needs a GPU", "needs a cluster", "needs the Hub", "needs the network", "needs your own files"),
+    *("needs a file of another project", "installs packages", "takes hours", "examples of the help"),
+    "it serves until it is stopped",
+)
 
 
 def of(*languages: str) -> list[Block]:
@@ -45,6 +49,7 @@ def test_every_block_is_run_or_says_why_not(record_property: Callable[[str, obje
         assert block.language in (*RUN, *PARSED, *SHOWN), f"{block.where}: a block of an unknown language"
         if block.language in RUN:
             assert block.why is not None, f"{block.where}: put <!-- run --> or <!-- not run: reason --> before it"
+            assert block.why in ("", *REASONS), f"{block.where}: a new reason, `{block.why}`"
     counted = Counter("run" if block.why == "" else f"not run: {block.why}" for block in of(*RUN))
     record_property("blocks", dict(counted.most_common()))  # in the XML report: `--junitxml`
     assert counted["run"] >= 30

@@ -39,7 +39,7 @@ def run(block: Block, folder: Path, root: Path) -> str:
     environment |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(root)}
     program = [sys.executable, "-"] if block.language == "python" else ["bash", "-eo", "pipefail"]
     done = subprocess.run(
-        program, input=block.text, cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+        program, input=block.text, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, f"{block.where}: {done.stdout[-1000:]}{done.stderr[-2000:]}"
     return done.stdout
@@ -47,7 +47,7 @@ def run(block: Block, folder: Path, root: Path) -> str:
 
 @pytest.mark.ci
 @pytest.mark.heavy
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_followed(page: str, folder: Path, root: Path) -> None:
     for block in PAGES[page]:
