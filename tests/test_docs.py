@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from doc_blocks import ROOT, pages
 
 from persyn_hf.recipe.recipe import STAGES
 from persyn_hf.recipe.strategies import KINDS
+from persyn_hf.version import __version__
 
 
 GUIDES = ("CONTRIBUTING.md", "docs/design.md")
@@ -111,3 +113,20 @@ def test_the_files_of_the_tree_in_the_design_exist(root: Path) -> None:
         for name in listed.split():
             if "." in name or name.endswith("/"):
                 assert (root / ("persyn_hf" if indent else "") / name).exists(), name
+
+
+def test_the_release_has_one_number(root: Path) -> None:
+    citation = yaml.safe_load(text_of(root / "CITATION.cff"))
+    (number, date) = re.findall(r"^## (\S+), (\S+)$", text_of(root / "CHANGELOG.md"), flags=re.MULTILINE)[0]
+    assert citation["version"] == number == __version__
+    assert str(citation["date-released"]) == date
+
+
+def test_issue_templates_are_forms_that_github_takes(root: Path) -> None:
+    forms = [path for path in (root / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
+    assert len(forms) == 2
+    for path in forms:
+        form = yaml.safe_load(text_of(path))
+        assert {"name", "description", "body"} == form.keys()
+        assert all(part["type"] == "textarea" and part["attributes"]["label"] for part in form["body"])
+        assert len({part["id"] for part in form["body"]}) == len(form["body"])

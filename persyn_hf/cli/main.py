@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for switch, value in QUIET.items():
         os.environ.setdefault(switch, value)
+    if not sys.warnoptions:  # what libraries will change one day is for us to know
+        warnings.simplefilter("ignore", FutureWarning)
     command: Callable[[argparse.Namespace], int] = arguments.command
     signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it takes the node: end as after Ctrl-C
     try:

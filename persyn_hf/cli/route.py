@@ -114,7 +114,8 @@ def _tell(shares: Counter[str | None], sure: bool) -> None:
     parts = [f"{teacher} {number / total:.0%}" for teacher, number in shares.most_common()]
     print(readable(f"{total:,} prompts: {', '.join(parts) or 'none'}"), file=sys.stderr)
     if without:
-        print(f"{without:,} rows hold no prompt and have no teacher; `error` says why", file=sys.stderr)
+        rows = "row holds no prompt and has" if without == 1 else "rows hold no prompt and have"
+        print(f"{without:,} {rows} no teacher; `error` says why", file=sys.stderr)
     if total and not sure:
         text = "confidence is null: it follows from 20 or more measured dev prompts of the router, which are not there"
         print(text, file=sys.stderr)

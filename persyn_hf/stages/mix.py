@@ -74,6 +74,7 @@ def run(
     counts = {"assigned": len(assigned)}
     counts |= {f"dropped_{reason}": number for reason, number in dropped.items() if number or reason != "unknown_end"}
     kept = [chosen[row["prompt_id"]] for row in rows]
+    counts["incorrect"] = sum(response["is_correct"] is False for response in kept)
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
     counts["escalated"] = sum(response["round"] > 0 for response in kept)
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))

@@ -63,6 +63,7 @@ def test_no_marker_stands_alone_and_no_code_is_only_indented() -> None:
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
         indented = re.search(r"\n\n    \S.*", prose)
         assert not indented, f"{path.name}: put a fence around {indented[0].strip()!r}"
+        assert not re.search(r"^ +```", text, flags=re.MULTILINE), f"{path.name}: a fence begins its line"
 
 
 @pytest.fixture(scope="module")

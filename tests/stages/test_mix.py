@@ -60,6 +60,7 @@ def test_rows_stand_in_prompt_order_and_drops_are_counted(tmp_path):
         "dropped_truncated": 1,
         "dropped_empty": 0,
         "dropped_incorrect": 0,
+        "incorrect": 1,
         "unjudged": 0,
         "escalated": 0,
     }
