@@ -7,7 +7,7 @@ PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reord
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install engines demo reference test-fast test test-ci test-all bench lint clean
+.PHONY: install engines demo reference docs test-fast test test-ci test-all bench lint clean
 
 install: .venv/installed
 
@@ -32,9 +32,21 @@ demo: install
 	$(BIN)/persyn run recipes/tiny/demo.yaml
 	$(BIN)/persyn report recipes/tiny/demo.yaml --out report
 
-# docs/settings.md, recipe.schema.json and the first lines of the recipes follow from the code; a test compares.
+# Pages and files that follow from the code: settings, commands, recipe.schema.json, the first lines of the recipes.
 reference: install
 	$(BIN)/python -m persyn_hf.reference
+	$(BIN)/python docs/tools/cli_page.py
+
+# The site, in build/site. Zensical has an environment of its own: a reader needs no torch to build the pages.
+docs: build/docs-tool/installed
+	$(PYTHON) docs/tools/site.py stage
+	build/docs-tool/bin/zensical build --clean --strict
+	$(PYTHON) docs/tools/site.py check
+
+build/docs-tool/installed: Makefile
+	@test -x build/docs-tool/bin/python || $(PYTHON) -m venv build/docs-tool
+	build/docs-tool/bin/python -m pip install --quiet --disable-pip-version-check 'zensical>=0.0.73'
+	@touch $@
 
 # No vLLM, Ray, browser, test Hub or whole run: under 2 minutes on two cores.
 test-fast: install
@@ -60,4 +72,4 @@ lint: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_blocks import ROOT, pages
 
 from persyn_hf.recipe.recipe import STAGES
 from persyn_hf.recipe.strategies import KINDS
@@ -19,12 +20,6 @@ WORDS = (
     *("Learnability", "Reward", "Alpha", "Hit@k", "Near-tie", "Regret", "Gap closed", "Generate-then-select"),
     *("Artifact", "Lineage", "Journal"),
 )
-
-
-def pages(root: Path) -> list[Path]:
-    found = [*root.glob("*.md"), *root.glob("docs/*.md")]
-    assert len(found) >= 10
-    return found
 
 
 def text_of(page: Path) -> str:
@@ -43,17 +38,18 @@ def anchor_of(heading: str) -> str:
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
-    """The relative links of a page: the file, and the anchor in it ("": none)."""
-    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text_of(page)):
+    """The relative links of a page, and its pictures: the file, and the anchor in it ("": none)."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r'(?:\]\(|(?:src|href)=")(?!\w+:)([^)\s"]+)[)"]', prose):
         name, _, anchor = link.partition("#")
         yield (page.parent / name if name else page), anchor
 
 
-def test_relative_links_lead_to_a_file_and_a_heading(root: Path) -> None:
-    for page in pages(root):
-        for target, anchor in links(page):
-            assert target.exists(), f"{page.name}: {target}"
-            assert not anchor or anchor in anchors(target), f"{page.name}: {target.name}#{anchor}"
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_relative_links_lead_to_a_file_and_a_heading(page: Path) -> None:
+    for target, anchor in links(page):
+        assert target.is_file(), f"{target}: a folder or nothing; the site can show files only"
+        assert not anchor or anchor in anchors(target), f"{target.name}#{anchor}"
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -91,9 +87,32 @@ def test_the_readme_leads_to_every_word_of_the_glossary(root: Path) -> None:
     assert {*map(anchor_of, WORDS)} <= linked
 
 
-def test_the_readme_names_every_stage_and_strategy(root: Path) -> None:
+def test_the_method_names_every_stage_and_strategy(root: Path) -> None:
     for name in (*STAGES, *KINDS):
-        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", text_of(root / "README.md"), flags=re.MULTILINE), name
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", text_of(root / "docs/method.md"), flags=re.MULTILINE), name
+
+
+def test_the_readme_is_short(root: Path) -> None:
+    assert len(text_of(root / "README.md").splitlines()) <= 150
+
+
+def test_every_page_is_on_the_site_and_in_the_readme(root: Path) -> None:
+    nav = set(re.findall(r'= "([\w/-]+\.md)"', text_of(root / "zensical.toml")))
+    names = {page.relative_to(root / "docs").as_posix() for page in (root / "docs").rglob("*.md")}
+    assert names <= nav, "zensical.toml: nav"
+    linked = {target.resolve() for target, _ in links(root / "README.md")}
+    assert {root / "docs" / name for name in names} <= linked
+
+
+def test_the_files_of_the_tree_in_the_design_exist(root: Path) -> None:
+    _, _, after = text_of(root / "docs/design.md").partition("```text\npersyn_hf/\n")
+    tree = "persyn_hf/\n" + after.partition("```")[0]
+    names = re.findall(r"^( *)((?:[\w.]+[/ ])+)", tree, flags=re.MULTILINE)
+    assert len(names) >= 10
+    for indent, listed in names:
+        for name in listed.split():
+            if "." in name or name.endswith("/"):
+                assert (root / ("persyn_hf" if indent else "") / name).exists(), name
 
 
 def test_the_release_has_one_number(root: Path) -> None:
