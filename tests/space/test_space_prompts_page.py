@@ -123,7 +123,7 @@ def test_on_a_phone_the_prompt_takes_the_screen_and_closes(site: str, phone: Any
     row.scroll_into_view_if_needed()
     row.tap()
     settle(phone)
-    assert not phone.locator("section.list").is_visible() and not phone.locator("header.top").is_visible()
+    assert not phone.locator("table.prompts").is_visible() and not phone.locator("header.top").is_visible()
     opened = box(phone, "#opened")
     assert (opened["x"] < 20 and opened["width"] > 350) and 0 <= box(phone, "#opened-prompt")["y"] < 200
     assert focused(phone) == "opened-prompt"
