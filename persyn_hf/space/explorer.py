@@ -166,11 +166,11 @@ def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[di
         return []
     some = decisions(database, assignment, numbers=numbers)
     rows = {row[0]: row for row in database.rows(f"SELECT {', '.join(FIELDS)} FROM {some}")}
-    texts = _texts(database, assignment, [row[1] for row in rows.values()])
+    texts = previews(database, assignment, [row[1] for row in rows.values()])
     return [dict(zip(FIELDS, rows[n], strict=True)) | {"text": texts.get(rows[n][1], "")} for n in numbers]
 
 
-def _texts(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
+def previews(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
     """Return the beginning of the last user turn of some prompts, by id; empty where the prompts are not here."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None or not ids:

@@ -10,7 +10,7 @@ from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.naming import Name
 from persyn_hf.space.url_state import State
-from persyn_hf.space.whatif import Measured
+from persyn_hf.space.whatif_data import Measured
 from persyn_hf.store.stored import Stored
 
 

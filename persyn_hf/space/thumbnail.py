@@ -35,7 +35,11 @@ def draw(student: str, about: str, teachers: Sequence[Teacher], shares: Mapping[
         axes = figure.add_axes((0.05, 0.04, 0.9, 0.7))
         most = max((share for _, share in bars), default=0) or 1.0
         for place, (name, share) in enumerate(bars):
-            look = {"color": fills[name].colour, "hatch": HATCHES[fills[name].pattern] or None, "edgecolor": BACK}
+            look: dict[str, Any] = {
+                "color": fills[name].colour,
+                "hatch": HATCHES[fills[name].pattern] or None,
+                "edgecolor": BACK,
+            }
             axes.barh(place, 0.5 * share / most, left=0.41, height=0.66, **look)
             _beside(axes, place, _short(name), share, 0.5 * share / most)
         if rest:  # no bar: it would be the longest, and of no teacher

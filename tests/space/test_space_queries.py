@@ -12,10 +12,8 @@ import pytest
 from space_samples import COST, EVIL, NUMBER, POOL, assignments, prompt_id, prompts, responses, rewards
 
 from persyn_hf.core import metrics
-from persyn_hf.core.assignment import allocation, route
-from persyn_hf.core.rewards import recombine, to_matrix
 from persyn_hf.errors import InputError, PersynError, RecipeError, StoreError
-from persyn_hf.space import downloads, whatif
+from persyn_hf.space import downloads
 from persyn_hf.space.allocation import allocate, summary
 from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.costs import costs
@@ -24,7 +22,6 @@ from persyn_hf.space.events import Desk
 from persyn_hf.space.explorer import Filter, Sort, choices, every, find
 from persyn_hf.space.lineage import origin
 from persyn_hf.space.prompt import LONGEST, open_prompt
-from persyn_hf.space.router_quality import router_quality
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -181,67 +178,6 @@ def test_one_prompt_shows_every_teacher(database: Database, persyn: Stored) -> N
 def test_an_unknown_prompt_is_named(database: Database, persyn: Stored) -> None:
     with pytest.raises(InputError, match="org/assignments-s-persyn@v1 holds no prompt `x`; search for it in the list"):
         open_prompt(database, persyn, "x")
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("how", ["minmax", "zscore", "rank", "none"])
-def test_what_if_is_what_the_stages_compute(database: Database, persyn: Stored, alpha: float, how: Any) -> None:
-    found = whatif.what_if(whatif.load(database, persyn), alpha, how)
-    rows = [row for row in rewards() if row["quality_raw"] is not None]  # of these, both are measured
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    made = recombine(columns, alpha, how)
-    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], made["reward"], POOL)
-    here = to_matrix(columns["prompt_id"], columns["teacher"], recombine(columns, 0.4, "minmax")["reward"], POOL)[1]
-    before = route(here).teacher
-    teacher = route(matrix, stay=before).teacher
-    best = matrix == np.nanmax(matrix, axis=1, keepdims=True)
-    assert (found.moved, found.tied) == pytest.approx(((teacher != before).mean(), (best.sum(axis=1) > 1).mean()))
-    assert found.shares.tolist() == pytest.approx(allocation(teacher, len(POOL)).tolist())
-    _, quality = to_matrix(columns["prompt_id"], columns["teacher"], columns["quality_raw"], POOL)
-    assert found.quality == pytest.approx(quality[np.arange(len(order)), teacher].mean())
-
-
-def test_a_weight_of_cost_moves_prompts_to_the_cheap(database: Database, persyn: Stored) -> None:
-    measured = whatif.load(database, persyn)
-    assert measured.unit == "FLOPs" and measured.cost is not None
-    assert measured.cost.tolist() == pytest.approx([1e9, 2e9, 3e9])
-    outcomes = [whatif.what_if(measured, 0.4, weight=weight) for weight in (0.0, 0.3, 10.0)]
-    assert outcomes[0].cost > outcomes[1].cost > outcomes[2].cost  # type: ignore[operator]
-    cheapest = [row for row in rewards() if row["teacher"] == "small" and row["quality_raw"] is not None]
-    assert outcomes[2].shares[0] == pytest.approx(len(cheapest) / NUMBER, abs=0.02)
-    assert set(whatif.curve(measured)) == set(whatif.ALPHAS)
-
-
-def test_a_sample_is_of_whole_prompts(database: Database, persyn: Stored) -> None:
-    measured = whatif.load(database, persyn, sample=20)
-    assert (len(measured.quality), measured.prompts) == (20, NUMBER)
-    rows = [row for row in rewards() if row["quality_raw"] is not None]
-    first = sorted({row["prompt_id"] for row in rewards()})[:20]
-    columns = [[row[name] for row in rows if row["prompt_id"] in first] for name in ("prompt_id", "teacher")]
-    values = [row["quality_raw"] for row in rows if row["prompt_id"] in first]
-    order, quality = to_matrix(*columns, values, POOL)
-    np.testing.assert_array_equal(measured.quality, quality[np.argsort(order)])
-    pool = whatif.load(database, persyn, split="pool")
-    assert pool.prompts == sum(row["split"] == "pool" for row in prompts())
-
-
-def test_router_quality_is_that_of_core_metrics(database: Database, persyn: Stored, strong: Stored) -> None:
-    found = router_quality(database, persyn)
-    columns = {name: [row[name] for row in rewards()] for name in ("prompt_id", "teacher", "reward")}
-    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], columns["reward"], POOL)
-    scores = {row["prompt_id"]: row["scores"] for row in assignments("persyn")}
-    judged = [row["prompt_id"] for row in known() if row["regret"] is not None]
-    rows = [order.index(one) for one in judged]
-    expected = metrics.hit_at_k([scores[one] for one in judged], matrix[rows], 1).mean()
-    assert found.table["router"]["hit_at_1"]["value"] == pytest.approx(expected)
-    assert found.prompts == len(judged) == int(found.confusion.sum())
-    good = sum(row["regret"] == 0 for row in known())
-    assert int(np.trace(found.confusion)) == good
-    assert sum(number for _, number, *_ in found.topics) == found.prompts
-    with pytest.raises(
-        InputError, match="org/assignments-s-strong@v1 was made by the strategy `strong`, without a router"
-    ):
-        router_quality(database, strong)
 
 
 def test_cost_against_generate_then_select(database: Database, persyn: Stored, strong: Stored) -> None:

@@ -24,7 +24,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
-  const swapped = only ? [only] : ["header.top", "main", "footer"];
+  const swapped = only ? [only, "#pick"] : ["header.top", "main", "footer"];
   for (const part of swapped) {
     const from = document.querySelector(part), to = page.querySelector(part);
     if (from && to) from.replaceWith(to);
@@ -77,9 +77,10 @@ function remember(push, query, top) {
 }
 
 function follow(link) {
-  const view = new URL(link.href).searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
+  const address = new URL(link.getAttribute("href"), location.href); // a link in a picture has no href that is a text
+  const view = address.searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
   const focus = link.dataset.focus ?? "";
-  show(link.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
+  show(address.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
 }
 
 function submit(form, options) {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from persyn_hf.space import among
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.explorer import Filter, Page, choices, find
 from persyn_hf.space.prompt import unit
@@ -56,7 +57,7 @@ def show(scene: Scene) -> str:
     return scene.render(
         "prompts",
         page=page,
-        note="",
+        note=among.note(scene),
         first=(page.number - 1) * page.size + 1,
         opened=state["prompt"],
         chips=chips(scene),
@@ -122,4 +123,5 @@ def filter_of(scene: Scene) -> Filter:
     )
     names += ("shortest", "longest", "differs", "there", "sort")
     given: dict[str, Any] = {name: state[name] for name in names}
+    given |= {"among": among.moved_prompts(scene), "within": among.part_of_map(scene)}
     return Filter(text=state["q"], split=scene.split, **given)
