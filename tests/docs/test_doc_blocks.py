@@ -23,21 +23,9 @@ from persyn_hf.runner.plan import make_plan
 ALL = list(blocks())
 RUN, PARSED = ("bash", "python"), ("yaml",)
 OTHER_PROGRAMS = (
-    *("pip", "hf", "make", "python", "git", "ray", "vllm", "sbatch", "source", "cd", "cp", "cat", "head", "mkdir"),
-    *("rsync", "trap", "wait", "exit", "echo", "done", "pytest", "pre-commit", "evaluate", "apt-get", "eval", "mv"),
-    *(
-        ".venv/bin/pip",
-        "../.venv/bin/python",
-        "export",
-        "twine",
-        "cffconvert",
-        "git-cliff",
-        "rm",
-        "test",
-        "ls",
-        "hostname",
-        "paste",
-    ),
+    *("pip", ".venv/bin/pip", "hf", "git", "python", "../.venv/bin/python", "pre-commit", "ray", "vllm", "sbatch"),
+    *("cat", "cd", "cp", "done", "echo", "eval", "exit", "export", "head", "hostname", "make", "mkdir", "paste"),
+    *("rsync", "source", "trap", "wait"),
 )
 OWN_FILES = ("my.yaml", "other.yaml", "judged.yaml", "routed.yaml", "answers.yaml")  # that a reader has or makes
 REASONS = (  # for not running a block
