@@ -37,7 +37,8 @@ reference: install
 	$(BIN)/python -m persyn_hf.reference
 	$(BIN)/python docs/tools/cli_page.py
 
-# The site, in build/site. Zensical has an environment of its own: a reader needs no torch to build the pages.
+# The site, in build/site. Zensical (by the authors of mkdocs-material, which ends in 2026) has an environment of its
+# own: no torch is needed to build the pages. It is young, so its version is pinned.
 docs: build/docs-tool/installed
 	$(PYTHON) docs/tools/site.py stage
 	build/docs-tool/bin/zensical build --clean --strict
@@ -45,7 +46,7 @@ docs: build/docs-tool/installed
 
 build/docs-tool/installed: Makefile
 	@test -x build/docs-tool/bin/python || $(PYTHON) -m venv build/docs-tool
-	build/docs-tool/bin/python -m pip install --quiet --disable-pip-version-check 'zensical>=0.0.73'
+	build/docs-tool/bin/python -m pip install --quiet --disable-pip-version-check zensical==0.0.73
 	@touch $@
 
 # No vLLM, Ray, browser, test Hub or whole run: under 2 minutes on two cores.

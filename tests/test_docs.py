@@ -16,9 +16,9 @@ from persyn_hf.version import __version__
 GUIDES = ("CONTRIBUTING.md", "docs/design.md")
 FOLDERS = ("persyn_hf", "tests", "docs", "recipes", "dataset_cards", "bench", "metrics", "spaces")
 WORDS = (
-    *("Teacher", "Student", "Router", "Oracle", "Calibration", "Dev", "Pool", "Cell", "Sample", "Labelled", "Anchors"),
-    *("Learnability", "Reward", "Alpha", "Hit@k", "Near-tie", "Regret", "Gap closed", "Generate-then-select"),
-    *("Artifact", "Lineage", "Journal"),
+    *("Teacher", "Student", "Router", "Oracle", "Strategy", "Long-CoT", "Calibration", "Dev", "Pool", "Cell"),
+    *("Sample", "Labelled", "Anchors", "Learnability", "Reward", "Alpha", "Hit@k", "Near-tie", "Regret", "Gap closed"),
+    *("Generate-then-select", "Recipe", "Store", "Artifact", "Lineage", "Journal"),
 )
 
 

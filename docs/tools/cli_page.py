@@ -15,7 +15,8 @@ HEAD = """\
 # Commands
 
 `persyn COMMAND --help` says the same. `persyn help score.alpha` explains a setting; [settings.md](settings.md) has all
-of them. `eval "$(persyn completion bash)"` (or `zsh`) completes commands, files and names of artifacts.
+of them. With the extra `completion`, `eval "$(persyn completion bash)"` (or `zsh`) completes commands, settings,
+recipes and names of artifacts.
 
 | exit code | means |
 |---|---|

@@ -64,10 +64,15 @@ def blocks() -> Iterator[Block]:
 
 
 def commands(script: str) -> Iterator[list[str]]:
-    """Yield the simple commands of a shell script as words, without comments, redirections and here-documents."""
+    """Yield the simple commands of a shell script as words, without comments, redirections and here-documents.
+
+    Commands in `$(...)` come last.
+    """
     script = re.sub(r"\$\(\(.*?\)\)", "0", script)
     script = re.sub(r"<<'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", script, flags=re.DOTALL | re.MULTILINE)
-    for line in script.replace("\\\n", " ").splitlines():
+    inner = re.findall(r"\$\(([^()]*)\)", script)
+    script = re.sub(r"\$\([^()]*\)", "SUBSTITUTED", script)
+    for line in [*script.replace("\\\n", " ").splitlines(), *inner]:
         try:
             words = list(_lexer(line))
         except ValueError as error:

@@ -23,9 +23,9 @@ from persyn_hf.runner.plan import make_plan
 ALL = list(blocks())
 RUN, PARSED = ("bash", "python"), ("yaml",)
 OTHER_PROGRAMS = (
-    *("pip", "hf", "make", "python", "git", "ray", "vllm", "sbatch", "source", "cd", "cp", "cat", "head", "mkdir"),
-    *("rsync", "trap", "wait", "exit", "echo", "done", "pytest", "pre-commit", "evaluate", "apt-get", "eval", "mv"),
-    *(".venv/bin/pip", "../.venv/bin/python", "export", "twine", "cffconvert", "git-cliff", "rm", "test", "ls"),
+    *("pip", ".venv/bin/pip", "hf", "git", "python", "../.venv/bin/python", "pre-commit", "ray", "vllm", "sbatch"),
+    *("cat", "cd", "cp", "done", "echo", "eval", "exit", "export", "head", "hostname", "make", "mkdir", "paste"),
+    *("rsync", "source", "trap", "wait"),
 )
 OWN_FILES = ("my.yaml", "other.yaml", "judged.yaml", "routed.yaml", "answers.yaml")  # that a reader has or makes
 REASONS = (  # for not running a block
@@ -109,6 +109,8 @@ def check_persyn(
     except SystemExit as ended:
         assert ended.code == 0, f"{block.where}: persyn {' '.join(words)}: {capsys.readouterr().err}"
         return
+    if words[0] == "recipes" and given.name:
+        find(given.name if given.name.startswith("persyn:") else f"persyn:{given.name}")
     for name in [str(name) for name in [getattr(given, "recipe", None), *getattr(given, "recipes", [])] if name]:
         if name.startswith("persyn:"):
             find(name)
@@ -129,6 +131,26 @@ def test_python_parses_and_names_public_functions(block: Block) -> None:
 def test_pages_with_tests_of_their_own_are_there(root: Path) -> None:
     for page, test in OWN_TEST.items():
         assert (root / page).is_file() and page in (root / test).read_text(encoding="utf-8")
+
+
+def test_a_script_is_cut_into_commands() -> None:
+    script = """cp "$(persyn recipes x/y)" a # c
+A=1 persyn run b > c 2>/dev/null && sbatch \\
+  d
+cat > f <<'END'
+persyn no
+END
+for s in $x; do persyn run $s; done
+"""
+    assert list(commands(script)) == [
+        ["cp", "SUBSTITUTED", "a"],
+        ["persyn", "run", "b"],
+        ["sbatch", "d"],
+        ["cat"],
+        ["persyn", "run", "$s"],
+        ["done"],
+        ["persyn", "recipes", "x/y"],
+    ]
 
 
 def test_a_wrong_recipe_is_told(base: dict, tmp_path: Path) -> None:
