@@ -202,7 +202,7 @@ def test_a_sample_is_named_where_it_is_counted_and_where_it_is_listed(database: 
     address, words = re.findall(r'<a href="\?([^"]*moved=moved[^"]*)"><strong>(\d+) of 20 prompts', shown)[0]
     state, _ = desk.read(parse_qs(address.replace("&amp;", "&")))
     listed = views.prompts.show(replace(desk.scene(state), load=lambda: part))
-    assert f">{words} prompts</span>" in listed and "20 of 60 measured prompts, drawn by their ids" in listed
+    assert f"<b>{words}</b> prompts</span>" in listed and "20 of 60 measured prompts, drawn by their ids" in listed
 
 
 def test_one_teacher_has_no_empty_pictures(tmp_path: Path) -> None:
