@@ -58,7 +58,7 @@ class _Dumper(yaml.SafeDumper):
     def choose_scalar_style(self) -> str:
         """Choose double quotes where a text breaks its line: within single ones a break is read back as a space."""
         style = str(super().choose_scalar_style())  # it also finds out what the text holds
-        return '"' if self.analysis.multiline else style
+        return '"' if self.analysis is not None and self.analysis.multiline else style
 
 
 _Dumper.yaml_implicit_resolvers = {
