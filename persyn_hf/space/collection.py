@@ -18,6 +18,8 @@ from persyn_hf.store.stored import Stored, tag_order
 
 
 RELATED = ("prompts", "rewards", "responses", "router")  # kinds that tell more of an assignment
+# Files of a router that is some arrays: a prompt can be tried on it. Others hold language models, or encoders.
+LIGHT = {"router.json", "vocabulary.json", "tfidf.safetensors", "head.safetensors"}
 READ = ("assignments", "prompts", "rewards", "responses")  # kinds of which rows are shown
 
 
@@ -152,7 +154,7 @@ def open_folder(folder: Path) -> Shelf:
 
 
 def _open(store: Store, ref: str) -> Stored:
-    """Return an artifact of the store or the Hub; of a model, which is never loaded, the manifest is enough."""
+    """Return an artifact of the store or the Hub; of a model the manifest alone, unless it is a light router."""
     if store.has(ref):
         return store.get(ref)
     if "@" not in ref:
@@ -160,7 +162,9 @@ def _open(store: Store, ref: str) -> Stored:
             f"{ref} is not in the store {store.root}, and what the Hub holds changes; name a tag: {ref}@v1"
         )
     stored = open_artifact(store, ref, whole=False)
-    return stored if isinstance(SCHEMAS[stored.kind], ModelSchema) else open_artifact(store, ref)
+    files = {name for name in stored.manifest.files if not is_card(name)}
+    manifest_will_do = isinstance(SCHEMAS[stored.kind], ModelSchema) and not files <= LIGHT
+    return stored if manifest_will_do else open_artifact(store, ref)
 
 
 def _is(file: Path, digest: str) -> bool:

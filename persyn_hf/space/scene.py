@@ -15,7 +15,7 @@ from persyn_hf.store.stored import Stored
 
 
 ALL = "all"  # instead of the name of a split
-SOON = 300_000  # measured cells that are read within a few tenths of a second, so that a first view may show them
+SOON = 100_000  # measured cells that are read within a few tenths of a second, so that a first view may show them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from persyn_hf.core.metrics import effective_teachers
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.space.costs import costs
-from persyn_hf.space.decisions import decisions, measured
-from persyn_hf.space.router_quality import RESAMPLES, router_quality
+from persyn_hf.space.decisions import decisions
+from persyn_hf.space.router_quality import RESAMPLES, best_single, router_quality
 from persyn_hf.space.scene import Scene
 from persyn_hf.store.manifest_parts import router_row
 
@@ -66,7 +66,7 @@ def how_well(scene: Scene) -> Verdict:
     address = scene.state.only(view="router")
     if kind is not None and kind.chooses == "router" and (found := _gap(scene)):
         gap, where = found
-        low, high, best = gap["low"], gap["high"], _best_single(scene)
+        low, high, best = gap["low"], gap["high"], best_single(scene.database, scene.assignment) or "the best teacher"
         between = "" if low is None else f" ({_percent(low)} to {_percent(high)})"
         closed = round(100 * gap["value"])
         return Verdict(
@@ -101,14 +101,6 @@ def _gap(scene: Scene) -> tuple[dict[str, Any], str] | None:
 
 def _percent(share: float) -> str:
     return f"{share:.0%}".replace("-", "−")
-
-
-def _best_single(scene: Scene) -> str:
-    """Return the teacher that one would take for all prompts: that of the best mean reward on calibration."""
-    cells = f"SELECT teacher, avg(reward) FROM ({measured(scene.database, scene.assignment)})"
-    means = dict(scene.database.rows(f"{cells} WHERE split = 'calibration' GROUP BY teacher"))
-    known = {name: means[name] for name in scene.pool if means.get(name) is not None}
-    return max(known, key=lambda name: known[name]) if known else "the best teacher"
 
 
 def _share_of_best(scene: Scene) -> Verdict:

@@ -98,7 +98,8 @@ def test_artifacts_of_the_hub_are_shown_from_an_empty_store(hub: HubServer, stor
         assert "message error" not in shown
         if view != "lineage":  # cards are the publisher's
             assert shown == ours.show(values)[view]
-    assert hub.seen("GET", r"/org/router-s/.*persyn\.json") and not hub.seen("GET", r"/org/router-s/.*config\.json")
+    tried = {"view": "try", "typed": "How many are 2 and 2?"}
+    assert "should teach it" in theirs.show(tried)["try"] == ours.show(tried)["try"]
 
 
 def test_private_artifacts_need_a_login(
