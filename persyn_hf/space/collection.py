@@ -67,9 +67,12 @@ class Shelf:
         return sorted(candidates, key=lambda item: not self.answers(item, assignment))
 
     def answers(self, responses: Stored, assignment: Stored) -> bool:
-        """Tell whether responses were generated for an assignment."""
+        """Tell whether responses were generated for an assignment.
+
+        The name counts, too: two strategies may choose alike, and then one of them asks further teachers.
+        """
         named = responses.manifest.inputs.get("assignments")
-        return named is not None and named.digest == assignment.digest
+        return named is not None and (named.ref, named.digest) == (assignment.ref, assignment.digest)
 
     def _beside(self, assignment: Stored, kind: str) -> Iterator[Stored]:
         """Yield the artifacts of a kind that are about the same prompts, newest first."""
