@@ -49,7 +49,7 @@ def _help(what: str, commands: dict[str, argparse.ArgumentParser]) -> int:
         return 0
     settings = list_settings(read_schema())
     path = ".".join(part for part in what.split(".") if not part.isdigit())  # `teachers.0.name`, as errors have it
-    if path not in settings:  # `teachers.qwen-7b.name`, as errors have it too
+    if path == what and path not in settings:  # `teachers.qwen-7b.name`, as errors have it too
         path = ENTRY.sub(r"\1", path, count=1)
     for own, shared in SAME_KEYS.items():
         path = shared + path.removeprefix(own) if path.startswith(f"{own}.") else path

@@ -55,6 +55,11 @@ _Loader.add_constructor(INT, _whole_number)
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around all text that YAML 1.1 or the loader above takes for something else."""
 
+    def choose_scalar_style(self) -> str:
+        """Choose double quotes where a text breaks its line: within single ones a break is read back as a space."""
+        style = str(super().choose_scalar_style())  # it also finds out what the text holds
+        return '"' if self.analysis is not None and self.analysis.multiline else style
+
 
 _Dumper.yaml_implicit_resolvers = {
     first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *resolvers]

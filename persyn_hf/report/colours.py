@@ -10,8 +10,9 @@ from persyn_hf.recipe.roles import Teacher
 
 
 FAMILY_COLOURS = ("#3b6fb6", "#c2572b", "#3f8f5f", "#8a5aa8", "#b08d2c", "#4aa3a8", "#a8475f", "#6b6b6b")
-# Relative luminance that stands out from white and from #15171c by 3 to 1 at least, as WCAG 2.2 (1.4.11) asks.
-DARKEST, LIGHTEST = 0.135, 0.29
+# Relative luminance that stands out from the Space's pages and raised parts, #f5f6f8 in light and #1e2128 in dark, by
+# 3 to 1 at least, as WCAG 2.2 (1.4.11) asks: 0.1455 to 0.2737, and room for rounding.
+DARKEST, LIGHTEST = 0.149, 0.27
 ALIKE = 10.0  # CIE76 difference under which two fills are told apart by a pattern
 PATTERNS = (0, 2, 3, 4, 6)  # places in HATCHES
 OF_LONG_COT = (1, 5, 6, 2, 3)  # a Long-CoT teacher is always hatched

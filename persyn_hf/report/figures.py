@@ -56,7 +56,9 @@ def draw_allocation(
     from matplotlib.figure import Figure
 
     bars = [len(shares) for shares in panels.values()]
-    figure = Figure(figsize=(8, 1.4 + 0.42 * sum(bars) + 0.35 * len(bars)), layout="constrained")
+    columns = _columns(teachers)
+    more = max(-(-len(teachers) // columns) - 2, 0)  # lines of the legend
+    figure = Figure(figsize=(8, 1.4 + 0.42 * sum(bars) + 0.35 * len(bars) + 0.15 * more), layout="constrained")
     rows = figure.subplots(len(bars), sharex=True, squeeze=False, height_ratios=bars)[:, 0]
     fills, seen = teacher_fills(teachers), set()
     for axes, (name, shares) in zip(rows, panels.items(), strict=True):
@@ -78,8 +80,14 @@ def draw_allocation(
     rows[-1].set_xlabel(label)
     rows[-1].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     figure.suptitle(title, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
     return figure
+
+
+def _columns(teachers: Sequence[Teacher]) -> int:
+    """Return how many columns of a legend fit into a width of 8 inches, 4 at most: some 130 letters are as wide."""
+    longest = max(len(teacher.name) + (11 if teacher.long_cot else 0) for teacher in teachers)
+    return min(max(130 // (longest + 9), 1), 4)
 
 
 def _look(teacher: Teacher, fill: Fill) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The Gradio server: pages, pictures and files by address, and the same data by Gradio's API."""
 
+import functools
 import os
 import sys
 import threading
@@ -8,7 +9,7 @@ from urllib.parse import parse_qs
 
 from persyn_hf.errors import PersynError, require
 from persyn_hf.space import downloads, pages
-from persyn_hf.space.api import Api
+from persyn_hf.space.api import NAMES, Api, answering
 from persyn_hf.space.collection import Shelf
 from persyn_hf.space.events import Desk
 
@@ -25,6 +26,7 @@ HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
 }
 YEAR = {"Cache-Control": "public, max-age=31536000, immutable"}  # assets bear their digest in the address
+HOUR = {"Cache-Control": "public, max-age=3600"}
 
 
 def build(shelf: Shelf) -> Any:
@@ -54,15 +56,18 @@ def build(shelf: Shelf) -> Any:
     def save(name: str, request: Request) -> Response:
         state, _ = desk.read(_query(request))
         try:
+            if name == "thumbnail.png":
+                return Response(desk.thumbnail(state), media_type="image/png", headers=HEADERS | HOUR)
             file = downloads.make(name, desk.scene(state))
         except PersynError as error:
             return HTMLResponse(pages.message("This cannot be saved", str(error), "error"), 404, headers=HEADERS)
-        disposition = {} if file.inline else {"Content-Disposition": f'attachment; filename="{file.name}"'}
+        disposition = {"Content-Disposition": f'attachment; filename="{file.name}"'}
         return StreamingResponse(file.content, media_type=file.media, headers=HEADERS | disposition)
 
     api = Api(desk)
-    for name in ("allocation", "prompts", "prompt", "route"):
-        server.api(getattr(api, name), name=name)
+    quiet = functools.partial(gr.Error, print_exception=False)
+    for name in NAMES:
+        server.api(answering(getattr(api, name), quiet), name=name)
     return server
 
 

@@ -27,6 +27,7 @@ class Shelf:
 
     items: Mapping[str, Stored]
     missing: Mapping[str, str] = field(default_factory=dict)
+    fetched: frozenset[str] = frozenset()  # the references of what came from the Hub
 
     @property
     def assignments(self) -> list[Stored]:
@@ -123,7 +124,9 @@ def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
         if item.kind in RELATED and named is not None and named.digest in prompts:
             items.setdefault(item.ref, item)
     _check_files(items.values(), store)
-    return _checked(Shelf(items=items, missing=missing), f"the store {store.root}" if not refs else ", ".join(refs))
+    fetched = frozenset(item.ref for item in items.values() if not item.path.is_relative_to(store.root))
+    shelf = Shelf(items=items, missing=missing, fetched=fetched)
+    return _checked(shelf, f"the store {store.root}" if not refs else ", ".join(refs))
 
 
 def open_folder(folder: Path) -> Shelf:

@@ -86,13 +86,17 @@ def _answers(database: Database, assignment: Stored, chosen: str) -> str:
 MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
 
 
-def measured(database: Database, assignment: Stored) -> str:
-    """Return SQL for every measured cell of an assignment's prompts; the first rewards that know a prompt count."""
+def measured(database: Database, assignment: Stored, columns: str = CELLS) -> str:
+    """Return SQL for every measured cell of an assignment's prompts; the first rewards that know a prompt count.
+
+    Args:
+        columns: of the rewards; where there are none, those of `CELLS` are returned.
+    """
     views = [database.view(item) for item in database.shelf.rewards(assignment)]
     parts = []
     for number, view in enumerate(views):
         left_out = "".join(f" AND prompt_id NOT IN (SELECT prompt_id FROM {other})" for other in views[:number])
-        parts.append(f"SELECT {CELLS} FROM {view} WHERE true{left_out}")
+        parts.append(f"SELECT {columns} FROM {view} WHERE true{left_out}")
     return " UNION ALL ".join(parts) or (
         "SELECT ''::VARCHAR AS prompt_id, ''::VARCHAR AS teacher, NULL::DOUBLE AS quality_raw, "
         "NULL::DOUBLE AS quality_reward, NULL::DOUBLE AS learnability_reward, NULL::DOUBLE AS reward, "

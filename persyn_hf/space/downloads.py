@@ -14,17 +14,17 @@ from persyn_hf.space.scene import Scene
 from persyn_hf.space.views.prompts import filter_of
 
 
+BY_IN_WORDS = {"topic": "topic", "split": "split", "origin": "source of the prompt", "source": "who decided"}
 BLOCK = 5_000  # prompts that are written together
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file that is made as it is sent. `inline`: a picture that pages show."""
+    """A file that is made as it is sent."""
 
     name: str
     media: str
     content: Iterator[bytes]
-    inline: bool = False
 
 
 def make(name: str, scene: Scene) -> File:
@@ -38,7 +38,7 @@ def make(name: str, scene: Scene) -> File:
     media, contents = FILES[name]
     stem, _, ending = name.partition(".")
     content = contents(scene)
-    return File(name=f"{_named(scene, stem)}.{ending}", media=media, content=content, inline=stem == "thumbnail")
+    return File(name=f"{_named(scene, stem)}.{ending}", media=media, content=content)
 
 
 def _named(scene: Scene, stem: str) -> str:
@@ -68,6 +68,8 @@ def _allocation_csv(scene: Scene) -> Iterator[bytes]:
 
 def _allocation_png(scene: Scene) -> Iterator[bytes]:
     """Return the bars that are seen, one panel per group, under a title that says what they are."""
+    from matplotlib import rc_context
+
     from persyn_hf.report.figures import draw_allocation
 
     found, name = _allocated(scene), scene.names[scene.assignment.ref]
@@ -78,12 +80,30 @@ def _allocation_png(scene: Scene) -> Iterator[bytes]:
         "" if group.name == "all" and len(found.groups) == 1 else group.name: _shares(group, found, labels)
         for group in found.groups
     }
-    split = f"the {scene.split}'s prompts" if scene.split else "all prompts"
-    title = f"Who teaches {name.student}: shares of {split}"
-    figure = draw_allocation(found.teachers, panels, title=title, label=f"share of {split}")
+    split, by = f"the {scene.split}'s prompts" if scene.split else "all prompts", scene.state["by"]
+    title = f"Who teaches {name.student}: shares of {split}{f', by {BY_IN_WORDS[by]}' if by != 'all' else ''}"
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
+    with rc_context({"text.parse_math": False}):  # a topic may hold a dollar sign
+        figure = draw_allocation(found.teachers, panels, title=title, label=f"share of {split}")
+        figure.savefig(stream, format="png", dpi=150, metadata={"Title": title})
     return iter([stream.getvalue()])
+
+
+def thumbnail(scene: Scene) -> bytes:
+    """Return the picture that a link shows, as PNG.
+
+    Raises:
+        InputError: no prompt is in the split.
+    """
+    from persyn_hf.space.thumbnail import draw
+
+    found, name = allocate(scene.database, [scene.assignment], "all", scene.split), scene.names[scene.assignment.ref]
+    if not found.groups:
+        raise InputError("no prompt is in this split; choose another")
+    (counts,), (shares,) = found.groups[0].counts.tolist(), found.groups[0].shares.tolist()
+    prompts = f"{sum(counts):,} prompts{f' of the {scene.split}' if scene.split else ''}"
+    about = f"{name.label}: {prompts}, {len(found.names)} teacher{'s' if len(found.names) > 1 else ''}"
+    return draw(name.student, about, found.teachers, dict(zip(found.names, shares, strict=True)))
 
 
 def _labels(scene: Scene, found: Allocation) -> list[str]:
@@ -124,7 +144,6 @@ def _prompts_jsonl(scene: Scene) -> Iterator[bytes]:
 FILES: dict[str, tuple[str, Callable[[Scene], Iterator[bytes]]]] = {
     "allocation.csv": ("text/csv", _allocation_csv),
     "allocation.png": ("image/png", _allocation_png),
-    "thumbnail.png": ("image/png", _allocation_png),
     "prompts.csv": ("text/csv", _prompts_csv),
     "prompts.jsonl": ("application/x-ndjson", _prompts_jsonl),
 }

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from persyn_hf.core.rewards import How
 from persyn_hf.errors import PersynError, reason
-from persyn_hf.space import pages, url_state, views, whatif
+from persyn_hf.space import downloads, pages, url_state, views
 from persyn_hf.space.allocation import By, splits
 from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
@@ -17,6 +17,7 @@ from persyn_hf.space.naming import names_of
 from persyn_hf.space.projection import Colour
 from persyn_hf.space.scene import ALL, Scene
 from persyn_hf.space.url_state import DEFAULTS, VIEWS, State
+from persyn_hf.space.whatif_data import Measured, load
 
 
 CHOICES: dict[str, Any] = {
@@ -51,8 +52,10 @@ class Desk:
         self.splits = splits(self.database, shelf.assignments)
         split = "pool" if "pool" in self.splits else ALL
         self.defaults = DEFAULTS | {"assignment": first, "with": others[:BESIDE], "split": split}
-        self._measured: dict[tuple[str, str], whatif.Measured] = {}
+        self._measured: dict[tuple[str, str], Measured] = {}
         self._lock = threading.Lock()
+        self._thumbnails: dict[tuple[str, str], bytes] = {}
+        self._drawing = threading.Lock()
 
     def read(self, query: Mapping[str, list[str]]) -> tuple[State, list[str]]:
         """Return the state that an address asks for, and what is wrong with it: that much of it is left out."""
@@ -109,6 +112,18 @@ class Desk:
             load=lambda: self._load(assignment.ref, "" if state["split"] == ALL else state["split"]),
         )
 
+    def thumbnail(self, state: State) -> bytes:
+        """Return the picture that a link to a page shows, as PNG; one per assignment and split is kept.
+
+        Raises:
+            InputError: no prompt is in the split.
+        """
+        with self._drawing:
+            key = (state["assignment"], state["split"])
+            if key not in self._thumbnails:
+                self._thumbnails[key] = downloads.thumbnail(self.scene(state))
+            return self._thumbnails[key]
+
     def teachers(self, ref: str) -> list[str]:
         """Return the names of an assignment's teachers, in the order of the pool."""
         return [teacher.name for teacher in teachers_of(self.shelf.get(ref))]
@@ -121,12 +136,12 @@ class Desk:
             parts["opened"] = _said(lambda: views.prompt.show(scene))
         return parts
 
-    def _load(self, ref: str, split: str) -> whatif.Measured:
+    def _load(self, ref: str, split: str) -> Measured:
         """Return what other weights are computed from; it is kept for one assignment and split at a time."""
         with self._lock:
             key = (ref, split)
             if key not in self._measured:
-                self._measured = {key: whatif.load(self.database, self.shelf.get(ref), split)}
+                self._measured = {key: load(self.database, self.shelf.get(ref), split)}
             return self._measured[key]
 
 

@@ -47,7 +47,7 @@ def _node(shelf: Shelf, stored: Stored, absent: dict[str, str], keyword: str = "
             absent[item.ref] = f"what is here under this name has digest {shelf.items[item.ref].digest[:12]}"
         else:
             absent[item.ref] = shelf.missing.get(item.ref, "it is not among the artifacts that are shown")
-    return replace(Node.of(stored, inputs, on_hub=False), keyword=keyword)
+    return replace(Node.of(stored, inputs, on_hub=stored.ref in shelf.fetched), keyword=keyword)
 
 
 def hub_address(ref: str, kind: str) -> str:

@@ -7,6 +7,7 @@ out is copied element by element from a list, so that there are no links, styles
 import functools
 import html
 import re
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from markupsafe import Markup, escape
@@ -42,26 +43,42 @@ ATTRIBUTES = {
 ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|align\*?|gathered|gather\*?|split)\}")  # not known to the converter
 
 
+@dataclass(frozen=True, kw_only=True)
+class Formula:
+    """A formula in a text: `source` is it as it is written, without its dollars; `end` is the place behind it."""
+
+    source: str
+    end: int
+    rendered: Markup
+
+
 def with_maths(text: str) -> Markup:
-    """Return a text escaped, with its formulas rendered; a formula that cannot be converted stays as it is written."""
+    """Return a text escaped, with its formulas rendered."""
     parts: list[Markup] = []
     end = number = 0
     while number < MANY and (opener := OPENER.search(text, end)):
-        start = opener.end()
-        closer, display = OPENERS.get(opener[0], ("", "inline"))
-        stop = _closed(text, start, closer) if closer else _matched(text, start)
-        formula = text[start if closer else opener.start() : stop] if stop >= 0 else ""
-        rendered = _mathml(formula, display) if _is_formula(formula, closer) else None
+        formula = formula_at(text, opener.start())
         number += 1
         parts.append(escape(text[end : opener.start()]))
-        if rendered is None:
-            parts.append(escape(opener[0]))
-            end = start
-        else:
-            parts.append(rendered)
-            end = stop + len(closer)
+        parts.append(escape(opener[0]) if formula is None else formula.rendered)
+        end = opener.end() if formula is None else formula.end
     parts.append(escape(text[end:]))
     return Markup("").join(parts)
+
+
+def formula_at(text: str, place: int) -> Formula | None:
+    """Return the formula that begins at a place, None where none does; one that cannot be converted stays text."""
+    opener = OPENER.match(text, place)
+    if opener is None:
+        return None
+    start = opener.end()
+    closer, display = OPENERS.get(opener[0], ("", "inline"))
+    stop = _closed(text, start, closer) if closer else _matched(text, start)
+    source = text[start if closer else place : stop] if stop >= 0 else ""
+    if not _is_formula(source, closer):
+        return None
+    end = stop + len(closer)
+    return Formula(source=source, end=end, rendered=_mathml(source, display) or escape(text[place:end]))
 
 
 def _closed(text: str, start: int, closer: str) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.report.colours import teacher_fills
-from persyn_hf.space.markup import with_markdown
-from persyn_hf.space.maths import with_maths
+from persyn_hf.space.markup import with_markdown, without_markup
 from persyn_hf.text import readable
 
 
@@ -75,7 +74,6 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "maths": lambda text: with_maths(text or ""),
         "markdown": lambda text: with_markdown(text or ""),
         "percent": lambda share: f"{share:.1%}",
         "whole": lambda share: f"{share:.0%}",
@@ -84,11 +82,16 @@ def _environment() -> Any:
         "plain": lambda number: "–" if number is None else f"{number:,.6g}" if number < 1e6 else f"{number:,.0f}",
         "real": lambda number: "–" if number is None else f"{number:.3f}",
         "size": size,
-        "short": lambda text: text if len(text) <= SHORT else f"{text[:SHORT]}…",
+        "preview": lambda text: short(without_markup(text)),
         "verdict": lambda correct: {True: "right", False: "wrong", None: "not judged"}[correct],
     }
     environment.globals["messages"] = messages
     return environment
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= SHORT else f"{text[:SHORT]}…"
 
 
 def size(params_b: float | None) -> str:

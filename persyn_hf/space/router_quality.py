@@ -1,11 +1,13 @@
 """The quality of a router's choices, on prompts whose rewards were measured as well."""
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from persyn_hf.core.pair_calibration import fit_temperature, preference_bins, preference_pairs
+from persyn_hf.core.pair_calibration import BINS, fit_temperature, preference_bins, preference_pairs
 from persyn_hf.core.router_table import BASELINE, Table, router_table
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import ROUTED_KINDS
@@ -26,6 +28,7 @@ class Quality:
     """The metrics of a router's decisions. `confusion`: prompts by chosen and best teacher, (n, n)."""
 
     pool: list[str]
+    always: str  # the one teacher that one would take for all prompts, see `best_single`
     prompts: int
     sampled: int
     table: Table
@@ -33,11 +36,11 @@ class Quality:
     error: float  # calibration error
     temperature: float | None  # None: scores are compared as log-odds, as they are
     confusion: Any
-    topics: list[tuple[str, int, float, float]]  # topic, prompts, mean regret, share as good as the best
+    topics: list[tuple[str, int, float, int]]  # topic, prompts, mean regret, prompts with a regret
 
 
 def router_quality(database: Database, assignment: Stored, split: str = "", resamples: int = RESAMPLES) -> Quality:
-    """Compare scores with measured rewards on the prompts that a router decided.
+    """Compare scores with measured rewards on the prompts that a router decided; it is kept.
 
     Args:
         split: the prompts of this split only; "": all.
@@ -52,6 +55,30 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
             f"{assignment.ref} was made by the strategy `{kind}`, without a router; "
             f"choose one of {', '.join(ROUTED_KINDS)}"
         )
+    return _quality(database, assignment.ref, split, resamples)
+
+
+def best_single(database: Database, assignment: Stored) -> str:
+    """Return the teacher of the best mean reward on the calibration prompts; "" where none of these is measured."""
+    pool = [teacher.name for teacher in teachers_of(assignment)]
+    means = _means(database, assignment, pool)
+    return pool[int(means.argmax())] if means.any() else ""
+
+
+def leads(bin_of: int, temperature: float | None) -> tuple[float, float | None]:
+    """Return which leads of the best score over the second a bin of predicted preferences stands for; None: no end.
+
+    Bins below 1/2 hold the same pairs, seen from the worse teacher. Example: bin 9 of 15 is 0.6 to 0.667, and with a
+    temperature of 1 leads from log(0.6 / 0.4) = 0.405 to log 2 = 0.693.
+    """
+    low, high = (max(bin_of, BINS - 1 - bin_of) + side for side in (0, 1))
+    ends = [max(math.log(end / (BINS - end)), 0.0) * (temperature or 1.0) for end in (low, high) if end < BINS]
+    return round(ends[0], 6), round(ends[1], 6) if len(ends) > 1 else None
+
+
+@functools.lru_cache(maxsize=16)
+def _quality(database: Database, ref: str, split: str, resamples: int) -> Quality:
+    assignment = database.shelf.get(ref)
     pool = [teacher.name for teacher in teachers_of(assignment)]
     table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
     judged = "source = 'router' AND regret IS NOT NULL" + (f" AND split = {quoted(split)}" if split else "")
@@ -59,8 +86,7 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
     if not prompts:
         raise InputError(
             f"none of the prompts{f' of {split}' if split else ''} that the router decided in {assignment.ref} has "
-            "measured rewards; the strategy `oracle` of a recipe measures the pool; what dev says of the router is "
-            "below where the router is here"
+            "measured rewards; the strategy `oracle` of a recipe measures the pool"
         )
     scores, rewards = _matrices(database, assignment, table, judged, pool)
     means = _means(database, assignment, pool)
@@ -73,12 +99,13 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
     for teacher, oracle, number in database.rows(count):
         confusion[pool.index(teacher), pool.index(oracle)] += number
     topics = database.rows(
-        f"SELECT coalesce(topic, 'none'), count(*), avg(regret), avg((regret = 0)::INT) FROM {with_topics} "
+        f"SELECT coalesce(topic, 'none'), count(*), avg(regret), count(*) FILTER (regret > 0) FROM {with_topics} "
         f"WHERE {judged} GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT {MANY}"
     )
     rng = np.random.default_rng(0)
     return Quality(
         pool=pool,
+        always=best_single(database, assignment),
         prompts=prompts,
         sampled=len(scores),
         table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=resamples),
@@ -86,7 +113,7 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
         error=error,
         temperature=temperature,
         confusion=confusion,
-        topics=[(name, number, regret, best) for name, number, regret, best in topics],
+        topics=[tuple(row) for row in topics],
     )
 
 

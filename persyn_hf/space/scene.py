@@ -1,7 +1,7 @@
 """What a view is made from: the state of the page and the artifacts that it asks for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.naming import Name
 from persyn_hf.space.url_state import State
-from persyn_hf.space.whatif import Measured
+from persyn_hf.space.whatif_data import Measured
 from persyn_hf.store.stored import Stored
 
 
@@ -27,6 +27,7 @@ class Scene:
     assignment: Stored
     names: Mapping[str, Name]
     load: Callable[[], Measured]  # what other weights are computed from; it is read once
+    kept: dict[str, Any] = field(default_factory=dict)  # what several parts of the page look for
 
     @property
     def shelf(self) -> Shelf:

@@ -1,7 +1,7 @@
 """The state of a page: what its address says, and the addresses of the pages that it links to."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "__theme": "",  # the Hub sets it
 }
 BOUNDS = {"alpha": (0, 1), "lambda": (0, 1), "page": (1, 1e15)}  # others: 0 or more
+BOX_NEEDED = "four numbers: left, bottom, right, top"
 WHOLE = ("page", "shortest", "longest")
 LONGEST = 2_000  # characters of a value; of a prompt that is tried, see try_prompt.LONGEST
 VIEWS = {
@@ -55,6 +56,7 @@ VIEWS = {
     "map": "Map",
     "whatif": "What if",
     "router": "Router",
+    "try": "Try a prompt",
     "cost": "Cost",
     "lineage": "Lineage",
 }
@@ -171,6 +173,8 @@ def _value(name: str, texts: list[str], default: Any, choices: Any) -> tuple[Any
     """Return the value that the texts of an address stand for and "", or the default and what is wrong."""
     if isinstance(default, list):
         parts = [part[:LONGEST] for text in texts for part in text.split(",") if part]
+        if name == "box" and parts and not is_box(parts):
+            return default, f"{name} is given as {_quoted(','.join(parts))}; it needs {BOX_NEEDED}"
         bad = [part for part in parts if choices is not None and part not in choices]
         return [part for part in parts if part not in bad], _unknown(name, bad[0], choices) if bad else ""
     text = texts[-1]
@@ -187,6 +191,15 @@ def _value(name: str, texts: list[str], default: Any, choices: Any) -> tuple[Any
         needed = "a number" if math.isnan(number) else f"{low:g} to {high:g}"
         return default, f"{name} is given as {_quoted(text)}, and {needed} is needed"
     return int(number) if name in WHOLE else number, ""
+
+
+def is_box(parts: Sequence[Any]) -> bool:
+    """Tell whether these are the left, bottom, right and top edge of a box, as finite numbers or texts of them."""
+    try:
+        left, bottom, right, top = map(float, parts)
+    except ValueError:
+        return False
+    return all(map(math.isfinite, (left, bottom, right, top))) and left <= right and bottom <= top
 
 
 def _unknown(name: str, text: str, choices: Any) -> str:

@@ -31,7 +31,8 @@ def verdicts(scene: Scene, counts: dict[str, int]) -> list[Verdict]:
     Args:
         counts: prompts of the split per teacher.
     """
-    return [who_teaches(scene, counts), how_well(scene), what_it_saves(scene)]
+    first = who_teaches(scene, counts)
+    return [first, how_well(scene), what_it_saves(scene)] if len(counts) > 1 else [first]
 
 
 def interval(part: int, whole: int) -> tuple[float, float]:
@@ -46,6 +47,9 @@ def who_teaches(scene: Scene, counts: dict[str, int]) -> Verdict:
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     (first, number), rest = ranked[0], [(name, count) for name, count in ranked[1:3] if count]
     low, high = interval(number, total)
+    if len(counts) == 1:
+        words = f"All {total:,} prompts. It is the only teacher, so nothing is chosen."
+        return Verdict(question="Who teaches?", value=first, words=words, address=scene.state.prompts())
     among = effective_teachers([count / total for count in counts.values()])
     more = "".join(f", {name} {count / total:.0%}" for name, count in rest)
     return Verdict(
@@ -63,10 +67,11 @@ def how_well(scene: Scene) -> Verdict:
     if kind is not None and kind.chooses == "router" and (found := _gap(scene)):
         gap, where = found
         low, high, best = gap["low"], gap["high"], _best_single(scene)
-        between = "" if low is None else f" ({low:.0%} to {high:.0%})"
+        between = "" if low is None else f" ({_percent(low)} to {_percent(high)})"
+        closed = round(100 * gap["value"])
         return Verdict(
             question="How good is the router?",
-            value=f"closes {gap['value']:.0%} of the gap",
+            value=f"closes {closed}% of the gap" if closed > 0 else "closes none of the gap",
             words=f"{between} between always {best} and a perfect choice, by reward, on {where}.".strip(),
             address=address,
         )
@@ -92,6 +97,10 @@ def _gap(scene: Scene) -> tuple[dict[str, Any], str] | None:
     if router is None or gap.get("value") is None:
         return None
     return gap, f"{router.manifest.counts.get('dev_prompts', 0):,} dev prompts that it never saw"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("-", "−")
 
 
 def _best_single(scene: Scene) -> str:
@@ -129,6 +138,9 @@ def what_it_saves(scene: Scene) -> Verdict:
     own, everything = spent.ways["this assignment"], spent.ways["generate-then-select"]
     if not own.requests:
         return Verdict(question=question, value="nothing asked", words="No answer had to be made.", address=address)
+    if everything.requests == own.requests:
+        words = "Every teacher was asked for every prompt."
+        return Verdict(question=question, value="nothing", words=words, address=address)
     compute = f" and {everything.flops / own.flops:.1f}× less compute" if own.flops and everything.flops else ""
     learnt = (
         f" {spent.labelled:,} of {spent.prompts:,} prompts were answered by all of them." if spent.labelled else ""

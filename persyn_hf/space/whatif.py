@@ -1,43 +1,35 @@
 """The choices that other weights would have made, from rewards measured already: recomputed as a slider moves."""
 
 import functools
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from persyn_hf.core.arrays import FloatArray, IntArray
-from persyn_hf.core.assignment import allocation, route, several_best
+from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
+from persyn_hf.core.assignment import column_means
 from persyn_hf.core.metrics import effective_teachers
-from persyn_hf.core.rewards import NOISE, How, Measure, combine, fill, learnability, normalise
-from persyn_hf.errors import InputError, check
-from persyn_hf.space.collection import teachers_of
-from persyn_hf.space.costs import cell_costs
-from persyn_hf.space.database import Database
-from persyn_hf.store.stored import Stored
+from persyn_hf.core.rewards import ROUNDING, How, fill, normalise
+from persyn_hf.errors import check
+from persyn_hf.space.whatif_data import Measured
 
 
-SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
-ALPHAS = tuple(twentieths / 20 for twentieths in range(21))
-RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
+# As fine as the slider near the ends, where single teachers take over, and every second step between.
+ALPHAS = tuple(step / 100 for step in range(101) if step % 2 == 0 or not 10 < step < 90)
+UNMEASURED = -1e290  # as a reward: finite, so that 0 times it is a number
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
-class Measured:
-    """The raw measurements of prompts, (N, n), NaN where either is missing, and a prompt's cost with each teacher."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """The best teacher of each prompt, (N,), and whether it has several, (N,)."""
 
-    pool: list[str]
-    ids: list[str]  # (N,) of the prompts
-    quality: FloatArray
-    learnability: FloatArray
-    measure: Measure
-    in_part: bool
-    near_tie: float
-    settings: Mapping[str, Any]  # of the rewards
-    cost: FloatArray | None  # (n,), in `unit`; None: not known of all teachers
-    unit: str
-    prompts: int  # measured in all, of which `quality` holds a sample
+    teacher: IntArray
+    tied: BoolArray
+
+    def shares(self, num_teachers: int, among: BoolArray | None = None) -> FloatArray:
+        """Return the share of all prompts that each teacher gets, (n,); `among` (N,) counts some prompts only."""
+        teacher = self.teacher if among is None else self.teacher[among]
+        return np.bincount(teacher, minlength=num_teachers) / max(len(self.teacher), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,52 +45,6 @@ class Outcome:
     moved: float  # share of the prompts whose teacher by the recipe's weights is no longer a best one
 
 
-def load(database: Database, assignment: Stored, split: str = "", sample: int = SAMPLE) -> Measured:
-    """Return the measured cells of the rewards that go with an assignment.
-
-    Args:
-        split: prompts of this split only; "": all.
-        sample: the largest number of prompts.
-
-    Raises:
-        InputError: no rewards are here, or no cell has both its quality and its learnability.
-    """
-    rewards, pool = database.shelf.rewards(assignment), [teacher.name for teacher in teachers_of(assignment)]
-    if not rewards:
-        raise InputError(
-            f"no rewards of {assignment.ref} are here, they are needed to choose anew; open them beside it: "
-            "persyn space ASSIGNMENTS REWARDS"
-        )
-    settings = rewards[0].manifest.settings
-    measure: Measure = settings.get("learnability") or "mean_logprob"
-    most = sample // len(rewards)
-    blocks = [_matrices(database, database.view(item), split, pool, measure, most) for item in rewards]
-    ids = np.concatenate([ids for _, ids, _, _ in blocks])
-    quality = np.concatenate([raw for *_, raw, _ in blocks])
-    learned = np.concatenate([raw for *_, raw in blocks])
-    both = ~np.isnan(quality) & ~np.isnan(learned)
-    if not both.any():
-        raise InputError(
-            f"no cell of {', '.join(item.ref for item in rewards)} has both its quality and its learnability; "
-            "score with a student and a verifier or a reward model"
-        )
-    complete = both.any(axis=1)
-    cost, unit = _costs(database, assignment, pool)
-    return Measured(
-        pool=pool,
-        ids=ids[complete].tolist(),
-        quality=np.where(both, quality, np.nan)[complete],
-        learnability=np.where(both, learned, np.nan)[complete],
-        measure=measure,
-        in_part=bool(settings.get("in_part")),
-        near_tie=settings.get("near_tie", NOISE),  # manifests leave the default out
-        settings=settings,
-        cost=cost,
-        unit=unit,
-        prompts=sum(total for total, *_ in blocks),
-    )
-
-
 @functools.lru_cache(maxsize=64)
 def what_if(rewards: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Outcome:
     """Send each prompt to its best teacher under other weights and return the means over the prompts.
@@ -109,25 +55,75 @@ def what_if(rewards: Measured, alpha: float, normalisation: How = "minmax", weig
         alpha: 0 to 1.
         weight: reward given up for one more answer of the pool's mean cost; 0 or more.
     """
-    return _outcome(rewards, _scaled(rewards, normalisation), alpha, weight)
+    found = choices(rewards, alpha, normalisation, weight)
+    shares, rows = found.shares(len(rewards.pool)), np.arange(len(rewards.ids))
+    return Outcome(
+        shares=shares,
+        quality=float(rewards.quality[rows, found.teacher].mean()),
+        learnability=float(rewards.learnability[rows, found.teacher].mean()),
+        cost=None if rewards.cost is None else float(shares @ rewards.cost),
+        effective_teachers=float(effective_teachers(shares)),
+        tied=float(found.tied.mean()),
+        moved=float((found.teacher != by_recipe(rewards).teacher).mean()),
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def curve(rewards: Measured, normalisation: How = "minmax", weight: float = 0.0) -> dict[float, Outcome]:
     """Return the outcome at every alpha of `ALPHAS`; normalisation and weight as in `what_if`."""
-    scaled = _scaled(rewards, normalisation)
-    return {alpha: _outcome(rewards, scaled, alpha, weight) for alpha in ALPHAS}
+    return {alpha: what_if.__wrapped__(rewards, alpha, normalisation, weight) for alpha in ALPHAS}
 
 
 @functools.lru_cache(maxsize=8)
-def chosen_here(rewards: Measured) -> IntArray:
-    """Return the best teacher of each prompt by the recipe's own weights, (N,).
+def by_recipe(rewards: Measured) -> Choice:
+    """Return the best teacher of each prompt by the recipe's own weights.
 
-    It keeps a prompt under other weights wherever it is still one of the best: else blocks of prompts with several
-    best teachers would change theirs where two means cross.
+    Of several best teachers it is the one that the assignment chose, if that is among them.
     """
-    alpha, how = rewards.settings.get("alpha"), rewards.settings.get("normalisation")
-    return route(combine(*_scaled(rewards, how or "minmax"), 0.4 if alpha is None else alpha)).teacher
+    return _best(rewards, rewards.alpha, rewards.how, 0.0, rewards.chosen)
+
+
+def choices(rewards: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Choice:
+    """Return the best teacher of each prompt under other weights, as `what_if` takes them.
+
+    A prompt keeps its teacher by the recipe's weights wherever that is still one of the best: else blocks of prompts
+    with several best teachers would change theirs where two means cross.
+    """
+    return _best(rewards, alpha, normalisation, weight, by_recipe(rewards).teacher)
+
+
+def moved(rewards: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> IntArray:
+    """Return how many prompts go from each teacher by the recipe's weights to each under these, (n, n)."""
+    n = len(rewards.pool)
+    pairs = by_recipe(rewards).teacher * n + choices(rewards, alpha, normalisation, weight).teacher
+    return np.bincount(pairs, minlength=n * n).reshape(n, n).astype(np.int64)
+
+
+def moved_ids(
+    rewards: Measured,
+    alpha: float,
+    normalisation: How = "minmax",
+    weight: float = 0.0,
+    was: str = "",
+    becomes: str = "",
+    only_moved: bool = True,
+) -> list[str]:
+    """Return the ids of the prompts whose best teacher is another one than by the recipe's weights.
+
+    Args:
+        alpha, normalisation, weight: as in `what_if`.
+        was: the best teacher by the recipe's weights; "": any.
+        becomes: the best teacher under these weights; "": any.
+        only_moved: False: also those that keep their teacher.
+    """
+    before = by_recipe(rewards).teacher
+    after = choices(rewards, alpha, normalisation, weight).teacher
+    wanted = before != after if only_moved else np.ones(len(before), dtype=bool)
+    for name, teacher in ((was, before), (becomes, after)):
+        if name:
+            check(name in rewards.pool, "teacher", name, f"one of {', '.join(rewards.pool)}")
+            wanted &= teacher == rewards.pool.index(name)
+    return [rewards.ids[row] for row in np.flatnonzero(wanted).tolist()]
 
 
 @functools.lru_cache(maxsize=8)
@@ -145,74 +141,36 @@ def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArr
     return quality, learned
 
 
-def _outcome(rewards: Measured, scaled: tuple[FloatArray, FloatArray], alpha: float, weight: float) -> Outcome:
-    """Return the means over the prompts when each goes to its best teacher."""
+@functools.lru_cache(maxsize=8)
+def _filled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return what `_best` needs: `_scaled` with `UNMEASURED` for missing cells, means, and what ties.
+
+    The shapes are (n, N), (n, N), (2, n) and (N,): teachers come first because a maximum over rows is the faster one.
+    """
+    quality, learned = _scaled(rewards, normalisation)
+    means = np.stack([column_means(quality), column_means(learned)])
+    size = np.nanmax(np.maximum(np.abs(quality), np.abs(learned)), axis=1)
+    first, second = (np.ascontiguousarray(np.nan_to_num(matrix, nan=UNMEASURED).T) for matrix in (quality, learned))
+    return first, second, means, ROUNDING * size
+
+
+def _best(rewards: Measured, alpha: float, how: How, weight: float, stay: IntArray) -> Choice:
+    """Choose as `core.rewards.combine` and `core.assignment.route` do, without their sorting, for one slider's step.
+
+    Args:
+        stay: (N,) a teacher per prompt that keeps it wherever it is one of the best.
+    """
+    check(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     check(weight >= 0, "lambda", weight, "a number of 0 or more")
-    reward = combine(*scaled, alpha)
+    quality, learned, means, tie = _filled(rewards, how)
+    reward, prior = (1 - alpha) * quality, (1 - alpha) * means[0] + alpha * means[1]
+    reward += alpha * learned
     if weight and rewards.cost is not None:
-        reward = reward - weight * rewards.cost / rewards.cost.mean()
-    before = chosen_here(rewards)
-    teacher = route(reward, stay=before).teacher
-    rows = np.arange(len(teacher))
-    shares = allocation(teacher, len(rewards.pool))
-    return Outcome(
-        shares=shares,
-        quality=float(rewards.quality[rows, teacher].mean()),
-        learnability=float(rewards.learnability[rows, teacher].mean()),
-        cost=None if rewards.cost is None else float(shares @ rewards.cost),
-        effective_teachers=float(effective_teachers(shares)),
-        tied=float(several_best(reward).mean()),
-        moved=float((teacher != before).mean()),
-    )
-
-
-def _matrices(
-    database: Database, view: str, split: str, pool: Sequence[str], measure: Measure, most: int
-) -> tuple[int, Any, FloatArray, FloatArray]:
-    """Return how many prompts there are; of at most `most` of them the ids (N,), raw quality and learnability (N, n).
-
-    These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
-    """
-    where = "split = $1" if split else "$1 = ''"
-    total, number, last = database.rows(
-        f"""
-        WITH ids AS MATERIALIZED (SELECT DISTINCT prompt_id FROM {view} WHERE {where})
-        SELECT (SELECT count(*) FROM ids), count(*), max(prompt_id)
-        FROM (SELECT prompt_id FROM ids ORDER BY prompt_id LIMIT {most})
-        """,
-        [split],
-    )[0]
-    columns = database.columns(
-        f"""
-        WITH pool AS (SELECT unnest($2) AS teacher, unnest(range(len($2))) AS col)
-        SELECT prompt_id, dense_rank() OVER (ORDER BY prompt_id) - 1 AS row, col, {", ".join(RAW)}
-        FROM {view} JOIN pool USING (teacher) WHERE {where} AND prompt_id <= $3
-        """,
-        [split, list(pool), last],
-    )
-    values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
-    learned = _learnability(values, measure)
-    cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
-    quality, learnable = (np.full((number, len(pool)), np.nan) for _ in range(2))
-    quality[cells], learnable[cells] = values["quality_raw"], learned
-    ids = np.empty(number, dtype=object)
-    ids[cells[0]] = columns["prompt_id"]
-    return total, ids, quality, learnable
-
-
-def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
-    """Return the learnability of cells by one measure, from the columns that it is made of: (num_cells,)."""
-    plain = {name: [None if x != x else x for x in column.tolist()] for name, column in values.items()}
-    return learnability(plain, measure)
-
-
-def _costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[FloatArray | None, str]:
-    """Return a prompt's cost with each teacher, (n,), in the first unit that is known for all; None and "" without
-    one.
-    """
-    cells, _ = cell_costs(database, assignment, pool)
-    for name, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
-        spent = [getattr(cell, name) for cell in cells.values()]
-        if spent and None not in spent and sum(spent):
-            return np.array(spent, dtype=np.float64), unit
-    return None, ""
+        penalty = weight * rewards.cost / rewards.cost.mean()
+        reward -= penalty[:, None]
+        prior -= penalty
+    best = reward >= reward.max(axis=0) - tie
+    teacher, left = stay.copy(), ~best[stay, np.arange(len(stay))]
+    order = np.nan_to_num(prior, nan=UNMEASURED)[:, None]
+    teacher[left] = np.where(best[:, left], order, -np.inf).argmax(axis=0)
+    return Choice(teacher=teacher, tied=best.sum(axis=0) > 1)

@@ -48,7 +48,10 @@ true steps without a question. No question of any split is in any corpus; the sa
 its solution in a drill, may be. Muon for the hidden matrices, AdamW for embeddings and norms, one CPU thread, fp32.
 The specs are in `persyn_hf/tiny/zoo.py`; everything is retrained from its seeds by
 
-    python -m persyn_hf.tiny.train --jobs 2
+<!-- not run: takes hours -->
+```bash
+python -m persyn_hf.tiny.train --jobs 2
+```
 
 or one model by `--models qwen-gen`. The seconds are wall clock, two models at a time on 2 cores that other programs
 used as well, and sum to {seconds:.0f}; an idle machine should need about half of that. On the same machine and torch

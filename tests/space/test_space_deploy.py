@@ -88,6 +88,7 @@ def test_artifacts_of_the_hub_are_shown_from_an_empty_store(hub: HubServer, stor
     theirs, ours = (Desk(open_shelf([FIRST, ANSWERS], place)) for place in (empty, store))
     assert sorted(theirs.shelf.items) == sorted([*MADE_FROM, FIRST, ANSWERS, "org/assignments-s-persyn@v1"])
     assert not theirs.shelf.missing and not empty.root.exists()
+    assert theirs.shelf.fetched == theirs.shelf.items.keys() and not ours.shelf.fetched
     assert [item.digest for item in theirs.shelf.items.values()] == [
         store.get(ref).digest for ref in theirs.shelf.items
     ]

@@ -1,25 +1,20 @@
 """What the events of the page answer, without a browser."""
 
 import html
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 import pytest
-from space_samples import UNSHOWN, fill, prompts
+from space_samples import UNSHOWN
 
-from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
 from persyn_hf.space.events import Desk
 from persyn_hf.space.url_state import DEFAULTS, typed
-from persyn_hf.store.local import Store
 
 
 @pytest.mark.parametrize(("query", "words"), UNSHOWN)
 def test_an_address_that_cannot_be_shown_says_why(database: Database, query: str, words: str) -> None:
-    desk = Desk(database.shelf)
-    values, fault = desk.read(dict(parse_qsl(query)))
-    shown = fault or "".join(str(part) for part in desk.show(values).values())
+    shown = Desk(database.shelf).page(parse_qs(query))
     assert words in html.unescape(shown) and "<script>" not in shown
 
 
@@ -29,7 +24,7 @@ def test_values_that_no_control_sends_are_the_default_or_one_sentence(database: 
     for value in (None, "x", [None]):
         view = {"alpha": "whatif", "how": "whatif", "lambda": "whatif", "with": "allocation", "by": "allocation"}
         state = desk.defaults | {"view": view.get(name, "prompts")} | {name: value}
-        shown = html.unescape("".join(map(str, desk.show(state).values())))
+        shown = html.unescape("".join(desk.show(state).values()))
         assert shown and "fault of ours" not in shown
 
 
@@ -39,14 +34,3 @@ def test_every_value_has_the_type_of_its_default_and_its_bounds(value: Any) -> N
     for name, default in DEFAULTS.items():
         assert state[name] == default or type(state[name]) in ((type(default),) if default is not None else (int,))
     assert 0 <= state["alpha"] <= 1 <= state["page"]
-
-
-def test_a_prompt_for_which_nothing_was_measured_opens(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    fill(store, scored=["calibration"])
-    desk = Desk(open_shelf([], store))
-    for prompt in prompts()[:6]:
-        asked = {"view": "prompts", "prompt": prompt["prompt_id"]}
-        shown = html.unescape(desk.show(desk.defaults | asked)["opened"])
-        assert "fault of ours" not in shown
-        assert ("No answer to this prompt was scored" in shown) == (prompt["split"] == "pool")

@@ -1,277 +1,152 @@
-"""The page in a real browser: every view, its controls, its address, its downloads; planted texts never run."""
+"""The page in a real browser: views, addresses, the way back, what is slow or gone; planted texts never run."""
 
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from space_browser import free_port, go, listen, serve, settle, start, stop, until
 from space_samples import EVIL, NUMBER, UNSHOWN, prompt_id
 
-
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-# Said by Gradio of what a page was still doing: a request before its answer, or in the midst of it, and the stream.
-LEFT = ("AbortError: signal is aborted", "AbortError: BodyStreamBuffer was aborted", "Connection errored out")
-leaving: set[Any] = set()  # pages that are on their way to another address
+from persyn_hf.space.app import POLICY
+from persyn_hf.space.url_state import VIEWS
 
 
-def start(*command: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """A server and its address, once it answers."""
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, text=True, env=os.environ | environment
-    )
-    assert process.stdout is not None
-    found = re.search(r"shown at (\S+)", process.stdout.readline())
-    assert found is not None, f"it ended with {process.wait()}"
-    return process, found[1].rstrip("/")
+def tab(page: Any, title: str) -> Any:
+    return page.get_by_role("navigation", name="Views").get_by_role("link", name=title, exact=True)
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise
+def asked(page: Any) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
 
 
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def site(heavy: None, filled: Path) -> Iterator[str]:
-    process, address = start("-m", "persyn_hf.cli", "space", "--store", str(filled), "--port", free_port())
-    yield address
-    stop(process)
-
-
-@pytest.fixture(scope="module")
-def chromium(heavy: None) -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def window(chromium: Any) -> Iterator[Any]:
-    """What all pages share: the browser's cache, so that Gradio's scripts are fetched and compiled once."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 900})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(window: Any) -> Iterator[Any]:
-    """A page on which nothing may be said in the console, fail or lead out of this machine; nothing is kept of it."""
-    opened = window.new_page()
-    said: list[str] = []
-
-    def hear(line: Any) -> None:
-        if not (opened in leaving and any(words in line.text for words in LEFT)):
-            said.append(f"{line.type}: {line.text}")
-
-    opened.on("console", hear)
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("dialog", lambda dialog: said.append(dialog.message))
-    opened.on("request", lambda request: said.append(request.url) if "//127.0.0.1" not in request.url[:20] else None)
-    yield opened
-    settle(opened)
-    opened.evaluate("location.origin === 'null' || localStorage.clear()")
-    opened.close()
-    window.clear_cookies()
-    assert [line for line in said if not line.startswith("data:")] == []
-
-
-def settle(page: Any) -> None:
-    """Wait until the page has not changed for a while; it keeps a stream open, so the network is never idle."""
-    page.evaluate(
-        """() => new Promise(done => {
-          let wait = setTimeout(done, 500);
-          new MutationObserver(() => { clearTimeout(wait); wait = setTimeout(done, 500); })
-            .observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
-        })"""
-    )
-
-
-def go(page: Any, site: str, query: str = "") -> Any:
-    if page.url != "about:blank":
-        leaving.add(page)
-    page.goto(f"{site}/{query}")
-    leaving.discard(page)
-    page.wait_for_selector(".view :is(table, ul, .message):visible")
+@pytest.mark.parametrize(("name", "title"), VIEWS.items())
+def test_a_view_is_opened_by_its_tab_and_by_its_address(site: str, page: Any, name: str, title: str) -> None:
+    go(page, site, f"?split=all&view={'cost' if name != 'cost' else 'map'}")
+    before = page.title()
+    page.evaluate("window.same = true")
+    tab(page, title).click()
     settle(page)
-    return page
+    assert page.evaluate("window.same"), "the page was loaded anew"
+    assert asked(page) == {"split": ["all"]} | ({"view": [name]} if name != "allocation" else {})
+    assert page.title() == before.replace(before.partition(" · ")[0], title)
+    shown = page.locator(f"#view-{name}").inner_text()
+    page.reload()
+    assert page.locator(f"#view-{name}").inner_text() == shown
 
 
-@pytest.mark.parametrize(
-    ("title", "name", "words"),
-    [
-        ("Allocation", "allocation", "as even as"),
-        ("Prompts", "prompts", f"{NUMBER} prompts"),
-        ("What if", "whatif", "mean quality"),
-        ("Router quality", "router", "Chosen against best"),
-        ("Cost", "cost", "generate-then-select"),
-        ("Lineage", "lineage", "org/rewards-s@v1"),
-    ],
-)
-def test_a_view_is_opened_by_its_tab_and_by_its_address(
-    site: str, page: Any, title: str, name: str, words: str
-) -> None:
-    go(page, site, "?split=all")
-    page.get_by_role("tab", name=title, exact=True).click()
-    page.wait_for_function("words => document.body.innerText.includes(words)", arg=words)
-    settle(page)
-    assert (f"view={name}" in page.url) == (name != "allocation")
-    go(page, site, page.url.removeprefix(site + "/"))
-    assert words in page.locator(f"#view-{name}").inner_text()
-
-
-def test_a_filter_a_prompt_and_the_way_back_by_address(site: str, page: Any) -> None:
+def test_back_and_forward_load_nothing_and_scroll_to_where_one_was(site: str, page: Any) -> None:
     go(page, site, "?view=prompts&split=all")
-    page.get_by_label("Search").fill("Question 11")
-    page.get_by_label("Search").press("Enter")
-    page.wait_for_function("document.body.innerText.includes('1 prompts')")
-    page.get_by_role("link", name="Question 11?").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#opened")
+    page.evaluate("window.same = true")
+    page.evaluate("scrollTo(0, 400)")
+    first = page.url
+    tab(page, "Lineage").evaluate("link => link.click()")  # a click of the mouse would scroll to it
+    until(page, "document.title.startsWith('Lineage')")
+    assert page.evaluate("scrollY") == 0
+    page.evaluate("scrollTo(0, 150)")
+    tab(page, "Cost").evaluate("link => link.click()")
+    until(page, "document.title.startsWith('Cost')")
+    page.go_back()
+    until(page, "document.title.startsWith('Lineage') && scrollY === 150")
+    page.go_back()
+    until(page, "document.title.startsWith('Prompts') && scrollY === 400")
+    assert page.url == first
+    page.go_forward()
+    until(page, "document.title.startsWith('Lineage') && scrollY === 150")
+    assert page.evaluate("window.same"), "the page was loaded anew"
+    page.reload()
+    until(page, "document.title.startsWith('Lineage') && scrollY === 150")
+
+
+def test_a_filter_is_a_step_of_the_history(site: str, page: Any) -> None:
+    go(page, site, "?view=prompts&split=all")
+    page.locator("#pick [name=split]").select_option("pool")
     settle(page)
-    shown = page.locator("#opened").inner_text()
-    assert "reference" in shown and "chosen" in shown and "rank" in shown
-    assert page.locator("#opened math").count() >= 6
-    address = page.url
-    assert f"prompt={prompt_id(11)}" in address and "q=Question+11" in address
-    go(page, site, address.removeprefix(site + "/"))
-    assert page.locator("#opened").inner_text() == shown
-    assert page.get_by_label("Search").input_value() == "Question 11"
-
-
-def test_the_slider_recomputes(site: str, page: Any) -> None:
-    go(page, site, "?view=whatif&split=all")
-    before = page.locator("#view-whatif .facts").inner_text()
-    page.get_by_role("slider").first.focus()
-    for _ in range(60):
-        page.keyboard.press("ArrowRight")
-    page.wait_for_function("before => document.querySelector('#view-whatif .facts').innerText !== before", arg=before)
+    assert "split" not in asked(page), "pool is what is shown first"
+    page.locator("#pick [name=assignment]").focus()
+    page.locator("#pick [name=assignment]").select_option(label="strong")
     settle(page)
-    assert "alpha=1" in page.url
-    assert "the paper" in (page.locator("#view-whatif svg").text_content() or "")
+    assert page.locator("#pick [name=split]").input_value() == "pool"
+    assert asked(page)["assignment"] == ["org/assignments-s-strong@v1"]
+    assert page.evaluate("document.activeElement.name") == "assignment", "the focus stays"
+    for left in ("pool", "all"):
+        page.go_back()
+        settle(page)
+        assert page.locator("#pick [name=split]").input_value() == left
+        assert page.locator("#pick [name=assignment]").input_value() == "org/assignments-s-persyn@v1"
 
 
-def test_the_allocation_is_saved(site: str, page: Any, tmp_path: Path) -> None:
-    go(page, site)
-    for kind, begin in (("CSV", b"group,assignment,teacher"), ("PNG", b"\x89PNG")):
-        with page.expect_download() as waiting:
-            page.get_by_role("button", name=f"Download {kind}").click()
-        waiting.value.save_as(tmp_path / kind)
-        assert (tmp_path / kind).read_bytes().startswith(begin)
+def test_a_share_leads_to_its_prompts_and_their_number_is_right(site: str, page: Any) -> None:
+    go(page, site, "?split=all")
+    shares = page.get_by_role("region", name="Shares as a table").get_by_role("row")
+    link = shares.filter(has_text="thinker").get_by_role("link").first
+    share = link.inner_text()
+    link.click()
+    settle(page)
+    assert asked(page) == {"view": ["prompts"], "split": ["all"], "teacher": ["thinker"]}
+    number = int(page.locator("h1").inner_text().partition(" ")[0])
+    assert f"{number / NUMBER:.1%}" == share
+
+
+@pytest.mark.parametrize(("query", "words"), UNSHOWN)
+def test_one_bad_value_is_dropped_with_a_word(site: str, page: Any, query: str, words: str) -> None:
+    go(page, site, f"?{query}")
+    assert words in page.locator("main").inner_text()
+    assert page.get_by_role("navigation", name="Views").get_by_role("link").count() == len(VIEWS), "a way on"
+
+
+def test_the_rest_of_an_address_with_a_bad_value_stays(site: str, page: Any) -> None:
+    go(page, site, "?view=prompts&split=all&teacher=large&sort=none&alpha=7")
+    said = page.get_by_role("status").filter(has_text="Not all of this address").inner_text()
+    assert "there is no sort `none`" in said and "alpha is given as `7`, and 0 to 1 is needed" in said
+    page.evaluate("document.querySelector('nav.views a').click()")
+    settle(page)
+    page.go_back()
+    settle(page)
+    assert asked(page) == {"view": ["prompts"], "split": ["all"], "teacher": ["large"]}
+
+
+# Untrusted texts
 
 
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.ci) for n in range(1, len(EVIL)))])
 def test_what_a_model_wrote_is_text(site: str, page: Any, number: int) -> None:
     go(page, site, f"?view=prompts&split=all&prompt={prompt_id(number)}")
-    page.wait_for_selector("#opened .answer")
+    page.wait_for_selector("#view-opened .answer")
     page.wait_for_timeout(300)
     assert page.evaluate("window.ran") is None
-    for name in ("#view-prompts", "#view-opened"):
-        inside = page.locator(name)
-        assert inside.locator("script, img, iframe, svg, object, [onload], [onerror]").count() == 0
-        links = [link.get_attribute("href") or "" for link in inside.locator("a").all()]
-        assert all(link.startswith("?view=prompts&prompt=") for link in links)
+    inside = page.locator("main")
+    assert inside.locator("script, img, iframe, object, [onload], [onerror], [onclick]").count() == 0
+    links = [link.get_attribute("href") or "" for link in inside.locator("a").all()]
+    assert [link for link in links if not link.startswith(("?", "save/"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
-def test_a_megabyte_is_cut(site: str, page: Any) -> None:
-    go(page, site, f"?view=prompts&split=all&prompt={prompt_id(7)}")
-    page.wait_for_selector("#opened")
-    assert "The first 20,000 of 1,000,000 characters" in page.locator("#opened").inner_text()
+def test_a_typed_text_is_text(site: str, page: Any) -> None:
+    go(page, site, "?view=try&typed=</textarea><script>window.ran=1</script>&q=<img src=x onerror=window.ran=1>")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.ran") is None
 
 
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [pytest.param(*case, marks=() if number in (2, 6) else pytest.mark.ci) for number, case in enumerate(UNSHOWN)],
-)
-def test_an_address_that_cannot_be_shown_says_why(site: str, page: Any, query: str, words: str) -> None:
-    go(page, site, f"?{query}")
-    page.wait_for_function("words => document.body.innerText.includes(words)", arg=words)
-
-
-def test_a_phone_shows_it_without_sideways_scrolling(site: str, chromium: Any) -> None:
-    context = chromium.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
-    page = context.new_page()
-    for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
-        go(page, site, f"?view={view}&split=all")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        controls = [box for item in page.locator(".form > .block").all() if (box := item.bounding_box())]
-        assert len(controls) >= 2 and all(box["width"] >= 130 and box["x"] + box["width"] <= 390 for box in controls)
-    context.close()
-
-
-def test_every_view_is_as_wide_and_shows_its_tables_whole(site: str, page: Any) -> None:
-    edges = set()
-    for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
-        go(page, site, f"?view={view}&split=all")
-        edges.add(page.locator("h1").bounding_box()["x"])
-        wide = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth).filter(w => w > 0)"
-        assert page.evaluate(wide) == []
-    assert len(edges) == 1
-
-
-def test_the_way_back_and_a_prompt_that_is_in_sight(site: str, chromium: Any) -> None:
-    """The way back loads the page anew; the browser may say that it broke off what the old one listened to."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 900})
-    page = context.new_page()
-    go(page, site, "?view=prompts&split=all&sort=margin")
-    page.wait_for_function("history.state !== null")  # the page has noted where it began, so the click adds a step
-    page.locator("#view-prompts table a").nth(4).click()
-    page.wait_for_selector("#opened")
-    settle(page)
-    address = page.url
-    assert "prompt=" in address
-    page.go_back()
-    page.wait_for_function("!document.querySelector('#opened') && document.querySelector('#view-prompts table')")
-    assert "prompt=" not in page.url and "sort=margin" in page.url
-    page.go_forward()
-    page.wait_for_selector("#opened")
-    assert page.url == address
-    inside = "y => -50 < y && y < innerHeight / 2"
-    page.wait_for_function(f"({inside})(document.querySelector('#opened').getBoundingClientRect().y)")
-    context.close()
-
-
-def test_pages_are_turned(site: str, page: Any) -> None:
-    go(page, site, f"?view=prompts&split=all&prompt={prompt_id(3)}")
-    listed = page.locator("#view-prompts table a")
-    seen = listed.all_inner_texts()
-    assert page.get_by_role("button", name="Previous").is_disabled()
-    for number in (2, 3):
-        page.get_by_role("button", name="Next").click()
-        page.wait_for_function("words => document.body.innerText.includes(words)", arg=f"page {number} of 3")
-        settle(page)
-        assert f"page={number}" in page.url and "prompt=" not in page.url and page.locator("#opened").count() == 0
-        seen += listed.all_inner_texts()
-    assert len(seen) == NUMBER == len(set(seen)), "every prompt is on one page"
-    assert page.get_by_role("button", name="Next").is_disabled()
+def test_the_policy_forbids_what_the_page_does_not_need(site: str, window: Any) -> None:
+    answer = urllib.request.urlopen(site)
+    assert answer.headers["Content-Security-Policy"] == POLICY and "script-src 'self';" in POLICY
+    page = window.new_page()
+    said = listen(page)
+    go(page, site)
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
+    page.evaluate("new Promise(done => setTimeout(done, 300))")
+    assert page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in line for line in said), "a handler in HTML is refused"
+    page.close()
 
 
 def test_no_file_is_served_and_none_taken(site: str, filled: Path) -> None:
     inside = next(filled.glob("datasets--org--prompts/snapshots/*/persyn.json"))
     for path in ("/etc/passwd", inside, inside.resolve(), Path(__file__)):
-        for route in ("gradio_api/file=", "file=", "gradio_api/proxy=", "gradio_api/stream/"):
+        for route in ("gradio_api/file=", "file=", "gradio_api/proxy=", "gradio_api/stream/", "assets/", "save/"):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{site}/{route}{path}")
             assert refused.value.code in (400, 401, 403, 404, 405)
@@ -284,18 +159,170 @@ def test_no_file_is_served_and_none_taken(site: str, filled: Path) -> None:
     assert refused.value.code == 413
 
 
+# Without the script, slowly, not at all
+
+
+def test_without_its_script_every_view_and_form_works(site: str, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    said = listen(page)
+    go(page, site, "?split=all")
+    for name, title in VIEWS.items():
+        tab(page, title).click()
+        assert page.locator(f"#view-{name}").inner_text() and page.title().startswith(title)
+    tab(page, "Overview").click()
+    for form in page.locator("form").all():
+        assert form.locator("button:not([type=button])").count() >= 1, "it is sent by itself with the script alone"
+    page.locator("#pick [name=assignment]").select_option(label="strong")
+    page.locator("#pick").get_by_role("button", name="Show").click()
+    assert page.locator("h1").inner_text().startswith("strong")
+    page.get_by_label("Broken down by").select_option("split")
+    page.locator("#broken-down").get_by_role("button", name="Show").click()
+    assert asked(page)["by"] == ["split"]
+    assert page.get_by_role("button", name="Copy link").count() == 0
+    assert said == []
+    context.close()
+
+
+class Held:
+    """Answers to a part of an address are held back until they are let go."""
+
+    def __init__(self, page: Any, part: str) -> None:
+        self.waiting: list[Any] = []
+        page.route(lambda url: part in url, lambda route: self.waiting.append(route))
+
+    def let_go(self) -> None:
+        for route in self.waiting:
+            route.continue_()
+        self.waiting.clear()
+
+
+def test_a_slow_answer_is_announced_and_a_fast_one_not(site: str, page: Any) -> None:
+    go(page, site)
+    page.evaluate(
+        """() => { window.busy = 0; new MutationObserver(changes => { window.busy += changes.filter(
+          one => one.target.ariaBusy === 'true').length; }).observe(
+          document.body, {subtree: true, attributes: true, attributeFilter: ['aria-busy']}); }"""
+    )
+    held = Held(page, "view=cost")
+    begun = page.evaluate("performance.now()")
+    tab(page, "Cost").click()
+    until(page, "document.getElementById('main').ariaBusy === 'true'")
+    assert page.evaluate("performance.now()") - begun >= 200
+    assert page.title().startswith("Overview"), "what was there stays in sight"
+    held.let_go()
+    settle(page)
+    assert page.title().startswith("Cost") and page.locator("[aria-busy]").count() == 0
+    address = page.locator("#to-lineage").evaluate("link => link.href")
+    kept = page.request.get(address)
+    page.route(address, lambda route: route.fulfill(response=kept))  # from memory, so in a few milliseconds
+    took, busy = page.evaluate(
+        """async () => {
+          window.busy = 0;
+          const begun = performance.now();
+          document.getElementById("to-lineage").click();
+          while (!document.title.startsWith("Lineage")) await new Promise(done => setTimeout(done));
+          return [performance.now() - begun, window.busy];
+        }"""
+    )
+    assert busy == 0 or took >= 200
+    page.unroute_all()
+
+
+def test_of_two_clicks_the_later_one_wins(site: str, page: Any) -> None:
+    go(page, site)
+    held = Held(page, "view=cost")
+    tab(page, "Cost").click()
+    tab(page, "Lineage").click()
+    until(page, "document.title.startsWith('Lineage')")
+    held.let_go()
+    settle(page)
+    assert page.title().startswith("Lineage") and asked(page)["view"] == ["lineage"]
+    assert page.evaluate("history.length") == 3, "about:blank, the first view, the later one"
+    page.unroute_all()
+
+
+def test_a_server_that_is_gone_leaves_the_page_and_says_so(filled: Path, window: Any) -> None:
+    process, address = serve(filled)
+    page = window.new_page()
+    try:
+        go(page, address)
+        shown = page.locator("#view-allocation").inner_text()
+    finally:
+        stop(process)
+    tab(page, "Cost").click()
+    said = page.get_by_role("alert")
+    said.wait_for()
+    assert "The server does not answer" in said.inner_text()
+    assert page.locator("#view-allocation").inner_text() == shown
+    assert said.get_by_role("link", name="Try again").get_attribute("href").endswith("?view=cost")
+    assert page.locator("[aria-busy]").count() == 0
+    page.close()
+
+
+# Elsewhere
+
+
+def test_the_link_is_copied_or_shown_to_be_copied(site: str, chromium: Any) -> None:
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    said = listen(page)
+    go(page, site, "?view=prompts&split=all&teacher=large")
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("Copied", exact=True).wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
+    page.get_by_role("button", name="Copy link").click()
+    field = page.get_by_label("Copy this link")
+    field.wait_for()
+    assert field.input_value() == page.url and page.evaluate("getSelection().toString()") == page.url
+    assert said == []
+    context.close()
+
+
+def test_inside_the_hub_its_address_follows(site: str, chromium: Any) -> None:
+    """The Hub's page is a frame around this one, and takes {queryString} from it: "Handle Spaces URL parameters"."""
+    context = chromium.new_context()
+    page = context.new_page()
+    page.route(
+        "https://huggingface.co/**",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body="<script>window.got = []; addEventListener('message', e => got.push([e.origin, e.data]));</script>"
+            f"<iframe src='{site}/?view=cost' width=1000 height=700></iframe>",
+        ),
+    )
+    page.goto("https://huggingface.co/spaces/org/space?view=cost")
+    until(page, "got.length === 1")
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Lineage", exact=True).click()
+    until(page, "got.length === 2")
+    assert page.evaluate("got") == [[site, {"queryString": "?view=cost"}], [site, {"queryString": "?view=lineage"}]]
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("theme", "system", "dark"), [("", "dark", True), ("light", "dark", False), ("dark", "light", True)]
+)
+def test_the_theme_is_the_systems_or_the_hubs(site: str, chromium: Any, theme: str, system: str, dark: bool) -> None:
+    context = chromium.new_context(color_scheme=system)
+    page = context.new_page()
+    go(page, site, f"?__theme={theme}" if theme else "")
+    red, *_ = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (red < 128) == dark
+    tab(page, "Cost").click()
+    until(page, "document.title.startsWith('Cost')")
+    assert asked(page).get("__theme", [""]) == [theme]
+    context.close()
+
+
 @pytest.mark.ci
 def test_the_bundled_example_is_shown_where_nothing_is_named(root: Path, page: Any) -> None:
     app = root / "spaces" / "allocations" / "app.py"
     process, address = start(str(app), GRADIO_SERVER_PORT=free_port(), PERSYN_REFS="")
     try:
-        for view in ("allocation", "prompts", "whatif", "router", "cost", "lineage"):
+        for view in VIEWS:
             go(page, address, f"?view={view}")
-            page.wait_for_selector(f"#view-{view} :is(table, ul):visible")
             assert page.locator(".message.error").count() == 0
-        leaving.add(page)
-        page.goto("about:blank")  # what it is still asking for would break off
     finally:
         stop(process)
-    size = sum(path.stat().st_size for path in app.parent.rglob("*") if path.is_file())
-    assert size < 2**20

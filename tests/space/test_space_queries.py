@@ -5,25 +5,23 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from space_samples import COST, EVIL, NUMBER, POOL, assignments, prompt_id, prompts, responses, rewards
 
 from persyn_hf.core import metrics
-from persyn_hf.core.assignment import allocation, route
-from persyn_hf.core.rewards import recombine, to_matrix
 from persyn_hf.errors import InputError, PersynError, RecipeError, StoreError
-from persyn_hf.space import whatif
-from persyn_hf.space.allocation import allocate, as_csv, summary
+from persyn_hf.space import downloads
+from persyn_hf.space.allocation import allocate, summary
 from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.costs import costs
 from persyn_hf.space.database import Database
-from persyn_hf.space.explorer import Filter, find, topics
+from persyn_hf.space.events import Desk
+from persyn_hf.space.explorer import Filter, Sort, choices, every, find
 from persyn_hf.space.lineage import origin
 from persyn_hf.space.prompt import LONGEST, open_prompt
-from persyn_hf.space.router_quality import router_quality
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -39,7 +37,13 @@ def known() -> list[dict[str, Any]]:
         found = [value for name in POOL if (value := measured[row["prompt_id"], name]) is not None]
         best = max(found, default=None)
         regret = None if best is None or measured[cell] is None else best - measured[cell]
-        rows.append(row | about[row["prompt_id"]] | {"regret": regret, "answer": answers[cell]})
+        of_best = [name for name in POOL if best is not None and measured[row["prompt_id"], name] == best]
+        mean = {
+            name: np.nanmean([v for (_, t), v in measured.items() if t == name and v is not None]) for name in POOL
+        }
+        oracle = max(of_best, key=lambda name: (name == row["teacher"], mean[name]), default=None)
+        known = {"regret": regret, "answer": answers[cell], "oracle": oracle, "ties": len(of_best)}
+        rows.append(row | about[row["prompt_id"]] | known)
     return sorted(rows, key=lambda row: str(row["split"]))
 
 
@@ -72,17 +76,35 @@ def test_the_summary_compares_with_the_first(database: Database, persyn: Stored,
 
 
 def test_the_csv_holds_no_formula(database: Database, persyn: Stored) -> None:
-    found = allocate(database, [persyn], "topic")
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    desk = Desk(database.shelf)
+    scene = desk.scene(desk.read({"by": ["topic"], "split": ["all"], "with": [""]})[0])
+    content = b"".join(downloads.make("allocation.csv", scene).content).decode()
+    rows = [row for row in csv.DictReader(io.StringIO(content)) if row["assignment"] == persyn.ref]
     assert sum(int(row["prompts"]) for row in rows) == NUMBER
     assert {row["group"] for row in rows} == {"sums", "'=products", "none"}
 
 
+STRONG = "org/assignments-s-strong@v1"
 FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({}, lambda row: True),
     ({"teacher": "small"}, lambda row: row["teacher"] == "small"),
     ({"split": "pool", "topic": "sums"}, lambda row: (row["split"], row["topic"]) == ("pool", "sums")),
     ({"margin": 0.5}, lambda row: row["margin"] <= 0.5),
+    ({"lead": 0.5}, lambda row: row["margin"] >= 0.5),
+    ({"lead": 0.2, "margin": 0.5}, lambda row: 0.2 <= row["margin"] <= 0.5),
+    ({"topic": "none"}, lambda row: row["topic"] is None),
+    ({"origin": "made"}, lambda row: True),
+    ({"origin": "none"}, lambda row: False),
+    ({"source": "router"}, lambda row: True),
+    ({"source": "rule"}, lambda row: False),
+    ({"best": "large"}, lambda row: row["oracle"] == "large"),
+    ({"tied": "tied"}, lambda row: row["ties"] > 1),
+    ({"tied": "sole"}, lambda row: row["ties"] == 1),
+    ({"differs": STRONG}, lambda row: row["teacher"] != "large"),
+    ({"differs": STRONG, "there": "small"}, lambda row: False),
+    ({"differs": STRONG, "there": "large"}, lambda row: row["teacher"] != "large"),
+    ({"among": (prompt_id(3), "none")}, lambda row: row["prompt_id"] == prompt_id(3)),
+    ({"among": ()}, lambda row: False),
     ({"agreement": "same"}, lambda row: row["regret"] == 0),
     ({"agreement": "other"}, lambda row: row["regret"] is not None and row["regret"] > 0),
     ({"correct": "right"}, lambda row: row["answer"]["is_correct"] is True),
@@ -108,23 +130,35 @@ def test_a_filter_lets_through_what_it_says(database: Database, persyn: Stored, 
     assert page.total == len(expected)
 
 
-@pytest.mark.parametrize("sort", ["place", "margin", "regret", "confidence", "tokens"])
+@pytest.mark.parametrize("sort", get_args(Sort))
 def test_pages_together_are_all_rows_in_order(database: Database, persyn: Stored, sort: Any) -> None:
     pages = [find(database, persyn, Filter(sort=sort), number, size=7) for number in range(1, 10)]
     rows = [row for page in pages for row in page.rows]
     assert sorted(row["number"] for row in rows) == list(range(1, NUMBER + 1))
-    key = {"place": "number", "tokens": "num_tokens"}.get(sort, sort)
+    plain = sort.removeprefix("-")
+    key = {"place": "number", "tokens": "num_tokens"}.get(plain, plain)
     values = [row[key] for row in rows if row[key] is not None]
-    assert values == sorted(values, reverse=sort in ("regret", "tokens"))
+    assert values == sorted(values, reverse=(plain in ("regret", "tokens")) != (plain != sort))
+    assert [row[key] for row in rows[len(values) :]] == [None] * (NUMBER - len(values))
+    assert [row for block in every(database, persyn, Filter(sort=sort), 7) for row in block] == rows
+    ids = [row["prompt_id"] for row in rows]
+    for row in (0, 1, 30, NUMBER - 1):
+        page = find(database, persyn, Filter(sort=sort), 1, 7, ids[row])
+        around = [ids[at] if 0 <= at < NUMBER else None for at in (row - 1, row + 1)]
+        assert page.place is not None and (page.place.row, page.place.before, page.place.after) == (row, *around)
+        assert page.rows == pages[row // 7].rows and page.number == row // 7 + 1
+        assert page.place.number == page.rows[row % 7]["number"]
+    unknown = find(database, persyn, Filter(sort=sort), 2, 7, "none")
+    assert unknown.place is None and unknown.rows == pages[1].rows
     assert find(database, persyn, Filter(sort=sort), 1000, size=7).rows == pages[-1].rows
     assert find(database, persyn, Filter(sort=sort), -3, size=7).rows == pages[0].rows
 
 
-def test_topics_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
-    assert topics(database, persyn) == ["=products", "sums"]
-    with pytest.raises(
-        RecipeError, match="`sort` must be one of place, margin, regret, confidence, tokens, got 'x; --'"
-    ):
+def test_choices_and_faults_of_a_filter(database: Database, persyn: Stored) -> None:
+    prompts = database.shelf.input(persyn, "prompts")
+    assert choices(database, prompts, "topic") == ["=products", "sums"]
+    assert choices(database, None, "topic") == []
+    with pytest.raises(RecipeError, match="`sort` must be one of place, margin, regret, .* got 'x; --'"):
         Filter(sort="x; --")  # type: ignore[arg-type]
 
 
@@ -144,67 +178,6 @@ def test_one_prompt_shows_every_teacher(database: Database, persyn: Stored) -> N
 def test_an_unknown_prompt_is_named(database: Database, persyn: Stored) -> None:
     with pytest.raises(InputError, match="org/assignments-s-persyn@v1 holds no prompt `x`; search for it in the list"):
         open_prompt(database, persyn, "x")
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("how", ["minmax", "zscore", "rank", "none"])
-def test_what_if_is_what_the_stages_compute(database: Database, persyn: Stored, alpha: float, how: Any) -> None:
-    found = whatif.what_if(whatif.load(database, persyn), alpha, how)
-    rows = [row for row in rewards() if row["quality_raw"] is not None]  # of these, both are measured
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    made = recombine(columns, alpha, how)
-    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], made["reward"], POOL)
-    here = to_matrix(columns["prompt_id"], columns["teacher"], recombine(columns, 0.4, "minmax")["reward"], POOL)[1]
-    before = route(here).teacher
-    teacher = route(matrix, stay=before).teacher
-    best = matrix == np.nanmax(matrix, axis=1, keepdims=True)
-    assert (found.moved, found.tied) == pytest.approx(((teacher != before).mean(), (best.sum(axis=1) > 1).mean()))
-    assert found.shares.tolist() == pytest.approx(allocation(teacher, len(POOL)).tolist())
-    _, quality = to_matrix(columns["prompt_id"], columns["teacher"], columns["quality_raw"], POOL)
-    assert found.quality == pytest.approx(quality[np.arange(len(order)), teacher].mean())
-
-
-def test_a_weight_of_cost_moves_prompts_to_the_cheap(database: Database, persyn: Stored) -> None:
-    measured = whatif.load(database, persyn)
-    assert measured.unit == "FLOPs" and measured.cost is not None
-    assert measured.cost.tolist() == pytest.approx([1e9, 2e9, 3e9])
-    outcomes = [whatif.what_if(measured, 0.4, weight=weight) for weight in (0.0, 0.3, 10.0)]
-    assert outcomes[0].cost > outcomes[1].cost > outcomes[2].cost  # type: ignore[operator]
-    cheapest = [row for row in rewards() if row["teacher"] == "small" and row["quality_raw"] is not None]
-    assert outcomes[2].shares[0] == pytest.approx(len(cheapest) / NUMBER, abs=0.02)
-    assert set(whatif.curve(measured)) == set(whatif.ALPHAS)
-
-
-def test_a_sample_is_of_whole_prompts(database: Database, persyn: Stored) -> None:
-    measured = whatif.load(database, persyn, sample=20)
-    assert (len(measured.quality), measured.prompts) == (20, NUMBER)
-    rows = [row for row in rewards() if row["quality_raw"] is not None]
-    first = sorted({row["prompt_id"] for row in rewards()})[:20]
-    columns = [[row[name] for row in rows if row["prompt_id"] in first] for name in ("prompt_id", "teacher")]
-    values = [row["quality_raw"] for row in rows if row["prompt_id"] in first]
-    order, quality = to_matrix(*columns, values, POOL)
-    np.testing.assert_array_equal(measured.quality, quality[np.argsort(order)])
-    pool = whatif.load(database, persyn, split="pool")
-    assert pool.prompts == sum(row["split"] == "pool" for row in prompts())
-
-
-def test_router_quality_is_that_of_core_metrics(database: Database, persyn: Stored, strong: Stored) -> None:
-    found = router_quality(database, persyn)
-    columns = {name: [row[name] for row in rewards()] for name in ("prompt_id", "teacher", "reward")}
-    order, matrix = to_matrix(columns["prompt_id"], columns["teacher"], columns["reward"], POOL)
-    scores = {row["prompt_id"]: row["scores"] for row in assignments("persyn")}
-    judged = [row["prompt_id"] for row in known() if row["regret"] is not None]
-    rows = [order.index(one) for one in judged]
-    expected = metrics.hit_at_k([scores[one] for one in judged], matrix[rows], 1).mean()
-    assert found.table["router"]["hit_at_1"]["value"] == pytest.approx(expected)
-    assert found.prompts == len(judged) == int(found.confusion.sum())
-    good = sum(row["regret"] == 0 for row in known())
-    assert int(np.trace(found.confusion)) == good
-    assert sum(number for _, number, *_ in found.topics) == found.prompts
-    with pytest.raises(
-        InputError, match="org/assignments-s-strong@v1 was made by the strategy `strong`, without a router"
-    ):
-        router_quality(database, strong)
 
 
 def test_cost_against_generate_then_select(database: Database, persyn: Stored, strong: Stored) -> None:

@@ -2,28 +2,29 @@
 "use strict";
 
 let asked = 0; // requests so far: an answer that another request has overtaken is dropped
-const places = new Map(); // key of a step of the history -> how far it was scrolled
+history.scrollRestoration = "manual"; // the browser would scroll before the answer is there; `top` in the state is ours
 
 async function show(address, {push = true, only = "", focus = "", scroll = "keep"} = {}) {
   const mine = ++asked;
   const main = document.getElementById("main");
   const busy = setTimeout(() => main.setAttribute("aria-busy", "true"), 200);
-  let page;
+  let page, shown;
   try {
     const answer = await fetch(address, {headers: {Accept: "text/html"}});
-    if (!answer.ok) throw new Error(answer.statusText);
     page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  } catch (error) {
-    if (mine === asked) location.assign(address); // the browser says what is wrong
+    shown = page.getElementById("main").dataset.address;
+  } catch {
+    if (mine === asked) sayNoAnswer(address);
     return;
   } finally {
     clearTimeout(busy);
   }
   if (mine !== asked) return;
+  if (push) history.replaceState({top: scrollY}, "");
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
-  const swapped = only ? [only] : ["header.top", "main", "footer"];
+  const swapped = only ? [only, "#pick"] : ["header.top", "main", "footer"];
   for (const part of swapped) {
     const from = document.querySelector(part), to = page.querySelector(part);
     if (from && to) from.replaceWith(to);
@@ -32,7 +33,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   document.documentElement.dataset.theme = page.documentElement.dataset.theme;
   for (const [id, open] of opened) document.getElementById(id)?.toggleAttribute("open", open);
   document.getElementById("main").removeAttribute("aria-busy");
-  remember(push, page.getElementById("main").dataset.address);
+  remember(push, shown, typeof scroll === "number" ? scroll : scrollY);
   ready();
   const target = selector && document.querySelector(selector);
   if (target && !only) {
@@ -42,6 +43,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
     document.getElementById("main").focus({preventScroll: true});
   }
   if (scroll === "top") scrollTo(0, 0);
+  else if (scroll === "near") target?.scrollIntoView({block: "nearest"});
   else if (scroll === "focus") target?.scrollIntoView({block: "start"});
   else if (typeof scroll === "number") scrollTo(0, scroll);
 }
@@ -57,19 +59,28 @@ function selectorOf(element) {
   return "";
 }
 
-function remember(push, query) {
-  const address = query && query !== "?" ? query : location.pathname;
-  places.set(history.state?.key, scrollY);
-  const state = {key: push ? `${Date.now()}-${asked}` : history.state?.key};
-  history[push ? "pushState" : "replaceState"](state, "", address);
+// What is shown stays: it may be all that can be seen for a while.
+function sayNoAnswer(address) {
+  document.getElementById("no-answer")?.remove();
+  const main = document.getElementById("main"), link = document.createElement("a"), said = document.createElement("div");
+  Object.assign(link, {href: address, textContent: "Try again"});
+  Object.assign(said, {id: "no-answer", className: "message error", role: "alert"});
+  said.append("The server does not answer, or not with a page. ", link);
+  main.removeAttribute("aria-busy");
+  main.prepend(said);
+}
+
+function remember(push, query, top) {
+  history[push ? "pushState" : "replaceState"]({top}, "", query && query !== "?" ? query : location.pathname);
   // inside the Hub's page this one is a frame, whose address nobody sees: the Hub takes its query over
   if (parent !== window) parent.postMessage({queryString: location.search}, "https://huggingface.co");
 }
 
 function follow(link) {
-  const view = new URL(link.href).searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
+  const address = new URL(link.getAttribute("href"), location.href); // a link in a picture has no href that is a text
+  const view = address.searchParams.get("view"), now = new URLSearchParams(location.search).get("view");
   const focus = link.dataset.focus ?? "";
-  show(link.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
+  show(address.href, {focus: focus || selectorOf(link), scroll: link.dataset.scroll ?? (view === now ? "keep" : "top")});
 }
 
 function submit(form, options) {
@@ -105,8 +116,10 @@ addEventListener("input", event => { // a slider that is dragged must stay the e
 });
 
 addEventListener("popstate", event => {
-  show(location.href, {push: false, scroll: places.get(event.state?.key) ?? 0});
+  show(location.href, {push: false, scroll: event.state?.top ?? 0});
 });
+
+addEventListener("scrollend", () => history.replaceState({top: scrollY}, ""));
 
 addEventListener("keydown", event => {
   if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -118,6 +131,8 @@ addEventListener("keydown", event => {
 // What the elements of a page need that has just been shown. Other files add to it.
 const readied = [() => {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+  const views = document.querySelector("nav.views"), view = views.querySelector("[aria-current]");
+  views.scrollLeft = view.offsetLeft - views.offsetLeft - (views.clientWidth - view.clientWidth) / 2;
 }];
 function ready() { for (const call of readied) call(); }
 
@@ -127,11 +142,15 @@ addEventListener("click", async event => {
   const said = document.getElementById("copied");
   try {
     await navigator.clipboard.writeText(location.href);
-    said.textContent = "The link is copied.";
-  } catch { // a frame may not be allowed to write
-    prompt("Copy this link", location.href);
+    said.textContent = "Copied";
+  } catch { // a frame may not be allowed to write, nor to open a dialog
+    const link = Object.assign(document.createElement("input"), {value: location.href, readOnly: true});
+    link.setAttribute("aria-label", "Copy this link");
+    said.replaceChildren(link);
+    link.select();
   }
 });
 
-remember(false, document.getElementById("main").dataset.address);
+remember(false, document.getElementById("main").dataset.address, history.state?.top ?? 0);
 ready();
+if (history.state.top) scrollTo(0, history.state.top);

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from persyn_hf.space.scene import Scene
-from persyn_hf.space.views import cost, lineage, map, overview, prompt, prompts, router, whatif
+from persyn_hf.space.views import cost, lineage, map, overview, prompt, prompts, router, try_prompt, whatif
 
 
 VIEW_OF: dict[str, Callable[[Scene], str]] = {
@@ -12,6 +12,7 @@ VIEW_OF: dict[str, Callable[[Scene], str]] = {
     "map": map.show,
     "whatif": whatif.show,
     "router": router.show,
+    "try": try_prompt.show,
     "cost": cost.show,
     "lineage": lineage.show,
 }

@@ -12,6 +12,7 @@ from persyn_hf.store.stored import Stored
 
 
 MANY = 8  # teachers of which a stack of bars can be read
+SHOWN = 12  # of more teachers, those that get the most have a bar of their own
 FILTER_OF = {"split": "split", "topic": "topic", "origin": "origin", "source": "source"}  # breakdown -> its filter
 
 
@@ -45,6 +46,8 @@ def show(scene: Scene) -> str:
             for place, (item, (effective, _)) in enumerate(zip(shown, summary(everything.shares), strict=True))
         ],
         many=len(allocation.names) > MANY,
+        ranked=_ranked(dict(zip(allocation.names, everything.shares[0].tolist(), strict=True))),
+        shown=SHOWN,
         broken_down=_broken_down(scene),
         filter_of=FILTER_OF,
         can_compare=[ref for ref in scene.names if ref != scene.assignment.ref],
@@ -52,8 +55,13 @@ def show(scene: Scene) -> str:
     )
 
 
+def _ranked(shares: dict[str, float]) -> list[dict[str, Any]]:
+    """Return the teachers with their shares, the largest first."""
+    return [{"teacher": name, "share": share} for name, share in sorted(shares.items(), key=lambda item: -item[1])]
+
+
 def sentence(scene: Scene, prompts: int) -> dict[str, Any]:
-    """Return what the first sentence says: student, prompts and their source, teachers, how they are chosen."""
+    """Return what the first sentence says: student, prompts and their origin, teachers, and how they are chosen."""
     manifest = scene.assignment.manifest
     source = scene.shelf.input(scene.assignment, "prompts")
     settings = source.manifest.settings if source is not None else {}
@@ -100,14 +108,14 @@ def ties(scene: Scene, item: Stored) -> dict[str, float]:
 
 
 def differing(scene: Scene, item: Stored) -> int | None:
-    """Return how many prompts go to another teacher than under another assignment; None: too many for here."""
+    """Return how many prompts go to another teacher than under another assignment; None: too many to be counted."""
     if item.ref == scene.assignment.ref or sum(_splits(item).values()) > SOON:
         return None
     return find(scene.database, scene.assignment, Filter(split=scene.split, differs=item.ref), size=1).total
 
 
 def _broken_down(scene: Scene) -> dict[str, Any] | None:
-    """Return the groups of prompts by teacher: those asked for, else by topic where that is soon done."""
+    """Return the groups of prompts by teacher: what the state asks for, else by topic where that is soon done."""
     by = scene.state["by"]
     if by == "all":
         if not scene.reads_soon:
@@ -116,7 +124,9 @@ def _broken_down(scene: Scene) -> dict[str, Any] | None:
     found = allocate(scene.database, [scene.assignment], by, scene.split)
     if scene.state["by"] == "all" and len(found.groups) < 2:
         return None
-    return {"by": by, "groups": [_row(group, found.names) for group in found.groups], "left_out": found.left_out}
+    groups = [_row(group, found.names) for group in found.groups]
+    most = max((cell["share"] for group in groups for cell in group["cells"]), default=0) or 1
+    return {"by": by, "groups": groups, "most": most, "left_out": found.left_out}
 
 
 def _row(group: Group, names: list[str]) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""What other weights are computed from: the measured cells of an assignment's prompts, as matrices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.rewards import NOISE, How, Measure, learnability
+from persyn_hf.errors import InputError
+from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.costs import cell_costs
+from persyn_hf.space.database import Database
+from persyn_hf.space.decisions import measured
+from persyn_hf.store.stored import Stored
+
+
+SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
+PAPERS = 0.4  # alpha of the paper
+RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
+class Measured:
+    """The raw measurements of prompts, (N, n), NaN where either is missing, and a prompt's cost with each teacher."""
+
+    pool: list[str]
+    ids: list[str]  # (N,) of the prompts
+    chosen: IntArray  # (N,) the teacher that the assignment sends each prompt to
+    quality: FloatArray
+    learnability: FloatArray
+    measure: Measure
+    in_part: bool
+    near_tie: float
+    settings: Mapping[str, Any]  # of the rewards
+    cost: FloatArray | None  # (n,), in `unit`; None: not known of all teachers
+    unit: str
+    prompts: int  # of the assignment that were measured in all,
+    drawn: int  # and of them those that were looked at; `ids` leaves out those without any complete cell
+
+    @property
+    def alpha(self) -> float:
+        """The weight of learnability in the recipe."""
+        alpha = self.settings.get("alpha")
+        return PAPERS if alpha is None else float(alpha)
+
+    @property
+    def how(self) -> How:
+        """The normalisation in the recipe."""
+        how: How = self.settings.get("normalisation") or "minmax"
+        return how
+
+
+def load(database: Database, assignment: Stored, split: str = "", sample: int = SAMPLE) -> Measured:
+    """Return the measured cells of the rewards that go with an assignment.
+
+    Args:
+        split: prompts of this split only; "": all.
+        sample: the largest number of prompts.
+
+    Raises:
+        InputError: no rewards are here, or no cell has both its quality and its learnability.
+    """
+    rewards, pool = database.shelf.rewards(assignment), [teacher.name for teacher in teachers_of(assignment)]
+    if not rewards:
+        raise InputError(
+            f"no rewards of {assignment.ref} are here, they are needed to choose anew; open them beside it: "
+            "persyn space ASSIGNMENTS REWARDS"
+        )
+    settings = rewards[0].manifest.settings
+    measure: Measure = settings.get("learnability") or "mean_logprob"
+    total, ids, chosen = _drawn(database, assignment, split, sample)
+    quality, learned = _matrices(database, assignment, ids, pool, measure)
+    both = ~np.isnan(quality) & ~np.isnan(learned)
+    if not both.any():
+        raise InputError(
+            f"no cell of {', '.join(item.ref for item in rewards)} has both its quality and its learnability"
+            f"{f' for a {split} prompt' if split else ''}; score with a student and a verifier or a reward model"
+        )
+    complete = both.any(axis=1)
+    cost, unit = _costs(database, assignment, pool)
+    return Measured(
+        pool=pool,
+        ids=[ids[row] for row in np.flatnonzero(complete).tolist()],
+        chosen=np.array([pool.index(name) for name in chosen], dtype=np.int64)[complete],
+        quality=np.where(both, quality, np.nan)[complete],
+        learnability=np.where(both, learned, np.nan)[complete],
+        measure=measure,
+        in_part=bool(settings.get("in_part")),
+        near_tie=settings.get("near_tie", NOISE),  # manifests leave the default out
+        settings=settings,
+        cost=cost,
+        unit=unit,
+        prompts=total,
+        drawn=len(ids),
+    )
+
+
+def _drawn(database: Database, assignment: Stored, split: str, most: int) -> tuple[int, list[str], list[str]]:
+    """Return how many prompts of an assignment are measured, and of at most `most` the ids and chosen teachers (N,).
+
+    These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
+    """
+    cells = measured(database, assignment, "prompt_id, split")
+    once = "prompt_id, teacher" if assignment.manifest.settings.get("per_prompt", 1) == 1 else ""
+    rows = database.rows(
+        f"""
+        WITH ids AS MATERIALIZED (
+            SELECT {once or "prompt_id, first(teacher) AS teacher"} FROM {database.view(assignment)}
+            WHERE $1 IN ('', split) AND prompt_id IN (SELECT prompt_id FROM ({cells}) WHERE $1 IN ('', split))
+            {"" if once else "GROUP BY prompt_id"}
+        )
+        SELECT prompt_id, teacher, (SELECT count(*) FROM ids) FROM ids ORDER BY prompt_id LIMIT {most}
+        """,
+        [split],
+    )
+    return rows[0][2] if rows else 0, [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _matrices(
+    database: Database, assignment: Stored, ids: Sequence[str], pool: Sequence[str], measure: Measure
+) -> tuple[FloatArray, FloatArray]:
+    """Return raw quality and learnability of prompts, both (N, n); the ids (N,) are sorted."""
+    raw = ", ".join(RAW)
+    columns = database.columns(
+        f"""
+        WITH pool AS (SELECT unnest($1) AS teacher, unnest(range(len($1))) AS col),
+        drawn AS (SELECT unnest($2) AS prompt_id, unnest(range(len($2))) AS row)
+        SELECT row, col, {raw} FROM ({measured(database, assignment, f"prompt_id, teacher, {raw}")})
+        JOIN drawn USING (prompt_id) JOIN pool USING (teacher) WHERE prompt_id <= $3
+        """,
+        [list(pool), list(ids), ids[-1] if ids else ""],
+    )
+    values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
+    learned = _learnability(values, measure)
+    cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
+    quality, learnable = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
+    quality[cells], learnable[cells] = values["quality_raw"], learned
+    return quality, learnable
+
+
+def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
+    """Return the learnability of cells by one measure, from the columns that it is made of: (num_cells,)."""
+    plain = {name: [None if x != x else x for x in column.tolist()] for name, column in values.items()}
+    return learnability(plain, measure)
+
+
+def _costs(database: Database, assignment: Stored, pool: list[str]) -> tuple[FloatArray | None, str]:
+    """Return a prompt's cost with each teacher, (n,), in the first unit that is known for all; None and "" without
+    one.
+    """
+    cells, _ = cell_costs(database, assignment, pool)
+    for name, unit in (("flops", "FLOPs"), ("completion_tokens", "tokens")):
+        spent = [getattr(cell, name) for cell in cells.values()]
+        if spent and None not in spent and sum(spent):
+            return np.array(spent, dtype=np.float64), unit
+    return None, ""
