@@ -84,7 +84,21 @@ def allocation(recipe: Recipe, manifests: Mapping[str, Manifest], student: Stude
         title=f"Allocation: share of the pool's prompts that each teacher gets for {student.name}",
         header=["teacher", *shares],
         rows=rows if shares else [],
-        note=same_teacher(shares),
+        note="; ".join(filter(None, [same_teacher(shares), _ties(recipe, manifests, student)])),
+    )
+
+
+def _ties(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> str:
+    """Say how often an oracle's choice is one of several that are equally good, "" where there is none or no tie."""
+    used = getattr(manifests.get(names.matrix_rewards(student)), "settings", {}).get("alpha")
+    measures = alpha_sweep(manifests, student).get("measures", {})
+    tied = measures.get(f"{used:g}", {}).get("tied") if used is not None else None
+    oracles = [strategy.name for strategy in recipe.strategies if strategy.kind == "oracle"]
+    if not tied or not oracles:
+        return ""
+    return (
+        f"{tied:.0%} of the measured prompts have several best teachers: there {', '.join(oracles)} takes the one with "
+        "the best mean reward, and another column that differs may lose nothing"
     )
 
 
