@@ -97,8 +97,8 @@ def _ties(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
     if not tied or not oracles:
         return ""
     return (
-        f"{tied:.0%} of the measured prompts have several best teachers: there {', '.join(oracles)} takes the one with "
-        "the best mean reward, and another column that differs may lose nothing"
+        f"{tied:.0%} of the measured prompts have several best teachers: there {', '.join(oracles)} takes the one "
+        "with the best mean reward, and another column that differs may lose nothing"
     )
 
 
