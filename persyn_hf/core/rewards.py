@@ -102,7 +102,8 @@ def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: fl
     """Combine normalised rewards by the paper's Eq. 2: (1 - alpha) * quality + alpha * learnability.
 
     All three are (N, n), and a cell is NaN where one of the two is missing. With alpha 0 learnability is not read and
-    may be None; with alpha 1 quality may be. Neighbours within `ROUNDING` of the row's largest magnitude tie.
+    may be None; with alpha 1 quality may be. Neighbours within `ROUNDING` of the row's largest magnitude,
+    of terms or sum, tie.
 
     Raises:
         InputError: alpha needs a matrix that is None.
@@ -119,7 +120,11 @@ def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: fl
         missing, only = ("quality", 1) if quality is None else ("learnability", 0)
         raise InputError(f"alpha {alpha} needs {missing} rewards, found none; measure them, or set alpha {only}")
     else:
-        reward = (1 - alpha) * np.asarray(quality, dtype=np.float64) + alpha * np.asarray(learnability, np.float64)
+        terms = (1 - alpha) * np.asarray(quality, dtype=np.float64), alpha * np.asarray(learnability, np.float64)
+        reward = terms[0] + terms[1]
+        # where terms cancel, the sum is nothing but their rounding
+        size = np.maximum(*(_magnitude(np.where(np.isnan(reward), np.nan, term)) for term in terms))
+        return _settle(reward, ROUNDING * np.maximum(size, _magnitude(reward)))
     return _settle(reward, ROUNDING * _magnitude(reward))
 
 

@@ -42,20 +42,22 @@ def costs(database: Database, assignment: Stored, split: str = "") -> Costs:
     seen = _answers_seen(database, assignment)
     count = f"SELECT split, teacher, count(*) FROM {database.view(assignment)} WHERE $1 IN ('', split) GROUP BY ALL"
     rows = database.rows(count, [split])
-    labelled = sum(number for split, _, number in rows if split == "calibration")
-    prompts = sum(number for *_, number in rows)
-    counted = set() if seen == "nothing" else {"calibration"}
+    view = database.view(assignment)  # a prompt has a row for each teacher that is asked
+    once = f"SELECT split, count(DISTINCT prompt_id) FROM {view} WHERE $1 IN ('', split) GROUP BY split"
+    prompts_of = dict(database.rows(once, [split]))
+    prompts, counted = sum(prompts_of.values()), set() if seen == "nothing" else {"calibration"}
+    labelled = prompts_of.get("calibration", 0) if counted else 0
     given = dict.fromkeys(pool, 0)
     for split, teacher, number in rows:
         given[teacher] += 0 if split in counted else number
     rest = sum(given.values())
     shares = {name: number / max(rest, 1) for name, number in given.items()}
-    own = generate_then_select(prompts - rest, cells) + one_teacher_each(rest, cells, shares)
+    own = generate_then_select(labelled, cells) + one_teacher_each(rest, cells, shares)
     everything = generate_then_select(prompts, cells)
     measured = [item for item in database.shelf.responses(assignment) if database.shelf.answers(item, assignment)]
     return Costs(
         prompts=prompts,
-        labelled=labelled if counted else 0,
+        labelled=labelled,
         ways={"this assignment": everything if seen == "pool" else own, "generate-then-select": everything},
         cells=cells,
         measured=_ledger(measured[0].manifest.cost) if measured else {},

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from persyn_hf.space.database import Database
+from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.database import Database, quoted
 from persyn_hf.store.stored import Stored
 
 
@@ -87,12 +88,13 @@ MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
 
 
 def measured(database: Database, assignment: Stored, columns: str = CELLS) -> str:
-    """Return SQL for every measured cell of an assignment's prompts; the first rewards that know a prompt count.
+    """Return SQL for every measured cell of an assignment's teachers; the first rewards that know a prompt count.
 
     Args:
         columns: of the rewards; where there are none, those of `CELLS` are returned.
     """
-    views = [database.view(item) for item in database.shelf.rewards(assignment)]
+    rewards, pool = database.shelf.rewards(assignment), {teacher.name for teacher in teachers_of(assignment)}
+    views = [_of_pool(database, item, pool) for item in rewards]
     parts = []
     for number, view in enumerate(views):
         left_out = "".join(f" AND prompt_id NOT IN (SELECT prompt_id FROM {other})" for other in views[:number])
@@ -104,11 +106,24 @@ def measured(database: Database, assignment: Stored, columns: str = CELLS) -> st
     )
 
 
+def _of_pool(database: Database, rewards: Stored, pool: set[str]) -> str:
+    """Return SQL for the rewards of some teachers, ranked among themselves: a later recipe may have had more."""
+    view = database.view(rewards)
+    if {teacher.name for teacher in teachers_of(rewards)} <= pool:
+        return view
+    names = ", ".join(map(quoted, sorted(pool)))
+    ranked = "CASE WHEN rank IS NOT NULL THEN rank() OVER (PARTITION BY prompt_id ORDER BY rank NULLS LAST) END"
+    return f"(SELECT * REPLACE ({ranked} AS rank) FROM {view} WHERE teacher IN ({names}))"
+
+
 def selected(database: Database, assignment: Stored) -> str:
-    """Return SQL for the selected answers: those made for the assignment, else all on the same prompts."""
+    """Return SQL for the selected answers: those made for the assignment, else the first on the same prompts."""
     responses = database.shelf.responses(assignment)
     own = [item for item in responses if database.shelf.answers(item, assignment)][:1]
-    parts = [f"SELECT {ANSWERS} FROM {database.view(item)} WHERE selected" for item in own or responses]
+    parts = [
+        f"SELECT {ANSWERS}, {place} AS place FROM {database.view(item)} WHERE selected"
+        for place, item in enumerate(own or responses)
+    ]
     if not parts:
         return (
             "SELECT ''::VARCHAR AS prompt_id, ''::VARCHAR AS teacher, NULL::BOOLEAN AS is_correct, "
@@ -117,6 +132,7 @@ def selected(database: Database, assignment: Stored) -> str:
     if len(parts) == 1:
         return parts[0]
     return (
-        "SELECT prompt_id, teacher, any_value(is_correct) AS is_correct, any_value(num_tokens) AS num_tokens "
-        f"FROM ({' UNION ALL '.join(parts)}) GROUP BY prompt_id, teacher"
+        "SELECT prompt_id, teacher, answer.is_correct AS is_correct, answer.num_tokens AS num_tokens FROM ("
+        "SELECT prompt_id, teacher, arg_min({'is_correct': is_correct, 'num_tokens': num_tokens}, place) AS answer "
+        f"FROM ({' UNION ALL '.join(parts)}) GROUP BY prompt_id, teacher)"
     )

@@ -73,11 +73,14 @@ class Place:
 class Page:
     """One page of the rows that passed, as dicts of the columns of `decisions` and `text`; `total`: of all pages.
 
+    `prompts` are fewer than `total` where several teachers answer a prompt: each has a row.
+
     `place` is that of the prompt that was asked for; None: there is none, or it did not pass.
     """
 
     rows: list[dict[str, Any]]
     total: int
+    prompts: int
     number: int  # from 1
     size: int
     place: Place | None = None
@@ -100,7 +103,8 @@ def find(
     Args:
         prompt: the id of a prompt: where it passes, the page that holds its first row is returned, and its place.
     """
-    several = prompt and assignment.manifest.settings.get("per_prompt", 1) != 1
+    several = assignment.manifest.settings.get("per_prompt", 1) != 1
+    once_each = "count(DISTINCT prompt_id)" if several else "count(*)"
     mine = ["prompt_id = ? AS mine"] if prompt else ["false AS mine"]
     passed, values = _passed(database, assignment, wanted, *mine, *(["prompt_id"] if several else []))
     once = f"QUALIFY row_number() OVER (PARTITION BY prompt_id ORDER BY {ORDER}) = 1" if several else ""
@@ -110,27 +114,27 @@ def find(
     matches = database.rows(
         f"""
         WITH passed AS MATERIALIZED ({passed}),
-        counted AS (SELECT count(*) AS total FROM passed),
+        counted AS (SELECT count(*) AS total, {once_each} AS prompts FROM passed),
         own AS (SELECT spot, number FROM passed WHERE mine ORDER BY {ORDER} LIMIT 1),
-        prompts AS (SELECT spot, number FROM passed {once}),
+        firsts AS (SELECT spot, number FROM passed {once}),
         place AS (
             SELECT (SELECT count(*) FROM passed p, own WHERE {earlier}) AS row, number,
-                   (SELECT p.number FROM prompts p, own WHERE {earlier} ORDER BY p.spot DESC, p.number DESC LIMIT 1),
-                   (SELECT p.number FROM prompts p, own WHERE {later} ORDER BY p.spot, p.number LIMIT 1)
+                   (SELECT p.number FROM firsts p, own WHERE {earlier} ORDER BY p.spot DESC, p.number DESC LIMIT 1),
+                   (SELECT p.number FROM firsts p, own WHERE {later} ORDER BY p.spot, p.number LIMIT 1)
             FROM own
         )
-        SELECT passed.number, total, place.* FROM passed, counted LEFT JOIN place ON true
+        SELECT passed.number, total, prompts, place.* FROM passed, counted LEFT JOIN place ON true
         ORDER BY spot, passed.number LIMIT {size}
         OFFSET (SELECT coalesce((SELECT row // {size} FROM place),
                                 least({max(number, 1) - 1}, greatest(total - 1, 0) // {size})) * {size} FROM counted)
         """,
         [*([prompt] if prompt else []), *values],
     )
-    _, total, row, *around = matches[0] if matches else (None, 0, None)
+    _, total, prompts, row, *around = matches[0] if matches else (None, 0, 0, None)
     place = None if row is None else _place(database, assignment, row, *around)
     number = min(max(number, 1), max(-(-total // size), 1)) if place is None else place.row // size + 1
     rows = _rows(database, assignment, [match[0] for match in matches])
-    return Page(rows=rows, total=total, number=number, size=size, place=place)
+    return Page(rows=rows, total=total, prompts=prompts, number=number, size=size, place=place)
 
 
 def _place(database: Database, assignment: Stored, row: int, own: int, *around: int | None) -> Place:

@@ -82,7 +82,7 @@ def _quality(database: Database, ref: str, split: str, resamples: int) -> Qualit
     pool = [teacher.name for teacher in teachers_of(assignment)]
     table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
     judged = "source = 'router' AND regret IS NOT NULL" + (f" AND split = {quoted(split)}" if split else "")
-    prompts = database.rows(f"SELECT count(*) FROM {table} WHERE {judged}")[0][0]
+    prompts = database.rows(f"SELECT count(DISTINCT prompt_id) FROM {table} WHERE {judged}")[0][0]
     if not prompts:
         raise InputError(
             f"none of the prompts{f' of {split}' if split else ''} that the router decided in {assignment.ref} has "
@@ -96,7 +96,7 @@ def _quality(database: Database, ref: str, split: str, resamples: int) -> Qualit
     error, bins = preference_bins(pairs, temperature or 1.0)
     confusion = np.zeros((len(pool), len(pool)), dtype=np.int64)
     count = f"SELECT teacher, oracle, count(*) FROM {table} WHERE {judged} GROUP BY ALL"
-    for teacher, oracle, number in database.rows(count):
+    for teacher, oracle, number in database.rows(f"{count} HAVING oracle IS NOT NULL"):
         confusion[pool.index(teacher), pool.index(oracle)] += number
     topics = database.rows(
         f"SELECT coalesce(topic, 'none'), count(*), avg(regret), count(*) FILTER (regret > 0) FROM {with_topics} "
@@ -124,22 +124,32 @@ def _matrices(database: Database, assignment: Stored, table: str, judged: str, p
     place = {prompt_id: number for number, prompt_id in enumerate(ids)}
     scores, rewards = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
     view = database.view(assignment)
+    whole = f"len(scores) = {len(pool)} AND list_aggregate(list_transform(scores, lambda x: isfinite(x)), 'bool_and')"
     for prompt_id, row in database.rows(
-        f"SELECT prompt_id, scores FROM {view} WHERE prompt_id IN (SELECT unnest($1))", [ids]
+        f"SELECT prompt_id, scores FROM {view} WHERE prompt_id IN (SELECT unnest($1)) AND {whole}", [ids]
     ):
         scores[place[prompt_id]] = row
-    cells = f"SELECT prompt_id, teacher, reward FROM ({measured(database, assignment)}) WHERE reward IS NOT NULL"
+    cells = f"SELECT prompt_id, teacher, reward FROM ({measured(database, assignment)}) WHERE isfinite(reward)"
     for prompt_id, teacher, reward in database.rows(f"{cells} AND prompt_id IN (SELECT unnest($1))", [ids]):
         rewards[place[prompt_id], pool.index(teacher)] = reward
-    return scores, rewards
+    known = ~np.isnan(scores).any(axis=1) & ~np.isnan(rewards).all(axis=1)
+    if not known.any():
+        raise InputError(
+            f"the prompts that the router decided in {assignment.ref} have no finite scores or rewards; make the "
+            "assignments anew"
+        )
+    return scores[known], rewards[known]
 
 
 def _means(database: Database, assignment: Stored, pool: list[str]) -> Any:
     """Return the mean reward of each teacher on the calibration prompts, by which one would choose one: (n,)."""
     where = "split = 'calibration'"
     cells = f"SELECT teacher, avg(reward) FROM ({measured(database, assignment)}) WHERE {where} GROUP BY teacher"
-    means = dict(database.rows(cells))
-    return np.array([means.get(name) or 0.0 for name in pool], dtype=np.float64)
+    means = {teacher: mean for teacher, mean in database.rows(cells) if mean is not None}
+    if not means:
+        return np.zeros(len(pool))
+    unmeasured = min(means.values()) - 1.0  # nobody would choose it; finite, as differences are taken
+    return np.array([means.get(name, unmeasured) for name in pool], dtype=np.float64)
 
 
 def _is_log_odds(database: Database, assignment: Stored) -> bool:

@@ -130,14 +130,15 @@ def moved_ids(
 def _scaled(rewards: Measured, normalisation: How) -> tuple[FloatArray, FloatArray]:
     """Return quality and learnability normalised as `core.rewards.recombine` does it, both (N, n).
 
-    They are normalised over the prompt's cells. Where rewards were measured in part, the missing cells count as
-    predicted.
+    Each is normalised over the cells of the prompt that have it; then cells without the other are NaN, too. Where
+    rewards were measured in part, the missing cells count as predicted.
     """
     check(normalisation in get_args(How), "normalisation", normalisation, f"one of {', '.join(get_args(How))}")
     raw = (rewards.quality, rewards.learnability)
     filled = (fill(matrix) if rewards.in_part else matrix for matrix in raw)
     both = (normalise(matrix, normalisation, rewards.near_tie) for matrix in filled)
-    quality, learned = (np.where(np.isnan(before), np.nan, after) for before, after in zip(raw, both, strict=True))
+    missing = np.isnan(rewards.quality) | np.isnan(rewards.learnability)
+    quality, learned = (np.where(missing, np.nan, scaled) for scaled in both)
     return quality, learned
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.rewards import NOISE, How, Measure, learnability
+from persyn_hf.core.unanswered import as_the_worst
 from persyn_hf.errors import InputError
 from persyn_hf.space.collection import teachers_of
 from persyn_hf.space.costs import cell_costs
@@ -18,12 +19,12 @@ from persyn_hf.store.stored import Stored
 
 SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
 PAPERS = 0.4  # alpha of the paper
-RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank")
+RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank", "num_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
 class Measured:
-    """The raw measurements of prompts, (N, n), NaN where either is missing, and a prompt's cost with each teacher."""
+    """The raw measurements of prompts, (N, n), NaN where one is missing, and a prompt's cost with each teacher."""
 
     pool: list[str]
     ids: list[str]  # (N,) of the prompts
@@ -84,8 +85,8 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
         pool=pool,
         ids=[ids[row] for row in np.flatnonzero(complete).tolist()],
         chosen=np.array([pool.index(name) for name in chosen], dtype=np.int64)[complete],
-        quality=np.where(both, quality, np.nan)[complete],
-        learnability=np.where(both, learned, np.nan)[complete],
+        quality=quality[complete],
+        learnability=learned[complete],
         measure=measure,
         in_part=bool(settings.get("in_part")),
         near_tie=settings.get("near_tie", NOISE),  # manifests leave the default out
@@ -133,11 +134,13 @@ def _matrices(
         [list(pool), list(ids), ids[-1] if ids else ""],
     )
     values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
-    learned = _learnability(values, measure)
+    learned, failed = _learnability(values, measure), np.isnan(values["num_tokens"])
     cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
     quality, learnable = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
+    unanswered = np.zeros(quality.shape, dtype=bool)
     quality[cells], learnable[cells] = values["quality_raw"], learned
-    return quality, learnable
+    unanswered[cells] = failed & ~failed.all()  # as `core.rewards.recombine` has it
+    return quality, as_the_worst(learnable, unanswered)
 
 
 def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:

@@ -30,7 +30,7 @@ def show(scene: Scene) -> str:
     return scene.render(
         "overview",
         name=scene.names[scene.assignment.ref],
-        sentence=sentence(scene, sum(counts.values())),
+        sentence=sentence(scene, sum(counts.values())),  # answers; a prompt may go to several teachers
         verdicts=verdicts(scene, {name: counts[name] for name in scene.pool}),
         rows=[
             {
@@ -60,21 +60,27 @@ def _ranked(shares: dict[str, float]) -> list[dict[str, Any]]:
     return [{"teacher": name, "share": share} for name, share in sorted(shares.items(), key=lambda item: -item[1])]
 
 
-def sentence(scene: Scene, prompts: int) -> dict[str, Any]:
+def sentence(scene: Scene, rows: int) -> dict[str, Any]:
     """Return what the first sentence says: student, prompts and their origin, teachers, and how they are chosen."""
     manifest = scene.assignment.manifest
     source = scene.shelf.input(scene.assignment, "prompts")
     settings = source.manifest.settings if source is not None else {}
     rewards = scene.shelf.rewards(scene.assignment)
+    once = manifest.settings.get("per_prompt", 1) == 1
     return {
         "student": (manifest.student or {}).get("name"),
-        "prompts": prompts,
+        "prompts": rows if once else _prompts(scene),
+        "answers": None if once else rows,
         "split": scene.split,
         "data": str(settings.get("dataset") or settings.get("path") or "").partition("#")[0],
         "recipe": manifest.recipe,
         "teachers": len(scene.pool),
         "alpha": _alpha(scene, rewards),
     }
+
+
+def _prompts(scene: Scene) -> int:
+    return find(scene.database, scene.assignment, Filter(split=scene.split), size=1).prompts
 
 
 def _alpha(scene: Scene, rewards: list[Stored]) -> float | None:

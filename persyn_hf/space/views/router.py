@@ -119,7 +119,7 @@ def _verdict(gap: Mapping[str, Any], always: str) -> str:
         return f"There is nothing to gain over {single}: no choice is better"
     low, high = gap.get("low"), gap.get("high")
     between = "" if low is None or high is None else f" ({_whole(low)} to {_whole(high)})"
-    if value < 0:
+    if round(100 * value) < 0:
         return f"The router does worse than {single}: {_whole(value)} %{between} of the gap to a perfect choice"
     return f"The router closes {_whole(value)} %{between} of the gap between {single} and a perfect choice"
 

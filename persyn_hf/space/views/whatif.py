@@ -17,7 +17,7 @@ from persyn_hf.space.whatif_data import PAPERS, Measured
 FIRST = 10  # of the prompts that move are shown
 MANY = 30  # pairs of teachers that are shown
 PAPERS_HOW: How = "minmax"
-PREFIXES = ("", "K", "M", "G", "T", "P", "E", "Z")  # of FLOPs
+PREFIXES = ("", "K", "M", "G", "T", "P", "E", "Z", "Y", "R", "Q")  # of FLOPs
 CHART = {"left": 52, "right": 330, "top": 34, "bottom": 176}  # of a picture of 340 x 220
 
 
@@ -138,6 +138,7 @@ def _charts(rewards: Measured, setting: tuple[float, How, float]) -> list[dict[s
 def _chart(title: str, unit: str, line: dict[float, float], now: float) -> dict[str, Any]:
     """Return one line: alpha -> value, in `unit`; large numbers get a prefix."""
     power = 0 if max(map(abs, line.values())) < 1e4 else int(math.log10(max(map(abs, line.values()))) // 3)
+    power = min(power, len(PREFIXES) - 1)
     values = {alpha: value / 1000**power for alpha, value in line.items()}
     steps = flow.ticks(list(values.values()))
     ends = min(values), max(values)

@@ -30,9 +30,10 @@ __all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "r
 
 INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
 OUTPUT = REWARDS
-# 3: values of cells that were not asked are predicted within those measured; 2: answers that did not come count
-# against their teacher, and what was said is scored, whatever a template does
-VERSION = 3
+# 4: rewards whose two terms cancel tie (zscore, none); 3: values of cells that were not asked are predicted within
+# those measured; 2: answers that did not come count against their teacher, and what was said is scored, whatever a
+# template does
+VERSION = 4
 LATER = {"failed": "worst", "near_tie": 1e-6}
 NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
 
