@@ -54,6 +54,11 @@ class Shelf:
         item = self.items.get(named.ref) if named else None
         return item if item and named and item.digest == named.digest else None
 
+    def same_prompts(self, one: Stored, other: Stored) -> bool:
+        """Tell whether two assignments are about the same prompts."""
+        named = [item.manifest.inputs.get("prompts") for item in (one, other)]
+        return named[0] is not None and named[1] is not None and named[0].digest == named[1].digest
+
     def rewards(self, assignment: Stored) -> list[Stored]:
         """Return rewards for the student of an assignment under one setting, first those that it was decided by."""
         own = [item for word in ("rewards", "pool_rewards") if (item := self.input(assignment, word))]

@@ -47,8 +47,9 @@ class Desk:
         self.refs = [item.ref for item in shelf.assignments]
         routed = [item.ref for item in shelf.assignments if item.manifest.settings.get("kind") == "persyn"]
         first = (routed or self.refs)[0]
-        same = [ref for ref in self.refs if ref != first and self.names[ref].student == self.names[first].student]
-        others = [*same, *(ref for ref in self.refs if ref != first and ref not in same)]
+        alike = [ref for ref in self.refs if ref != first and shelf.same_prompts(shelf.get(ref), shelf.get(first))]
+        same = [ref for ref in alike if self.names[ref].student == self.names[first].student]
+        others = [*same, *(ref for ref in alike if ref not in same)]
         self.splits = splits(self.database, shelf.assignments)
         split = "pool" if "pool" in self.splits else ALL
         self.defaults = DEFAULTS | {"assignment": first, "with": others[:BESIDE], "split": split}
@@ -73,7 +74,8 @@ class Desk:
             query: name -> texts, from the address.
             origin: where the page is served, for addresses that must be whole: `https://host/`.
         """
-        state, wrong = self.read(query)
+        asked, wrong = self.read(query)
+        state, note = self._where_measured(asked)
         parts = self._parts(state)
         name = self.names[state["assignment"]]
         students: dict[str, list[tuple[str, str]]] = {}
@@ -84,6 +86,7 @@ class Desk:
             state=state,
             parts=parts,
             wrong=wrong,
+            note=note,
             name=name,
             students=students,
             splits=[ALL, *self.splits],
@@ -135,6 +138,23 @@ class Desk:
         if view == "prompts" and state["prompt"]:
             parts["opened"] = _said(lambda: views.prompt.show(scene))
         return parts
+
+    def _where_measured(self, state: State) -> tuple[State, str]:
+        """Return the state, or, where weights can be tried on other splits only, that of all splits, and a message."""
+        split = state["split"]
+        if state["view"] != "whatif" or split == ALL:
+            return state, ""
+        if self._can_load(state["assignment"], split) or not self._can_load(state["assignment"], ""):
+            return state, ""
+        words = "All splits are shown instead; the strategy `oracle` of a recipe measures the pool."
+        whole = State({**state.values, "split": ALL}, state.defaults)
+        return whole, pages.message(f"No {split} prompt has measured rewards", words)
+
+    def _can_load(self, ref: str, split: str) -> bool:
+        try:
+            return bool(self._load(ref, split).ids)
+        except PersynError:
+            return False
 
     def _load(self, ref: str, split: str) -> Measured:
         """Return what other weights are computed from; it is kept for one assignment and split at a time."""

@@ -19,7 +19,8 @@ def show(scene: Scene) -> str:
     tables = [("The same prompts, answered two ways", "way", _table(spent.ways))]
     if spent.measured:
         rows = _in_order(scene, spent.measured) | {"total": sum(spent.measured.values(), Cost())}
-        tables.append(("Measured on the answers that were made for this assignment", "teacher", _table(rows)))
+        title = "Measured on the answers that were made for this assignment"
+        tables.append((f"{title}, all splits" if scene.split else title, "teacher", _table(rows)))
     tables.append(("One prompt, all its samples", "teacher", _table(_in_order(scene, spent.cells))))
     return scene.render("cost", found=spent, bars=_bars(spent), tables=tables, points=_points(scene, spent))
 

@@ -114,8 +114,10 @@ def ties(scene: Scene, item: Stored) -> dict[str, float]:
 
 
 def differing(scene: Scene, item: Stored) -> int | None:
-    """Return how many prompts go to another teacher than under another assignment; None: too many to be counted."""
+    """Return how many prompts go to another teacher than under another assignment; None: not to be counted."""
     if item.ref == scene.assignment.ref or sum(_splits(item).values()) > SOON:
+        return None
+    if not scene.shelf.same_prompts(item, scene.assignment):
         return None
     return find(scene.database, scene.assignment, Filter(split=scene.split, differs=item.ref), size=1).total
 
