@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from persyn_hf.api.arguments import check_count
 from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Columns, Table, columns_of, prompts_in
 from persyn_hf.errors import InputError, require
@@ -55,7 +56,8 @@ def learnability(
         (num_rows,) floats; NaN for a row without an answer, or with none left within `max_length`.
 
     Raises:
-        InputError: `rows` is no table, lacks a column, or holds a prompt that is none; the model cannot be loaded.
+        InputError: `rows` is no table, lacks a column, or holds a prompt that is none; the model cannot be loaded;
+            `max_length` or `batch_tokens` is below 1.
         EngineError: the student's log-probabilities are not finite, or memory is short.
     """
     if not isinstance(model, (str, Path)):
@@ -63,6 +65,9 @@ def learnability(
             f"`model` must be a Hub id or a folder, got {type(model).__name__}; save a loaded model and its "
             "tokenizer with `save_pretrained`, and give the folder"
         )
+    check_count("max_length", max_length)
+    if batch_tokens is not None:
+        check_count("batch_tokens", batch_tokens)
     columns = columns_of(rows, "rows")
     asked, answers = _answers(columns)
     name = str(packaged.find(str(model), "`model`")) if packaged.is_named(str(model)) else str(model)

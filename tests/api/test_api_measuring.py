@@ -96,6 +96,14 @@ def test_rows_without_answers_are_refused_before_a_model_is_loaded(rows: Any, sa
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("option", ["max_length", "batch_tokens"])
+@pytest.mark.parametrize("value", [0, -5, "7", 2.5, True])
+def test_a_number_of_tokens_below_1_is_refused(student: Path, option: str, value: Any) -> None:
+    with pytest.raises(InputError) as error:
+        persyn_hf.learnability(student, ROWS, **{option: value})
+    assert str(error.value) == f"`{option}` must be a whole number from 1 up, got {value!r}"
+
+
 def test_a_loaded_model_is_refused_with_the_way_to_give_it() -> None:
     with pytest.raises(InputError, match="`model` must be a Hub id or a folder, got object; save a loaded model"):
         persyn_hf.learnability(object(), ROWS)  # type: ignore[arg-type]
