@@ -255,3 +255,30 @@ def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[st
     assert "Traceback" not in errors
     assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")
     assert main(["run", str(recipe), "--store", str(store), *longer]) == 0, "and it does go on"
+
+
+@pytest.mark.parametrize("command", [["run", "x.yaml", "--st", "a=b"], ["artifacts", "ls", "--sto", "x"], ["--vers"]])
+def test_options_are_taken_by_their_whole_names_only(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_server_that_is_ended_says_nothing_of_going_on(
+    serves: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["space"] if serves else ["artifacts", "ls"]
+
+    def ended(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    place = "persyn_hf.space.collection.open_shelf" if serves else "persyn_hf.store.local.Store.artifacts"
+    monkeypatch.setattr(place, ended)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([*command, "--store", str(tmp_path)]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ("go on with" in capsys.readouterr().err) is not serves
