@@ -13,6 +13,12 @@ def check_count(name: str, value: Any) -> None:
         raise InputError(f"`{name}` must be a whole number from 1 up, got {value!r:.60}")
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Raise `InputError` unless the value is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"`{name}` must be a whole number, got {type(value).__name__} {value!r:.60}")
+
+
 def check_number(name: str, value: Any) -> None:
     """Raise `InputError` unless the value is a number; its range is for others to check."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from persyn_hf.api.arguments import check_count
+from persyn_hf.api.arguments import check_count, check_number
 from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Columns, Table, columns_of, prompts_in
 from persyn_hf.errors import InputError, require
@@ -113,12 +113,13 @@ def grade(
         mathematics. None: the reference cannot be read, the answer is None, or the time was up.
 
     Raises:
-        InputError: the two differ in length, or an answer is no text.
+        InputError: the two differ in length, an answer is no text, or `timeout_s` is no number.
     """
     from persyn_hf.backends.grading.pool import Verifier
     from persyn_hf.backends.references import read_reference
     from persyn_hf.backends.thoughts import split_thoughts
 
+    check_number("timeout_s", timeout_s)
     for what, values in (("references", references), ("answers", answers)):
         if isinstance(values, str) or not hasattr(values, "__len__"):
             raise InputError(f"`{what}` must be a list, got {type(values).__name__}; put one alone into a list: [...]")

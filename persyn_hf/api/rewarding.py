@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.api.arguments import check_number
 from persyn_hf.api.tables import (
     Columns,
     Prompts,
@@ -55,6 +56,8 @@ def rewards(rows: Table, *, alpha: float = 0.4, normalisation: How = "minmax", n
 
     Example: two teachers on one prompt with quality 1 and 0 and learnability -0.9 and -0.4 get the rewards 0.6, 0.4.
     """
+    check_number("alpha", alpha)
+    check_number("near_tie", near_tie)
     columns = columns_of(rows, "rows")
     nothing: list[Any] = [None] * len(next(iter(columns.values())))
     raw = dict.fromkeys(("quality_raw", "mean_logprob"), nothing)
@@ -93,6 +96,8 @@ def recombine(
         InputError: a column is missing, or null everywhere although it counts, or a value is not finite.
         RecipeError: a setting is not valid.
     """
+    check_number("alpha", alpha)
+    check_number("near_tie", near_tie)
     columns = columns_of(rewards, "rewards")
     for name in ("prompt_id", "teacher"):
         columns[name] = texts_in(columns, name, "rewards", "which stored rewards have")

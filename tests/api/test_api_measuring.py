@@ -126,6 +126,11 @@ def test_nothing_is_printed_unless_it_is_asked_for(student: Path, capfd: pytest.
     assert out == "" and "measuring learnability" in err and "grading" in err
 
 
+def test_a_time_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="`timeout_s` must be a number, got str '5'"):
+        persyn_hf.grade(["1"], ["1"], timeout_s="5")  # type: ignore[arg-type]
+
+
 def test_verdicts() -> None:
     references = ["42", 42, 0.5, "42", ["41", "42"], ("1/2", "3"), None, "42", float("nan")]
     answers = [r"\boxed{42}", "It is $43$.", "1/2", None, "$42$", "$0.5$", "1", "<think>$42$</think>$41$", "1"]

@@ -46,6 +46,8 @@ def test_what_has_no_weight_may_be_absent() -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
+        ({"alpha": "0.4"}, "`alpha` must be a number, got str '0.4'"),
+        ({"near_tie": None}, "`near_tie` must be a number, got NoneType None"),
         ({"alpha": 1.5}, "`alpha` must be a number from 0 to 1, got 1.5"),
         ({"normalisation": "max"}, "`normalisation` must be minmax, zscore, rank or none, got 'max'"),
     ],
