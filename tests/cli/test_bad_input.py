@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import persyn_hf
 from persyn_hf.cli.main import main
 
 
@@ -282,3 +283,21 @@ def test_a_server_that_is_ended_says_nothing_of_going_on(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ("go on with" in capsys.readouterr().err) is not serves
+
+
+@pytest.mark.parametrize("name", ["leer.csv", "leer.jsonl"])
+def test_an_empty_file_has_nothing_to_route(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = persyn_hf.train_router(
+        [
+            {"prompt": f"{word} {number}", "teacher": teacher, "reward": float((word == "sum") == (teacher == "a"))}
+            for number in range(12)
+            for word in ("sum", "poem")
+            for teacher in "ab"
+        ]
+    )
+    router.save(tmp_path / "router")
+    (tmp_path / name).write_text("\n")
+    assert main(["route", str(tmp_path / "router"), str(tmp_path / name)]) == 2
+    assert f"{name} is empty: it holds no rows" in capsys.readouterr().err
+    assert main(["route", str(tmp_path / "nix"), str(tmp_path / name)]) == 2
+    assert f"the folder {tmp_path / 'nix'} does not exist" in capsys.readouterr().err
