@@ -102,6 +102,10 @@ def grade(
 ) -> list[bool | None]:
     """Judge mathematical answers by math-verify, in processes of their own: an answer that hangs it is given up.
 
+    It is for mathematics: numbers, expressions, sets, intervals, equations, in LaTeX or plain. The answer is
+    what stands in `\\boxed{}`, else the last number or expression of the text. A bare word is no mathematics:
+    the answer "Paris" is not right even for the reference "Paris", `\\boxed{Paris}` is. Compare words yourself.
+
     Args:
         references: (num_answers,) texts or numbers; a list of them are alternatives, of which any one is right.
         answers: (num_answers,) texts. Thoughts in tags (`<think>`) are cut off; None is an answer that did not come.

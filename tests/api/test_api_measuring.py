@@ -131,6 +131,11 @@ def test_a_time_that_is_no_number_is_refused() -> None:
         persyn_hf.grade(["1"], ["1"], timeout_s="5")  # type: ignore[arg-type]
 
 
+def test_a_word_is_an_answer_only_in_a_box() -> None:
+    answers = [r"\boxed{12} 7", "7 then 12", "Paris", r"\boxed{Paris}"]
+    assert persyn_hf.grade(["12", "12", "Paris", "Paris"], answers) == [True, True, False, True]
+
+
 def test_verdicts() -> None:
     references = ["42", 42, 0.5, "42", ["41", "42"], ("1/2", "3"), None, "42", float("nan")]
     answers = [r"\boxed{42}", "It is $43$.", "1/2", None, "$42$", "$0.5$", "1", "<think>$42$</think>$41$", "1"]
