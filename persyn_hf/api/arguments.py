@@ -1,6 +1,6 @@
 """Refuse an argument of a wrong type in one sentence, before a library fails on it."""
 
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ from persyn_hf.errors import InputError
 
 def check_count(name: str, value: Any) -> None:
     """Raise `InputError` unless the value is a whole number from 1 up."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
         raise InputError(f"`{name}` must be a whole number from 1 up, got {value!r:.60}")
 
 
 def check_whole(name: str, value: Any) -> None:
     """Raise `InputError` unless the value is a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"`{name}` must be a whole number, got {type(value).__name__} {value!r:.60}")
 
 
