@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from persyn_hf.api.arguments import check_count, check_number
 from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Columns, Table, columns_of, prompts_in
 from persyn_hf.errors import InputError, require
@@ -55,7 +56,8 @@ def learnability(
         (num_rows,) floats; NaN for a row without an answer, or with none left within `max_length`.
 
     Raises:
-        InputError: `rows` is no table, lacks a column, or holds a prompt that is none; the model cannot be loaded.
+        InputError: `rows` is no table, lacks a column, or holds a prompt that is none; the model cannot be loaded;
+            `max_length` or `batch_tokens` is below 1.
         EngineError: the student's log-probabilities are not finite, or memory is short.
     """
     if not isinstance(model, (str, Path)):
@@ -63,6 +65,9 @@ def learnability(
             f"`model` must be a Hub id or a folder, got {type(model).__name__}; save a loaded model and its "
             "tokenizer with `save_pretrained`, and give the folder"
         )
+    check_count("max_length", max_length)
+    if batch_tokens is not None:
+        check_count("batch_tokens", batch_tokens)
     columns = columns_of(rows, "rows")
     asked, answers = _answers(columns)
     name = str(packaged.find(str(model), "`model`")) if packaged.is_named(str(model)) else str(model)
@@ -97,6 +102,10 @@ def grade(
 ) -> list[bool | None]:
     """Judge mathematical answers by math-verify, in processes of their own: an answer that hangs it is given up.
 
+    It is for mathematics: numbers, expressions, sets, intervals, equations, in LaTeX or plain. The answer is
+    what stands in `\\boxed{}`, else the last number or expression of the text. A bare word is no mathematics:
+    the answer "Paris" is not right even for the reference "Paris", `\\boxed{Paris}` is. Compare words yourself.
+
     Args:
         references: (num_answers,) texts or numbers; a list of them are alternatives, of which any one is right.
         answers: (num_answers,) texts. Thoughts in tags (`<think>`) are cut off; None is an answer that did not come.
@@ -108,12 +117,13 @@ def grade(
         mathematics. None: the reference cannot be read, the answer is None, or the time was up.
 
     Raises:
-        InputError: the two differ in length, or an answer is no text.
+        InputError: the two differ in length, an answer is no text, or `timeout_s` is no number.
     """
     from persyn_hf.backends.grading.pool import Verifier
     from persyn_hf.backends.references import read_reference
     from persyn_hf.backends.thoughts import split_thoughts
 
+    check_number("timeout_s", timeout_s)
     for what, values in (("references", references), ("answers", answers)):
         if isinstance(values, str) or not hasattr(values, "__len__"):
             raise InputError(f"`{what}` must be a list, got {type(values).__name__}; put one alone into a list: [...]")

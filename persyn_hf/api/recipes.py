@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from persyn_hf.api.arguments import check_path
 from persyn_hf.errors import InputError
 
 
@@ -191,9 +192,11 @@ def export(
     from persyn_hf.recipe.strict import nearest
     from persyn_hf.store import export as exporter
 
-    if to not in exporter.FORMATS:
+    check_path("ref", ref, "NAMESPACE/NAME@TAG")
+    check_path("folder", folder, "a folder")
+    if not isinstance(to, str) or to not in exporter.FORMATS:
         raise InputError(f"`to` {to!r} is no form of export{nearest(str(to), exporter.FORMATS)}")
-    return exporter.export(_store(store), ref, to, Path(folder))
+    return exporter.export(_store(store), str(ref), to, Path(folder))
 
 
 def _recipe(recipe: "str | Path | Mapping[str, Any] | Recipe", overrides: Iterable[str]) -> "Recipe":
@@ -201,7 +204,14 @@ def _recipe(recipe: "str | Path | Mapping[str, Any] | Recipe", overrides: Iterab
     from persyn_hf.recipe.file import load_recipe, read_recipe
     from persyn_hf.recipe.recipe import Recipe
 
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise InputError(f"`overrides` must be a list of `key.subkey=value`, got {type(overrides).__name__}")
     overrides = list(overrides)
+    for each in overrides:
+        if not isinstance(each, str):
+            raise InputError(
+                f"`overrides` must hold texts, `key.subkey=value`, got {type(each).__name__} {each!r:.60}"
+            )
     if isinstance(recipe, Recipe):
         if overrides:
             raise InputError("`overrides` go on top of a file or a dict, got a `Recipe`; give its dict instead")

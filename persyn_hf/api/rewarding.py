@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.api.arguments import check_number
 from persyn_hf.api.tables import (
     Columns,
     Prompts,
@@ -55,6 +56,8 @@ def rewards(rows: Table, *, alpha: float = 0.4, normalisation: How = "minmax", n
 
     Example: two teachers on one prompt with quality 1 and 0 and learnability -0.9 and -0.4 get the rewards 0.6, 0.4.
     """
+    check_number("alpha", alpha)
+    check_number("near_tie", near_tie)
     columns = columns_of(rows, "rows")
     nothing: list[Any] = [None] * len(next(iter(columns.values())))
     raw = dict.fromkeys(("quality_raw", "mean_logprob"), nothing)
@@ -90,17 +93,33 @@ def recombine(
         The same rows with `quality_reward`, `learnability_reward`, `reward` and `rank` made anew.
 
     Raises:
-        InputError: a column is missing, or a value is not finite.
+        InputError: a column is missing, or null everywhere although it counts, or a value is not finite.
         RecipeError: a setting is not valid.
     """
+    check_number("alpha", alpha)
+    check_number("near_tie", near_tie)
     columns = columns_of(rewards, "rewards")
     for name in ("prompt_id", "teacher"):
         columns[name] = texts_in(columns, name, "rewards", "which stored rewards have")
     for place, name in enumerate(RAW):
         if name in columns or place < (2 if measure == "mean_logprob" else len(RAW)):
             columns[name] = numbers_in(columns, name, "rewards", "which stored rewards have")
+    _check_measured(columns, alpha, measure)
     columns["split"] = splits_in(columns, "rewards", SPLIT)
     return reward_table(columns | core.recombine(columns, alpha, normalisation, measure, near_tie=near_tie))
+
+
+def _check_measured(columns: Columns, alpha: float, measure: Measure) -> None:
+    """Refuse rewards that lack in every row what is to be combined: all that is made of them would be null."""
+    read = {"mean_logprob": ("mean_logprob",), "rank_surprisal": ("sum_logprob", "sum_min_rank")}.get(measure, ())
+    for names, counts, otherwise in ((("quality_raw",), alpha != 1, 1), (read, alpha != 0, 0)):
+        gone = [name for name in names if all(value is None for value in columns[name])]
+        if counts and gone:
+            raise InputError(
+                f"`rewards`: {' and '.join(f'`{name}`' for name in gone)} {'is' if len(gone) == 1 else 'are'} null in "
+                f"every row, and alpha {alpha} with the measure {measure} needs {'it' if len(gone) == 1 else 'them'}; "
+                f"give rewards of a run that measured {'it' if len(gone) == 1 else 'them'}, or set alpha {otherwise}"
+            )
 
 
 def pairs(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.api.arguments import check_number, check_path
 from persyn_hf.api.progress import shown
 from persyn_hf.api.tables import Prompts, in_memory, prompt_table
 from persyn_hf.core.arrays import FloatArray
@@ -111,19 +112,27 @@ def load_router(
 
     Raises:
         StoreError: neither store nor Hub holds it. DamagedArtifact: a file does not match its digest.
-        InputError: it is no router.
+        InputError: it is no router, there is no such folder, or an argument is of a wrong type.
     """
     from persyn_hf.backends.routers import load
     from persyn_hf.schemas import ROUTER
     from persyn_hf.store.load import open_checked
     from persyn_hf.store.local import Store
 
+    check_path("ref", ref, "NAMESPACE/NAME@TAG or a folder")
+    if alpha is not None:
+        check_number("alpha", alpha)
     if Path(ref).is_dir():
         scores = load(Path(ref), device, alpha)
         prior, dev, metrics = _read_learned(Path(ref) / LEARNED, len(scores.teachers))
         return Router(Path(ref), scores, prior, dev if alpha is None else UNKNOWN, metrics)
+    if isinstance(ref, Path) or ref.startswith((".", "/", "~")):
+        raise InputError(
+            f"the folder {ref} does not exist; give a folder that `Router.save` wrote, or a router of the store or "
+            "the Hub, NAMESPACE/NAME@TAG"
+        )
     store = store if isinstance(store, Store) else Store(store)
-    stored = open_checked(str(ref), store)
+    stored = open_checked(ref, store)
     if stored.kind != ROUTER.kind:
         raise InputError(f"{stored.ref} is of kind `{stored.kind}`, needed is a router; name another artifact")
     scores = load(stored.path, device, alpha)

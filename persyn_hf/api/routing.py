@@ -4,11 +4,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from persyn_hf.api.arguments import check_number, check_whole
 from persyn_hf.api.progress import shown
 from persyn_hf.api.rewarding import labelled, reward_table
-from persyn_hf.api.router import Router, assign_by, learn
+from persyn_hf.api.router import Router, assign_by, learn, load_router
 from persyn_hf.api.tables import Prompts, Table, columns_of, in_memory, prompt_table
 from persyn_hf.errors import InputError, check
 from persyn_hf.recipe.roles import Teacher
@@ -55,6 +57,8 @@ def train_router(
     from persyn_hf.backends.routers import load
     from persyn_hf.stages import train_router as stage
 
+    check_number("dev", dev)
+    check_whole("seed", seed)
     check(0 < dev < 1, "dev", dev, "a share between 0 and 1")
     chosen = read_section(stage.Settings, {"kind": kind, **settings}, "train_router")
     if chosen.extend is not None:
@@ -76,7 +80,7 @@ def train_router(
 
 def assign(
     prompts: Prompts,
-    router: Router | None = None,
+    router: Router | str | Path | None = None,
     *,
     strategy: Strategy = "persyn",
     rewards: "Table | None" = None,
@@ -94,7 +98,8 @@ def assign(
 
     Args:
         prompts: a list or a table. Of a table with a column `split`, prompts of `dev` are not assigned.
-        router: for `persyn` and its ablations.
+        router: for `persyn` and its ablations: a loaded one, or what `load_router` reads, NAMESPACE/NAME@TAG of the
+            default store or the Hub, or a folder.
         strategy: `persyn`: the router's best, and the measured best where `rewards` hold one. `oracle`: the measured
             best of every prompt. `car`, `best_mean_reward`: one teacher for all, the best over the rewards of
             calibration. `strong`: the largest. `mix`: a random one.
@@ -119,6 +124,13 @@ def assign(
 
     if strategy not in get_args(Strategy):
         raise InputError(f"`strategy` {strategy!r} is not known{nearest(str(strategy), get_args(Strategy))}")
+    check_whole("seed", seed)
+    if isinstance(router, (str, Path)):
+        router = load_router(router)
+    elif router is not None and not isinstance(router, Router):
+        raise InputError(f"`router` must be a Router, NAMESPACE/NAME@TAG or a folder, got {type(router).__name__}")
+    if budget is not None and not isinstance(budget, Mapping):
+        raise InputError(f"`budget` must be a dict as in a recipe, got {type(budget).__name__}")
     kind = KINDS[strategy]
     if kind.chooses == "router" and router is None:
         raise InputError(f"the strategy {strategy} needs a `router`, got none; see `load_router` and `train_router`")
@@ -165,6 +177,11 @@ def _teachers(
     given: Sequence[str | Mapping[str, Any]] | None, router: Router | None, rewards: "Table | None"
 ) -> tuple[Teacher, ...]:
     """Return the teachers, in the order of the router where there is one."""
+    if isinstance(given, str) or not isinstance(given, (Sequence, NoneType)):
+        raise InputError(f"`teachers` must be a list of names or dicts, got {type(given).__name__}")
+    for each in given or ():
+        if not isinstance(each, (str, Mapping)):
+            raise InputError(f"`teachers` must hold names or dicts, got {type(each).__name__} {each!r:.60}")
     named = list(given) if given is not None else list(router.teachers) if router is not None else []
     if not named and rewards is not None:
         named = list(dict.fromkeys(columns_of(rewards, "rewards")["teacher"]))

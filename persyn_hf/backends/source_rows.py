@@ -54,6 +54,8 @@ def rows_of_file(
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file; `{section}.path` must name a file")
     try:
+        if _is_empty(path):
+            raise InputError(f"{path} is empty: it holds no rows; `{section}` needs at least one")
         if readers[suffix] is _csv_rows:
             yield from _csv_rows(path, choose, skipped)
         else:
@@ -64,6 +66,12 @@ def rows_of_file(
         raise InputError(f"{path} cannot be read as {suffix}: it is nested too deeply; give flat columns") from None
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:  # ValueError: also JSON and Arrow faults
         raise InputError(f"{path} cannot be read as {suffix}: {' '.join(str(error).split())}") from None
+
+
+def _is_empty(path: Path) -> bool:
+    """Tell a file without any sign but spaces and line ends; a compressed one is left to its reader."""
+    with path.open("rb") as file:
+        return not any(part.strip() for part in iter(lambda: file.read(1 << 20), b""))
 
 
 def rows_of_dataset(

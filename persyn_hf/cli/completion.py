@@ -4,7 +4,6 @@ import argparse
 import os
 from typing import Any
 
-from persyn_hf.cli.options import Help
 from persyn_hf.errors import require
 
 
@@ -18,7 +17,7 @@ def add(commands: Any) -> None:
         'to have it in every shell, put this line into ~/.bashrc or ~/.zshrc:\n  eval "$(persyn completion bash)"\n  '
         'eval "$(persyn completion zsh)"'
     )
-    parser = commands.add_parser("completion", help=text, description=text, epilog=epilog, formatter_class=Help)
+    parser = commands.add_parser("completion", help=text, description=text, epilog=epilog)
     parser.add_argument("shell", choices=("bash", "zsh"))
     parser.set_defaults(command=_completion)
 

@@ -21,6 +21,7 @@ ENGINES = {
     "server": "behind an OpenAI-compatible server",
 }
 NOBODY = "none"  # in place of a student
+TESTS = {"math": "GSM8K, MATH-500 and SVAMP", "instruct": "IFEval and TruthfulQA"}  # of what a recipe extends
 
 
 def add(commands: Any) -> None:
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
     command.add_argument("--kind", choices=tuple(KINDS), help=f"{kinds} (default: as the file looks)")
     text = "JSONL, JSON, CSV or parquet, or a dataset of the Hub, ORG/NAME; for `answers` the file with them"
     command.add_argument("--prompts", metavar="FILE", help=text)
-    text = "what columns are called: prompt=question reference=answer; also teacher, response, quality"
+    text = "what columns are called: prompt=question reference=answer; also teacher, response, quality, topic"
     command.add_argument("--columns", nargs="+", default=[], metavar="WHAT=NAME", help=text)
     text = (
         "models, by commas: ids of the Hub, folders, or names that the server knows; for `answers` as the file has it"
@@ -67,7 +68,7 @@ def _init(arguments: argparse.Namespace) -> int:
         raise PersynError(f"{path} must end in .yaml, as recipes do")
     if path.exists() and not arguments.force:
         raise PersynError(f"{path} is there already; name another file, or overwrite it with --force")
-    wishes = _wishes(arguments)
+    wishes, told = _wishes(arguments)
     text = text_of(wishes)
     make_plan(read_recipe(read_yaml(text, str(path)), path.parent))  # what is written is valid
     with out_faults(path.parent):
@@ -75,6 +76,8 @@ def _init(arguments: argparse.Namespace) -> int:
     sizes = ", ".join(f"{number:,} for {split}" for split, number in wishes.sizes.items())
     known = "prompts" if wishes.number is None else f"{wishes.number:,} prompts"
     say(f"wrote {path}: {len(wishes.teachers)} teachers, {known} ({sizes}); read it, it is commented")
+    for line in told:
+        say(line)
     for line in (
         f"persyn validate --deep {path}   is everything there that a run needs?",
         *([] if wishes.kind == "answers" else [f"persyn preview {path} -n 3      three prompts to every teacher"]),
@@ -85,21 +88,27 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _wishes(arguments: argparse.Namespace) -> Wishes:
-    """Take what the options say, look at the file, and ask for the rest."""
+def _wishes(arguments: argparse.Namespace) -> tuple[Wishes, list[str]]:
+    """Take what the options say, look at the file, and ask for the rest; with lines on what was taken for granted."""
     given = _columns(arguments.columns)
     source = arguments.prompts or _ask(
         "the file of your prompts (JSONL, JSON, CSV, parquet; or ORG/NAME)", "--prompts"
     )
     columns, number, named, marked = dict(given), None, [], False
+    unused: list[str] = []
     is_file = not _is_dataset(source)
     if is_file:
         from persyn_hf.cli.look import look_at
 
         seen = look_at(Path(source).expanduser(), given)
         columns, number, named, marked = seen.columns, seen.number, seen.teachers, seen.marked
+        unused = seen.unused
     kind = arguments.kind or _choose("what is in it", KINDS, _likely(columns))
-    columns = _of_kind(columns, given, kind, source)
+    chosen = arguments.kind is not None or sys.stdin.isatty()
+    told = [f"  kind: {kind}, {'as chosen' if chosen else _why(columns)}"]
+    found, columns = columns, _of_kind(columns, given, kind, source)
+    unused = [*(name for name in found.values() if name not in columns.values()), *unused]
+    told += [_unused(unused, columns, kind)] if unused else []
     teachers = _listed(arguments.teachers) or (named if kind == "answers" else [])
     if not teachers:
         what = "names of the teachers" if kind == "answers" else "the teachers, by commas (two at least)"
@@ -112,6 +121,10 @@ def _wishes(arguments: argparse.Namespace) -> Wishes:
     if engine == "server" and not urls:
         urls = [_ask("the url of the server, as http://host:8000/v1", "--url")]
     test: dict[str, Any] = {}
+    if arguments.test is None and student != NOBODY and kind in TESTS:
+        told.append(
+            f"  the student will be evaluated on {TESTS[kind]}, from the Hub; on a test of your own: --test FILE"
+        )
     if arguments.test is not None and student != NOBODY:
         from persyn_hf.cli.look import look_at
 
@@ -119,7 +132,7 @@ def _wishes(arguments: argparse.Namespace) -> Wishes:
         answer = seen.columns.get("reference") or seen.columns.get("response", "answer")
         test = {"test": _beside(arguments.test, arguments.recipe), "test_marked": seen.marked}
         test["test_columns"] = {"question": seen.columns["prompt"], "answer": answer}
-    return Wishes(
+    wishes = Wishes(
         name=_name(arguments.recipe),
         kind=kind,
         source={"path": _beside(source, arguments.recipe)} if is_file else {"dataset": source},
@@ -133,6 +146,7 @@ def _wishes(arguments: argparse.Namespace) -> Wishes:
         key=arguments.api_key_env,
         **test,
     )
+    return wishes, told
 
 
 def _columns(given: Sequence[str]) -> dict[str, str]:
@@ -144,8 +158,8 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
         what, equals, name = each.partition("=")
         if not equals or not name:
             raise PersynError(f"--columns takes WHAT=NAME, got `{each}`; write --columns prompt=question")
-        if what not in USUAL:
-            raise PersynError(f"--columns: `{what}` is not known{nearest(what, USUAL)}")
+        if what not in (*USUAL, "topic"):
+            raise PersynError(f"--columns: `{what}` is not known{nearest(what, (*USUAL, 'topic'))}")
         columns[what] = name
     return columns
 
@@ -154,6 +168,23 @@ def _likely(columns: dict[str, str]) -> str:
     if {"teacher", "response"} <= columns.keys():
         return "answers"
     return "math" if "reference" in columns else "instruct"
+
+
+def _why(columns: dict[str, str]) -> str:
+    """Say why `_likely` has taken a kind."""
+    kind = _likely(columns)
+    if kind == "answers":
+        return f"because of the columns `{columns['teacher']}` and `{columns['response']}`"
+    if kind == "math":
+        return f"because the column `{columns['reference']}` is taken for the answers to check by"
+    return "because no column is known to hold a reference"
+
+
+def _unused(unused: Sequence[str], columns: dict[str, str], kind: str) -> str:
+    """Say which columns are not read, and by which option they would be."""
+    uses = ["reference", *(["quality"] if kind == "answers" else []), "topic"]
+    options = " or ".join(f"{what}=NAME" for what in uses if what not in columns)
+    return f"  not used: {', '.join(unused)}" + (f"; to use one: --columns {options}" if options else "")
 
 
 def _of_kind(columns: dict[str, str], given: dict[str, str], kind: str, source: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ class Seen:
     """What a table holds. Columns are by what they are; `number` of prompts is None where not all were looked at."""
 
     columns: dict[str, str]
+    unused: list[str]  # the other columns
     number: int | None
     teachers: list[str]
     marked: bool  # every reference has `####` before its answer
@@ -34,6 +35,7 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
     from persyn_hf.backends.source_rows import rows_of_file
 
     columns: dict[str, str] = {}
+    known: list[str] = []
 
     def choose(present: Any) -> list[str]:
         for name in given.values():
@@ -41,6 +43,7 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
                 raise InputError(f"{path} has no column `{name}`{nearest(name, present)}")
         left = [name for name in present if name not in given.values()]
         found = {key: next((name for name in usual if name in left), None) for key, usual in USUAL.items()}
+        known[:] = present
         columns.clear()
         columns.update({key: name for key, name in (found | dict(given)).items() if name is not None})
         if "prompt" not in columns:
@@ -63,6 +66,7 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
             marks.append("####" in str(row.get(columns["reference"])))
     return Seen(
         columns=columns,
+        unused=[name for name in known if name not in columns.values()],
         number=len(prompts) if number < ROWS else None,
         teachers=list(teachers)[:MANY],
         marked=bool(marks) and all(marks),

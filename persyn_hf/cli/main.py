@@ -23,7 +23,7 @@ from persyn_hf.cli import (
     route,
     run,
 )
-from persyn_hf.cli.options import Help
+from persyn_hf.cli.options import Parser
 from persyn_hf.errors import BudgetReached, PersynError
 from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         again = one_line(" ".join(["persyn", *(argv if argv is not None else sys.argv[1:])]))
         ended = f"{one_line(stop)}; " if str(stop) else ""
-        print(f"interrupted: {ended}what was answered and finished is kept; go on with: {again}", file=sys.stderr)
+        if not getattr(arguments, "serves", False):  # a server is ended so, and leaves nothing to go on with
+            print(f"interrupted: {ended}what was answered and finished is kept; go on with: {again}", file=sys.stderr)
         return 128 + signal.SIGINT  # as shells have it
     except BrokenPipeError:  # `persyn ... | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,7 +104,7 @@ def _interrupt(*_: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     text = "Personalised data synthesis: route every prompt to its best teacher."
     more = "\nmore on one of them: persyn COMMAND --help"
-    parser = argparse.ArgumentParser(prog="persyn", description=text, epilog=FIRST + more, formatter_class=Help)
+    parser = Parser(prog="persyn", description=text, epilog=FIRST + more)
     parser.add_argument("--version", action="version", version=f"persyn-hf {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     for group in GROUPS:

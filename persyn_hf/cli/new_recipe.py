@@ -93,7 +93,7 @@ def _head(wishes: Wishes) -> list[str]:
 
 
 def _prompts(wishes: Wishes) -> list[str]:
-    columns = {key: name for key, name in wishes.columns.items() if key in ("prompt", "reference")}
+    columns = {key: name for key, name in wishes.columns.items() if key in ("prompt", "reference", "topic")}
     ((place, source),) = wishes.source.items()
     sizes = wishes.sizes
     lines = ["", "prompts:", f"  {place}: {flow(source)}", f"  columns: {flow(columns)}"]

@@ -24,6 +24,16 @@ class Help(argparse.HelpFormatter):
         )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser, also of every command below it, that takes options by their whole names only.
+
+    `--st a=b`, meant as `--set`, would be taken as `--store` otherwise.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Help, **more)
+
+
 def add_command(
     commands: Any, name: str, command: Command, text: str, *examples: str, store: bool = True
 ) -> argparse.ArgumentParser:
@@ -33,7 +43,7 @@ def add_command(
         examples: what a user types behind the name of the command.
         store: False leaves out the option.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=Help)
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     typed = "\n".join(f"  {parser.prog} {example}".rstrip() for example in examples)
     parser.epilog = f"examples:\n{typed}"
     parser.set_defaults(command=command)

@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: ./report)")
     examples = ("", "lab/study-assignments-small-persyn@v1")
     space = add_command(commands, "space", _space, "show who teaches what, and why, in the browser", *examples)
+    space.set_defaults(serves=True)
     space.add_argument(
         "refs", nargs="*", metavar="REF", help="assignments, and what belongs to them (default: all of the store)"
     )

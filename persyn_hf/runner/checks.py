@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from persyn_hf.backends.engines.imported import check_columns
 from persyn_hf.backends.journal import read_spent
 from persyn_hf.errors import InputError, StoreError
 from persyn_hf.recipe.recipe import Recipe
@@ -26,6 +27,15 @@ def check_recipe_paths(recipe: Recipe, steps: list[Step]) -> None:
             faults.append(str(error))
     if faults:
         raise InputError("\n".join(faults))
+
+
+def check_imported(steps: list[Step]) -> None:
+    """Refuse a file of imported answers that lacks a column, as the import would after the first steps have run."""
+    for step in steps:
+        settings: Any = step.settings
+        if step.stage == "generate" and settings.engine == "import":
+            check_columns(settings, step.teachers)
+            return
 
 
 def check_paid(step: Step, recipe: Recipe, store: Store) -> None:

@@ -22,7 +22,7 @@ from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.report.results import same_teacher
-from persyn_hf.runner.checks import check_paid
+from persyn_hf.runner.checks import check_imported, check_paid
 from persyn_hf.runner.model_checks import models_of, teachers_of
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Limits
@@ -70,6 +70,7 @@ def preflight(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limit
 def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits) -> Iterator[Check]:
     yield partial(_prices, recipe, limits)
     yield partial(_references, recipe, steps)
+    yield partial(check_imported, list(steps))
     asking = next((step for step in steps if step.stage == "generate"), None)
     if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
         yield partial(check_paid, asking, recipe, store)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.contract import ModelSchema
+from persyn_hf.errors import StoreError
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
@@ -53,6 +54,8 @@ def open_checked(ref: str, store: Store) -> Stored:
     """
     from persyn_hf.store.lineage import open_artifact
 
+    if not isinstance(ref, str):
+        raise StoreError(f"`ref` must be NAMESPACE/NAME@TAG, got {type(ref).__name__}")
     here = store.has(ref)
     stored = open_artifact(store, ref)
     stored.check(as_written=here)

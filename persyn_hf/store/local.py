@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.contract import ModelSchema, Schema
-from persyn_hf.errors import DamagedArtifact, StoreError
+from persyn_hf.errors import DamagedArtifact, InputError, StoreError
 from persyn_hf.recipe.roles import NAME
 from persyn_hf.schemas import SCHEMAS
 from persyn_hf.store import install, parquet
@@ -49,6 +50,8 @@ class Store:
 
     def __init__(self, root: str | Path | None = None) -> None:
         """Open the store under a folder, which is made when something is written; null: `default_root`."""
+        if not isinstance(root, (str, Path, NoneType)):
+            raise InputError(f"the store must be a folder, got {type(root).__name__}")
         self.root = Path(root if root is not None else default_root()).expanduser().absolute()
         self._lock = StoreLock(self.root, self.state_dir)
         self._putting = threading.RLock()

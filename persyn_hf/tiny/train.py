@@ -65,7 +65,7 @@ def update_records(out: Path, record: dict) -> None:
 
 def main() -> None:
     """Train the models that the command line names, write their records, and print each one as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("recipes/tiny/zoo"))
     parser.add_argument("--models", default=",".join(spec.name for spec in ZOO), help="names, with commas")
     parser.add_argument("--jobs", type=int, default=2, help="models trained at a time, one thread each")

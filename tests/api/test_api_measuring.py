@@ -96,6 +96,14 @@ def test_rows_without_answers_are_refused_before_a_model_is_loaded(rows: Any, sa
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("option", ["max_length", "batch_tokens"])
+@pytest.mark.parametrize("value", [0, -5, "7", 2.5, True])
+def test_a_number_of_tokens_below_1_is_refused(student: Path, option: str, value: Any) -> None:
+    with pytest.raises(InputError) as error:
+        persyn_hf.learnability(student, ROWS, **{option: value})
+    assert str(error.value) == f"`{option}` must be a whole number from 1 up, got {value!r}"
+
+
 def test_a_loaded_model_is_refused_with_the_way_to_give_it() -> None:
     with pytest.raises(InputError, match="`model` must be a Hub id or a folder, got object; save a loaded model"):
         persyn_hf.learnability(object(), ROWS)  # type: ignore[arg-type]
@@ -116,6 +124,16 @@ def test_nothing_is_printed_unless_it_is_asked_for(student: Path, capfd: pytest.
     persyn_hf.grade(["1"], ["1"], progress=True)
     out, err = capfd.readouterr()
     assert out == "" and "measuring learnability" in err and "grading" in err
+
+
+def test_a_time_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="`timeout_s` must be a number, got str '5'"):
+        persyn_hf.grade(["1"], ["1"], timeout_s="5")  # type: ignore[arg-type]
+
+
+def test_a_word_is_an_answer_only_in_a_box() -> None:
+    answers = [r"\boxed{12} 7", "7 then 12", "Paris", r"\boxed{Paris}"]
+    assert persyn_hf.grade(["12", "12", "Paris", "Paris"], answers) == [True, True, False, True]
 
 
 def test_verdicts() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import persyn_hf
-from persyn_hf.errors import PersynError
+from persyn_hf.errors import InputError, PersynError
 from persyn_hf.schemas import PAIRS, REWARDS
 
 
@@ -46,6 +46,8 @@ def test_what_has_no_weight_may_be_absent() -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
+        ({"alpha": "0.4"}, "`alpha` must be a number, got str '0.4'"),
+        ({"near_tie": None}, "`near_tie` must be a number, got NoneType None"),
         ({"alpha": 1.5}, "`alpha` must be a number from 0 to 1, got 1.5"),
         ({"normalisation": "max"}, "`normalisation` must be minmax, zscore, rank or none, got 'max'"),
     ],
@@ -80,6 +82,20 @@ def test_another_measure_needs_what_stored_rewards_have() -> None:
     del rows["sum_min_rank"]
     with pytest.raises(PersynError, match="`rewards` has no column `sum_min_rank`"):
         persyn_hf.recombine(rows, 1.0, measure="rank_surprisal")
+
+
+def test_what_no_row_has_is_refused_where_it_counts() -> None:
+    made = persyn_hf.rewards(TWO)
+    with pytest.raises(InputError) as error:
+        persyn_hf.recombine(made, measure="rank_surprisal")
+    assert str(error.value) == (
+        "`rewards`: `sum_logprob` and `sum_min_rank` are null in every row, and alpha 0.4 with the measure "
+        "rank_surprisal needs them; give rewards of a run that measured them, or set alpha 0"
+    )
+    assert persyn_hf.recombine(made, 0, measure="rank_surprisal")["reward"][:] == [1, 0]
+    quality = [{key: row[key] for key in ("prompt", "teacher", "quality")} for row in TWO]
+    with pytest.raises(InputError, match="`mean_logprob` is null in every row, and alpha 0.3 with the measure"):
+        persyn_hf.recombine(persyn_hf.rewards(quality, alpha=0), 0.3)
 
 
 def test_teachers_are_compared_two_by_two() -> None:

@@ -167,6 +167,26 @@ def test_rewards_of_alone_may_be_all_there_is() -> None:
             "the strategy oracle needs `rewards`, got none",
         ),
         (lambda r: persyn_hf.assign(NEW, r, teachers=["words", "sums"]), "the router was trained for the teachers"),
+        (lambda _: persyn_hf.assign(NEW, "me/router@v1"), "me/router@v1 is not in the store"),
+        (
+            lambda _: persyn_hf.assign(NEW, Path("nix")),
+            "the folder nix does not exist; give a folder that `Router.save`",
+        ),
+        (lambda _: persyn_hf.assign(NEW, 3), "`router` must be a Router, NAMESPACE/NAME@TAG or a folder, got int"),
+        (lambda r: persyn_hf.assign(NEW, r, teachers="words"), "`teachers` must be a list of names or dicts, got str"),
+        (lambda r: persyn_hf.assign(NEW, r, teachers=[3]), "`teachers` must hold names or dicts, got int 3"),
+        (lambda r: persyn_hf.assign(NEW, r, budget="x"), "`budget` must be a dict as in a recipe, got str"),
+        (lambda r: persyn_hf.assign(NEW, r, seed="a"), "`seed` must be a whole number, got str 'a'"),
+        (lambda _: persyn_hf.train_router(cells(), dev="0.2"), "`dev` must be a number, got str '0.2'"),
+        (lambda _: persyn_hf.load_router(None), "`ref` must be NAMESPACE/NAME@TAG or a folder, got NoneType"),
+        (lambda _: persyn_hf.load_router("./nix"), "the folder ./nix does not exist"),
+        (lambda _: persyn_hf.load_router("a/b@v1", store=3), "the store must be a folder, got int"),
+        (lambda _: persyn_hf.load_artifact(None), "`ref` must be NAMESPACE/NAME@TAG, got NoneType"),
+        (lambda _: persyn_hf.export(None, "x"), "`ref` must be NAMESPACE/NAME@TAG, got NoneType"),
+        (lambda _: persyn_hf.export("a/b@v1", None), "`folder` must be a folder, got NoneType"),
+        (lambda _: persyn_hf.export("a/b@v1", "x", to=[1]), "`to` [1] is no form of export"),
+        (lambda _: persyn_hf.plan("persyn:tiny/demo", overrides="until=mix"), "`overrides` must be a list of"),
+        (lambda _: persyn_hf.plan("persyn:tiny/demo", overrides=[3]), "`overrides` must hold texts"),
         (lambda r: persyn_hf.assign(NEW, r, per_prompt=0), "assign.per_prompt: must be at least 1"),
         (
             lambda r: persyn_hf.assign(NEW, r, budget={"cost": "money", "total": 1}),
@@ -181,6 +201,13 @@ def test_what_is_wrong_is_said(
     with pytest.raises(PersynError) as error:
         call(router)
     assert said in str(error.value)
+
+
+def test_a_router_is_loaded_from_its_folder(router: persyn_hf.Router, tmp_path: Path) -> None:
+    router.save(tmp_path / "router")
+    chosen = persyn_hf.assign(NEW, tmp_path / "router")
+    assert chosen.to_list() == persyn_hf.assign(NEW, str(tmp_path / "router")).to_list()
+    assert chosen.to_list() == persyn_hf.assign(NEW, router).to_list()
 
 
 @pytest.mark.heavy

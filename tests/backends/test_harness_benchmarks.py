@@ -20,7 +20,7 @@ import pytest
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.harness import Answered, ifeval, stock
-from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.questions import MathTask, Source
 from persyn_hf.backends.harness.stock_items import choose_metric, score_of
 from persyn_hf.backends.harness.student import recorded
 from persyn_hf.errors import InputError
@@ -249,7 +249,7 @@ def test_unfit_items_are_refused(root: Path, tokenizer: Any, tmp_path: Path) -> 
         score(tokenizer, settings_of({"name": "truthfulqa", "harness": "truthfulqa"}, path), lambda _: [])
     empty = tmp_path / "empty.jsonl"
     empty.touch()
-    with pytest.raises(InputError, match="empty.jsonl holds no items"):
+    with pytest.raises(InputError, match="empty.jsonl is empty: it holds no rows"):
         score(tokenizer, settings_of(TRUTHFULQA, empty), lambda _: [])
 
 
@@ -357,3 +357,13 @@ def repeated(way: str, task: MathTask) -> list[str]:
 def names_of(data: Path) -> dict[str, list[str]]:
     lines = (data / "ifeval/input_data.jsonl").read_text().splitlines()
     return {row["prompt"]: row["instruction_id_list"] for row in map(json.loads, lines)}
+
+
+def test_a_data_set_out_of_reach_names_the_ways_around_it() -> None:
+    with pytest.raises(InputError) as error:
+        list(Source(dataset="openai/gsm8k", config="main").rows())
+    assert "the dataset openai/gsm8k cannot be read: " in str(error.value)
+    assert str(error.value).endswith(
+        "; or do without it: name a task with a `path` of your own, end before students are trained "
+        "(`--set until=mix`), or only count (`persyn plan --no-checks`)"
+    )

@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persyn_hf.backends.engines.imported import Columns, Imported, ImportSettings, read_responses, to_samples
+from persyn_hf.backends.engines.imported import (
+    Columns,
+    Imported,
+    ImportSettings,
+    check_columns,
+    read_responses,
+    to_samples,
+)
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
@@ -278,7 +285,7 @@ NAME = "its column `teacher` must hold the teacher's name or its model"
             {},
             f": of 3 rows {UNKNOWN_PROMPTS} `prompt` '{'x' * 76}..., needed for example '2 + 2?'",
         ),
-        ([], {}, f": of 0 rows {UNKNOWN_PROMPTS} `prompt` None, needed for example '2 + 2?'"),
+        ([], {}, " is empty: it holds no rows; `generate` needs at least one"),
         (
             [ROW | {"teacher": "smal"}] * 2,
             {},
@@ -338,7 +345,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         "b.jsonl cannot be read as .jsonl: line 2: Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1)"
     )
-    assert said("e.csv", b"") == "e.csv has no column `prompt` for `columns.prompt` (known: )"
+    assert said("e.csv", b"") == "e.csv is empty: it holds no rows; `generate` needs at least one"
 
 
 def test_columns_of_both_forms_are_refused() -> None:
@@ -518,3 +525,40 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, ending: str) -> Non
         assert cells == "3"
         peaks.append(int(peak) / 1024)
     assert peaks[1] - peaks[0] < 60  # MB, of 90 MB more in the file
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"response": "reponse"}, "no column `reponse` for `columns.response`, did you mean `response`?"),
+        ({"prompt": "frage"}, "no column `frage` for `columns.prompt`"),
+        ({"responses": {"small": "teacher", "big": "of_big"}}, "no column `of_big` for `columns.responses.big`"),
+        ({"responses": {"small": "teacher"}}, "names no column for the teacher `big`"),
+    ],
+)
+def test_columns_are_looked_for_before_the_import_as_in_it(
+    ending: str, columns: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = str(save(tmp_path / f"t.{ending}", LONG))
+    settings = read_section(ImportSettings, {"path": path, "columns": columns}, "generate")
+    found = []
+    for call in (lambda: check_columns(settings, [SMALL, BIG]), lambda: read_responses(settings, [SMALL, BIG], CELLS)):
+        with pytest.raises(InputError) as error:
+            call()
+        found.append(str(error.value))
+    assert said in found[0] and found[0] == found[1]
+    check_columns(read_section(ImportSettings, {"path": path}, "generate"), [SMALL, BIG])
+
+
+def test_a_table_without_teachers_is_told_of_the_other_form(tmp_path: Path) -> None:
+    rows = [{"prompt": "2 + 2?", "small": "4", "big": "four"}, {"prompt": "2 * 3?", "small": "6", "big": None}]
+    path = str(save(tmp_path / "t.csv", rows))
+    with pytest.raises(InputError) as error:
+        read_responses(ImportSettings(path=path), [SMALL, BIG], CELLS)
+    assert str(error.value).endswith(
+        "for `columns.teacher` (known: prompt, small, big); where each teacher has a column of its own, write "
+        "`columns: {responses: {TEACHER: COLUMN}}`"
+    )
+    wide = read_section(ImportSettings, {"path": path, "columns": {"responses": {"small": None, "big": "big"}}}, "x")
+    assert {key[1] for key in read_responses(wide, [SMALL, BIG], CELLS)} == {"small", "big"}

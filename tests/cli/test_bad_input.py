@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import persyn_hf
 from persyn_hf.cli.main import main
 
 
@@ -255,3 +256,48 @@ def test_second_run_and_control_c(recipe: Path, capsys: pytest.CaptureFixture[st
     assert "Traceback" not in errors
     assert errors.startswith("interrupted: what was answered and finished is kept; go on with: persyn run")
     assert main(["run", str(recipe), "--store", str(store), *longer]) == 0, "and it does go on"
+
+
+@pytest.mark.parametrize("command", [["run", "x.yaml", "--st", "a=b"], ["artifacts", "ls", "--sto", "x"], ["--vers"]])
+def test_options_are_taken_by_their_whole_names_only(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_server_that_is_ended_says_nothing_of_going_on(
+    serves: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["space"] if serves else ["artifacts", "ls"]
+
+    def ended(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    place = "persyn_hf.space.collection.open_shelf" if serves else "persyn_hf.store.local.Store.artifacts"
+    monkeypatch.setattr(place, ended)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([*command, "--store", str(tmp_path)]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ("go on with" in capsys.readouterr().err) is not serves
+
+
+@pytest.mark.parametrize("name", ["leer.csv", "leer.jsonl"])
+def test_an_empty_file_has_nothing_to_route(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = persyn_hf.train_router(
+        [
+            {"prompt": f"{word} {number}", "teacher": teacher, "reward": float((word == "sum") == (teacher == "a"))}
+            for number in range(12)
+            for word in ("sum", "poem")
+            for teacher in "ab"
+        ]
+    )
+    router.save(tmp_path / "router")
+    (tmp_path / name).write_text("\n")
+    assert main(["route", str(tmp_path / "router"), str(tmp_path / name)]) == 2
+    assert f"{name} is empty: it holds no rows" in capsys.readouterr().err
+    assert main(["route", str(tmp_path / "nix"), str(tmp_path / name)]) == 2
+    assert f"the folder {tmp_path / 'nix'} does not exist" in capsys.readouterr().err

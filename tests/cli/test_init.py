@@ -64,6 +64,56 @@ def test_questions_with_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "persyn plan my.yaml" in said
 
 
+@pytest.mark.parametrize(
+    ("row", "more", "lines"),
+    [
+        (
+            {"question": "1 + 1?", "answer": "2", "skill": "sums"},
+            [],
+            [
+                "kind: math, because the column `answer` is taken for the answers to check by",
+                "not used: skill; to use one: --columns topic=NAME",
+                "evaluated on GSM8K, MATH-500 and SVAMP, from the Hub; on a test of your own: --test FILE",
+            ],
+        ),
+        (
+            {"question": "1 + 1?", "loesung": "2"},
+            [],
+            [
+                "kind: instruct, because no column is known to hold a reference",
+                "not used: loesung; to use one: --columns reference=NAME or topic=NAME",
+                "evaluated on IFEval and TruthfulQA, from the Hub",
+            ],
+        ),
+        (
+            {"question": "1 + 1?", "answer": "2"},
+            ["--kind", "instruct"],
+            ["kind: instruct, as chosen", "not used: answer; to use one: --columns reference=NAME or topic=NAME"],
+        ),
+    ],
+)
+def test_what_is_taken_for_granted_is_told(
+    row: dict[str, str], more: list[str], lines: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(folder / "p.jsonl", [row | {"question": f"{number} + 1?"} for number in range(60)])
+    init("--prompts", "p.jsonl", "--teachers", TEACHERS, "--student", STUDENT, *more)
+    said = " ".join(capsys.readouterr().out.split())
+    for line in lines:
+        assert line in said
+
+
+def test_a_topic_is_read_and_own_tests_take_the_place_of_those_of_the_hub(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"{number} + 1?", "answer": number + 1, "skill": "sums"} for number in range(60)]
+    write_lines(folder / "p.jsonl", rows)
+    models = ("--teachers", TEACHERS, "--student", STUDENT, "--test", "p.jsonl")
+    values = init("--prompts", "p.jsonl", "--columns", "topic=skill", *models)
+    assert values["prompts"]["columns"] == {"prompt": "question", "reference": "answer", "topic": "skill"}
+    said = capsys.readouterr().out
+    assert "not used" not in said and "from the Hub" not in said
+
+
 def test_instructions_behind_a_server_from_another_folder(folder: Path) -> None:
     (folder / "sub").mkdir()
     models = ("--teachers", "Qwen/Qwen3-30B-A3B,org/mid-1.5B-chat", "--student", "HuggingFaceTB/SmolLM2-135M")
@@ -115,6 +165,7 @@ def test_prompts_of_the_hub_are_not_looked_at() -> None:
         (["--prompts", "q.jsonl", "--columns", "prompt"], "write --columns prompt=question"),
         (["--prompts", "q.jsonl", "--columns", "prompt=qestion"], "no column `qestion`, did you mean `question`?"),
         (["--prompts", "q.jsonl", "--kind", "answers"], "hold the teacher; name it: --columns teacher=NAME"),
+        (["--prompts", "leer.csv"], "leer.csv is empty: it holds no rows"),
         (["there.yaml"], "there.yaml is there already"),
         (["my.txt"], "my.txt must end in .yaml"),
     ],
@@ -123,10 +174,11 @@ def test_what_is_missing_is_told_and_nothing_is_written(
     arguments: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "there.yaml").write_text("name: mine\n")
+    (folder / "leer.csv").touch()
     assert main(["init", *arguments]) == 2
     captured = capsys.readouterr()
     assert told in captured.err and captured.err.count("\n") == 1
-    assert sorted(path.name for path in folder.iterdir()) == ["q.jsonl", "there.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["leer.csv", "q.jsonl", "there.yaml"]
     assert (folder / "there.yaml").read_text() == "name: mine\n"
 
 

@@ -58,6 +58,11 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
         "column for them; set `prompts: {columns: {reference: ...}}`, or take another `quality`",
     ),
     "a column of the prompts": ("prompts.columns.prompt", "problem", "has no column `problem` for `columns.prompt`"),
+    "a column of imported answers": (
+        "generate",
+        {"engine": "import", "path": "./q.jsonl", "columns": {"prompt": "question", "teacher": "answer"}},
+        "has no column `response` for `columns.response`",
+    ),
     "a student": (
         "students.0.model",
         "org/no-such-student",

@@ -258,7 +258,7 @@ def test_bad_inputs(base_student: Path, questions: Path, tmp_path: Path) -> None
     bad = tmp_path / "bad.jsonl"
     for text, message in (
         ("{", "bad.jsonl cannot be read as .jsonl: line 1: "),
-        ("", "holds no items"),
+        ("", "is empty: it holds no rows; `evaluate.tasks` needs at least one"),
         ('{"question": "", "answer": "1"}', "item 1: column `question` is empty; every item needs one"),
     ):
         bad.write_text(text)

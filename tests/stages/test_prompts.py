@@ -248,6 +248,8 @@ def test_too_few_prompts(tmp_path: Path) -> None:
         ("p.jsonl", '["a"]\n', "cannot be read as .jsonl: line 1 is list, not an object"),
         ("p.jsonl", "\n\n", "holds no rows; `prompts` needs at least one"),
         ("p.csv", "prompt\n", "holds no rows"),
+        ("p.csv", "", "p.csv is empty: it holds no rows; `prompts` needs at least one"),
+        ("p.json", " \n", "p.json is empty"),
         ("p.jsonl", '{"promt": "a", "b": 1}\n', "no column `prompt` for `columns.prompt`, did you mean `promt`?"),
         ("p.jsonl", '{"prompt": " "}\n', "gives no usable prompt (read 1, empty 1)"),
         ("p.json", '{"prompt": "a"}', "it holds one dict, needed is a list of rows"),

@@ -118,6 +118,13 @@ def read_responses(
     return responses
 
 
+def check_columns(settings: ImportSettings, teachers: Sequence[Teacher]) -> None:
+    """Look for the columns in a file of answers, by its first rows. Raises `InputError` as `read_responses` does."""
+    if settings.path is not None:
+        for table in _tables(settings, teachers, lambda: None):
+            next(table.rows, None)
+
+
 def _read_table(
     table: _Table, prompt: str | list[str], cells: Cells, responses: dict[tuple[str, str], list[Imported]]
 ) -> None:

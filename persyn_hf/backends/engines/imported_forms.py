@@ -13,6 +13,7 @@ from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import MANY, Strict, nearest
 
 
+WIDE = "; where each teacher has a column of its own, write `columns: {responses: {TEACHER: COLUMN}}`"
 CONTENT = "content"  # field of a struct that holds the text, where nothing else is said
 
 
@@ -101,7 +102,7 @@ class Long:
             (key, name) for key, given in chosen.items() for name in ([given] if isinstance(given, str) else given)
         ]
         for key, column in named:
-            _check_column(self._source, key, column, known)
+            _check_column(self._source, key, column, known, WIDE if key == "teacher" else "")
         return {column for _, column in named}
 
     def responses(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[str, Imported | None]]:
@@ -165,6 +166,6 @@ def _responses(cell: Any, judged: Sequence[Any], fields: Fields, where: str) -> 
     return [*read_cell(cell, judged, fields, where)] or [None]
 
 
-def _check_column(source: str, key: str, column: str, known: Sequence[str]) -> None:
+def _check_column(source: str, key: str, column: str, known: Sequence[str], more: str = "") -> None:
     if column not in known:
-        raise InputError(missing_column(source, "generate", key, column, known))
+        raise InputError(missing_column(source, "generate", key, column, known) + more)

@@ -16,6 +16,10 @@ from persyn_hf.recipe.strict import nearest
 THOUSANDS = re.compile(r"(?<![\d,.(\[{])\d{1,3}(?:,\d{3})+(?![\d,)\]}])")
 SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([-+]?\d+)(?!\w)")
 SECTION = "evaluate.tasks"
+WITHOUT = (
+    "or do without it: name a task with a `path` of your own, end before students are trained (`--set until=mix`), or "
+    "only count (`persyn plan --no-checks`)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,12 @@ class Source:
             yield from rows_of_file(Path(self.path), SECTION, choose, skipped)
             return
         for split in self.split.split("+"):
-            yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
+            try:
+                yield from rows_of_dataset(name, self.config, self.revision, split, SECTION, choose)
+            except InputError as error:
+                if "cannot be read" not in str(error):
+                    raise
+                raise InputError(f"{error}; {WITHOUT}") from None
 
 
 def read_questions(
