@@ -17,7 +17,19 @@ GUIDES = ("CONTRIBUTING.md", "docs/design.md")
 FOLDERS = ("persyn_hf", "tests", "docs", "recipes", "dataset_cards", "bench", "metrics", "spaces")
 WORDS = (
     *("Teacher", "Student", "Router", "Oracle", "Strategy", "Long-CoT", "Calibration", "Dev", "Pool", "Cell"),
-    *("Sample", "Labelled", "Anchors", "Learnability", "Reward", "Alpha", "Hit@k", "Near-tie", "Regret", "Gap closed"),
+    *(
+        "Sample",
+        "Labelled",
+        "Anchors",
+        "Learnability",
+        "Reward",
+        "Alpha",
+        "Hit@k",
+        "Tie",
+        "Near-tie",
+        "Regret",
+        "Gap closed",
+    ),
     *("Generate-then-select", "Recipe", "Store", "Artifact", "Lineage", "Journal"),
 )
 
