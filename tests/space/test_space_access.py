@@ -21,7 +21,8 @@ WIDE = {"width": 1440, "height": 900}
 # What can be reached by Tab; of the buttons of one choice one is.
 REACHABLE = """[...document.querySelectorAll(
   "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")].filter(
-  one => !one.disabled && one.checkVisibility({visibilityProperty: true}))"""
+  one => !one.disabled && !one.closest("svg [tabindex='-1']") && one.checkVisibility({visibilityProperty: true}))"""
+# points and dots of pictures are no stops: a table beside them has the same links
 
 
 def addresses() -> list[str]:
