@@ -204,7 +204,7 @@ def test_alpha_none_takes_the_stored_reward():
 
 
 def test_terms_that_cancel_tie() -> None:
-    """By z-scores two teachers are 1 and -1 on either part: at alpha 0.5 both come to 0, and rounding decides nothing."""
+    """By z-scores two teachers are 1 and -1 on each part, so at alpha 0.5 both are 0: rounding decides nothing."""
     quality, learned = normalise([[1.0, 0.0]], "zscore"), normalise([[-0.9, -0.4]], "zscore")
     assert rank_rewards(combine(quality, learned, 0.5)).tolist() == [[1, 1]]
     quality, learned = normalise([[1.0, 0.0, 1.0]], "zscore"), normalise([[-0.7, -0.5, -0.7]], "zscore")
