@@ -45,7 +45,10 @@ def test_there_is_none_beside_the_bars(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_numbers_and_times_stay_whole_beside_long_names(width: int, tmp_path: Path) -> None:
+def test_numbers_and_times_stay_whole_beside_long_names(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal gets no bars
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=True, color_system=None, legacy_windows=False)
     with RunProgress(tmp_path / "status.json", console, 35, "lab/study") as progress:
