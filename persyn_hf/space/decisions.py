@@ -12,7 +12,8 @@ ANSWERS = "prompt_id, teacher, is_correct, num_tokens"
 CHOSEN = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "split")
 PARTS = {  # what is joined to the rows of the assignment -> the columns that it brings
     "prompts": ("topic", "origin"),
-    "rewards": ("reward", "best", "oracle", "regret", "ties"),
+    "rewards": ("reward", "best", "oracle", "regret"),
+    "ties": ("ties",),  # apart from the rewards: a group's state of one more number is 100 MB at a million prompts
     "answers": ("is_correct", "num_tokens"),
 }
 
@@ -66,9 +67,8 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
     means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
     return f"""
-        SELECT number, reward, best, oracle, best - reward AS regret, ties FROM (
+        SELECT number, reward, best, oracle, best - reward AS regret FROM (
             SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
-                   count(*) FILTER (rank = 1) AS ties,
                    arg_max(teacher, if(chosen, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
             FROM (SELECT number, m.teacher, reward, rank, m.teacher = c.teacher AS chosen
                   FROM ({cells}) m JOIN {chosen} c USING (prompt_id) WHERE rank = 1 OR m.teacher = c.teacher)
@@ -78,13 +78,20 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     """
 
 
+def _ties(database: Database, assignment: Stored, chosen: str) -> str:
+    """Return SQL for how many teachers are a best one of every decision."""
+    cells = measured(database, assignment, "prompt_id, rank")
+    best = f"SELECT prompt_id FROM ({cells}) WHERE rank = 1"
+    return f"SELECT number, count(*) AS ties FROM ({best}) JOIN {chosen} USING (prompt_id) GROUP BY number"
+
+
 def _answers(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for the chosen teacher's selected answer of every decision."""
     answers = selected(database, assignment)
     return f"SELECT number, is_correct, num_tokens FROM ({answers}) JOIN {chosen} USING (prompt_id, teacher)"
 
 
-MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
+MADE_BY = {"prompts": _topics, "rewards": _rewards, "ties": _ties, "answers": _answers}
 
 
 def measured(database: Database, assignment: Stored, columns: str = CELLS) -> str:

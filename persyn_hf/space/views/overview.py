@@ -104,7 +104,7 @@ def ties(scene: Scene, item: Stored) -> dict[str, float]:
     """
     if not scene.reads_soon or not scene.shelf.rewards(item):
         return {}
-    table = decisions(scene.database, item, ["rewards"])
+    table = decisions(scene.database, item, ["rewards", "ties"])
     rows = scene.database.rows(
         f"SELECT teacher, count(*) FILTER (regret = 0 AND ties > 1) / sum(count(*)) OVER () FROM {table} "
         "WHERE $1 IN ('', split) GROUP BY teacher",
