@@ -43,8 +43,9 @@ def costs(database: Database, assignment: Stored, split: str = "") -> Costs:
     count = f"SELECT split, teacher, count(*) FROM {database.view(assignment)} WHERE $1 IN ('', split) GROUP BY ALL"
     rows = database.rows(count, [split])
     view = database.view(assignment)  # a prompt has a row for each teacher that is asked
-    once = f"SELECT split, count(DISTINCT prompt_id) FROM {view} WHERE $1 IN ('', split) GROUP BY split"
-    prompts_of = dict(database.rows(once, [split]))
+    each = "*" if assignment.manifest.settings.get("per_prompt", 1) == 1 else "DISTINCT prompt_id"
+    counted_once = f"SELECT split, count({each}) FROM {view} WHERE $1 IN ('', split) GROUP BY split"
+    prompts_of = dict(database.rows(counted_once, [split]))
     prompts, counted = sum(prompts_of.values()), set() if seen == "nothing" else {"calibration"}
     labelled = prompts_of.get("calibration", 0) if counted else 0
     given = dict.fromkeys(pool, 0)
