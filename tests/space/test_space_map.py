@@ -25,6 +25,9 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
+pytestmark = pytest.mark.heavy  # seconds in all; `make test-fast` has two minutes
+
+
 def test_components_by_hand() -> None:
     # Less their means the rows are (1, -1, 0), (-1, 1, 0) twice over, and (0, 0, 0): all lies on one line.
     scores = np.array([[3.0, 1, 2], [1, 3, 2], [1, -1, 0], [-1, 1, 0], [5, 5, 5]])

@@ -16,6 +16,9 @@ from persyn_hf.space.events import Desk
 from persyn_hf.store.local import Store
 
 
+pytestmark = pytest.mark.heavy  # seconds in all; `make test-fast` has two minutes
+
+
 Rows = dict[str, list[dict[str, Any]]]  # kind of artifact -> its rows
 SCHEMAS = {schema.kind: schema for schema in (PROMPTS, REWARDS, ASSIGNMENTS, RESPONSES)}
 TURNS = {

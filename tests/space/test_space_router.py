@@ -23,6 +23,9 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
+pytestmark = pytest.mark.heavy  # seconds in all; `make test-fast` has two minutes
+
+
 def judged() -> tuple[Any, Any, list[str]]:
     """Scores and measured rewards (N, n) of the prompts whose chosen teacher was measured, and these teachers."""
     columns = {name: [row[name] for row in rewards()] for name in ("prompt_id", "teacher", "reward")}

@@ -23,6 +23,9 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
+pytestmark = pytest.mark.heavy  # seconds in all; `make test-fast` has two minutes
+
+
 ASKED = [
     "alpha=0",
     "alpha=0.85",
