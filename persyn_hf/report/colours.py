@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,11 @@ class Fill:
 
     colour: str
     pattern: int
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """The same for a bar of matplotlib."""
+        return {"color": self.colour, "hatch": HATCHES[self.pattern] or None, "edgecolor": "white"}
 
 
 def teacher_fills(teachers: Sequence[Teacher]) -> dict[str, Fill]:

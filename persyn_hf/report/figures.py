@@ -7,7 +7,7 @@ from typing import Any
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.report.colours import HATCHES, Fill, teacher_fills
+from persyn_hf.report.colours import Fill, teacher_fills
 from persyn_hf.report.frontier import draw_frontier, frontiers
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics
 from persyn_hf.report.router_figures import router_figures
@@ -93,7 +93,7 @@ def _columns(teachers: Sequence[Teacher]) -> int:
 def _look(teacher: Teacher, fill: Fill) -> dict[str, Any]:
     """Return how the bars of a teacher are drawn."""
     label = teacher.name + (" (Long-CoT)" if teacher.long_cot else "")
-    return {"color": fill.colour, "hatch": HATCHES[fill.pattern] or None, "edgecolor": "white", "label": label}
+    return fill.look | {"label": label}
 
 
 def _alpha(teachers: Sequence[Teacher], sweep: Mapping[str, Any], used: float | None) -> Any:

@@ -7,7 +7,7 @@ from persyn_hf.space.scene import Scene
 def moved_prompts(scene: Scene) -> tuple[str, ...] | None:
     """Return the ids of the prompts that `moved`, `was` and `becomes` of the address ask for; None: of all."""
     state = scene.state
-    if not (state["moved"] or state["was"] or state["becomes"]):
+    if not _by_weights(scene):
         return None
     rewards, weights = scene.load(), (float(state["alpha"]), state["how"], float(state["lambda"]))
     return tuple(whatif.moved_ids(rewards, *weights, state["was"], state["becomes"], bool(state["moved"])))
@@ -21,10 +21,16 @@ def part_of_map(scene: Scene) -> str:
 
 def note(scene: Scene) -> str:
     """Return a sentence on prompts that the list leaves out because of a sample; "" where it leaves out none."""
-    if moved_prompts(scene) is None or scene.load().drawn == scene.load().prompts:
+    if not _by_weights(scene):
         return ""
     rewards = scene.load()
+    if rewards.drawn == rewards.prompts:
+        return ""
     return (
         f"Other weights are computed on {rewards.drawn:,} of {rewards.prompts:,} measured prompts, drawn by their "
         "ids; only these are listed."
     )
+
+
+def _by_weights(scene: Scene) -> bool:
+    return any(scene.state[name] for name in ("moved", "was", "becomes"))

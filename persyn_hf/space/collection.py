@@ -96,6 +96,11 @@ def teachers_of(stored: Stored) -> list[Teacher]:
     return [read_section(Teacher, line, f"{stored.ref}: teachers") for line in lines]
 
 
+def asks_several(assignment: Stored) -> bool:
+    """Tell whether a prompt may have several rows, one for each teacher that is asked."""
+    return bool(assignment.manifest.settings.get("per_prompt", 1) != 1)
+
+
 def open_shelf(refs: Sequence[str], store: Store) -> Shelf:
     """Open artifacts by reference, with all that they were made from, of the store or, pinned by a tag, of the Hub.
 

@@ -1,12 +1,13 @@
 """The cost of an assignment against generate-then-select, and what each teacher's answers took."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from persyn_hf.core.cost import Cost, from_line, generate_then_select, one_teacher_each
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import KINDS
-from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.collection import asks_several, teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.store.stored import Stored
 
@@ -40,14 +41,16 @@ def costs(database: Database, assignment: Stored, split: str = "") -> Costs:
             "responses to its calibration prompts beside it"
         )
     seen = _answers_seen(database, assignment)
-    count = f"SELECT split, teacher, count(*) FROM {database.view(assignment)} WHERE $1 IN ('', split) GROUP BY ALL"
-    rows = database.rows(count, [split])
-    view = database.view(assignment)  # a prompt has a row for each teacher that is asked
-    each = "*" if assignment.manifest.settings.get("per_prompt", 1) == 1 else "DISTINCT prompt_id"
-    counted_once = f"SELECT split, count({each}) FROM {view} WHERE $1 IN ('', split) GROUP BY split"
-    prompts_of = dict(database.rows(counted_once, [split]))
+    view, prompts_of = database.view(assignment), Counter[str]()
+    rows = database.rows(f"SELECT split, teacher, count(*) FROM {view} WHERE $1 IN ('', split) GROUP BY ALL", [split])
+    if asks_several(assignment):
+        once = f"SELECT split, count(DISTINCT prompt_id) FROM {view} WHERE $1 IN ('', split) GROUP BY split"
+        prompts_of.update(dict(database.rows(once, [split])))
+    else:
+        for part, _, number in rows:
+            prompts_of[part] += number
     prompts, counted = sum(prompts_of.values()), set() if seen == "nothing" else {"calibration"}
-    labelled = prompts_of.get("calibration", 0) if counted else 0
+    labelled = prompts_of["calibration"] if counted else 0
     given = dict.fromkeys(pool, 0)
     for split, teacher, number in rows:
         given[teacher] += 0 if split in counted else number

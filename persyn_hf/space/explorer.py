@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, Literal, get_args
 
 from persyn_hf.errors import check
+from persyn_hf.space.collection import asks_several
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import CHOSEN, PARTS, decisions
 from persyn_hf.store.stored import Stored
@@ -103,7 +104,7 @@ def find(
     Args:
         prompt: the id of a prompt: where it passes, the page that holds its first row is returned, and its place.
     """
-    several = assignment.manifest.settings.get("per_prompt", 1) != 1
+    several = asks_several(assignment)
     once_each = "count(DISTINCT prompt_id)" if several else "count(*)"
     mine = ["prompt_id = ? AS mine"] if prompt else ["false AS mine"]
     passed, values = _passed(database, assignment, wanted, *mine, *(["prompt_id"] if several else []))

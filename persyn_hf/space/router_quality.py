@@ -39,12 +39,11 @@ class Quality:
     topics: list[tuple[str, int, float, int]]  # topic, prompts, mean regret, prompts with a regret
 
 
-def router_quality(database: Database, assignment: Stored, split: str = "", resamples: int = RESAMPLES) -> Quality:
+def router_quality(database: Database, assignment: Stored, split: str = "") -> Quality:
     """Compare scores with measured rewards on the prompts that a router decided; it is kept.
 
     Args:
         split: the prompts of this split only; "": all.
-        resamples: of the bootstrap for the intervals.
 
     Raises:
         InputError: the assignment has no router, or none of its prompts was measured.
@@ -55,14 +54,13 @@ def router_quality(database: Database, assignment: Stored, split: str = "", resa
             f"{assignment.ref} was made by the strategy `{kind}`, without a router; "
             f"choose one of {', '.join(ROUTED_KINDS)}"
         )
-    return _quality(database, assignment.ref, split, resamples)
+    return _quality(database, assignment.ref, split)
 
 
 def best_single(database: Database, assignment: Stored) -> str:
     """Return the teacher of the best mean reward on the calibration prompts; "" where none of these is measured."""
     pool = [teacher.name for teacher in teachers_of(assignment)]
-    means = _means(database, assignment, pool)
-    return pool[int(means.argmax())] if means.any() else ""
+    return _best(pool, _means(database, assignment, pool))
 
 
 def leads(bin_of: int, temperature: float | None) -> tuple[float, float | None]:
@@ -77,7 +75,7 @@ def leads(bin_of: int, temperature: float | None) -> tuple[float, float | None]:
 
 
 @functools.lru_cache(maxsize=16)
-def _quality(database: Database, ref: str, split: str, resamples: int) -> Quality:
+def _quality(database: Database, ref: str, split: str) -> Quality:
     assignment = database.shelf.get(ref)
     pool = [teacher.name for teacher in teachers_of(assignment)]
     table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
@@ -105,10 +103,10 @@ def _quality(database: Database, ref: str, split: str, resamples: int) -> Qualit
     rng = np.random.default_rng(0)
     return Quality(
         pool=pool,
-        always=best_single(database, assignment),
+        always=_best(pool, means),
         prompts=prompts,
         sampled=len(scores),
-        table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=resamples),
+        table=router_table(scores, rewards, {BASELINE: means}, rng, resamples=RESAMPLES),
         reliability=bins,
         error=error,
         temperature=temperature,
@@ -139,6 +137,10 @@ def _matrices(database: Database, assignment: Stored, table: str, judged: str, p
             "assignments anew"
         )
     return scores[known], rewards[known]
+
+
+def _best(pool: list[str], means: Any) -> str:
+    return pool[int(means.argmax())] if means.any() else ""
 
 
 def _means(database: Database, assignment: Stored, pool: list[str]) -> Any:

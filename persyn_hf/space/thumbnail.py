@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.report.colours import HATCHES, teacher_fills
+from persyn_hf.report.colours import teacher_fills
 
 
 SIZE = (12.0, 6.3)  # inches at 100 dots: 1200 x 630, which all sites that show links take
@@ -35,12 +35,7 @@ def draw(student: str, about: str, teachers: Sequence[Teacher], shares: Mapping[
         axes = figure.add_axes((0.05, 0.04, 0.9, 0.7))
         most = max((share for _, share in bars), default=0) or 1.0
         for place, (name, share) in enumerate(bars):
-            look: dict[str, Any] = {
-                "color": fills[name].colour,
-                "hatch": HATCHES[fills[name].pattern] or None,
-                "edgecolor": BACK,
-            }
-            axes.barh(place, 0.5 * share / most, left=0.41, height=0.66, **look)
+            axes.barh(place, 0.5 * share / most, left=0.41, height=0.66, **fills[name].look)
             _beside(axes, place, _short(name), share, 0.5 * share / most)
         if rest:  # no bar: it would be the longest, and of no teacher
             _beside(axes, len(bars), f"{len(rest)} others", sum(share for _, share in rest), 0.0)

@@ -9,7 +9,7 @@ from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.space.costs import costs
 from persyn_hf.space.decisions import decisions
-from persyn_hf.space.router_quality import RESAMPLES, best_single, router_quality
+from persyn_hf.space.router_quality import best_single, router_quality
 from persyn_hf.space.scene import Scene
 from persyn_hf.store.manifest_parts import router_row
 
@@ -90,7 +90,7 @@ def _gap(scene: Scene) -> tuple[dict[str, Any], str] | None:
     """
     if scene.reads_soon:
         try:
-            quality = router_quality(scene.database, scene.assignment, scene.split, resamples=RESAMPLES)
+            quality = router_quality(scene.database, scene.assignment, scene.split)
             gap = quality.table["router"]["gap_closed"]
             if gap["value"] is not None:
                 return gap, f"{quality.sampled:,} prompts whose rewards were measured"

@@ -10,7 +10,7 @@ from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.rewards import NOISE, How, Measure, learnability
 from persyn_hf.core.unanswered import as_the_worst
 from persyn_hf.errors import InputError
-from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.collection import asks_several, teachers_of
 from persyn_hf.space.costs import cell_costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import measured
@@ -104,7 +104,7 @@ def _drawn(database: Database, assignment: Stored, split: str, most: int) -> tup
     These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
     """
     cells = measured(database, assignment, "prompt_id, split")
-    once = "prompt_id, teacher" if assignment.manifest.settings.get("per_prompt", 1) == 1 else ""
+    once = "" if asks_several(assignment) else "prompt_id, teacher"
     rows = database.rows(
         f"""
         WITH ids AS MATERIALIZED (

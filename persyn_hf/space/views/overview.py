@@ -4,6 +4,7 @@ from typing import Any
 
 from persyn_hf.space import pages
 from persyn_hf.space.allocation import Group, allocate, summary
+from persyn_hf.space.collection import asks_several
 from persyn_hf.space.decisions import decisions
 from persyn_hf.space.explorer import Filter, find
 from persyn_hf.space.scene import SOON, Scene
@@ -66,7 +67,7 @@ def sentence(scene: Scene, rows: int) -> dict[str, Any]:
     source = scene.shelf.input(scene.assignment, "prompts")
     settings = source.manifest.settings if source is not None else {}
     rewards = scene.shelf.rewards(scene.assignment)
-    once = manifest.settings.get("per_prompt", 1) == 1
+    once = not asks_several(scene.assignment)
     return {
         "student": (manifest.student or {}).get("name"),
         "prompts": rows if once else _prompts(scene),
