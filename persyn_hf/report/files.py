@@ -12,6 +12,7 @@ from persyn_hf.report.result_tables import experiment_tables
 from persyn_hf.report.run_tables import summary
 from persyn_hf.report.student_agreement import students
 from persyn_hf.report.tables import Table
+from persyn_hf.report.teachers import draw_teachers, measured, teacher_table
 from persyn_hf.store.local import Store
 
 
@@ -28,8 +29,9 @@ def part_tables(part: Part, store: Store) -> list[Table]:
     recipe, stored = part
     manifests = {key: item.manifest for key, item in stored.items()}
     tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
+    of_teachers = [teacher_table(measured(store, stored, each, recipe.teachers), each) for each in recipe.students]
     compared = students(recipe, store, stored)
-    return [*tables, compared] if compared.rows else tables
+    return [*(table for table in of_teachers if table.rows), *tables, *([compared] if compared.rows else [])]
 
 
 def write_report(parts: Sequence[Part], store: Store, folder: Path) -> Written:
@@ -54,6 +56,10 @@ def write_report(parts: Sequence[Part], store: Store, folder: Path) -> Written:
         own.mkdir(exist_ok=True)
         tables = part_tables(part, store)
         figures = write_figures(part.recipe, {key: item.manifest for key, item in part.stored.items()}, own)
+        for student in part.recipe.students:
+            found = measured(store, part.stored, student, part.recipe.teachers)
+            if found.drawable:
+                figures += save_figure(draw_teachers(found, student), own / f"teachers-{student.name}")
         below = _written(tables, figures, own)
         if len(parts) == 1:
             text += below

@@ -96,10 +96,13 @@ def read_questions(
     answer: str,
     lists: Lists | None = None,
     skipped: Callable[[], None] | None = None,
+    *,
+    verbatim: bool = False,
 ) -> list[Pair]:
     """Read question and answer of every row as text; `question` names the columns that make it up.
 
-    lists: what a list of answers is (`read_reference`). skipped: as of `rows_of_file`.
+    lists: what a list of answers is (`read_reference`). skipped: as of `rows_of_file`. verbatim: answers stay as they
+    are written; they are not to be graded.
 
     Raises `InputError` where a cell is empty or there are no rows.
     """
@@ -108,7 +111,7 @@ def read_questions(
     for number, row in enumerate(source.rows([*question, answer], skipped), start=1):
         texts = [as_text(row.get(column)) for column in question]
         cell = cell_of(row, answer)
-        reference = read_reference(cell, lists) or ""
+        reference = (as_text(cell) if verbatim else read_reference(cell, lists)) or ""
         empty = next(
             (key for key, text in zip((*question, answer), (*texts, reference), strict=True) if not text), None
         )
@@ -116,7 +119,8 @@ def read_questions(
             raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
         # 3.83e35 in a reference (Minerva has some 70): math-verify would read a product with Euler's e
         written = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
-        unclear = lists is None and is_unclear(cell)
+        written = reference if verbatim else written
+        unclear = not verbatim and lists is None and is_unclear(cell)
         pairs.append(Pair(question=_join(texts), answer=written or "", unclear=unclear))
     if not pairs:
         raise InputError(f"{name} holds no items; a task needs at least one")

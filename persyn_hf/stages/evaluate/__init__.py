@@ -15,6 +15,7 @@ from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED
 from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.ifeval import check_ifeval, is_ifeval
+from persyn_hf.backends.harness.likelihood import weigh
 from persyn_hf.backends.harness.livebench import ask_livebench
 from persyn_hf.backends.harness.livebench_scripts import LiveBench
 from persyn_hf.backends.harness.questions import MathTask
@@ -67,10 +68,18 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
         log = context.work_dir / "vllm.log"
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
         rows += _rows(LIVEBENCH, items)
-    if settings.tasks:
+    for task in settings.tasks:  # each loads the student for itself: a server of vLLM takes the whole GPU
+        if task.is_weighed:
+            loaded_task, source = loaded[task.name], _source(context, student)
+            assert isinstance(loaded_task, MathTask)
+            answered, figures = weigh(loaded_task, *source, dtype=_dtype(settings), progress=context.progress)
+            rows += _rows(task.name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
+            metrics[task.name] = summarise(answered) | figures
+    asked = [task for task in settings.tasks if not task.is_weighed]
+    if asked:
         verifier = Verifier(timeout_s=float(settings.timeout_s))
         with _open(settings, context, student) as model, verifier:
-            for task in settings.tasks:
+            for task in asked:
                 for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():
                     rows += _rows(name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
                     metrics[name] = summary

@@ -39,7 +39,9 @@ def load(task: Task, settings: Settings) -> Loaded:
     lists, marker = task.reference_lists, task.reference_after
     told: Counter[str] = Counter()
     skipped = (lambda: told.update(("ragged_rows",))) if task.ragged_rows == "skip" else None
-    pairs = read_questions(task.source, columns, task.columns.answer, lists, skipped)[: task.limit or settings.limit]
+    verbatim = task.is_weighed
+    pairs = read_questions(task.source, columns, task.columns.answer, lists, skipped, verbatim=verbatim)
+    pairs = pairs[: task.limit or settings.limit]
     references = [pair.answer for pair in pairs]
     if marker is not None:
         # Without the mark the whole answer stands: the grader then says whether it can be judged.
@@ -47,7 +49,9 @@ def load(task: Task, settings: Settings) -> Loaded:
             of_each(answer, lambda text: final_answer(text, marker) or text) or answer for answer in references
         ]
     shown = task.examples
-    examples = [] if shown is None else read_questions(shown, columns, task.columns.answer, skipped=skipped)
+    examples = []
+    if shown is not None:
+        examples = read_questions(shown, columns, task.columns.answer, skipped=skipped, verbatim=verbatim)
     told["lists_of_references"] = sum(pair.unclear for pair in pairs)
     number, needed = len(examples), task.num_fewshot or 0
     check(
@@ -78,7 +82,7 @@ def check_student(settings: Settings, student: Student) -> Iterator[str]:
     positions = int(given) if given else context_length(student.model, student.revision)
     for task in settings.tasks:
         loaded = load(task, settings)
-        if isinstance(loaded, MathTask):
+        if isinstance(loaded, MathTask) and not task.is_weighed:
             sheet = Sheet(tokenizer=tokenizer, ends=(), positions=positions, task=task.name)
             fits = sheet.fits([render(tokenizer, turns) for turns in loaded.conversations], settings.max_tokens)
             if not all(fits):

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.harness.likelihood import INVERSE_PERPLEXITY
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.backends.harness.questions import Source
 from persyn_hf.backends.references import Lists
@@ -26,7 +27,7 @@ class Columns(Strict):
 
 
 class Task(Strict):
-    """A task: questions of one's own, graded by math-verify, with `path` or `dataset`; else a task of the harness."""
+    """A task: questions of one's own with `path` or `dataset`, graded or weighed; else a task of the harness."""
 
     name: str = Field(description="The name of the task, and of its part of the dataset.")
     harness: str | None = Field(
@@ -34,7 +35,9 @@ class Task(Strict):
         description="The harness's name of the task, where it is another or the items come from `path` or `dataset`.",
     )
     metric: str | None = Field(
-        default=None, description="The metric of the harness's task that counts. Null takes its first."
+        default=None,
+        description="The metric of the harness's task that counts; null takes its first. Of items of your own: "
+        "inverse_perplexity weighs the reference answer, and null has math-verify grade what is said.",
     )
     filter: str | None = Field(
         default=None,
@@ -109,6 +112,11 @@ class Task(Strict):
         """Say whether the harness knows the answers and scores them."""
         return self.harness is not None or self.source is None
 
+    @property
+    def is_weighed(self) -> bool:
+        """Say whether the reference answers are weighed, and nothing is generated."""
+        return not self.is_stock and self.metric == INVERSE_PERPLEXITY
+
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
         if self.path is not None and self.dataset is not None:
@@ -126,9 +134,18 @@ class Task(Strict):
             raise ValueError(
                 f"`{self.name}`: `num_fewshot` must be 0, the harness would draw examples from your items"
             )
-        for key in ("metric", "filter"):
-            if not self.is_stock and getattr(self, key):
-                raise ValueError(f"`{self.name}` is graded by math-verify; `{key}` is for tasks of the harness")
+        if not self.is_stock and self.filter:
+            raise ValueError(f"`{self.name}` has items of its own; `filter` is for tasks of the harness")
+        if not self.is_stock and self.metric not in (None, INVERSE_PERPLEXITY):
+            raise ValueError(
+                f"`{self.name}` has items of its own, whose `metric` is null (graded by math-verify) or "
+                f"{INVERSE_PERPLEXITY}, got {self.metric!r}"
+            )
+        if self.is_weighed and (self.reference_after or self.reference_lists):
+            raise ValueError(
+                f"`{self.name}` is weighed by {INVERSE_PERPLEXITY}, which takes each answer as it stands; take out "
+                "`reference_after` and `reference_lists`"
+            )
         if self.fewshot_split is not None and self.dataset is None:
             raise ValueError(f"`{self.name}`: `fewshot_split` is of a `dataset`; use `fewshot_path`")
         if not self.is_stock and bool(self.num_fewshot) != bool(self.examples):

@@ -1,0 +1,44 @@
+"""Weigh reference answers: how likely a student finds an answer that nobody can grade, such as one that a judge liked.
+
+It is measured as `score` measures learnability, under the student's own chat template and with the end of turn.
+"""
+
+import math
+import sys
+from typing import Any
+
+from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.loading import Dtype
+from persyn_hf.backends.scoring import Values, score_rows
+from persyn_hf.backends.scoring.likelihood import MEASURES, LikelihoodScorer
+from persyn_hf.stage import Progress
+
+
+INVERSE_PERPLEXITY = "inverse_perplexity"  # as a metric of a task
+
+
+def weigh(
+    task: MathTask, model: str, revision: str | None, template: str | None, *, dtype: Dtype, progress: Progress
+) -> tuple[list[Answered], dict[str, Any]]:
+    """Weigh the reference of every question; return the items, in order, and the task's figures.
+
+    An item's score is the geometric mean of the probabilities of its reference's tokens, which is 1 / perplexity.
+    Where question and reference do not fit into the student's positions the item is `too_long`, and has no score.
+    """
+    scorer = LikelihoodScorer(model, revision, max_length=sys.maxsize, chat_template=template, dtype=dtype)
+    rows = list(zip(task.conversations, task.references, strict=True))
+    progress.start(f"weighing {task.name}", len(rows))
+    values: list[Values] = [[] for _ in rows]
+    for numbers, measured in score_rows(scorer, rows):
+        for number, of_row in zip(numbers, measured, strict=True):
+            values[number] = of_row
+        progress.advance(len(numbers))
+    items = []
+    for question, reference, of_row in zip(task.questions, task.references, values, strict=True):
+        found = dict(zip(MEASURES, of_row, strict=True))
+        score = None if found["truncated"] else math.exp(found["sum_logprob"] / found["num_tokens"])
+        long = "too_long" if score is None else None
+        items.append(Answered(prompt=question, reference=reference, prediction="", score=score, finish_reason=long))
+    too_long = sum(item.finish_reason is not None for item in items)
+    return items, {"metric": INVERSE_PERPLEXITY, "too_long": too_long}

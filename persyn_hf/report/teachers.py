@@ -1,0 +1,123 @@
+"""How the teachers compare: the quality of their answers against how learnable these are for a student.
+
+Both are read from the stored rewards, raw: before a prompt's answers are put on one scale.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.metrics import kendall_tau
+from persyn_hf.core.rewards import to_matrix
+from persyn_hf.core.statistics import bootstrap_means, means, percentile_bounds
+from persyn_hf.recipe import names
+from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.report.colours import teacher_fills
+from persyn_hf.report.results import LEARNABILITY
+from persyn_hf.report.tables import Shown, Table, shown
+from persyn_hf.store.local import Store
+from persyn_hf.store.stored import Stored
+
+
+COLUMNS = ("quality_raw", "mean_logprob", "num_tokens")
+PARTS = {
+    "quality and learnability": ("quality_raw", "mean_logprob"),
+    "length and learnability": ("num_tokens", "mean_logprob"),
+    "length and quality": ("num_tokens", "quality_raw"),
+}
+
+
+class Measured(NamedTuple):
+    """What was measured of each answer: name of a column -> (num_prompts, num_teachers), NaN where it was not."""
+
+    teachers: list[Teacher]
+    columns: dict[str, FloatArray]
+    best: FloatArray  # 1 where the teacher has the best reward of the prompt, ties counted for each
+
+    @property
+    def drawable(self) -> bool:
+        """Tell whether some teacher has both a quality and a learnability."""
+        both = [means(self.columns[name]) for name in ("quality_raw", "mean_logprob")]
+        return bool(np.isfinite(both).all(axis=0).any())
+
+
+def measured(store: Store, stored: Mapping[str, Stored], student: Student, teachers: Sequence[Teacher]) -> Measured:
+    """Read what was measured for a student; without stored rewards there are no prompts."""
+    pool, item = [teacher.name for teacher in teachers], stored.get(names.matrix_rewards(student))
+    if item is None:
+        return Measured(list(teachers), {name: np.empty((0, len(pool))) for name in COLUMNS}, np.empty((0, len(pool))))
+    rows = store.read_dataset(item).select_columns(["prompt_id", "teacher", "rank", *COLUMNS])[:]
+    matrix = {name: to_matrix(rows["prompt_id"], rows["teacher"], rows[name], pool)[1] for name in (*COLUMNS, "rank")}
+    best = np.where(np.isnan(matrix["rank"]), np.nan, matrix["rank"] == 1)
+    return Measured(list(teachers), {name: matrix[name] for name in COLUMNS}, best)
+
+
+def teacher_table(of: Measured, student: Student) -> Table:
+    """Return a row per teacher: quality, learnability and length of its answers, with 95 % intervals over prompts."""
+    table = Table(name=f"teachers-{student.name}", title="", header=[], rows=[])
+    if not of.drawable:
+        return table
+    columns = [intervals(matrix) for matrix in (*of.columns.values(), of.best)]
+    forms = ("{:.3f}", "{:.3f}", "{:,.0f}", "{:.1%}")
+    rows = [
+        [teacher.name, *(_cell(form, column[place]) for form, column in zip(forms, columns, strict=True))]
+        for place, teacher in enumerate(of.teachers)
+    ]
+    note = [f"{words} {_tau(of, *parts)}" for words, parts in PARTS.items()]
+    return Table(
+        name=table.name,
+        title=f"Teachers for {student.name}, on {len(of.best):,} measured prompts",
+        header=["teacher", "quality", LEARNABILITY["mean_logprob"], "tokens", "best"],
+        rows=rows,
+        note="raw means with 95 % bootstrap intervals over prompts; tokens: of the answer, as the student counts "
+        "them; best: prompts on which its reward is the best or one of several; how far two of them order a prompt's "
+        f"teachers alike (mean Kendall's tau-b, -1 to 1): {'; '.join(note)}",
+    )
+
+
+def draw_teachers(of: Measured, student: Student) -> Any:
+    """Draw each teacher's mean quality against its mean learnability, with 95 % intervals; the size is `best`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    fills = teacher_fills(of.teachers)
+    quality, learnability, _ = (intervals(matrix) for matrix in of.columns.values())
+    best = means(of.best)
+    for place, teacher in enumerate(of.teachers):
+        (x, *x_bounds), (y, *y_bounds) = quality[place], learnability[place]
+        if not np.isfinite((x, y)).all():
+            continue
+        colour = fills[teacher.name].colour
+        axes.plot(x_bounds, [y, y], color=colour, linewidth=1, alpha=0.6)
+        axes.plot([x, x], y_bounds, color=colour, linewidth=1, alpha=0.6)
+        axes.scatter(x, y, s=30 + 600 * float(np.nan_to_num(best[place])), color=colour, edgecolor="white", zorder=3)
+        axes.annotate(teacher.name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=7, zorder=4)
+    axes.set_xlabel("mean quality of the answers")
+    axes.set_ylabel(f"mean learnability for {student.name} ({LEARNABILITY['mean_logprob']}, nats)")
+    axes.margins(x=0.2, y=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("bars: 95 % over prompts; size: how often its reward is the best", fontsize=8)
+    return figure
+
+
+def intervals(matrix: FloatArray) -> list[tuple[float, float, float]]:
+    """Return mean and 95 % bounds of each column, over its finite entries; NaN for a column without any."""
+    replicates = bootstrap_means(matrix, np.random.default_rng(0))
+    return [(float(mean), *percentile_bounds(replicates[:, place])) for place, mean in enumerate(means(matrix))]
+
+
+def _cell(form: str, found: tuple[float, float, float]) -> Shown:
+    return shown(form, *found)
+
+
+def _tau(of: Measured, one: str, other: str) -> str:
+    """Write the mean agreement in a prompt of two columns, over the prompts where both tell teachers apart."""
+    taus = kendall_tau(of.columns[one], of.columns[other])
+    taus = taus[np.isfinite(taus)]
+    if not len(taus):
+        return "–"
+    low, high = percentile_bounds(bootstrap_means(taus[:, None], np.random.default_rng(0))[:, 0])
+    return str(shown("{:.2f}", float(taus.mean()), low, high))
