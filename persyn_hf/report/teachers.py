@@ -22,6 +22,8 @@ from persyn_hf.store.stored import Stored
 
 
 COLUMNS = ("quality_raw", "mean_logprob", "num_tokens")
+# Of a name beside its point: points to the right and up, and the side that it is written from.
+PLACES = [(sign * 9, up, side) for sign, side in ((1, "left"), (-1, "right")) for up in (-2, 8, -12, 18, -22)]
 PARTS = {
     "quality and learnability": ("quality_raw", "mean_logprob"),
     "length and learnability": ("num_tokens", "mean_logprob"),
@@ -85,7 +87,7 @@ def draw_teachers(of: Measured, student: Student) -> Any:
     axes = figure.subplots()
     fills = teacher_fills(of.teachers)
     quality, learnability, _ = (intervals(matrix) for matrix in of.columns.values())
-    best = means(of.best)
+    best, points = means(of.best), {}
     for place, teacher in enumerate(of.teachers):
         (x, *x_bounds), (y, *y_bounds) = quality[place], learnability[place]
         if not np.isfinite((x, y)).all():
@@ -94,13 +96,38 @@ def draw_teachers(of: Measured, student: Student) -> Any:
         axes.plot(x_bounds, [y, y], color=colour, linewidth=1, alpha=0.6)
         axes.plot([x, x], y_bounds, color=colour, linewidth=1, alpha=0.6)
         axes.scatter(x, y, s=30 + 600 * float(np.nan_to_num(best[place])), color=colour, edgecolor="white", zorder=3)
-        axes.annotate(teacher.name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=7, zorder=4)
+        points[teacher.name] = (x, y)
     axes.set_xlabel("mean quality of the answers")
-    axes.set_ylabel(f"mean learnability for {student.name} ({LEARNABILITY['mean_logprob']}, nats)")
-    axes.margins(x=0.2, y=0.12)
+    axes.set_ylabel(f"mean {LEARNABILITY['mean_logprob']}, in nats, for {student.name}", fontsize=9)
+    axes.margins(x=0.4, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("bars: 95 % over prompts; size: how often its reward is the best", fontsize=8)
+    _write_names(figure, axes, points, {name: fill.colour for name, fill in fills.items()})
     return figure
+
+
+def _write_names(
+    figure: Any, axes: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]
+) -> None:
+    """Write a name beside each point, at the first of `PLACES` where it covers no other name and no point."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    at = axes.transData.transform(list(points.values()))
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
+    for name, point in sorted(points.items(), key=lambda item: (-item[1][1], item[0])):
+        text = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", fontsize=7, color=colours[name])
+        text.set_in_layout(False)  # a long name would move what was placed
+        boxes: list[tuple[int, int, Any]] = []
+        for x, y, side in PLACES:
+            text.set(position=(x, y), ha=side)
+            box = text.get_window_extent()
+            outside = box.x0 < axes.bbox.x0 or box.x1 > figure.bbox.x1
+            boxes.append((sum(box.overlaps(other) for other in taken) + outside, len(boxes), box))
+        _, place, box = min(boxes)
+        x, y, side = PLACES[place]
+        text.set(position=(x, y), ha=side)
+        taken.append(box)
 
 
 def intervals(matrix: FloatArray) -> list[tuple[float, float, float]]:
@@ -115,7 +142,8 @@ def _cell(form: str, found: tuple[float, float, float]) -> Shown:
 
 def _tau(of: Measured, one: str, other: str) -> str:
     """Write the mean agreement in a prompt of two columns, over the prompts where both tell teachers apart."""
-    taus = kendall_tau(of.columns[one], of.columns[other])
+    both = np.isfinite(of.columns[one]) & np.isfinite(of.columns[other])
+    taus = kendall_tau(*(np.where(both, of.columns[name], np.nan) for name in (one, other)))
     taus = taus[np.isfinite(taus)]
     if not len(taus):
         return "–"

@@ -47,6 +47,17 @@ def test_means_and_agreement_are_those_of_the_rows(root: Path, tmp_path: Path) -
     assert f"quality and learnability {np.nanmean(taus):.2f} [" in table.note
 
 
+def test_an_answer_without_a_quality_counts_where_it_can(root: Path, tmp_path: Path) -> None:
+    found, _ = of_example(root, tmp_path)
+    student = load_recipe(root / "recipes/tiny/example.yaml").students[0]
+    whole = teacher_table(found, student)
+    found.columns["quality_raw"][0, :-1] = np.nan
+    found.columns["mean_logprob"][1, 0] = np.nan
+    table = teacher_table(found, student)
+    assert table.rows[0][3] == whole.rows[0][3]
+    assert table.rows[0][1] != whole.rows[0][1]
+
+
 def test_the_figure_has_a_point_per_measured_teacher(root: Path, tmp_path: Path) -> None:
     found, _ = of_example(root, tmp_path)
     student = load_recipe(root / "recipes/tiny/example.yaml").students[0]

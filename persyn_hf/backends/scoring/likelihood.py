@@ -36,8 +36,8 @@ MEASURES = ("sum_logprob", "num_tokens", "sum_min_rank", "truncated")
 
 RANK_CAP = 100  # of the rank-surprisal ratio: a larger rank counts as 100
 
-# Positions x vocabulary whose logits are in memory at a time: two float32 tables of 256 MB, which all chunks share
-# (glibc would scatter fresh ones over ever more memory). A CPU is about as fast with 2^22; a GPU needs some 400
+# Positions x vocabulary whose logits are in memory at a time: two float32 tables of 256 MB, which all batches share
+# (glibc scatters fresh ones over ever more memory: 5 GB after 1,400 answers by SmolLM2-135M). A GPU needs some 400
 # positions of a vocabulary of 152K for the matrix product not to wait for the weights of the head.
 HEAD_ELEMENTS = 1 << 26
 
@@ -65,6 +65,7 @@ class LikelihoodScorer:
         config = self.model.config.get_text_config()
         self._max_length = min(max_length, int(getattr(config, "max_position_embeddings", None) or max_length))
         self.batch_tokens = models.suitable_batch(self.model)
+        self._tables: torch.Tensor | None = None
         self._check_path()
 
     def encode(self, rows: Sequence[chat.Row]) -> list[chat.Turn]:
@@ -116,6 +117,15 @@ class LikelihoodScorer:
             out.mul_(scale)
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         return out if cap is None else out.div_(cap).tanh_().mul_(cap)
+
+    def tables(self, positions: int, vocabulary: int) -> "torch.Tensor":
+        """Return two tables to write to, (2, positions, vocabulary) in float32; later calls write to the same ones."""
+        import torch
+
+        if self._tables is None or self._tables.shape[1] < positions:
+            self._tables = None  # freed first
+            self._tables = torch.empty((2, positions, vocabulary), device=self.model.device)
+        return self._tables[:, :positions]
 
     def _check_path(self) -> None:
         """Compare our path to the logits with the model's own on a few tokens, and refuse a model whose logits differ.
@@ -185,7 +195,7 @@ def _score_positions(student: LikelihoodScorer, states: "torch.Tensor", targets:
     measured = torch.ones((3, len(targets)), dtype=torch.float64, device=states.device)
     vocabulary = len(student.model.get_output_embeddings().weight)
     chunk = min(len(targets), max(1, HEAD_ELEMENTS // vocabulary))
-    tables = torch.empty((2, chunk, vocabulary), device=states.device)
+    tables = student.tables(chunk, vocabulary)
     for start in range(0, len(targets), chunk):
         target, (table, spare) = targets[start : start + chunk, None], tables[:, : len(targets) - start]
         logits = student.logits(states[start : start + chunk], table)
