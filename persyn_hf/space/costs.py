@@ -91,7 +91,7 @@ def cell_costs(database: Database, assignment: Stored, pool: list[str]) -> tuple
         spent = _ledger(item.manifest.cost)
         if not all(name in spent for name in pool):
             continue
-        count = f"SELECT teacher, count(DISTINCT prompt_id) FROM {database.view(item)} GROUP BY teacher"
+        count = f"SELECT teacher, count(*) FROM {database.view(item)} WHERE sample_index = 0 GROUP BY teacher"
         prompts = dict(database.rows(count))
         if all(prompts.get(name) for name in pool):
             return {name: spent[name] * (1 / prompts[name]) for name in pool}, item.ref

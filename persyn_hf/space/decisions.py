@@ -3,13 +3,14 @@
 from collections.abc import Collection
 
 from persyn_hf.space.collection import teachers_of
-from persyn_hf.space.database import Database, quoted
+from persyn_hf.space.database import Database, one_of, quoted
 from persyn_hf.store.stored import Stored
 
 
 CELLS = "prompt_id, teacher, quality_raw, quality_reward, learnability_reward, reward, rank, split"
 ANSWERS = "prompt_id, teacher, is_correct, num_tokens"
 CHOSEN = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "split")
+MANY = 10_000  # more than there are teachers
 PARTS = {  # what is joined to the rows of the assignment -> the columns that it brings
     "prompts": ("topic", "origin"),
     "rewards": ("reward", "best", "oracle", "regret"),
@@ -34,8 +35,7 @@ def decisions(
         parts: keys of `PARTS`, whose columns are joined.
         numbers: select these rows only; empty: all.
     """
-    rows = f"SELECT row_number() OVER () AS {', '.join(CHOSEN)} FROM {database.view(assignment)}"
-    chosen = database.table(f"choices of {assignment.ref}", rows, assignment.ref)
+    chosen = database.table(f"choices of {assignment.ref}", _chosen(database, assignment), assignment.ref)
     among = f" WHERE number IN ({', '.join(map(str, numbers))})" if numbers else ""
     some = f"(SELECT * FROM {chosen}{among})"
     joins = []
@@ -49,32 +49,51 @@ def decisions(
     return f"(SELECT * FROM {some}{''.join(joins)})"
 
 
+def _chosen(database: Database, assignment: Stored) -> str:
+    """Return SQL for the columns of `CHOSEN`; texts of which few differ take a byte each."""
+    source, split = (f"{name}::{database.few(assignment, name)} AS {name}" for name in ("source", "split"))
+    return (
+        f"SELECT row_number() OVER ()::INTEGER AS number, prompt_id, teacher::{teacher_type(assignment)} AS teacher, "
+        f"margin, confidence, {source}, {split} FROM {database.view(assignment)}"
+    )
+
+
+def teacher_type(assignment: Stored) -> str:
+    """Return the type in SQL of the names of an assignment's teachers."""
+    return one_of(sorted(teacher.name for teacher in teachers_of(assignment)))
+
+
 def _topics(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for the topic and the origin of every decision, which the prompts hold."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None:
         return f"SELECT number, NULL::VARCHAR AS topic, NULL::VARCHAR AS origin FROM {chosen} WHERE false"
-    about = f"SELECT prompt_id, topic, source AS origin FROM {database.view(prompts)}"
+    topic, source = (f"{name}::{database.few(prompts, name)}" for name in ("topic", "source"))
+    about = f"SELECT prompt_id, {topic} AS topic, {source} AS origin FROM {database.view(prompts)}"
     return f"SELECT number, topic, origin FROM ({about}) JOIN {chosen} USING (prompt_id)"
 
 
 def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for the rewards of every decision.
 
-    It is one pass over all cells. Only the best and the chosen cells are grouped, because the others do not matter.
+    It is one pass over all cells. Only the best and the chosen cells are grouped, because the others do not matter. A
+    group holds no names: of a million groups, each of them would take 16 MB. The best teachers' places in the order of
+    the mean rewards are compared instead, and that of the chosen one counts for more than any.
     """
-    cells = measured(database, assignment)
-    select = f"SELECT teacher, avg(reward) AS mean FROM ({cells}) GROUP BY teacher"
-    means = database.table(f"mean rewards of {assignment.ref}", select, assignment.ref)
+    cells, teacher = measured(database, assignment), teacher_type(assignment)
+    place = "(row_number() OVER (ORDER BY avg(reward) NULLS FIRST, teacher DESC) - 1)::SMALLINT AS place"
+    select = f"SELECT teacher::{teacher} AS teacher, {place} FROM ({cells}) GROUP BY teacher"
+    means = database.table(f"places by mean reward of {assignment.ref}", select, assignment.ref)
     return f"""
-        SELECT number, reward, best, oracle, best - reward AS regret FROM (
+        SELECT number, reward, best, teacher AS oracle, best - reward AS regret FROM (
             SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
-                   arg_max(teacher, if(chosen, 'inf'::DOUBLE, mean)) FILTER (rank = 1) AS oracle
-            FROM (SELECT number, m.teacher, reward, rank, m.teacher = c.teacher AS chosen
-                  FROM ({cells}) m JOIN {chosen} c USING (prompt_id) WHERE rank = 1 OR m.teacher = c.teacher)
-            JOIN {means} USING (teacher)
+                   (max(place + if(chosen, {MANY}, 0)) FILTER (rank = 1)) % {MANY} AS place
+            FROM (SELECT number, place, reward, rank, m.teacher = c.teacher AS chosen
+                  FROM (SELECT prompt_id, teacher::{teacher} AS teacher, reward, rank FROM ({cells})) m
+                  JOIN {chosen} c USING (prompt_id) JOIN {means} p ON p.teacher = m.teacher
+                  WHERE rank = 1 OR m.teacher = c.teacher)
             GROUP BY number
-        )
+        ) LEFT JOIN {means} USING (place)
     """
 
 
@@ -82,12 +101,13 @@ def _ties(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for how many teachers are a best one of every decision."""
     cells = measured(database, assignment, "prompt_id, rank")
     best = f"SELECT prompt_id FROM ({cells}) WHERE rank = 1"
-    return f"SELECT number, count(*) AS ties FROM ({best}) JOIN {chosen} USING (prompt_id) GROUP BY number"
+    return f"SELECT number, count(*)::SMALLINT AS ties FROM ({best}) JOIN {chosen} USING (prompt_id) GROUP BY number"
 
 
 def _answers(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for the chosen teacher's selected answer of every decision."""
-    answers = selected(database, assignment)
+    teacher = f"try_cast(teacher AS {teacher_type(assignment)}) AS teacher"  # null: of another recipe
+    answers = f"SELECT * REPLACE ({teacher}) FROM ({selected(database, assignment)})"
     return f"SELECT number, is_correct, num_tokens FROM ({answers}) JOIN {chosen} USING (prompt_id, teacher)"
 
 

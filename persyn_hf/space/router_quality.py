@@ -11,7 +11,7 @@ from persyn_hf.core.pair_calibration import BINS, fit_temperature, preference_bi
 from persyn_hf.core.router_table import BASELINE, Table, router_table
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strategies import ROUTED_KINDS
-from persyn_hf.space.collection import teachers_of
+from persyn_hf.space.collection import asks_several, teachers_of
 from persyn_hf.space.database import Database, quoted
 from persyn_hf.space.decisions import decisions, measured
 from persyn_hf.store.manifest_parts import router_row
@@ -80,13 +80,16 @@ def _quality(database: Database, ref: str, split: str) -> Quality:
     pool = [teacher.name for teacher in teachers_of(assignment)]
     table, with_topics = (decisions(database, assignment, parts) for parts in (["rewards"], ["rewards", "prompts"]))
     judged = "source = 'router' AND regret IS NOT NULL" + (f" AND split = {quoted(split)}" if split else "")
-    prompts = database.rows(f"SELECT count(DISTINCT prompt_id) FROM {table} WHERE {judged}")[0][0]
+    once = "DISTINCT prompt_id" if asks_several(assignment) else "prompt_id"
+    # a heap of the first ones: sorting a million ids takes 80 MB
+    select = f"SELECT count(*), min(prompt_id, {SAMPLE}) FROM (SELECT {once} FROM {table} WHERE {judged})"
+    prompts, drawn = database.rows(select)[0]
     if not prompts:
         raise InputError(
             f"none of the prompts{f' of {split}' if split else ''} that the router decided in {assignment.ref} has "
             "measured rewards; the strategy `oracle` of a recipe measures the pool"
         )
-    scores, rewards = _matrices(database, assignment, table, judged, pool)
+    scores, rewards = _matrices(database, assignment, drawn, pool)
     means = _means(database, assignment, pool)
     pairs = preference_pairs(scores, rewards)
     log_odds = _is_log_odds(database, assignment)
@@ -115,10 +118,8 @@ def _quality(database: Database, ref: str, split: str) -> Quality:
     )
 
 
-def _matrices(database: Database, assignment: Stored, table: str, judged: str, pool: list[str]) -> tuple[Any, Any]:
-    """Return scores and measured rewards of a sample of the prompts, both (num_prompts, num_teachers)."""
-    drawn = f"SELECT DISTINCT prompt_id FROM {table} WHERE {judged} ORDER BY prompt_id LIMIT {SAMPLE}"
-    ids = [row[0] for row in database.rows(drawn)]
+def _matrices(database: Database, assignment: Stored, ids: list[str], pool: list[str]) -> tuple[Any, Any]:
+    """Return scores and measured rewards of prompts, both (num_prompts, num_teachers)."""
     place = {prompt_id: number for number, prompt_id in enumerate(ids)}
     scores, rewards = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
     view = database.view(assignment)

@@ -13,7 +13,7 @@ from persyn_hf.errors import InputError
 from persyn_hf.space.collection import asks_several, teachers_of
 from persyn_hf.space.costs import cell_costs
 from persyn_hf.space.database import Database
-from persyn_hf.space.decisions import measured
+from persyn_hf.space.decisions import measured, teacher_type
 from persyn_hf.store.stored import Stored
 
 
@@ -103,20 +103,21 @@ def _drawn(database: Database, assignment: Stored, split: str, most: int) -> tup
 
     These are the first by their ids. Ids are hashes, so that is an even sample, and one comparison finds its cells.
     """
-    cells = measured(database, assignment, "prompt_id, split")
-    once = "" if asks_several(assignment) else "prompt_id, teacher"
-    rows = database.rows(
+    cells, split_is = measured(database, assignment, "prompt_id, split"), "$1 IN ('', split)"
+    several, teacher = asks_several(assignment), f"teacher::{teacher_type(assignment)} AS teacher"
+    # sorting all prompts would take twice the memory of the join: a heap of the first ones does
+    total, first = database.rows(
         f"""
-        WITH ids AS MATERIALIZED (
-            SELECT {once or "prompt_id, first(teacher) AS teacher"} FROM {database.view(assignment)}
-            WHERE $1 IN ('', split) AND prompt_id IN (SELECT prompt_id FROM ({cells}) WHERE $1 IN ('', split))
-            {"" if once else "GROUP BY prompt_id"}
+        SELECT count(*), arg_min((prompt_id, teacher), prompt_id, {most}) FROM (
+            SELECT prompt_id, {"first(teacher) AS teacher" if several else "teacher"}
+            FROM (SELECT prompt_id, {teacher} FROM {database.view(assignment)} WHERE {split_is})
+            WHERE prompt_id IN (SELECT prompt_id FROM ({cells}) WHERE {split_is})
+            {"GROUP BY prompt_id" if several else ""}
         )
-        SELECT prompt_id, teacher, (SELECT count(*) FROM ids) FROM ids ORDER BY prompt_id LIMIT {most}
         """,
         [split],
-    )
-    return rows[0][2] if rows else 0, [row[0] for row in rows], [row[1] for row in rows]
+    )[0]
+    return total, [prompt_id for prompt_id, _ in first or ()], [teacher for _, teacher in first or ()]
 
 
 def _matrices(

@@ -80,6 +80,19 @@ def until(page: Any, condition: str, arg: Any = None) -> None:
     page.evaluate(waiting, arg)
 
 
+class Held:
+    """Answers to a part of an address are held back until they are let go."""
+
+    def __init__(self, page: Any, part: str) -> None:
+        self.waiting: list[Any] = []
+        page.route(lambda url: part in url, lambda route: self.waiting.append(route))
+
+    def let_go(self) -> None:
+        for route in self.waiting:
+            route.continue_()
+        self.waiting.clear()
+
+
 def listen(page: Any) -> list[str]:
     """What goes wrong on a page from now on: words in the console, errors, dialogs, requests out of this machine."""
     said: list[str] = []

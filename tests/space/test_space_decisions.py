@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from space_samples import POOL, STUDENT, TEACHERS, assignments, prompts, rewards
 
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, REWARDS
+from persyn_hf.space import database as space_database
 from persyn_hf.space.collection import open_shelf
 from persyn_hf.space.database import Database
+from persyn_hf.space.decisions import decisions
 from persyn_hf.space.explorer import Filter, find
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
@@ -25,6 +28,22 @@ def test_a_page_is_the_same_before_and_after_all_rewards_are_read(filled: Path, 
         found = {name: value for name in POOL if (value := cells[row["prompt_id"], name]) is not None}
         assert (row["oracle"], row["best"]) == max(found.items(), key=lambda cell: cell[1])
         assert row["reward"] == found.get(row["teacher"])
+
+
+def test_the_footers_of_files_are_kept_for_every_statement(database: Database) -> None:
+    assert database.rows("SELECT current_setting('parquet_metadata_cache')") == [(True,)]
+
+
+@pytest.mark.parametrize("few", [0, 1, 255])
+def test_texts_are_the_same_however_few_of_them_take_a_byte_each(
+    filled: Path, persyn: Stored, database: Database, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(space_database, "FEW", few)
+    here = Database(open_shelf([], Store(filled)))
+    for wanted in (Filter(), Filter(topic="sums", agreement="other"), Filter(topic="none", source="router")):
+        assert find(here, persyn, wanted, size=1000) == find(database, persyn, wanted, size=1000)
+    kinds = dict(here.rows(f"SELECT DISTINCT column_name, column_type FROM (DESCRIBE {decisions(here, persyn)})"))
+    assert (kinds["topic"] == "VARCHAR") is (few < 255) and kinds["teacher"].startswith("ENUM")
 
 
 def test_of_equal_rewards_the_chosen_teacher_is_best_then_the_better_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from space_browser import free_port, go, listen, serve, settle, start, stop, until
+from space_browser import Held, free_port, go, listen, serve, settle, start, stop, until
 from space_samples import EVIL, NUMBER, UNSHOWN, prompt_id
 
 from persyn_hf.space.app import POLICY
@@ -184,19 +184,6 @@ def test_without_its_script_every_view_and_form_works(site: str, chromium: Any) 
     context.close()
 
 
-class Held:
-    """Answers to a part of an address are held back until they are let go."""
-
-    def __init__(self, page: Any, part: str) -> None:
-        self.waiting: list[Any] = []
-        page.route(lambda url: part in url, lambda route: self.waiting.append(route))
-
-    def let_go(self) -> None:
-        for route in self.waiting:
-            route.continue_()
-        self.waiting.clear()
-
-
 def test_a_slow_answer_is_announced_and_a_fast_one_not(site: str, page: Any) -> None:
     go(page, site)
     page.evaluate(
@@ -209,7 +196,7 @@ def test_a_slow_answer_is_announced_and_a_fast_one_not(site: str, page: Any) -> 
     tab(page, "Cost").click()
     until(page, "document.getElementById('main').ariaBusy === 'true'")
     assert page.evaluate("performance.now()") - begun >= 200
-    assert page.title().startswith("Overview"), "what was there stays in sight"
+    assert page.title().startswith("Overview")
     held.let_go()
     settle(page)
     assert page.title().startswith("Cost") and page.locator("[aria-busy]").count() == 0

@@ -6,8 +6,7 @@ history.scrollRestoration = "manual"; // the browser would scroll before the ans
 
 async function show(address, {push = true, only = "", focus = "", scroll = "keep"} = {}) {
   const mine = ++asked;
-  const main = document.getElementById("main");
-  const busy = setTimeout(() => main.setAttribute("aria-busy", "true"), 200);
+  const busy = setTimeout(() => wait(address), 200);
   let page, shown;
   try {
     const answer = await fetch(address, {headers: {Accept: "text/html"}});
@@ -20,7 +19,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
     clearTimeout(busy);
   }
   if (mine !== asked) return;
-  if (push) history.replaceState({top: scrollY}, "");
+  if (push) history.replaceState({top: scrolledTo()}, "");
   const focused = document.activeElement, selector = focus || selectorOf(focused);
   const text = focused && "selectionStart" in focused ? focused.selectionStart : null;
   const opened = [...document.querySelectorAll("details[id]")].map(one => [one.id, one.open]);
@@ -32,7 +31,7 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   document.title = page.title;
   document.documentElement.dataset.theme = page.documentElement.dataset.theme;
   for (const [id, open] of opened) document.getElementById(id)?.toggleAttribute("open", open);
-  document.getElementById("main").removeAttribute("aria-busy");
+  rest();
   remember(push, shown, typeof scroll === "number" ? scroll : scrollY);
   ready();
   const target = selector && document.querySelector(selector);
@@ -46,6 +45,64 @@ async function show(address, {push = true, only = "", focus = "", scroll = "keep
   else if (scroll === "near") target?.scrollIntoView({block: "nearest"});
   else if (scroll === "focus") target?.scrollIntoView({block: "start"});
   else if (typeof scroll === "number") scrollTo(0, scroll);
+}
+
+// Grey blocks of each view, from the top: what they stand for and how many there are.
+const SHAPES = {
+  allocation: {title: 1, card: 3, bar: 7, line: 4},
+  prompts: {title: 1, field: 2, row: 10},
+  whatif: {title: 1, panel: 1, chart: 2, bar: 5},
+  map: {title: 1, chart: 2, line: 6},
+  router: {title: 1, card: 3, chart: 3, line: 6},
+  cost: {title: 1, bar: 2, line: 8},
+  lineage: {title: 1, line: 8},
+  try: {title: 1, panel: 1, bar: 5},
+  opened: {field: 2, panel: 1, bar: 6, line: 4},
+};
+
+// After 200 ms without an answer. Another view gets blocks in its shape, and so does a prompt that is opened beside the
+// list. Within a view what is there is dimmed: it has the shape of the answer, and can be read until that is there.
+function wait(address) {
+  rest();
+  const main = document.getElementById("main"), old = main.querySelector(".view");
+  const query = new URL(address, location.href).searchParams, view = query.get("view") ?? "allocation";
+  main.setAttribute("aria-busy", "true");
+  if (old.id !== `view-${view}`) {
+    const blocks = placeholder(view);
+    blocks.dataset.top = scrollY;
+    main.prepend(blocks);
+    scrollTo(0, 0);
+  } else if (query.get("prompt") && !document.getElementById("view-opened")) {
+    old.classList.add("with-prompt");
+    old.append(placeholder("opened"));
+  }
+  if (!document.activeElement.checkVisibility()) main.focus({preventScroll: true}); // it was in what is hidden now
+}
+
+// What was there is back, or the answer has taken its place.
+function rest() {
+  const main = document.getElementById("main"), blocks = document.getElementById("placeholder");
+  main.removeAttribute("aria-busy");
+  blocks?.remove();
+  if (!document.getElementById("view-opened")) main.querySelector(".view").classList.remove("with-prompt");
+  if (blocks?.dataset.top) scrollTo(0, blocks.dataset.top);
+}
+
+// Where what is shown, or hidden behind blocks, was scrolled to.
+function scrolledTo() {
+  return Number(document.getElementById("placeholder")?.dataset.top ?? scrollY);
+}
+
+function placeholder(view) {
+  const made = Object.assign(document.createElement("div"), {id: "placeholder", className: view});
+  const words = document.getElementById(`to-${view}`)?.textContent;
+  if (words) made.append(Object.assign(document.createElement("h1"), {className: "hidden", textContent: words}));
+  for (const [kind, number] of Object.entries(SHAPES[view] ?? SHAPES.lineage)) {
+    const blocks = Object.assign(document.createElement("div"), {className: `blocks of-${kind}`, ariaHidden: "true"});
+    blocks.append(...Array.from({length: number}, () => document.createElement("i")));
+    made.append(blocks);
+  }
+  return made;
 }
 
 function selectorOf(element) {
@@ -62,11 +119,11 @@ function selectorOf(element) {
 // What is shown stays: it may be all that can be seen for a while.
 function sayNoAnswer(address) {
   document.getElementById("no-answer")?.remove();
+  rest();
   const main = document.getElementById("main"), link = document.createElement("a"), said = document.createElement("div");
   Object.assign(link, {href: address, textContent: "Try again"});
   Object.assign(said, {id: "no-answer", className: "message error", role: "alert"});
   said.append("The server does not answer, or not with a page. ", link);
-  main.removeAttribute("aria-busy");
   main.prepend(said);
 }
 
@@ -119,7 +176,7 @@ addEventListener("popstate", event => {
   show(location.href, {push: false, scroll: event.state?.top ?? 0});
 });
 
-addEventListener("scrollend", () => history.replaceState({top: scrollY}, ""));
+addEventListener("scrollend", () => history.replaceState({top: scrolledTo()}, ""));
 
 addEventListener("keydown", event => {
   if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
