@@ -39,7 +39,7 @@ def overrides_like(prefix: str, **_: Any) -> list[str]:
     from persyn_hf.reference.settings import list_settings
 
     settings = list_settings(read_schema())
-    key, equals, _ = prefix.partition("=")
+    key, equals, _rest = prefix.partition("=")
     if equals:
         return [f"{key}={value}" for value in (_values(settings[key].node) if key in settings else [])]
     lists = tuple(f"{path}." for path, setting in settings.items() if "items" in setting.node)  # set whole
