@@ -16,10 +16,12 @@ from persyn_hf.text import one_line
 
 
 ROWS = 200_000  # that are looked at
-HEAD = 100  # rows from which samples are taken
+WIDE = 1_000  # rows of a parquet file that are read with all of their columns, which may be pictures
+CELLS = 100  # of a column
 MANY = 100  # teachers
 LISTED = 10  # files of a folder that are named
 SAMPLE = 60  # characters
+NO_ROWS = "holds no rows; a recipe needs prompts"
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".gz")
 
 
@@ -74,7 +76,8 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
     for row in islice(rows_of_file(path, "prompts", choose), ROWS):
         number += 1
         cell = row.get(columns["prompt"])
-        prompts.add(hash(str(cell)))
+        if cell not in (None, ""):
+            prompts.add(hash(str(cell)))
         is_readable = is_readable or can_hold("prompt", [cell])
         teacher = row.get(columns["teacher"]) if "teacher" in columns else None
         if teacher is not None and len(teachers) <= MANY:
@@ -82,7 +85,7 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
         if "reference" in columns and len(marks) < MANY:
             marks.append("####" in str(row.get(columns["reference"])))
     if not number:
-        raise InputError(f"{path} holds no rows; a recipe needs prompts")
+        raise InputError(f"{path} {NO_ROWS}")
     if not is_readable:
         found = f"{path}: its column `{columns['prompt']}` holds no prompts, which are text or messages"
         raise NoColumn(found, "prompt")
@@ -96,17 +99,19 @@ def look_at(path: Path, given: Mapping[str, str]) -> Seen:
 
 
 def cells_of(path: Path) -> dict[str, list[Any]]:
-    """Return the columns of a file that have a name, each with its cells in the first rows that are not empty.
+    """Return the columns of a file that have a name, each with its first cells that are not empty.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or holds no rows.
     """
     cells: dict[str, list[Any]] = {}
-    for row in islice(rows_of_file(path, "prompts", list), HEAD):
+    for row in islice(rows_of_file(path, "prompts", list), WIDE if path.suffix == ".parquet" else ROWS):
         for name, cell in row.items():
-            if name.strip():
-                held = cells.setdefault(name, [])
-                held.extend([] if cell in (None, "") or cell != cell else [cell])
+            held = cells.setdefault(name, []) if name.strip() else None
+            if held is not None and len(held) < CELLS and cell not in (None, "") and cell == cell:
+                held.append(cell)
+    if not cells:
+        raise InputError(f"{path} {NO_ROWS}")
     return cells
 
 

@@ -132,14 +132,17 @@ def test_answers_that_exist_need_a_column_of_teachers_and_one_of_answers(tmp_pat
 
 def test_none_of_the_columns_leads_to_another_kind_or_another_file(tmp_path: Path) -> None:
     write_lines(tmp_path / "other.jsonl", [{"text": f"Say {number}"} for number in range(20)])
-    write_lines(tmp_path / "q.jsonl", [{"input": {"a": 1}, "task": f"Say {number}"} for number in range(20)])
+    others = [{"input": {"a": 1}, "id": number} for number in range(120)]
+    write_lines(tmp_path / "q.jsonl", [*others, *({"input": 1.5, "task": f"Say {number}"} for number in range(20))])
     (tmp_path / "empty.csv").touch()
     (tmp_path / "header.csv").write_text("question,answer\n")
+    (tmp_path / "kopf.csv").write_text("frage;antwort\n")
     (tmp_path / "old.csv").write_bytes("Straße\nWie heißt das?\n".encode("latin-1"))
     code, shown = talk(
         tmp_path,
         (FILE, "empty.csv"),
         (FILE, "header.csv"),
+        (FILE, "kopf.csv"),
         (FILE, "old.csv"),
         (FILE, "other.jsonl"),
         (PROMPTS, ""),
@@ -152,7 +155,11 @@ def test_none_of_the_columns_leads_to_another_kind_or_another_file(tmp_path: Pat
         *REST,
     )
     assert code == 0, shown
-    assert "empty.csv is empty" in shown and "header.csv holds no rows" in shown and "save it as UTF-8" in shown
+    assert (
+        "empty.csv is empty" in shown
+        and shown.count("holds no rows; a recipe needs prompts") == 2
+        and "save it as UTF-8" in shown
+    )
     assert "its column `input` holds no prompts" in shown and "did you mean `math`?" in shown
     assert written(tmp_path)["prompts"]["columns"] == {"prompt": "task"}
 
