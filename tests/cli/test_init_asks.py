@@ -42,12 +42,13 @@ def talk(folder: Path, *turns: tuple[str, str], options: tuple[str, ...] = ()) -
         command, cwd=folder, stdin=below, stdout=below, stderr=below, start_new_session=True, preexec_fn=take_terminal
     )
     os.close(below)
-    shown, read, until = "", 0, time.monotonic() + 60
+    shown, read, until = "", 0, time.monotonic() + 140
     left = list(turns)
     while time.monotonic() < until:
         if left and left[0][0] in shown[read:] and shown.endswith(": "):
             answer = left.pop(0)[1]
-            time.sleep(0.2 if answer == CTRL_C else 0)  # Python reads now, and no signal falls between
+            while not is_asleep(started.pid):  # till it reads: Python misses a signal that comes just before
+                time.sleep(0.01)
             os.write(above, answer.encode() if answer in (CTRL_C, CTRL_D) else f"{answer}\n".encode())
             read = len(shown)
         if select.select([above], [], [], 0.1)[0]:
@@ -60,6 +61,11 @@ def talk(folder: Path, *turns: tuple[str, str], options: tuple[str, ...] = ()) -
     os.close(above)
     assert not left, f"never asked: {left}; shown:\n{shown}"
     return started.wait(), shown.replace("\r\n", "\n")
+
+
+def is_asleep(pid: int) -> bool:
+    """Tell whether a process waits, as for the next line."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def written(folder: Path) -> dict[str, Any]:
