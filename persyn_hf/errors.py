@@ -34,7 +34,7 @@ class EngineError(PersynError):
 
 
 class BudgetReached(PersynError):
-    """The run has used up `--max-cost` or `--max-generations`: a clean stop, no fault."""
+    """The run has used up its limit on cost or generations: a clean stop, no fault."""
 
 
 def check(condition: bool, name: str, value: object, need: str) -> None:

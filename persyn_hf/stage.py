@@ -62,6 +62,11 @@ class Limits:
     max_generations: int | None = None  # answers
     max_cost: float | None = None  # in the currency of the recipe's prices
     new_journal: bool = False  # ask again what was paid for, where the journal has lost it
+    are_options: bool = False  # given to the command `persyn run`, whose options errors name; else to Python's `run`
+
+    def named(self, limit: str) -> str:
+        """Return what a limit is called where it was given: `--max-cost` or `max_cost`."""
+        return f"--{limit.replace('_', '-')}" if self.are_options else f"`{limit}`"
 
 
 NO_LIMITS = Limits()

@@ -21,7 +21,7 @@ recipes and names of artifacts.
 | exit code | means |
 |---|---|
 | 0 | done |
-| 1 | nothing is running (`status`), or artifacts differ (`diff`) |
+| 1 | nothing is running (`status`), artifacts differ (`diff`), or the questions were left by Ctrl-D (`init`) |
 | 2 | there is something to mend; one sentence says what |
 | 3 | a limit is reached (`--max-cost`, `--max-generations`) |
 | 130 | interrupted, by Ctrl-C or SIGTERM; the same command goes on |

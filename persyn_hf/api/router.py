@@ -132,7 +132,7 @@ def load_router(
             "the Hub, NAMESPACE/NAME@TAG"
         )
     store = store if isinstance(store, Store) else Store(store)
-    stored = open_checked(ref, store)
+    stored = open_checked(ref, store, ROUTER.kind)
     if stored.kind != ROUTER.kind:
         raise InputError(f"{stored.ref} is of kind `{stored.kind}`, needed is a router; name another artifact")
     scores = load(stored.path, device, alpha)

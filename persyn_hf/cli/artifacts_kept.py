@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.cli.options import add_command, add_ref, open_store
+from persyn_hf.cli.candidates import kinds_like
+from persyn_hf.cli.options import add_command, add_ref, complete, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import PersynError, StoreError
 from persyn_hf.text import one_line
@@ -22,7 +23,7 @@ def add(parts: Any) -> None:
     examples = ("", "'lab/study-*'", "--kind router", "--recipe my.yaml")
     listing = add_command(parts, "ls", _ls, "list the artifacts of the store", *examples)
     listing.add_argument("patterns", nargs="*", metavar="PATTERN", help="of names: 'lab/study-*', '*-router-*@v2'")
-    listing.add_argument("--kind", help="prompts, responses, rewards, router, student, ...")
+    complete(listing.add_argument("--kind", help="prompts, responses, rewards, router, student, ..."), kinds_like)
     listing.add_argument("--recipe", type=Path, metavar="FILE", help="those of the steps of a recipe")
     text = "remove artifacts, and what was made from them, after a question"
     removal = add_command(parts, "rm", _rm, text, "lab/study-student-small-mix@v1", "'lab/trial-*' --yes")

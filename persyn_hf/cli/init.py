@@ -2,17 +2,19 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.cli.look import look_at
 from persyn_hf.cli.new_recipe import KINDS, Wishes, text_of
 from persyn_hf.cli.options import add_command
+from persyn_hf.cli.questions import ask, choose, is_asked
+from persyn_hf.cli.source import find_source, path_of, why
 from persyn_hf.console import say
 from persyn_hf.errors import PersynError
-from persyn_hf.recipe.strict import nearest
-from persyn_hf.text import readable
 
 
 ENGINES = {
@@ -26,7 +28,7 @@ TESTS = {"math": "GSM8K, MATH-500 and SVAMP", "instruct": "IFEval and TruthfulQA
 
 def add(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
-    text = "write a commented recipe; asks for what the options leave open, where there is a terminal"
+    text = "write a commented recipe; asks on a terminal for what is open, wrong, or cannot be told from the file"
     examples = (
         "",
         "my.yaml --prompts questions.jsonl --teachers Qwen/Qwen2.5-7B-Instruct,meta-llama/Llama-3.1-8B-Instruct "
@@ -58,21 +60,23 @@ def add(commands: Any) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from persyn_hf.recipe.file import read_recipe
-    from persyn_hf.recipe.yaml_text import read_yaml
-    from persyn_hf.runner.plan import make_plan
-    from persyn_hf.store.disk import out_faults
-
     path: Path = arguments.recipe
     if path.suffix not in (".yaml", ".yml"):
         raise PersynError(f"{path} must end in .yaml, as recipes do")
     if path.exists() and not arguments.force:
         raise PersynError(f"{path} is there already; name another file, or overwrite it with --force")
-    wishes, told = _wishes(arguments)
-    text = text_of(wishes)
-    make_plan(read_recipe(read_yaml(text, str(path)), path.parent))  # what is written is valid
-    with out_faults(path.parent):
+    if not path.parent.is_dir():
+        raise PersynError(f"the folder {path.parent} is not there; make it, or name a recipe elsewhere")
+    try:
+        wishes, told = _wishes(arguments)
+    except (EOFError, KeyboardInterrupt) as left:  # Ctrl-D, Ctrl-C
+        say("\nnothing was written")
+        return 1 if isinstance(left, EOFError) else 128 + signal.SIGINT
+    text = _valid(wishes, path)
+    try:
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PersynError(f"{path} cannot be written: {error.strerror}; name another file") from None
     sizes = ", ".join(f"{number:,} for {split}" for split, number in wishes.sizes.items())
     known = "prompts" if wishes.number is None else f"{wishes.number:,} prompts"
     say(f"wrote {path}: {len(wishes.teachers)} teachers, {known} ({sizes}); read it, it is commented")
@@ -90,94 +94,90 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _wishes(arguments: argparse.Namespace) -> tuple[Wishes, list[str]]:
     """Take what the options say, look at the file, and ask for the rest; with lines on what was taken for granted."""
-    given = _columns(arguments.columns)
-    source = arguments.prompts or _ask(
-        "the file of your prompts (JSONL, JSON, CSV, parquet; or ORG/NAME)", "--prompts"
-    )
-    columns, number, named, marked = dict(given), None, [], False
-    unused: list[str] = []
-    is_file = not _is_dataset(source)
-    if is_file:
-        from persyn_hf.cli.look import look_at
-
-        seen = look_at(Path(source).expanduser(), given)
-        columns, number, named, marked = seen.columns, seen.number, seen.teachers, seen.marked
-        unused = seen.unused
-    kind = arguments.kind or _choose("what is in it", KINDS, _likely(columns))
-    chosen = arguments.kind is not None or sys.stdin.isatty()
-    told = [f"  kind: {kind}, {'as chosen' if chosen else _why(columns)}"]
-    found, columns = columns, _of_kind(columns, given, kind, source)
-    unused = [*(name for name in found.values() if name not in columns.values()), *unused]
-    told += [_unused(unused, columns, kind)] if unused else []
-    teachers = _listed(arguments.teachers) or (named if kind == "answers" else [])
-    if not teachers:
-        what = "names of the teachers" if kind == "answers" else "the teachers, by commas (two at least)"
-        teachers = _listed(_ask(what, "--teachers"))
-    student = arguments.student or _ask(f"the model of the student ({NOBODY}: train none)", "--student")
-    engine: Any = arguments.engine or ("server" if arguments.url else None)
-    if engine is None:
-        engine = "transformers" if kind == "answers" else _choose("where teachers run", ENGINES, "transformers")
-    urls = arguments.url
-    if engine == "server" and not urls:
-        urls = [_ask("the url of the server, as http://host:8000/v1", "--url")]
-    test: dict[str, Any] = {}
-    if arguments.test is None and student != NOBODY and kind in TESTS:
-        told.append(
-            f"  the student will be evaluated on {TESTS[kind]}, from the Hub; on a test of your own: --test FILE"
-        )
-    if arguments.test is not None and student != NOBODY:
-        from persyn_hf.cli.look import look_at
-
-        seen = look_at(Path(arguments.test).expanduser(), {})
-        answer = seen.columns.get("reference") or seen.columns.get("response", "answer")
-        test = {"test": _beside(arguments.test, arguments.recipe), "test_marked": seen.marked}
-        test["test_columns"] = {"question": seen.columns["prompt"], "answer": answer}
+    test = _test(arguments)
+    source = find_source(arguments)
+    kind, seen = source.kind, source.seen
+    chosen = arguments.kind is not None or is_asked()
+    told = [f"  kind: {kind}, {'as chosen' if chosen else why(source.found)}"]
+    unused = [name for name in source.found.values() if name not in source.columns.values()]
+    unused += [] if seen is None else seen.unused
+    told += [_unused(unused, source.columns, kind)] if unused else []
     wishes = Wishes(
         name=_name(arguments.recipe),
         kind=kind,
-        source={"path": _beside(source, arguments.recipe)} if is_file else {"dataset": source},
-        columns=columns,
-        teachers=[_model(teacher, arguments.recipe) for teacher in teachers] if kind != "answers" else teachers,
-        student=None if student == NOBODY else _model(student, arguments.recipe),
-        number=number,
-        marked=marked and kind != "instruct",
-        engine=engine,
-        urls=urls,
+        source={"dataset": source.name} if seen is None else {"path": _beside(source.name, arguments.recipe)},
+        columns=source.columns,
+        teachers=seen.teachers if seen is not None and kind == "answers" else [],
+        student=None,
+        number=None if seen is None else seen.number,
+        marked=seen is not None and seen.marked and kind != "instruct",
         key=arguments.api_key_env,
-        **test,
     )
+    _valid(replace(wishes, teachers=["one", "two"]), arguments.recipe)  # a fault here is none of the answers below
+
+    def fill(first: dict[str, Any] | None, what: str, option: str, read: Callable[[str], dict[str, Any]]) -> None:
+        """Make the first change of the recipe, else ask for one, until what it changes to is valid."""
+        nonlocal wishes
+        while True:
+            changed = replace(wishes, **(read(ask(what, option)) if first is None else first))
+            try:
+                _valid(changed, arguments.recipe)
+            except PersynError as error:
+                if not is_asked():
+                    raise
+                say(error)
+                first = None
+            else:
+                wishes = changed
+                return
+
+    def teachers(said: str) -> dict[str, Any]:
+        listed = [part.strip() for part in said.split(",") if part.strip()]
+        return {"teachers": listed if kind == "answers" else [_model(one, arguments.recipe) for one in listed]}
+
+    def student(said: str) -> dict[str, Any]:
+        return {} if said == NOBODY else {"student": _model(said, arguments.recipe), **test}
+
+    what = "the names of the teachers" if kind == "answers" else "the teachers"
+    named = teachers(arguments.teachers) if arguments.teachers else {} if wishes.teachers else None
+    fill(named, f"{what}, by commas (two at least)", "--teachers", teachers)
+    named = student(arguments.student) if arguments.student else None
+    fill(named, f"the model of the student ({NOBODY}: train none)", "--student", student)
+    if not test and wishes.student is not None and kind in TESTS:
+        told.append(
+            f"  the student will be evaluated on {TESTS[kind]}, from the Hub; on a test of your own: --test FILE"
+        )
+    engine: Any = arguments.engine or ("server" if arguments.url else None)
+    if engine is None and kind != "answers":
+        engine = choose("where teachers run", ENGINES, "transformers")
+    if engine == "server":
+        named = {"engine": engine, "urls": arguments.url} if arguments.url else None
+        what = "the url of the server, as http://host:8000/v1"
+        fill(named, what, "--url", lambda said: {"engine": engine, "urls": [said]})
+    elif engine is not None:
+        wishes = replace(wishes, engine=engine)
     return wishes, told
 
 
-def _columns(given: Sequence[str]) -> dict[str, str]:
-    """Read `prompt=question`."""
-    from persyn_hf.cli.look import USUAL
-
-    columns = {}
-    for each in given:
-        what, equals, name = each.partition("=")
-        if not equals or not name:
-            raise PersynError(f"--columns takes WHAT=NAME, got `{each}`; write --columns prompt=question")
-        if what not in (*USUAL, "topic"):
-            raise PersynError(f"--columns: `{what}` is not known{nearest(what, (*USUAL, 'topic'))}")
-        columns[what] = name
-    return columns
+def _test(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Look at the test of one's own."""
+    if arguments.test is None:
+        return {}
+    seen = look_at(path_of(arguments.test), {})
+    answer = seen.columns.get("reference") or seen.columns.get("response", "answer")
+    columns = {"question": seen.columns["prompt"], "answer": answer}
+    return {"test": _beside(arguments.test, arguments.recipe), "test_columns": columns, "test_marked": seen.marked}
 
 
-def _likely(columns: dict[str, str]) -> str:
-    if {"teacher", "response"} <= columns.keys():
-        return "answers"
-    return "math" if "reference" in columns else "instruct"
+def _valid(wishes: Wishes, path: Path) -> str:
+    """Return the text of the recipe. Raises `PersynError` where it is not valid."""
+    from persyn_hf.recipe.file import read_recipe
+    from persyn_hf.recipe.yaml_text import read_yaml
+    from persyn_hf.runner.plan import make_plan
 
-
-def _why(columns: dict[str, str]) -> str:
-    """Say why `_likely` has taken a kind."""
-    kind = _likely(columns)
-    if kind == "answers":
-        return f"because of the columns `{columns['teacher']}` and `{columns['response']}`"
-    if kind == "math":
-        return f"because the column `{columns['reference']}` is taken for the answers to check by"
-    return "because no column is known to hold a reference"
+    text = text_of(wishes)
+    make_plan(read_recipe(read_yaml(text, str(path)), path.parent))
+    return text
 
 
 def _unused(unused: Sequence[str], columns: dict[str, str], kind: str) -> str:
@@ -187,21 +187,6 @@ def _unused(unused: Sequence[str], columns: dict[str, str], kind: str) -> str:
     return f"  not used: {', '.join(unused)}" + (f"; to use one: --columns {options}" if options else "")
 
 
-def _of_kind(columns: dict[str, str], given: dict[str, str], kind: str, source: str) -> dict[str, str]:
-    """Keep the columns that a kind of recipe reads, and refuse where one is missing."""
-    reads = {"math": ("prompt", "reference"), "instruct": ("prompt",)}.get(kind, tuple(columns))
-    needs = {"math": ("prompt", "reference"), "instruct": ("prompt",)}.get(kind, ("prompt", "teacher", "response"))
-    for what in needs:
-        if what not in columns:
-            raise PersynError(f"no column of {source} is known to hold the {what}; name it: --columns {what}=NAME")
-    return {what: name for what, name in columns.items() if what in reads or what in given}
-
-
-def _is_dataset(source: str) -> bool:
-    """Tell an id of the Hub from a file: no ending, one slash, and nothing of that name lies here."""
-    return not Path(source).expanduser().exists() and not Path(source).suffix and source.count("/") == 1
-
-
 def _name(recipe: Path) -> str:
     kept = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in recipe.stem)
     return kept.strip("-._")[:64].rstrip("-._") or "my"
@@ -209,46 +194,13 @@ def _name(recipe: Path) -> str:
 
 def _model(model: str, recipe: Path) -> str:
     """Return an id as it is, and a folder as the recipe must name it."""
-    return _beside(model, recipe) if Path(model).expanduser().is_dir() else model
+    return _beside(model, recipe) if os.path.isdir(path_of(model)) else model
 
 
 def _beside(file: str, recipe: Path) -> str:
     """Return the path of a file as a recipe names it: from the recipe's own folder."""
-    path = Path(file).expanduser()
+    path = path_of(file)
     if path.is_absolute() or file.startswith("persyn:"):
         return file if file.startswith("~") else str(path)
     near = os.path.relpath(path.absolute(), recipe.absolute().parent)
     return near if near.startswith("..") else f"./{near}"
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _ask(what: str, option: str) -> str:
-    """Ask on the terminal. Raises `PersynError` where there is none."""
-    if not sys.stdin.isatty():
-        raise PersynError(f"there is no terminal to ask at for {what}; give {option}, see: persyn init --help")
-    while True:
-        try:
-            said = input(readable(f"{what}: ")).strip()
-        except EOFError:
-            raise PersynError("nothing was written: the questions were not answered") from None
-        if said:
-            return said
-
-
-def _choose(what: str, choices: dict[str, str], likely: str) -> Any:
-    """Ask for one of several; without a terminal it is the likely one."""
-    if not sys.stdin.isatty():
-        return likely
-    for name, meaning in choices.items():
-        print(f"  {name:<14}{meaning}")
-    while True:
-        try:
-            said = input(f"{what} [{likely}]: ").strip()
-        except EOFError:
-            raise PersynError("nothing was written: the questions were not answered") from None
-        if said in ("", *choices):
-            return said or likely
-        print(f"`{readable(said)}` is not known{nearest(said, choices)}")

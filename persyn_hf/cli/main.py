@@ -58,8 +58,8 @@ what to type first:
 def main(argv: list[str] | None = None) -> int:
     """Run `persyn` with the arguments `argv`, by default those of the process.
 
-    Returns the exit code: 0 done, 1 no run was started (status) or artifacts differ (diff), 2 there is something to
-    mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
+    Returns the exit code: 0 done, 1 no run was started (status), artifacts differ (diff) or the questions were left
+    (init), 2 there is something to mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
     parser = _parser()
     completion.answer_shell(parser)

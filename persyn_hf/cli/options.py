@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.cli.candidates import recipes_like, refs_like
+from persyn_hf.cli.candidates import overrides_like, recipes_like, refs_like
 
 
 LEAST_MEMORY = 2 * 2**30  # bytes of addresses; a run without models was measured to map 2.01e9
@@ -64,7 +64,10 @@ def add_recipe(parser: argparse.ArgumentParser, several: bool = False) -> None:
     else:
         complete(parser.add_argument("recipe", type=Path, help=RECIPE), recipes_like)
     text = "override, e.g. score.alpha=0.3"
-    parser.add_argument("--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help=text)
+    override = parser.add_argument(
+        "--set", action="append", default=[], type=_override, metavar="KEY=VALUE", help=text
+    )
+    complete(override, overrides_like)
     parser.add_argument(
         "--rerun",
         action="append",

@@ -47,7 +47,10 @@ def _run(arguments: argparse.Namespace) -> int:
     console, begun = new_console(), time.monotonic()
     recipe, store = open_recipe(arguments), open_store(arguments)
     limits = Limits(
-        max_generations=arguments.max_generations, max_cost=arguments.max_cost, new_journal=arguments.new_journal
+        max_generations=arguments.max_generations,
+        max_cost=arguments.max_cost,
+        new_journal=arguments.new_journal,
+        are_options=True,
     )
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
     done = run_recipe(recipe, store, console, limits, publisher)

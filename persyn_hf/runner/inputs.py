@@ -17,7 +17,10 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
-def pinned(recipe: Recipe, steps: list[Step], store: Store, fetch: Callable[[str], Stored]) -> dict[str, Stored]:
+Fetch = Callable[[str, str | None], Stored]  # a reference, and the kind that is needed
+
+
+def pinned(recipe: Recipe, steps: list[Step], store: Store, fetch: Fetch) -> dict[str, Stored]:
     """Open the artifacts that the recipe's `inputs` name, by ref, before anything runs; a missing one raises."""
     keys = {step.key for step in steps}
     refs = dict.fromkeys(ref for step in steps for ref in step.inputs.values() if ref not in keys)
@@ -25,13 +28,13 @@ def pinned(recipe: Recipe, steps: list[Step], store: Store, fetch: Callable[[str
     return {ref: open_input(store, ref, fetch, kinds.get(ref)) for ref in refs}
 
 
-def open_input(store: Store, ref: str, fetch: Callable[[str], Stored], kind: str | None) -> Stored:
+def open_input(store: Store, ref: str, fetch: Fetch, kind: str | None) -> Stored:
     """Open an artifact of the store, or have `fetch` get it from the Hub, and check what is read of it.
 
     Args:
         kind: what it must be; None: anything.
     """
-    stored = store.get(ref) if store.has(ref) else fetch(ref)
+    stored = store.get(ref) if store.has(ref) else fetch(ref, kind)
     if kind not in (None, stored.kind):
         raise RecipeError(f"inputs: {stored.ref} is of kind `{stored.kind}` and cannot be the `{kind}`; name another")
     return check_measured(stored)
@@ -43,11 +46,11 @@ def find_whole(store: Store, repo: str, kind: str, print_of: str) -> Stored | No
     return None if stored is None else check_measured(stored)
 
 
-def bring(store: Store, ref: str, console: Console) -> Stored:
+def bring(store: Store, ref: str, kind: str | None, console: Console) -> Stored:
     """Pull an artifact from the Hub into the store, and say so."""
 
     def note(text: str) -> None:
         say(f"inputs: {text}", console)
 
-    with not_here(ref, store):
+    with not_here(ref, store, kind):
         return pull(store, ref, api=hub_api(), note=note)[0]

@@ -72,7 +72,7 @@ def run_recipe(
     check_recipe_paths(recipe, steps)
     done: list[Done] = []
     with store.lock(), RunProgress(store.state_dir / "status.json", console, len(steps), recipe.full_name) as progress:
-        stored = pinned(recipe, steps, store, lambda ref: bring(store, ref, console))
+        stored = pinned(recipe, steps, store, lambda ref, kind: bring(store, ref, kind, console))
         for step in steps:
             progress.step(step.key, step.stage)
             inputs = {word: stored[key] for word, key in step.inputs.items()}
@@ -111,7 +111,7 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
     done: list[Done] = []
     steps = make_plan(recipe)
     check_recipe_paths(recipe, steps)
-    stored = pinned(recipe, steps, store, lambda ref: download_manifest(ref, store))
+    stored = pinned(recipe, steps, store, lambda ref, kind: download_manifest(ref, store, kind))
     for step in steps:
         inputs = {word: stored.get(key) for word, key in step.inputs.items()}
         digests = {word: item.digest for word, item in inputs.items() if item is not None}
@@ -134,7 +134,7 @@ def manifests_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Ma
 def stored_of(recipe: Recipe, store: Store, done: list[Done]) -> dict[str, Stored]:
     """Return a recipe's stored artifacts and pinned inputs, by the key of their step."""
     given = {
-        name: open_input(store, ref, lambda r: download_manifest(r, store), names.kind_of(name))
+        name: open_input(store, ref, lambda r, kind: download_manifest(r, store, kind), names.kind_of(name))
         for name, ref in recipe.inputs.items()
     }
     return given | {item.step.key: item.stored for item in done if item.stored is not None}

@@ -7,7 +7,6 @@ argument is said in one sentence: a program that misspells a filter must not get
 import functools
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs
 
 from persyn_hf.errors import InputError, PersynError
 from persyn_hf.recipe.strict import nearest
@@ -17,13 +16,12 @@ from persyn_hf.space.explorer import find
 from persyn_hf.space.prompt import open_prompt
 from persyn_hf.space.scene import Scene
 from persyn_hf.space.try_prompt import try_prompt
-from persyn_hf.space.url_state import DEFAULTS
+from persyn_hf.space.url_state import DEFAULTS, fields_of
 from persyn_hf.space.views.prompts import filter_of
 from persyn_hf.text import readable
 
 
 MANY = 1000  # prompts of one answer
-FIELDS = 200  # of an address
 NAMES = ("allocation", "prompts", "prompt", "route")
 
 
@@ -92,10 +90,7 @@ class Api:
             InputError: something is wrong with the address.
         """
         text = _text("address", "" if address is None else address)
-        try:
-            query = parse_qs(text.rpartition("?")[2], keep_blank_values=True, max_num_fields=FIELDS)
-        except ValueError:
-            raise InputError(f"the address has more than {FIELDS} fields; leave some out") from None
+        query = fields_of(text.rpartition("?")[2])
         unknown = [name for name in query if name not in DEFAULTS]
         state, wrong = self._desk.read(query)
         if unknown or wrong:

@@ -5,13 +5,13 @@ import os
 import sys
 import threading
 from typing import Any
-from urllib.parse import parse_qs
 
 from persyn_hf.errors import PersynError, require
 from persyn_hf.space import downloads, pages
 from persyn_hf.space.api import NAMES, Api, answering
 from persyn_hf.space.collection import Shelf
 from persyn_hf.space.events import Desk
+from persyn_hf.space.url_state import fields_of
 
 
 # What a model wrote can never run, load or send anything, even if it got past the templates.
@@ -38,11 +38,18 @@ def build(shelf: Shelf) -> Any:
     desk = Desk(shelf)
     server = gr.Server(docs_url=None, redoc_url=None, openapi_url=None, title="Who teaches what")
 
+    def refusal(title: str, error: PersynError, status: int) -> Response:
+        return HTMLResponse(pages.message(title, str(error), "error"), status, headers=HEADERS)
+
     @server.get("/")
     def page(request: Request) -> Response:
         origin = os.environ.get("SPACE_HOST")  # the Hub's proxy does not say by which name it was asked
         whole = f"https://{origin}/" if origin else str(request.base_url)
-        return HTMLResponse(desk.page(_query(request), whole), headers=HEADERS)
+        try:
+            fields = fields_of(request.url.query)
+        except PersynError as error:
+            return refusal("This address cannot be read", error, 400)
+        return HTMLResponse(desk.page(fields, whole), headers=HEADERS)
 
     @server.get("/assets/{name}")
     def asset(name: str) -> Response:
@@ -54,13 +61,13 @@ def build(shelf: Shelf) -> Any:
 
     @server.get("/save/{name}")
     def save(name: str, request: Request) -> Response:
-        state, _ = desk.read(_query(request))
         try:
+            state, _ = desk.read(fields_of(request.url.query))
             if name == "thumbnail.png":
                 return Response(desk.thumbnail(state), media_type="image/png", headers=HEADERS | HOUR)
             file = downloads.make(name, desk.scene(state))
         except PersynError as error:
-            return HTMLResponse(pages.message("This cannot be saved", str(error), "error"), 404, headers=HEADERS)
+            return refusal("This cannot be saved", error, 404)
         disposition = {"Content-Disposition": f'attachment; filename="{file.name}"'}
         return StreamingResponse(file.content, media_type=file.media, headers=HEADERS | disposition)
 
@@ -96,8 +103,3 @@ def launch(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860) -> None:
     sys.stdout.write(f"{len(shelf.assignments)} assignments are shown at {address_of_page} (Ctrl-C ends it)\n")
     sys.stdout.flush()
     threading.Event().wait()
-
-
-def _query(request: Any) -> dict[str, list[str]]:
-    """Return the query string of a request, name -> texts."""
-    return parse_qs(request.url.query, keep_blank_values=True, max_num_fields=200)

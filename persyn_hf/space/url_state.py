@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
+
+from persyn_hf.errors import InputError
 
 
 # Name in the query string -> default. A value is of the default's type; None: a number that may be left out.
@@ -49,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
 BOUNDS = {"alpha": (0, 1), "lambda": (0, 1), "page": (1, 1e15)}  # others: 0 or more
 BOX_NEEDED = "four numbers: left, bottom, right, top"
 WHOLE = ("page", "shortest", "longest")
+FIELDS = 200  # of an address
 LONGEST = 2_000  # characters of a value; of a prompt that is tried, see try_prompt.LONGEST
 VIEWS = {
     "allocation": "Overview",
@@ -74,6 +77,14 @@ PLACES = (
     "typed",
     "__theme",
 )  # these choose no prompts
+
+
+def fields_of(query: str) -> dict[str, list[str]]:
+    """Return the fields of a query string, name -> texts. Raises `InputError` where there are too many."""
+    try:
+        return parse_qs(query, keep_blank_values=True, max_num_fields=FIELDS)
+    except ValueError:
+        raise InputError(f"the address has more than {FIELDS} fields; leave some out") from None
 
 
 @dataclass(frozen=True)

@@ -154,18 +154,19 @@ def check_above(ref: str, above: Sequence[str]) -> None:
         )
 
 
-def open_artifact(store: Store, ref: str, whole: bool = True) -> Stored:
+def open_artifact(store: Store, ref: str, whole: bool = True, kind: str | None = None) -> Stored:
     """Return an artifact of the store or, fetched into the Hugging Face cache and not checked, of the Hub.
 
     Args:
         whole: whether every file is fetched from the Hub; else its manifest only.
+        kind: what is needed, by which the error says what may be meant.
 
     Raises:
         StoreError: it is neither in the store nor on the Hub.
     """
     if store.has(ref):
         return store.get(ref)
-    return download(ref, store) if whole else download_manifest(ref, store)
+    return download(ref, store, kind) if whole else download_manifest(ref, store, kind)
 
 
 @contextmanager

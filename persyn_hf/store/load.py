@@ -45,8 +45,10 @@ def load_artifact(
     return DatasetDict({name: store.read_dataset(stored, config, name) for name in splits})
 
 
-def open_checked(ref: str, store: Store) -> Stored:
+def open_checked(ref: str, store: Store, kind: str | None = None) -> Stored:
     """Open an artifact of the store or, where it is not there, of the Hub, and check its files.
+
+    `kind` is what is needed, by which the error says what may be meant.
 
     Raises:
         StoreError: neither holds it.
@@ -57,6 +59,6 @@ def open_checked(ref: str, store: Store) -> Stored:
     if not isinstance(ref, str):
         raise StoreError(f"`ref` must be NAMESPACE/NAME@TAG, got {type(ref).__name__}")
     here = store.has(ref)
-    stored = open_artifact(store, ref)
+    stored = open_artifact(store, ref, kind=kind)
     stored.check(as_written=here)
     return stored

@@ -175,7 +175,7 @@ class Store:
                 if kind not in (None, stored.kind):
                     raise StoreError(f"{ref} is of kind `{stored.kind}`, needed is `{kind}`; name another artifact")
                 return stored
-        raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, (item.ref for item in self.artifacts()))}")
+        raise StoreError(f"{ref} is not in the store {self.root}{meant(ref, self.artifacts(), kind)}")
 
     def has(self, ref: str) -> bool:
         """Tell whether a tag is in this store; without a tag, whether the repository is."""

@@ -102,9 +102,9 @@ def split_ref(ref: str) -> tuple[str, str]:
     return repo, tag or "main"
 
 
-def meant(ref: str, refs: Iterable[str]) -> str:
-    """Return ", did you mean REF?" with the reference that is most like one; "" where none is like it."""
-    close = difflib.get_close_matches(ref, list(refs), n=1)
+def meant(ref: str, artifacts: Iterable[Stored], kind: str | None = None) -> str:
+    """Return ", did you mean REF?" with the artifact, of the kind that is needed, that is most like one; else ""."""
+    close = difflib.get_close_matches(ref, [item.ref for item in artifacts if kind in (None, item.kind)], n=1)
     return f", did you mean {close[0]}?" if close else ""
 
 

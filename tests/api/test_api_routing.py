@@ -219,3 +219,5 @@ def test_a_stored_router_assigns_as_the_run_did(finished: tuple[Path, float]) ->
     assert stored.remove_columns(["source", "split"]).to_list() == router.predict(prompts).to_list()
     with pytest.raises(PersynError, match="is of kind `rewards`, needed is a router"):
         persyn_hf.load_router("tiny/smoke-rewards-qwen-student@v1", store=store)
+    with pytest.raises(PersynError, match="did you mean tiny/smoke-router-qwen-student@v1"):
+        persyn_hf.load_router("tiny/smoke-rewards-qwen-student@v2", store=store)

@@ -15,7 +15,9 @@ def per_token(teacher: str, prompt_tokens: float, tokens: float, seconds: float)
 
 
 def budget(max_cost: float | None = 1.0, **uncounted: int) -> Budget:
-    return Budget(Limits(max_cost=max_cost), generations=0, cost=0.0, money=per_token, uncounted=uncounted)
+    return Budget(
+        Limits(max_cost=max_cost, are_options=True), generations=0, cost=0.0, money=per_token, uncounted=uncounted
+    )
 
 
 def test_a_teacher_that_is_not_counted_is_refused_after_its_first_answer() -> None:
@@ -46,3 +48,10 @@ def test_without_a_limit_or_a_price_it_may_go_on_and_so_may_errors() -> None:
 def test_what_earlier_runs_left_uncounted_is_remembered() -> None:
     assert not budget(t=3).reserve("t", [request("a")])
     assert isinstance(budget(0.001).stop("t", [replace(request("a"))], 1), BudgetReached)
+
+
+def test_a_limit_is_named_as_it_was_given() -> None:
+    for are_options, named in ((True, "--max-generations"), (False, "`max_generations`")):
+        limits = Limits(max_generations=1, are_options=are_options)
+        stop = Budget(limits, generations=1, cost=0.0, money=per_token).stop("t", [request("a")], 1)
+        assert str(stop).startswith(f"{named} 1: this recipe has asked for 1, ")

@@ -92,6 +92,20 @@ def test_the_shell_completes_commands_recipes_and_artifacts(finished: tuple[Path
     assert offered("persyn init x.yaml --kind ", tmp_path)[:3] == ["math", "instruct", "answers"]
 
 
+def test_the_shell_completes_settings_their_values_and_kinds(tmp_path: Path) -> None:
+    assert offered("persyn run my.yaml --set score.alp", tmp_path) == ["score.alpha="]
+    assert offered("persyn plan my.yaml --set score.quality=c", tmp_path) == [
+        "score.quality=correct",
+        "score.quality=column",
+    ]
+    assert offered("persyn run my.yaml --set mix.keep_incorrect=", tmp_path) == [
+        "mix.keep_incorrect=true",
+        "mix.keep_incorrect=false",
+    ]
+    assert offered("persyn run my.yaml --set teachers.", tmp_path) == [""], "a list is set whole"
+    assert offered("persyn artifacts ls --kind rout", tmp_path) == ["router"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_gets_a_script_that_it_can_read(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0

@@ -159,6 +159,15 @@ def test_no_file_is_served_and_none_taken(site: str, filled: Path) -> None:
     assert refused.value.code == 413
 
 
+def test_an_address_of_too_many_fields_is_refused_in_a_sentence(site: str) -> None:
+    fields = "&".join(f"a{number}=" for number in range(201))
+    for path, status in (("", 400), ("save/thumbnail.png", 404)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{site}/{path}?{fields}")
+        assert refused.value.code == status
+        assert "the address has more than 200 fields; leave some out" in refused.value.read().decode()
+
+
 # Without the script, slowly, not at all
 
 

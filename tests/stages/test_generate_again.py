@@ -239,7 +239,7 @@ def test_a_limit_on_generations_stops_in_time_and_a_higher_one_goes_on(
         run(tmp_path, teachers, asked, limits=Limits(max_generations=15), batch_tokens=600)
     reached = len(take(calls))
     assert 10 < reached <= 15
-    assert str(stop.value).startswith(f"--max-generations 15: this recipe has asked for {reached}, the next batch of")
+    assert str(stop.value).startswith(f"`max_generations` 15: this recipe has asked for {reached}, the next batch of")
     assert str(stop.value).endswith(
         f" and {24 - reached} answers of it are left in this step; raise it to 24 to get these"
     )
@@ -256,7 +256,7 @@ def test_a_limit_on_cost_is_never_passed(tmp_path: Path, root: Path, zoo: Path, 
     """100 units per million tokens either way, so a limit of 0.2 is 2,000 tokens."""
     price = Price(prompt=100, completion=100)
     teachers, asked = pool(zoo, "qwen-gen", price=price), questions(root, 30)
-    with pytest.raises(BudgetReached, match="--max-cost 0.2: this recipe has spent 0.1.*may cost up to 0.0"):
+    with pytest.raises(BudgetReached, match="`max_cost` 0.2: this recipe has spent 0.1.*may cost up to 0.0"):
         run(tmp_path, teachers, asked, limits=Limits(max_cost=0.2), batch_tokens=500)
     with Journal(tmp_path / "journal.sqlite", recipe="tests/again") as journal:
         spent = journal.spent("tests/again")["qwen-gen"]

@@ -85,6 +85,8 @@ def test_get_names_the_nearest(store):
     put(store)
     with pytest.raises(StoreError, match=re.escape(f"is not in the store {store.root}, did you mean me/x@v1?")):
         store.get("me/x@v2")
+    with pytest.raises(StoreError, match=re.escape(f"me/x@v2 is not in the store {store.root}") + "$"):
+        store.get("me/x@v2", "responses")  # none of that kind is there
     with pytest.raises(StoreError, match="me/x@v1 is of kind `prompts`, needed is `assignments`"):
         store.get("me/x@v1", "assignments")
     with pytest.raises(StoreError, match="names no artifact"):

@@ -1,4 +1,4 @@
-"""Keep a recipe within `--max-generations` and `--max-cost`."""
+"""Keep a recipe within its limits on generations and cost."""
 
 import threading
 from collections import Counter
@@ -65,24 +65,27 @@ class Budget:
 
     def stop(self, teacher: str, batch: Batch, left: int) -> PersynError:
         """Make the error of a run that has to end before `batch`, with `left` answers left in the step."""
+        named = self._limits.named
         if self._limits.max_cost is not None and self._uncounted[teacher]:
             return EngineError(
-                f"--max-cost {self._limits.max_cost:g} cannot be kept for the teacher `{teacher}`: its server counts "
-                f"no tokens (no usage came with {self._uncounted[teacher]} of its answers), so nobody knows what they "
-                "cost; name the tokenizer of its model, by which they are counted here (`server: {tokenizer: "
-                "ID-OR-FOLDER}` at the teacher), have the server count, or take --max-generations for a limit"
+                f"{named('max_cost')} {self._limits.max_cost:g} cannot be kept for the teacher `{teacher}`: its "
+                f"server counts no tokens (no usage came with {self._uncounted[teacher]} of its answers), so nobody "
+                "knows what they cost; name the tokenizer of its model, by which they are counted here (`server: "
+                "{tokenizer: ID-OR-FOLDER}` at the teacher), have the server count, or take "
+                f"{named('max_generations')} for a limit"
             )
         limit = self._limits.max_generations
         if limit is not None and self._generations + len(batch) > limit:
             return BudgetReached(
-                f"--max-generations {limit}: this recipe has asked for {self._generations}, the "
+                f"{named('max_generations')} {limit}: this recipe has asked for {self._generations}, the "
                 f"next batch of `{teacher}` holds {len(batch)} and {left} answers of it are left in this step; raise "
                 f"it to {self._generations + left} to get these"
             )
         most = sum(self._most(teacher, request) for request in batch)
         return BudgetReached(
-            f"--max-cost {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}, the next batch of "
-            f"`{teacher}` may cost up to {most:.4g} and {left} answers of it are left in this step; raise it to go on"
+            f"{named('max_cost')} {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}, the next batch "
+            f"of `{teacher}` may cost up to {most:.4g} and {left} answers of it are "
+            "left in this step; raise it to go on"
         )
 
     def _most(self, teacher: str, request: Request) -> float:

@@ -18,47 +18,47 @@ if TYPE_CHECKING:
     from persyn_hf.store.local import Store
 
 
-def download(ref: str, store: "Store") -> Stored:
+def download(ref: str, store: "Store", kind: str | None = None) -> Stored:
     """Download the dataset or model repository "NAMESPACE/NAME@TAG" with all its files, which are not checked.
 
     Args:
-        store: the store that was looked at first, for the message.
+        store: the store that was looked at first, and `kind`: what is needed, for the message.
 
     Raises:
         StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
     """
     from huggingface_hub import snapshot_download
 
-    return _read(ref, store, lambda repo, **how: Path(snapshot_download(repo, **how)), whole=True)
+    return _read(ref, store, kind, lambda repo, **how: Path(snapshot_download(repo, **how)), whole=True)
 
 
-def download_manifest(ref: str, store: "Store") -> Stored:
+def download_manifest(ref: str, store: "Store", kind: str | None = None) -> Stored:
     """Download only the manifest of the repository "NAMESPACE/NAME@TAG"; the files of the artifact are not there then.
 
     Args:
-        store: the store that was looked at first, for the message.
+        store: the store that was looked at first, and `kind`: what is needed, for the message.
 
     Raises:
         StoreError: no such repository or tag, no access, no network, or no artifact of persyn.
     """
     from huggingface_hub import hf_hub_download
 
-    return _read(ref, store, lambda repo, **how: Path(hf_hub_download(repo, MANIFEST, **how)).parent)
+    return _read(ref, store, kind, lambda repo, **how: Path(hf_hub_download(repo, MANIFEST, **how)).parent)
 
 
 @contextmanager
-def not_here(ref: str, store: "Store") -> Iterator[None]:
+def not_here(ref: str, store: "Store", kind: str | None = None) -> Iterator[None]:
     """Turn a `StoreError` within into one that says first that the store lacks the artifact, and what is like it."""
     try:
         yield
     except DamagedArtifact:
         raise
     except StoreError as error:
-        hint = meant(ref, (item.ref for item in store.artifacts()))
+        hint = meant(ref, store.artifacts(), kind)
         raise StoreError(f"{ref} is not in the store {store.root}{hint}; {error}") from None
 
 
-def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = False) -> Stored:
+def _read(ref: str, store: "Store", kind: str | None, fetch: Callable[..., Path], whole: bool = False) -> Stored:
     """Fetch an artifact from the repository type that has it, or return what was fetched before where the Hub is away.
 
     Args:
@@ -77,7 +77,7 @@ def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = Fa
 
     repo, tag = split_ref(ref)
     absent: dict[str, Exception] = {}
-    with not_here(ref, store), telling(ref, f"reading {ref}"):
+    with not_here(ref, store, kind), telling(ref, f"reading {ref}"):
         away = _why_away(constants.ENDPOINT)
         for repo_type in REPO_TYPES:
             how = {"repo_type": repo_type, "revision": tag, "local_files_only": away is not None}
@@ -93,8 +93,8 @@ def _read(ref: str, store: "Store", fetch: Callable[..., Path], whole: bool = Fa
             manifest = read_manifest(folder, ref)
             if away is not None and whole and not all((folder / name).is_file() for name in manifest.files):
                 raise away
-            digest, kind = manifest.digest, manifest.kind
-            return Stored(repo=repo, kind=kind, tag=tag, digest=digest, path=folder, manifest=manifest)
+            found, digest = manifest.kind, manifest.digest
+            return Stored(repo=repo, kind=found, tag=tag, digest=digest, path=folder, manifest=manifest)
         if away is not None:
             raise away
         for repo_type, why in absent.items():
