@@ -1,6 +1,7 @@
 """Pictures of numbers as SVG: the geometry of a flow between two stacks, and axes with round numbers."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -87,6 +88,24 @@ def _outline(one: float, one_end: float, other: float, other_end: float) -> str:
 def clip(name: str, most: int) -> str:
     """Return a name with its middle left out where it is long: names of models often differ in how they end."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"
+
+
+def labels(names: Sequence[str], most: int) -> dict[str, str]:
+    """Return short labels by name; where the middle of names tells them apart, what they share is left out instead.
+
+    Example: of FuseChat-Llama-3.1-8B-Instruct and FuseChat-Llama-3.2-3B-Instruct, 14 characters, the labels are
+    …ama-3.1-8B-In… and …ama-3.2-3B-In…, not twice FuseCha…struct.
+    """
+    found = {name: clip(name, most) for name in names}
+    for label in {label for label in found.values() if [*found.values()].count(label) > 1}:
+        alike = sorted(name for name in found if found[name] == label)
+        begin = len(os.path.commonprefix(alike))
+        end = len(os.path.commonprefix([name[begin:][::-1] for name in alike]))
+        for name in alike:
+            spare = max(most - 2 - (len(name) - end - begin), 0)
+            first = max(begin - (spare + 1) // 2, 0)
+            found[name] = f"…{name[first : first + most - 2]}…"
+    return found
 
 
 def ticks(values: Sequence[float], about: int = 4) -> list[float]:

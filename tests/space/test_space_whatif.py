@@ -8,6 +8,8 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from space_links import counted, example, row, total, view
 from space_samples import NUMBER, POOL, fill, prompts, rewards
 
@@ -226,6 +228,21 @@ def test_what_the_view_says(database: Database) -> None:
     assert "They are not the router" in shown and "recipe&#39;s own weights" not in shown.split("<h1>")[0]
     assert "no prompt moves" in shown and "moved=moved" not in shown
     assert row(view(desk, "view=whatif&split=all&alpha=0.9"), "alpha") == ["alpha", "0.9", "0.4", "0.4"]
+
+
+def test_labels_keep_what_tells_names_apart() -> None:
+    names = [f"FuseChat-{size}-Instruct" for size in ("Gemma-2-9B", "Llama-3.1-8B", "Llama-3.2-3B", "Qwen-2.5-7B")]
+    found = flow.labels([*names, "gemma-2b-it", "Mixtral-8x7B-Instruct-v0.1_concise"], 14)
+    assert [found[name] for name in names] == ["…t-Gemma-2-9B…", "…-Llama-3.1-8…", "…-Llama-3.2-3…", "…-Qwen-2.5-7B…"]
+    assert found["gemma-2b-it"] == "gemma-2b-it"
+    assert found["Mixtral-8x7B-Instruct-v0.1_concise"] == "Mixtral…oncise"
+
+
+@given(st.lists(st.text("ab-", min_size=1, max_size=40), unique=True, max_size=8))
+def test_labels_are_short_and_one_for_each_name(names: list[str]) -> None:
+    found = flow.labels(names, 14)
+    assert set(found) == set(names)
+    assert all(len(label) <= 14 for label in found.values())
 
 
 def test_a_flow_by_hand() -> None:
