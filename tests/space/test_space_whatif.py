@@ -55,6 +55,7 @@ def measured(**changes: Any) -> Measured:
             "unit": "FLOPs",
             "prompts": 4,
             "drawn": 4,
+            "places": {},
             **changes,
         }
     )
