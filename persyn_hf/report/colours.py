@@ -1,5 +1,6 @@
 """The colours of teachers: one hue per family, patterns where colours are alike, on light and on dark pages."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,7 @@ def teacher_fills(teachers: Sequence[Teacher]) -> dict[str, Fill]:
     return fills
 
 
+@functools.lru_cache(maxsize=4096)  # the pages of the Space ask for the same pairs again
 def difference(one: str, other: str) -> float:
     """Return the least CIE76 difference of two colours (#rrggbb) to anybody's eyes; 10 is told apart at a glance."""
     pair = np.stack([_linear(one), _linear(other)])

@@ -25,7 +25,7 @@ class Database:
         self.shelf = shelf
         self._paths = {item.ref: _paths(item) for item in shelf.items.values()}
         self._names: dict[str, str] = {}
-        self._types: dict[tuple[str, str], str] = {}
+        self._texts: dict[tuple[str, str], list[str]] = {}
         self._lock = threading.RLock()
         self._fault: type[Exception] = duckdb.Error
         # no spilling to disk; allowed_paths are the only files that any statement can open
@@ -45,12 +45,15 @@ class Database:
             self._connection.execute(statement)
 
     def view(self, stored: Stored) -> str:
-        """Return the name in SQL of an artifact's rows, in the order in which they lie."""
+        """Return the name in SQL of an artifact's rows, in the order in which they lie.
+
+        `file_row_number` is a column more: the place of a row in its file, by which it is read without the rest.
+        """
         with self._lock:
             if stored.ref not in self._names:
                 name, paths = f"{stored.kind}_{len(self._names)}", self._paths[stored.ref]
-                files = f"[{', '.join(map(quoted, paths))}]"
-                self._run(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files})", (), stored.ref)
+                rows = f"read_parquet([{', '.join(map(quoted, paths))}], file_row_number = true)"
+                self._run(f"CREATE VIEW {name} AS SELECT * FROM {rows}", (), stored.ref)
                 self._names[stored.ref] = name
             return self._names[stored.ref]
 
@@ -68,13 +71,17 @@ class Database:
 
         Such a type sorts as the texts do, and compares with them.
         """
+        found = self.different(stored, column)
+        return one_of(found) if 0 < len(found) <= FEW else "VARCHAR"
+
+    def different(self, stored: Stored, column: str) -> list[str]:
+        """Return the different texts of a column, sorted, the first `FEW` and one more; they are looked for once."""
         with self._lock:
             key = (stored.ref, column)
-            if key not in self._types:
+            if key not in self._texts:
                 select = f"SELECT DISTINCT {column} FROM {self.view(stored)} WHERE {column} IS NOT NULL"
-                found = sorted(row[0] for row in self.rows(f"{select} LIMIT {FEW + 1}"))
-                self._types[key] = one_of(found) if 0 < len(found) <= FEW else "VARCHAR"
-            return self._types[key]
+                self._texts[key] = [row[0] for row in self.rows(f"{select} ORDER BY 1 LIMIT {FEW + 1}")]
+            return self._texts[key]
 
     def made(self, key: str) -> bool:
         """Tell whether `table` has written the table of a key."""

@@ -13,8 +13,7 @@ CHOSEN = ("number", "prompt_id", "teacher", "margin", "confidence", "source", "s
 MANY = 10_000  # more than there are teachers
 PARTS = {  # what is joined to the rows of the assignment -> the columns that it brings
     "prompts": ("topic", "origin"),
-    "rewards": ("reward", "best", "oracle", "regret"),
-    "ties": ("ties",),  # apart from the rewards: a group's state of one more number is 100 MB at a million prompts
+    "rewards": ("reward", "best", "oracle", "regret", "ties"),
     "answers": ("is_correct", "num_tokens"),
 }
 
@@ -85,9 +84,10 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     select = f"SELECT teacher::{teacher} AS teacher, {place} FROM ({cells}) GROUP BY teacher"
     means = database.table(f"places by mean reward of {assignment.ref}", select, assignment.ref)
     return f"""
-        SELECT number, reward, best, teacher AS oracle, best - reward AS regret FROM (
+        SELECT number, reward, best, teacher AS oracle, best - reward AS regret, ties FROM (
             SELECT number, max(reward) AS best, max(reward) FILTER (chosen) AS reward,
-                   (max(place + if(chosen, {MANY}, 0)) FILTER (rank = 1)) % {MANY} AS place
+                   (max(place + if(chosen, {MANY}, 0)) FILTER (rank = 1)) % {MANY} AS place,
+                   nullif(count(*) FILTER (rank = 1), 0)::SMALLINT AS ties
             FROM (SELECT number, place, reward, rank, m.teacher = c.teacher AS chosen
                   FROM (SELECT prompt_id, teacher::{teacher} AS teacher, reward, rank FROM ({cells})) m
                   JOIN {chosen} c USING (prompt_id) JOIN {means} p ON p.teacher = m.teacher
@@ -97,13 +97,6 @@ def _rewards(database: Database, assignment: Stored, chosen: str) -> str:
     """
 
 
-def _ties(database: Database, assignment: Stored, chosen: str) -> str:
-    """Return SQL for how many teachers are a best one of every decision."""
-    cells = measured(database, assignment, "prompt_id, rank")
-    best = f"SELECT prompt_id FROM ({cells}) WHERE rank = 1"
-    return f"SELECT number, count(*)::SMALLINT AS ties FROM ({best}) JOIN {chosen} USING (prompt_id) GROUP BY number"
-
-
 def _answers(database: Database, assignment: Stored, chosen: str) -> str:
     """Return SQL for the chosen teacher's selected answer of every decision."""
     teacher = f"try_cast(teacher AS {teacher_type(assignment)}) AS teacher"  # null: of another recipe
@@ -111,7 +104,7 @@ def _answers(database: Database, assignment: Stored, chosen: str) -> str:
     return f"SELECT number, is_correct, num_tokens FROM ({answers}) JOIN {chosen} USING (prompt_id, teacher)"
 
 
-MADE_BY = {"prompts": _topics, "rewards": _rewards, "ties": _ties, "answers": _answers}
+MADE_BY = {"prompts": _topics, "rewards": _rewards, "answers": _answers}
 
 
 def measured(database: Database, assignment: Stored, columns: str = CELLS) -> str:

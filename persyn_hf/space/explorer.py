@@ -1,7 +1,7 @@
 """Search, filter and page the decisions of an assignment."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -175,16 +175,32 @@ def _rows(database: Database, assignment: Stored, numbers: list[int]) -> list[di
         return []
     some = decisions(database, assignment, numbers=numbers)
     rows = {row[0]: row for row in database.rows(f"SELECT {', '.join(FIELDS)} FROM {some}")}
-    texts = previews(database, assignment, [row[1] for row in rows.values()])
+    ids = [row[1] for row in rows.values()]
+    texts = previews(database, assignment, ids, list(places_of(database, assignment, ids).values()))
     return [dict(zip(FIELDS, rows[n], strict=True)) | {"text": texts.get(rows[n][1], "")} for n in numbers]
 
 
-def previews(database: Database, assignment: Stored, ids: list[str]) -> dict[str, str]:
-    """Return the beginning of the last user turn of some prompts, by id; empty where the prompts are not here."""
+def places_of(database: Database, assignment: Stored, ids: list[str]) -> dict[str, int]:
+    """Return the place of some prompts in their file, by id; only the ids are read."""
     prompts = database.shelf.input(assignment, "prompts")
     if prompts is None or not ids:
         return {}
     view, among = database.view(prompts), "prompt_id IN (SELECT unnest($1))"
+    return dict(database.rows(f"SELECT prompt_id, file_row_number FROM {view} WHERE {among}", [ids]))
+
+
+def previews(database: Database, assignment: Stored, ids: list[str], places: Collection[int] = ()) -> dict[str, str]:
+    """Return the beginning of the last user turn of some prompts, by id; empty where the prompts are not here.
+
+    Args:
+        places: the places of all of them in their files; empty: all prompts are read.
+    """
+    prompts = database.shelf.input(assignment, "prompts")
+    if prompts is None or not ids:
+        return {}
+    view, among = database.view(prompts), "prompt_id IN (SELECT unnest($1))"
+    if places:  # files may be several: other prompts lie at the same places
+        among += f" AND file_row_number IN ({', '.join(map(str, places))})"
     return dict(
         database.rows(f"SELECT prompt_id, coalesce(left({TEXT}, {PREVIEW}), '') FROM {view} WHERE {among}", [ids])
     )
@@ -192,12 +208,7 @@ def previews(database: Database, assignment: Stored, ids: list[str]) -> dict[str
 
 def choices(database: Database, stored: Stored | None, column: str) -> list[str]:
     """Return up to 200 values of a column of an artifact, sorted; none where it is not here."""
-    if stored is None:
-        return []
-    view, is_known = database.view(stored), f"{column} IS NOT NULL"
-    return [
-        row[0] for row in database.rows(f"SELECT DISTINCT {column} FROM {view} WHERE {is_known} ORDER BY 1 LIMIT 200")
-    ]
+    return [] if stored is None else database.different(stored, column)[:200]
 
 
 def _condition(database: Database, assignment: Stored, wanted: Filter) -> tuple[str, list[Any]]:

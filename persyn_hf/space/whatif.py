@@ -83,6 +83,7 @@ def by_recipe(rewards: Measured) -> Choice:
     return _best(rewards, rewards.alpha, rewards.how, 0.0, rewards.chosen)
 
 
+@functools.lru_cache(maxsize=8)
 def choices(rewards: Measured, alpha: float, normalisation: How = "minmax", weight: float = 0.0) -> Choice:
     """Return the best teacher of each prompt under other weights, as `what_if` takes them.
 

@@ -14,12 +14,17 @@ from persyn_hf.space.collection import asks_several, teachers_of
 from persyn_hf.space.costs import cell_costs
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import measured, teacher_type
+from persyn_hf.space.explorer import places_of
 from persyn_hf.store.stored import Stored
 
 
 SAMPLE = 10_000  # prompts that are computed live; of more, as many are drawn evenly
 PAPERS = 0.4  # alpha of the paper
-RAW = ("quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank", "num_tokens")
+RAW: dict[Measure, tuple[str, ...]] = {  # the columns that a measure is made of
+    "mean_logprob": ("mean_logprob",),
+    "rank_surprisal": ("sum_logprob", "sum_min_rank"),
+    "none": ("mean_logprob",),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that results are kept for each
@@ -28,6 +33,7 @@ class Measured:
 
     pool: list[str]
     ids: list[str]  # (N,) of the prompts
+    places: Mapping[str, int]  # of the prompts in their files, by id; empty: the prompts are not here
     chosen: IntArray  # (N,) the teacher that the assignment sends each prompt to
     quality: FloatArray
     learnability: FloatArray
@@ -84,6 +90,7 @@ def load(database: Database, assignment: Stored, split: str = "", sample: int = 
     return Measured(
         pool=pool,
         ids=[ids[row] for row in np.flatnonzero(complete).tolist()],
+        places=places_of(database, assignment, ids),
         chosen=np.array([pool.index(name) for name in chosen], dtype=np.int64)[complete],
         quality=quality[complete],
         learnability=learned[complete],
@@ -124,29 +131,30 @@ def _matrices(
     database: Database, assignment: Stored, ids: Sequence[str], pool: Sequence[str], measure: Measure
 ) -> tuple[FloatArray, FloatArray]:
     """Return raw quality and learnability of prompts, both (N, n); the ids (N,) are sorted."""
-    raw = ", ".join(RAW)
+    raw = ("quality_raw", "num_tokens", *RAW[measure])
+    cells = measured(database, assignment, ", ".join(("prompt_id", "teacher", *raw)))
     columns = database.columns(
         f"""
         WITH pool AS (SELECT unnest($1) AS teacher, unnest(range(len($1))) AS col),
         drawn AS (SELECT unnest($2) AS prompt_id, unnest(range(len($2))) AS row)
-        SELECT row, col, {raw} FROM ({measured(database, assignment, f"prompt_id, teacher, {raw}")})
+        SELECT row, col, {", ".join(raw)} FROM ({cells})
         JOIN drawn USING (prompt_id) JOIN pool USING (teacher) WHERE prompt_id <= $3
         """,
         [list(pool), list(ids), ids[-1] if ids else ""],
     )
-    values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in RAW}
+    values = {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in raw}
     learned, failed = _learnability(values, measure), np.isnan(values["num_tokens"])
-    cells = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
+    at = columns["row"].astype(np.int64), columns["col"].astype(np.int64)
     quality, learnable = (np.full((len(ids), len(pool)), np.nan) for _ in range(2))
     unanswered = np.zeros(quality.shape, dtype=bool)
-    quality[cells], learnable[cells] = values["quality_raw"], learned
-    unanswered[cells] = failed & ~failed.all()  # as `core.rewards.recombine` has it
+    quality[at], learnable[at] = values["quality_raw"], learned
+    unanswered[at] = failed & ~failed.all()  # as `core.rewards.recombine` has it
     return quality, as_the_worst(learnable, unanswered)
 
 
 def _learnability(values: Mapping[str, FloatArray], measure: Measure) -> FloatArray:
     """Return the learnability of cells by one measure, from the columns that it is made of: (num_cells,)."""
-    plain = {name: [None if x != x else x for x in column.tolist()] for name, column in values.items()}
+    plain = {name: [None if x != x else x for x in values[name].tolist()] for name in RAW[measure]}
     return learnability(plain, measure)
 
 

@@ -232,3 +232,11 @@ def test_sql_reads_the_artifacts_and_nothing_else(filled: Path, database: Databa
             database.rows(statement)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.txt"]
     assert len(EVIL) < NUMBER
+
+
+def test_each_row_begins_with_its_own_prompt(database: Database, persyn: Stored) -> None:
+    """Prompts of two splits lie in two files, so that the same place is that of two prompts."""
+    turns = {row["prompt_id"]: row["messages"][-1]["content"] for row in prompts()}
+    rows = find(database, persyn, Filter(), size=NUMBER).rows
+    assert {row["split"] for row in rows} == {"calibration", "pool"}
+    assert [row["text"] for row in rows] == [turns[row["prompt_id"]][:200] for row in rows]

@@ -57,6 +57,7 @@ def measured(**changes: Any) -> Measured:
             "unit": "FLOPs",
             "prompts": 4,
             "drawn": 4,
+            "places": {},
             **changes,
         }
     )

@@ -105,7 +105,7 @@ def ties(scene: Scene, item: Stored) -> dict[str, float]:
     """
     if not scene.reads_soon or not scene.shelf.rewards(item):
         return {}
-    table = decisions(scene.database, item, ["rewards", "ties"])
+    table = decisions(scene.database, item, ["rewards"])
     rows = scene.database.rows(
         f"SELECT teacher, count(*) FILTER (regret = 0 AND ties > 1) / sum(count(*)) OVER () FROM {table} "
         "WHERE $1 IN ('', split) GROUP BY teacher",

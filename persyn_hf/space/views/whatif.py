@@ -72,7 +72,8 @@ def _first(scene: Scene, rewards: Measured, setting: tuple[float, How, float]) -
     before, after = whatif.by_recipe(rewards).teacher, whatif.choices(rewards, *setting).teacher
     rows = np.flatnonzero(before != after)[:FIRST].tolist()
     ids = [rewards.ids[row] for row in rows]
-    words = previews(scene.database, scene.assignment, ids)
+    places = [rewards.places[prompt_id] for prompt_id in ids if prompt_id in rewards.places]
+    words = previews(scene.database, scene.assignment, ids, places)
     return [
         {
             "id": prompt_id,
