@@ -7,7 +7,7 @@ asked for here is said in the recipe, so all of them are taken away; the tokens 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.loading import read_config
+from persyn_hf.backends.loading import keep_freed_memory, read_config
 
 
 if TYPE_CHECKING:
@@ -29,11 +29,16 @@ def end_tokens(model: str, revision: str | None, tokenizer: "PreTrainedTokenizer
     return sorted({*found})
 
 
-def take_away(model: "PreTrainedModel") -> None:
-    """Empty the model's own settings, from which `generate` would fill whatever a request leaves open."""
+def prepare(model: "PreTrainedModel") -> None:
+    """Make a loaded model ready to generate.
+
+    Its own settings are emptied, from which `generate` would fill whatever a request leaves open.
+    """
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig()
+    if model.device.type == "cpu":
+        keep_freed_memory()
 
 
 def request(

@@ -125,8 +125,6 @@ def load_model(
     _check_folder(model)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        keep_freed_memory()
     try:
         with no_bars(when=Path(model).is_dir()):  # a download keeps its own
             loaded, report = getattr(transformers, auto).from_pretrained(
@@ -149,10 +147,11 @@ def load_model(
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor instead of returning it to the kernel.
+    """Have glibc keep freed memory for the next tensor instead of returning it to the kernel: for generation on a CPU.
 
-    A KV cache grows by being copied at every step; getting its pages anew each time takes half of the time on a CPU
-    (measured in bench/generation.py: 2.1 times as fast).
+    A KV cache grows by being copied at every step; getting its pages anew each time takes half of the time there
+    (measured in bench/generation.py: 2.1 times as fast). Scoring and training gain nothing by it, and their tensors of
+    ever other sizes would scatter over ever more memory: scoring 10,000 answers by SmolLM2-135M took 5 GB.
     """
     if sys.platform != "linux":
         return

@@ -10,7 +10,7 @@ import numpy as np
 
 from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.metrics import kendall_tau
-from persyn_hf.core.rewards import to_matrix
+from persyn_hf.core.rewards import learnability, to_matrix
 from persyn_hf.core.statistics import bootstrap_means, means, percentile_bounds
 from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student, Teacher
@@ -21,27 +21,28 @@ from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
 
-COLUMNS = ("quality_raw", "mean_logprob", "num_tokens")
+READ = ("prompt_id", "teacher", "quality_raw", "mean_logprob", "sum_logprob", "sum_min_rank", "num_tokens", "rank")
 # Of a name beside its point: points to the right and up, and the side that it is written from.
 PLACES = [(sign * 9, up, side) for sign, side in ((1, "left"), (-1, "right")) for up in (-2, 8, -12, 18, -22)]
 PARTS = {
-    "quality and learnability": ("quality_raw", "mean_logprob"),
-    "length and learnability": ("num_tokens", "mean_logprob"),
-    "length and quality": ("num_tokens", "quality_raw"),
+    "quality and learnability": ("quality", "learnability"),
+    "length and learnability": ("tokens", "learnability"),
+    "length and quality": ("tokens", "quality"),
 }
 
 
 class Measured(NamedTuple):
-    """What was measured of each answer: name of a column -> (num_prompts, num_teachers), NaN where it was not."""
+    """What was measured of each answer, (num_prompts, num_teachers) each, NaN where it was not."""
 
     teachers: list[Teacher]
-    columns: dict[str, FloatArray]
+    measure: str  # of learnability
+    columns: dict[str, FloatArray]  # quality, learnability, tokens
     best: FloatArray  # 1 where the teacher has the best reward of the prompt, ties counted for each
 
     @property
     def drawable(self) -> bool:
         """Tell whether some teacher has both a quality and a learnability."""
-        both = [means(self.columns[name]) for name in ("quality_raw", "mean_logprob")]
+        both = [means(self.columns[name]) for name in ("quality", "learnability")]
         return bool(np.isfinite(both).all(axis=0).any())
 
 
@@ -49,11 +50,14 @@ def measured(store: Store, stored: Mapping[str, Stored], student: Student, teach
     """Read what was measured for a student; without stored rewards there are no prompts."""
     pool, item = [teacher.name for teacher in teachers], stored.get(names.matrix_rewards(student))
     if item is None:
-        return Measured(list(teachers), {name: np.empty((0, len(pool))) for name in COLUMNS}, np.empty((0, len(pool))))
-    rows = store.read_dataset(item).select_columns(["prompt_id", "teacher", "rank", *COLUMNS])[:]
-    matrix = {name: to_matrix(rows["prompt_id"], rows["teacher"], rows[name], pool)[1] for name in (*COLUMNS, "rank")}
-    best = np.where(np.isnan(matrix["rank"]), np.nan, matrix["rank"] == 1)
-    return Measured(list(teachers), {name: matrix[name] for name in COLUMNS}, best)
+        nothing = np.empty((0, len(pool)))
+        return Measured(list(teachers), "none", dict.fromkeys(("quality", "learnability", "tokens"), nothing), nothing)
+    rows, measure = store.read_dataset(item).select_columns(list(READ))[:], item.manifest.settings["learnability"]
+    raw = [None if value != value else value for value in learnability(rows, measure).tolist()]
+    columns = {"quality": rows["quality_raw"], "learnability": raw, "tokens": rows["num_tokens"], "rank": rows["rank"]}
+    matrix = {of: to_matrix(rows["prompt_id"], rows["teacher"], values, pool)[1] for of, values in columns.items()}
+    rank = matrix.pop("rank")
+    return Measured(list(teachers), measure, matrix, np.where(np.isnan(rank), np.nan, rank == 1))
 
 
 def teacher_table(of: Measured, student: Student) -> Table:
@@ -71,7 +75,7 @@ def teacher_table(of: Measured, student: Student) -> Table:
     return Table(
         name=table.name,
         title=f"Teachers for {student.name}, on {len(of.best):,} measured prompts",
-        header=["teacher", "quality", LEARNABILITY["mean_logprob"], "tokens", "best"],
+        header=["teacher", "quality", LEARNABILITY[of.measure], "tokens", "best"],
         rows=rows,
         note="raw means with 95 % bootstrap intervals over prompts; tokens: of the answer, as the student counts "
         "them; best: prompts on which its reward is the best or one of several; how far two of them order a prompt's "
@@ -86,10 +90,10 @@ def draw_teachers(of: Measured, student: Student) -> Any:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     fills = teacher_fills(of.teachers)
-    quality, learnability, _ = (intervals(matrix) for matrix in of.columns.values())
+    quality, learnable, _ = (intervals(matrix) for matrix in of.columns.values())
     best, points = means(of.best), {}
     for place, teacher in enumerate(of.teachers):
-        (x, *x_bounds), (y, *y_bounds) = quality[place], learnability[place]
+        (x, *x_bounds), (y, *y_bounds) = quality[place], learnable[place]
         if not np.isfinite((x, y)).all():
             continue
         colour = fills[teacher.name].colour
@@ -98,7 +102,7 @@ def draw_teachers(of: Measured, student: Student) -> Any:
         axes.scatter(x, y, s=30 + 600 * float(np.nan_to_num(best[place])), color=colour, edgecolor="white", zorder=3)
         points[teacher.name] = (x, y)
     axes.set_xlabel("mean quality of the answers")
-    axes.set_ylabel(f"mean {LEARNABILITY['mean_logprob']}, in nats, for {student.name}", fontsize=9)
+    axes.set_ylabel(f"mean {LEARNABILITY[of.measure]} for {student.name}", fontsize=9)
     axes.margins(x=0.4, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("bars: 95 % over prompts; size: how often its reward is the best", fontsize=8)

@@ -63,7 +63,7 @@ def build(name: str) -> Any:
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(3)
-    generation.take_away(model)
+    generation.prepare(model)
     return model.eval()
 
 
@@ -234,7 +234,7 @@ def test_a_model_with_a_cache_of_its_own_is_begun_anew(path: Path, always: None)
 
     size = {"hidden_size": 64, "num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1}
     model = Mamba2ForCausalLM(Mamba2Config(vocab_size=320, num_hidden_layers=2, **size)).eval()
-    generation.take_away(model)
+    generation.prepare(model)
     assert generate(model, path).equal(generate(model, None))
     assert not path.exists()
 

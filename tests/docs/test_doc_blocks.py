@@ -27,7 +27,15 @@ OTHER_PROGRAMS = (
     *("cat", "cd", "cp", "done", "echo", "eval", "exit", "export", "head", "hostname", "make", "mkdir", "paste"),
     *("rsync", "source", "trap", "wait"),
 )
-OWN_FILES = ("my.yaml", "other.yaml", "judged.yaml", "routed.yaml", "answers.yaml")  # that a reader has or makes
+OWN_FILES = (
+    "my.yaml",
+    "work/recipe.yaml",
+    "work/bench.yaml",
+    "other.yaml",
+    "judged.yaml",
+    "routed.yaml",
+    "answers.yaml",
+)  # that a reader has or makes
 REASONS = (  # for not running a block
     *("needs a GPU", "needs a cluster", "needs the Hub", "needs the network", "needs your own files"),
     *("needs a file of another project", "installs packages", "takes hours", "examples of the help"),

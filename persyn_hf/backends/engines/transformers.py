@@ -158,7 +158,7 @@ class TransformersEngine(Engine):
         if self._loaded is None:
             model, revision = self._source[:2]
             self._loaded = models.load_causal_lm(*self._source)
-            generation.take_away(self._loaded)
+            generation.prepare(self._loaded)
             ends = chat.ends_of_answers(self.tokenizer)
             self._ends = generation.end_tokens(model, revision, self.tokenizer, *ends)
             if self.tokenizer.pad_token_id is None:

@@ -56,7 +56,7 @@ def make_lm(model: Any, sheet: Sheet, batch_size: int, progress: Progress) -> An
                 progress.advance(len(batch))
             return [spoken[place] for place in range(len(requests))]
 
-    generation.take_away(model)
+    generation.prepare(model)
     # A rendered chat template already holds its special tokens: add_bos_token=False adds none, as in training.
     lm = StudentLM(
         pretrained=model,
