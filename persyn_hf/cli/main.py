@@ -31,11 +31,10 @@ from persyn_hf.version import __version__
 
 
 # Libraries read these when they are imported. Progress has bars of our own, and faults are raised, not logged.
-# Threads of OpenMP sleep where they wait for one another: where anything else runs on the CPU (graders, a server, a
-# neighbour), the default spins through the time that the awaited thread needs. Beside a busy CPU, scoring SmolLM2-135M
-# took a quarter of the time by it.
+# Threads of OpenMP that wait for one another sleep after a moment: where anything else runs on the CPU (graders, a
+# server, a neighbour), the default spins through the time that the awaited thread needs (docs/performance.md).
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
