@@ -5,7 +5,6 @@ each is seeded by its own keys: a batch that a kill cut short gives the same ans
 takes long is not begun again, but goes on from a state that was kept (`engines.unfinished`).
 """
 
-import gc
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -57,14 +56,9 @@ class TransformersEngine(Engine):
 
     def close(self) -> None:
         """Free the weights."""
-        import torch
-
         loaded = None if self._loaded is None else weakref.ref(self._loaded)
         self._loaded = None
-        if loaded is not None and loaded() is not None:  # in a cycle; else half a second is saved
-            gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        models.release(loaded)
 
     @cached_property
     def context_length(self) -> int:

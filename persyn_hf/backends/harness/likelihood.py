@@ -5,11 +5,12 @@ It is measured as `score` measures learnability, under the student's own chat te
 
 import math
 import sys
+import weakref
 from typing import Any
 
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.questions import MathTask
-from persyn_hf.backends.loading import Dtype
+from persyn_hf.backends.loading import Dtype, release
 from persyn_hf.backends.scoring import Values, score_rows
 from persyn_hf.backends.scoring.likelihood import MEASURES, LikelihoodScorer
 from persyn_hf.stage import Progress
@@ -34,6 +35,9 @@ def weigh(
         for number, of_row in zip(numbers, measured, strict=True):
             values[number] = of_row
         progress.advance(len(numbers))
+    loaded = weakref.ref(scorer.model)
+    del scorer
+    release(loaded)  # the next task may be asked by a server that takes the whole GPU
     items = []
     for question, reference, of_row in zip(task.questions, task.references, values, strict=True):
         found = dict(zip(MEASURES, of_row, strict=True))

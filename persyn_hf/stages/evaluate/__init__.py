@@ -68,7 +68,7 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
         log = context.work_dir / "vllm.log"
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
         rows += _rows(LIVEBENCH, items)
-    for task in settings.tasks:  # each loads the student for itself: a server of vLLM takes the whole GPU
+    for task in settings.tasks:  # before the others, for which a server of vLLM may take the whole GPU
         if task.is_weighed:
             loaded_task, source = loaded[task.name], _source(context, student)
             assert isinstance(loaded_task, MathTask)
