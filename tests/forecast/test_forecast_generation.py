@@ -317,7 +317,10 @@ def test_the_plan_of_the_recipes_fits_a_page_and_loads_no_model(root: Path, stor
 
 def some_rows(columns: dict[str, str]) -> list[dict[str, str]]:
     """Rows with the columns that a recipe names, enough for the splits of each."""
-    return [dict.fromkeys(columns.values(), f"{n + 2}") for n in range(6000)]
+    splits = ("calibration", "dev", "pool")
+    return [
+        {name: splits[n % 3] if key == "split" else f"{n + 2}" for key, name in columns.items()} for n in range(6000)
+    ]
 
 
 @pytest.mark.heavy
