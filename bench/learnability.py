@@ -4,7 +4,7 @@ loop: answer tokens per second of `score_rows`, tokenising included, against the
 of arrival, batches of 8, padded on the right with an attention mask, log_softmax in float32 of all positions.
 vllm: the same against vLLM's `prompt_logprobs` on the CPU, all answers given at once.
 bare: the time of bare forward passes of SmolLM2-135M-Instruct, LM head included, over the same tokens in the same
-batches, against ours with log-probabilities and ranks. Answers of about 370 tokens, --dtype bfloat16 or float32.
+batches, against ours with log-probabilities and ranks. Some 490 tokens with the prompt, --dtype bfloat16 or float32.
 memory: peak memory above the weights of one answer of 16K tokens and of one of 32K, width 64, vocabulary 152K.
 
 The answers are of mixed length, as when terse teachers stand beside those that reason long: log-normal around 25 and
@@ -16,11 +16,11 @@ bfloat16; prints its share of the device's peak (`--peak`: TFLOP/s in bfloat16) 
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import os
 import random
+import runpy
 import statistics
 import subprocess
 import sys
@@ -156,18 +156,23 @@ def timed(side: Any, *what: Any) -> tuple[float, list[float]]:
     return time.perf_counter() - started, totals
 
 
-def compare(name: str, sides: dict[str, Any], turns: list[Turn], runs: int, tolerance: float) -> dict[str, float]:
-    """Median seconds of each side; their totals must agree within `tolerance` nats per token."""
+def medians(sides: dict[str, Any], runs: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Median seconds of each side, which take turns, and what each returned last."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
+    totals: dict[str, list[float]] = {}
     for run in range(runs + 1):  # the first warms up
-        totals = {}
         for side, function in sides.items():
             took, totals[side] = timed(function)
             seconds[side] += [took] * (run > 0)
+    return {side: statistics.median(took) for side, took in seconds.items()}, totals
+
+
+def compare(name: str, sides: dict[str, Any], turns: list[Turn], runs: int, tolerance: float) -> dict[str, float]:
+    """Median seconds of each side; their totals must agree within `tolerance` nats per token."""
+    median, totals = medians(sides, runs)
     first, second = totals.values()
     sizes = np.array([len(turn.ids) - turn.start for turn in turns])
     apart = float((np.abs(np.subtract(first, second)) / sizes).max())
-    median = {side: statistics.median(took) for side, took in seconds.items()}
     for side, took in median.items():
         print(f"{name} {side}: {sizes.sum()} answer tokens in {took:.2f} s, {sizes.sum() / took:.0f} tokens/s")
     print(f"{name} sides differ by {apart:.1e} nats per token at most", flush=True)
@@ -202,11 +207,7 @@ def bare(student: LikelihoodScorer, batches: list[list[Turn]]) -> list[float]:
 
 def run_bare(args: argparse.Namespace, folder: Path) -> float:
     script = ROOT / "recipes" / "real" / "smollm2" / "prepare.py"
-    spec = importlib.util.spec_from_file_location("prepare_smollm2", script)
-    assert spec is not None and spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    prepare.make_student(folder)
+    runpy.run_path(str(script))["make_student"](folder)
     student = open_student(folder, args.dtype, "cpu")
     answers = rows(args.answers or BARE_ANSWERS, (330, 330))
     turns = student.encode(answers)
@@ -214,11 +215,7 @@ def run_bare(args: argparse.Namespace, folder: Path) -> float:
     plan = plan_batches([len(turn.ids) for turn in turns], student.batch_tokens)
     batches = [[turns[place] for place in batch] for batch in plan]
     sides = {"ours": lambda: ours(student, answers), "bare": lambda: bare(student, batches)}
-    took: dict[str, list[float]] = {side: [] for side in sides}
-    for run in range(args.runs + 1):  # the first warms up
-        for side, function in sides.items():
-            took[side] += [timed(function)[0]] * (run > 0)
-    seconds = {side: statistics.median(times) for side, times in took.items()}
+    seconds, _ = medians(sides, args.runs)
     for side, second in seconds.items():
         print(
             f"bare {side} ({args.dtype}): {tokens} tokens in {second:.1f} s, {tokens / second:.0f} tokens/s",

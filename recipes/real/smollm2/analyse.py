@@ -69,9 +69,7 @@ def teachers(rows: pd.DataFrame) -> str:
     """Return means per teacher, and learnability with the length taken out of it within prompts."""
     centred = within(rows, ["mean_logprob", "length"])
     slope = np.polyfit(centred["length"], centred["mean_logprob"], 1)[0]
-    rows = rows.assign(
-        adjusted=centred["mean_logprob"] - slope * centred["length"], own=centred["mean_logprob"], of_all=1
-    )
+    rows = rows.assign(adjusted=centred["mean_logprob"] - slope * centred["length"], own=centred["mean_logprob"])
     lines = []
     for name, of in sorted(rows.groupby("teacher"), key=lambda pair: -pair[1]["own"].mean()):
         cells = [f"{of['quality_raw'].mean():.3f}", f"{of['mean_logprob'].mean():.3f}"]
