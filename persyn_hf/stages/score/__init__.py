@@ -16,7 +16,9 @@ from persyn_hf.core.rewards import numbers, recombine
 from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods, qualities
+from persyn_hf.stages.score import quality
+from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods
+from persyn_hf.stages.score.quality import Judged
 from persyn_hf.stages.score.settings import Settings
 
 
@@ -65,11 +67,9 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         "split": [prompt_rows[prompt_id]["split"] for prompt_id, _ in cells],
     }
     conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in answered]
-    judged: Sequence[float | None] = [_quality(settings, selected[cell], shares[cell]) for cell in answered]
-    if settings.quality == "reward_model":  # it judges what the user would see
-        texts = [selected[cell]["response"] for cell in answered]
-        judged = qualities(settings, context, list(zip(conversations, texts, strict=True)))
-    columns["quality_raw"] = _spread(judged, answered, cells, _worst(settings, judged))
+    answers = [Judged(prompt_rows[cell[0]], selected[cell], shares[cell]) for cell in answered]
+    judged = quality.of_answers(settings, context, answers)
+    columns["quality_raw"] = _spread(judged, answered, cells, quality.of_failed(settings.quality, judged))
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
     _check_judged(settings, judged)
     measured = None
@@ -138,22 +138,6 @@ def _selected(
             selected[cell] = row
     shares = {cell: sum(of) / (len(of) + errors[cell]) if of else None for cell, of in verdicts.items()}
     return selected, shares, {cell for cell, number in asked.items() if errors[cell] == number}
-
-
-def _quality(settings: Settings, row: Mapping[str, Any], share: float | None) -> float | None:
-    """Return the quality of a cell before normalisation; None where it is unjudged, never 0."""
-    if settings.quality == "pass_rate":
-        return share
-    value = row["quality"] if settings.quality == "column" else row["is_correct"]
-    return None if value is None else float(value)
-
-
-def _worst(settings: Settings, judged: Sequence[float | None]) -> float | None:
-    """Return the quality of a teacher that did not answer: wrong, or the least that was measured, if any was."""
-    known = [value for value in judged if value is not None]
-    if not known:
-        return None
-    return 0.0 if settings.quality in ("correct", "pass_rate") else min(known)
 
 
 def _spread(values: Sequence[Any], answered: Sequence[Cell], cells: Sequence[Cell], otherwise: Any) -> list[Any]:

@@ -1,7 +1,6 @@
-"""Measure answers by models, through the journal: the student's likelihoods and the reward model's scores."""
+"""Measure answers through the journal by models that run here: the student, and reward models."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def likelihoods(settings: Settings, context: Context, rows: Sequence[Row]) -> li
         "dtype": settings.dtype,
     }
     batch_tokens = settings.batch_tokens
-    return _measure(settings, context, rows, under, f"score {student.name}", "likelihood", options, batch_tokens)
+    return by_scorer(settings, context, rows, under, f"score {student.name}", "likelihood", options, batch_tokens)
 
 
 def likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str, list[Any]]:
@@ -52,32 +51,7 @@ def likelihood_columns(measured: Sequence[Values] | None, size: int) -> dict[str
     return columns | {"mean_logprob": [total / tokens if tokens else None for total, tokens in pairs]}
 
 
-def qualities(settings: Settings, context: Context, rows: Sequence[Row]) -> list[float | None]:
-    """Return the reward model's raw score of every row (conversation and answer); None: too long for the model."""
-    model = settings.reward_model
-    assert model.model is not None  # the settings' check
-    what = f"judge with {model.model}"
-    if model.server.urls:  # its weights are not here to be digested, so its name stands for them
-        from persyn_hf.backends.scoring.reward_endpoint import judge
-
-        score = partial(judge, model.model, model.server, max_length=model.max_length)
-        under = ["reward server 1", model.model, model.revision, model.max_length]
-        planned = context.work_dir / "reward_model.json"
-        values = measure(rows, under, _journal(context), context.progress, what, score, planned=planned)
-        return [value for (value,) in values]
-    identity = models.identify(model.model, model.revision)
-    options = {
-        "model": model.model,
-        "revision": model.revision,
-        "max_length": model.max_length,
-        "dtype": model.dtype,
-    }
-    under = ["reward model 1", identity, model.max_length, model.dtype]
-    values = _measure(settings, context, rows, under, what, "reward_model", options, model.batch_tokens)
-    return [value for (value,) in values]
-
-
-def _measure(
+def by_scorer(
     settings: Settings,
     context: Context,
     rows: Sequence[Row],
@@ -111,7 +85,7 @@ def _measure(
     return measure(
         rows,
         under,
-        _journal(context),
+        journal_of(context),
         context.progress,
         what,
         score,
@@ -120,6 +94,6 @@ def _measure(
     )
 
 
-def _journal(context: Context) -> Path:
+def journal_of(context: Context) -> Path:
     """Return the store's journal; one of the step's own where there is no store."""
     return context.journal or context.work_dir / "journal.sqlite"
