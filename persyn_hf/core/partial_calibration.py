@@ -10,6 +10,9 @@ Two strategies share the rounds and their `quota`:
   of the teachers (`survivors`) and asks these on new prompts (`halve`).
 - Uncertainty asks a few random teachers on many prompts (`first_at_random`). Each later round asks the cells that may
   still turn out to be the best of their prompt (`contend`).
+
+Where a budget limits the cells, the first round is small and asks every teacher equally often (`first_evenly`), which
+tells the price of a cell by teacher. Later rounds spend an `allowance`.
 """
 
 from typing import Any
@@ -25,6 +28,15 @@ BoolArray = NDArray[np.bool_]
 
 SIGNALS = (0.1, 0.3, 0.6, 0.9)  # shares of a teacher's reward variance that features may explain; the rest is noise
 DEVIATIONS = 1.0  # half-width of a predicted interval, in standard deviations
+
+
+def allowance(total: float, spent: float, rounds: int, round: int) -> float:
+    """Return what this round (2 to `rounds`) may spend: an even part of what is left of `total`, 0 at least.
+
+    Example: the first of three rounds has spent 100 of 1,000. The second may spend 450. If it spends 400, the third
+    may spend 500.
+    """
+    return max(0.0, total - spent) / (rounds - round + 1)
 
 
 def quota(asked: BoolArray, share: float, rounds: int, round: int) -> int:
@@ -58,6 +70,22 @@ def first_at_random(shape: tuple[int, int], number: int, order: IntArray, rng: n
     return asked
 
 
+def first_evenly(shape: tuple[int, int], number: int, order: IntArray, rng: np.random.Generator) -> BoolArray:
+    """Ask every teacher equally often, two or more of them on each prompt, with about `number` cells.
+
+    So the cost of each teacher's answers is known after the round. Prompts come in `order`. Example: of 3 teachers and
+    6 cells, the prompts get the teachers 2 and 0, 1 and 2, 0 and 1, as the lot has it: two cells of each.
+    """
+    num_prompts, num_teachers = shape
+    each = min(max(2, number // num_prompts), num_teachers)
+    asked = np.zeros(shape, dtype=bool)
+    for place, row in enumerate(order[: number // each]):
+        if place % num_teachers == 0:
+            dealt = rng.permutation(num_teachers)
+        asked[row, dealt[(each * place + np.arange(each)) % num_teachers]] = True
+    return asked
+
+
 def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:
     """Choose the teachers that go on, (n,) booleans: the `keep` best by mean reward, and the specialists.
 
@@ -76,7 +104,9 @@ def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:
     return np.asarray(alive | (wins >= np.maximum(measured, 1) / (2 * len(means))))
 
 
-def halve(asked: BoolArray, number: int, order: IntArray, alive: BoolArray) -> BoolArray:
+def halve(
+    asked: BoolArray, number: float, order: IntArray, alive: BoolArray, price: FloatArray | None = None
+) -> BoolArray:
     """Ask the teachers `alive` (n,) on new prompts; where these run out, on old ones; at last the other teachers.
 
     Prompts come in `order`. Example: with three teachers and `order` [2, 0, 3, 1], the first round asked all three on
@@ -85,10 +115,12 @@ def halve(asked: BoolArray, number: int, order: IntArray, alive: BoolArray) -> B
     place = np.empty(len(order))
     place[order] = np.arange(len(order)) / len(order)
     new = np.asarray(~asked.any(axis=1))
-    return _add(asked, np.where(alive, 1.0 + new[:, None], 0.0) - place[:, None], number)
+    return _add(asked, np.where(alive, 1.0 + new[:, None], 0.0) - place[:, None], number, price)
 
 
-def contend(asked: BoolArray, number: int, rewards: FloatArray, features: Any) -> BoolArray:
+def contend(
+    asked: BoolArray, number: float, rewards: FloatArray, features: Any, price: FloatArray | None = None
+) -> BoolArray:
     """Ask the cells that contend most: whose predicted interval reaches highest above the prompt's best prediction.
 
     features (num_prompts, num_features): rows of length 1, CSR or dense. The value of a cell is its predicted mean +
@@ -105,7 +137,7 @@ def contend(asked: BoolArray, number: int, rewards: FloatArray, features: Any) -
     value = np.where(asked, -np.inf, mean + DEVIATIONS * deviation - mean.max(axis=1, keepdims=True))
     new = ~asked.any(axis=1)
     value[new] = np.minimum(value[new], np.sort(value[new], axis=1)[:, [-2]])  # its best two come together
-    return _add(asked, value, number)
+    return _add(asked, value, number, price)
 
 
 def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]:
@@ -138,10 +170,15 @@ def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]
     return mean, deviation
 
 
-def _add(asked: BoolArray, value: FloatArray, number: int) -> BoolArray:
-    """Add the `number` unasked cells of the highest value; a cell that would stand alone in its prompt is left out."""
+def _add(asked: BoolArray, value: FloatArray, number: float, price: FloatArray | None = None) -> BoolArray:
+    """Add the unasked cells of the highest value that `number` pays for; one that would stand alone is left out.
+
+    price (n,): of a cell by teacher; None: 1 each. What is paid for is the first cells by value, whose prices sum to
+    `number` at most: by value per price, cheap teachers would be asked where they cannot be the best.
+    """
     extended = asked.copy()
-    first = np.argsort(-np.where(asked, -np.inf, value), axis=None, kind="stable")
-    extended.flat[first[: min(number, int((~asked).sum()))]] = True
+    first = np.argsort(-np.where(asked, -np.inf, value), axis=None, kind="stable")[: int((~asked).sum())]
+    prices = np.ones(asked.shape[1]) if price is None else price
+    extended.flat[first[np.cumsum(prices[first % asked.shape[1]]) <= number]] = True
     extended[extended.sum(axis=1) == 1] = False
     return extended

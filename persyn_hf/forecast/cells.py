@@ -1,14 +1,17 @@
 """The (prompt, teacher) cells that the steps left of a recipe ask: the certain ones, and bounds for the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
+from persyn_hf.core.cost import Cost
 from persyn_hf.core.partial_calibration import quota
 from persyn_hf.errors import InputError
+from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.recipe.roles import Teacher
+from persyn_hf.stages.assign.cell_costs import FIELD_OF
 
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ class Cells:
         shape = len(self.ids), len(teachers)
         self.certain: BoolArray = np.zeros(shape, dtype=bool)
         self.further: IntArray = np.zeros(shape[0], dtype=np.int64)  # other cells per prompt, at most
-        self._share: float | None = None  # of the calibration cells that later rounds will have asked in the end
+        # of the calibration cells that later rounds will have asked in the end: expected, and at most
+        self._share: tuple[float, float] | None = None
         self.missed: FloatArray = np.ones(shape)  # probability that no strategy chooses the cell
 
     def add(self, assignments: "Dataset", escalate: int) -> None:
@@ -57,11 +61,11 @@ class Cells:
         chances = np.broadcast_to(shares, self.missed.shape)[there]
         self.missed[there] *= np.clip(1 - number * chances, 0, 1)
 
-    def add_rounds(self, splits: Sequence[str], share: float) -> None:
-        """Add the later rounds of a calibration in part, which end at `share` of its cells; other splits are whole."""
+    def add_rounds(self, splits: Sequence[str], expected: float, at_most: float) -> None:
+        """Add the later rounds of a calibration in part, which end at a share of its cells; other splits are whole."""
         whole = np.isin(self.split, [split for split in splits if split != "calibration"])
         self.certain[whole] = True
-        self._share = share
+        self._share = expected, at_most
 
     @property
     def in_rounds(self) -> BoolArray:
@@ -70,9 +74,24 @@ class Cells:
         return part & ~self.certain if self._share is not None else np.zeros_like(self.certain)
 
     @property
-    def free(self) -> int:
-        """The number of cells that later rounds will choose, at most, wherever they come."""
+    def free(self) -> tuple[int, int]:
+        """The number of cells that later rounds will choose, wherever they come: expected, and at most."""
         if self._share is None:
-            return 0
+            return 0, 0
         part = self.certain[self.split == "calibration"]
-        return max(0, quota(part, self._share, 1, 1))
+        expected, at_most = (quota(part, share, 1, 1) for share in self._share)
+        return expected, at_most
+
+
+def share_of(calibration: Calibration, costs: Mapping[str, Cost], num_prompts: int) -> tuple[float, float]:
+    """Return the share of the calibration cells that are paid for: expected, and at most.
+
+    A budget pays for cells by what they cost, which `costs` (of one cell by teacher) say as well as is known: any cell
+    may turn out to be cheap. Teachers are taken to be asked alike.
+    """
+    if calibration.budget is None:
+        return calibration.share, calibration.share
+    row = getattr(sum(costs.values(), Cost()), FIELD_OF[calibration.budget.cost])
+    if not row or not num_prompts:
+        return 1.0, 1.0
+    return min(1.0, calibration.budget.total / (row * num_prompts)), 1.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
+from persyn_hf.forecast.cells import share_of
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.forecast.to_pay import ToPay, count_to_pay
 from persyn_hf.recipe import names
@@ -66,7 +67,7 @@ def num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) ->
     if assigned is not None and "labelling" in assigned.metrics:
         return float(assigned.metrics["labelling"]["cells"].get(teacher, 0))
     if calibration.strategy != "full":
-        return whole * calibration.share
+        return whole * share_of(calibration, outlook.cells, whole)[0]
     return min(whole, calibration.anchors.get(teacher, whole))
 
 
@@ -122,7 +123,7 @@ def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehea
         assumed=frozenset(name for name in bounded if cells[name].gpu_seconds is not None),
         measured=measured,
         at_most=settings.stop_when_correct,
-        to_pay=count_to_pay(recipe, done, store, rehearsal),
+        to_pay=count_to_pay(recipe, done, store, rehearsal, cells),
     )
 
 

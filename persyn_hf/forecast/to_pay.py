@@ -26,8 +26,9 @@ import numpy as np
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.journal_reading import JournalReader
 from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.cost import Cost
 from persyn_hf.errors import PersynError
-from persyn_hf.forecast.cells import Cells
+from persyn_hf.forecast.cells import Cells, share_of
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
@@ -68,8 +69,13 @@ class ToPay:
     notes: Sequence[str]  # teachers that cannot be looked up, and why; prompts that move to another split
 
 
-def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> ToPay | None:
-    """Count what the steps that are not stored will ask; None where no teacher is asked or the prompts are unknown."""
+def count_to_pay(
+    recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: Rehearsal, costs: Mapping[str, Cost]
+) -> ToPay | None:
+    """Count what the steps that are not stored will ask; None where no teacher is asked or the prompts are unknown.
+
+    `costs` are those of one cell by teacher, as far as they are known.
+    """
     steps = {item.step.key: item.step for item in done}
     left = [item.step for item in done if item.stored is None and item.step.stage == "generate"]
     settings = left[0].settings if left else None
@@ -79,8 +85,8 @@ def count_to_pay(recipe: Recipe, done: Sequence[Done], store: Store, rehearsal: 
     cells = Cells(prompts, recipe.teachers)
     bases: dict[str, list[str]] = {}
     for step in left:
-        _add(cells, step, steps, recipe, store, rehearsal, bases)
-    if cells.free:  # what the rounds that are stored have chosen stays chosen
+        _add(cells, step, steps, recipe, store, rehearsal, bases, costs)
+    if any(cells.free):  # what the rounds that are stored have chosen stays chosen
         for item in done:
             chosen: Any = item.step.settings
             if item.stored is not None and item.step.stage == "assign" and chosen.labelling is not None:
@@ -105,6 +111,7 @@ def _add(
     store: Store,
     rehearsal: Rehearsal,
     bases: dict[str, list[str]],
+    costs: Mapping[str, Cost],
 ) -> None:
     """Add the cells that a step of `generate` asks."""
     settings: Any = step.settings
@@ -120,7 +127,8 @@ def _add(
         return
     chosen: Any = steps[key].settings
     if chosen.labelling is not None and chosen.kind == "all":
-        cells.add_rounds(chosen.chosen_splits, chosen.labelling.share)
+        number = int((cells.split == "calibration").sum())
+        cells.add_rounds(chosen.chosen_splits, *share_of(chosen.labelling, costs, number))
         return
     student = steps[key].student
     strategy = next(strategy for strategy in recipe.strategies if strategy.name == step.strategy)
@@ -252,10 +260,10 @@ def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray)
     dearest = -np.sort(-other, axis=1)
     beyond = int(np.where(np.arange(len(pool)) < reach[:, None], dearest, 0).sum())
     in_rounds = cells.in_rounds
-    beyond += int(-np.sort(-other[in_rounds])[: cells.free].sum())
+    beyond += int(-np.sort(-other[in_rounds])[: cells.free[1]].sum())
     possible = np.where((reach > 0)[:, None] | in_rounds, other, 0)
     beyond = min(beyond, int(possible.sum()))
-    left_out = 1 - in_rounds * (cells.free / max(1, int(in_rounds.sum())))
+    left_out = 1 - in_rounds * (cells.free[0] / max(1, int(in_rounds.sum())))
     # A further sample of `stop_when_correct` is asked only where none is right: that is not expected, but possible.
     expected = certain + np.where(possible > 0, first, 0) * (1 - cells.missed * left_out)
     journalled = np.where(cells.certain, samples - missing, 0)

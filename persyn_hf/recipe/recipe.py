@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.recipe.roles import Student, Teacher, check_name
-from persyn_hf.recipe.strategies import Strategy
+from persyn_hf.recipe.strategies import CostUnit, Strategy
 from persyn_hf.recipe.strategy_checks import (
     check_budgets,
     check_families,
@@ -13,11 +13,21 @@ from persyn_hf.recipe.strategy_checks import (
     check_leaving,
     check_sizes,
     check_strategy,
+    check_unit,
 )
 from persyn_hf.recipe.strict import Strict, nearest
 
 
 STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix", "train_student", "evaluate")
+
+
+class CalibrationBudget(Strict):
+    """The most that the answers to calibration prompts may cost, all rounds together; dev is not in it."""
+
+    cost: CostUnit = Field(
+        description="The unit: generations (answers), tokens (generated ones), flops, or money (the teachers' prices)."
+    )
+    total: float | int = Field(gt=0, le=1e30, description="The number of units. The last round may pass it slightly.")
 
 
 class Calibration(Strict):
@@ -28,6 +38,11 @@ class Calibration(Strict):
     )
     share: float | int = Field(
         default=0.4, gt=0, lt=1, description="The share of the cells to pay for. It has no meaning with `full`."
+    )
+    budget: CalibrationBudget | None = Field(
+        default=None,
+        description="What may be paid for, in place of `share`. The first round measures what each teacher's answers "
+        "cost.",
     )
     rounds: int = Field(
         default=3,
@@ -43,9 +58,11 @@ class Calibration(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
-        unused = {"share", "rounds"} if self.strategy == "full" else {"anchors"}
+        unused = {"share", "budget", "rounds"} if self.strategy == "full" else {"anchors"}
         for name in sorted(unused & self.model_fields_set):
             raise ValueError(f"the strategy {self.strategy} knows no `{name}`; leave it out, or take another strategy")
+        if self.budget is not None and "share" in self.model_fields_set:
+            raise ValueError("`share` and `budget` both say how much is paid for; leave one of them out")
         return self
 
     @property
@@ -156,4 +173,6 @@ class Recipe(Strict):
         check_families(self.strategies, self.teachers, self.students)
         check_leaving(self.strategies, self.teachers)
         check_budgets(self.strategies, self.teachers)
+        if self.calibration.budget is not None:
+            check_unit("calibration", self.calibration.budget.cost, self.teachers)
         return self

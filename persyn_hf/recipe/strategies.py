@@ -106,6 +106,9 @@ ROUTED_KINDS = tuple(name for name, kind in KINDS.items() if kind.chooses == "ro
 SUFFIXES = {"alpha": "alpha", "per_prompt": "top", "escalate": "escalate", "confidence": "sure", "budget": "budget"}
 
 
+CostUnit = Literal["generations", "tokens", "flops", "money"]  # answers; generated tokens; FLOPs; the prices' currency
+
+
 class Budget(Strict):
     """The limits on what the prompts that a router decides on may take."""
 
@@ -117,9 +120,7 @@ class Budget(Strict):
     max: dict[str, float | int] = Field(
         default_factory=dict, description="The largest share of the routed prompts by teacher, each from 0 to 1."
     )
-    cost: Literal["generations", "flops", "money"] | None = Field(
-        default=None, description="The unit of `total` and `lambda`. Both need it."
-    )
+    cost: CostUnit | None = Field(default=None, description="The unit of `total` and `lambda`. Both need it.")
     total: float | int | None = Field(
         default=None, gt=0, le=1e30, description="The most that all routed prompts may cost together. Null: no limit."
     )
@@ -130,7 +131,7 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _shares(self) -> "Budget":
         if self.cost is None and (self.total is not None or self.lambda_):
-            raise ValueError("`total` and `lambda` need a `cost`, found none; set generations, flops or money")
+            raise ValueError("`total` and `lambda` need a `cost`, found none; set generations, tokens, flops or money")
         for word, shares in (("min", self.min), ("max", self.max)):
             for name, share in shares.items():
                 if not 0 <= share <= 1:

@@ -1,7 +1,7 @@
 """Refuse strategies that contradict themselves, the pool of teachers or one another, before anything is paid for."""
 
 from persyn_hf.recipe.roles import Student, Teacher
-from persyn_hf.recipe.strategies import BY_ROUTER, KINDS, ROUTED_KINDS, Strategy
+from persyn_hf.recipe.strategies import BY_ROUTER, KINDS, ROUTED_KINDS, CostUnit, Strategy
 from persyn_hf.recipe.strict import nearest
 
 
@@ -88,7 +88,6 @@ def check_leaving(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...
 
 def check_budgets(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...]) -> None:
     """Refuse a budget that leaves prompts without a teacher, or counts a cost that some teacher does not have."""
-    needed = {"money": ("price", "a `price`"), "flops": ("params_b", "`params_b`")}
     for strategy in strategies:
         budget = strategy.budget
         if budget is None:
@@ -99,13 +98,16 @@ def check_budgets(strategies: tuple[Strategy, ...], teachers: tuple[Teacher, ...
                 f"strategy `{strategy.name}`: the shares of `max` sum to {largest:g}, so some prompts would have no "
                 "teacher; raise one, or leave one out"
             )
-        key, words = needed.get(budget.cost or "", ("name", ""))
-        without = [teacher.name for teacher in teachers if getattr(teacher, key) is None]
-        if without:
-            raise ValueError(
-                f"strategy `{strategy.name}`: a budget in {budget.cost} needs {words} of every teacher, "
-                f"`{without[0]}` has none"
-            )
+        check_unit(f"strategy `{strategy.name}`", budget.cost, teachers)
+
+
+def check_unit(where: str, unit: CostUnit | None, teachers: tuple[Teacher, ...]) -> None:
+    """Refuse a budget in a unit that some teacher's answers cannot be counted in."""
+    needed = {"money": ("price", "a `price`"), "flops": ("params_b", "`params_b`")}
+    key, words = needed.get(unit or "", ("name", ""))
+    without = [teacher.name for teacher in teachers if getattr(teacher, key) is None]
+    if without:
+        raise ValueError(f"{where}: a budget in {unit} needs {words} of every teacher, `{without[0]}` has none")
 
 
 def check_families(

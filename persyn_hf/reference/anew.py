@@ -37,7 +37,7 @@ EXAMPLE: dict[str, Any] = {
 
 # Values of many types. A setting takes the first one that the recipe allows and that changes a step.
 TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm")
-MAPPINGS = ({"b": 2}, {"max": {"b": 0.5}}, {"prompts": "lab/prompts@v1"})
+MAPPINGS = ({"b": 2}, {"max": {"b": 0.5}}, {"cost": "tokens", "total": 2}, {"prompts": "lab/prompts@v1"})
 OTHERS: tuple[Any, ...] = (True, 0.5, 2, *TEXTS, ["b"], [1, 2], *MAPPINGS)
 
 
@@ -96,6 +96,8 @@ def _places(section: str, *inside: str) -> list[list[Any]]:
     if section == "strategies":  # a budget is changed whole
         known = (kind.takes | {"kind", "name"} for kind in KINDS.values())
         return [[section, place, inside[0]] for place, takes in enumerate(known) if inside[0] in takes]
+    if section == "calibration":  # likewise
+        return [[section, inside[0]]]
     return [[section, 0, *inside]] if section in ("teachers", "students") else [[section, *inside]]
 
 

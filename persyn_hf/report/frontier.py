@@ -10,7 +10,7 @@ from persyn_hf.report.tables import Shown, Table, shown
 from persyn_hf.store.manifest import Manifest
 
 
-UNITS = {"generations": "answers", "flops": "FLOPs", "money": "money"}
+UNITS = {"generations": "answers", "tokens": "tokens", "flops": "FLOPs", "money": "money"}
 
 
 def frontiers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> dict[str, Manifest]:

@@ -66,17 +66,18 @@ def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:
         "teachers": [described(teacher) for teacher in step.teachers],
         "student": described(step.student) if step.student else None,
     }
-    budget = getattr(step.settings, "budget", None)
-    if budget is not None and budget.cost == "money":
+    sections = step.settings, getattr(step.settings, "labelling", None)
+    budgets = [getattr(section, "budget", None) for section in sections]
+    if any(budget is not None and budget.cost == "money" for budget in budgets):
         covered["prices"] = [teacher.model_dump(mode="json", include={"price"}) for teacher in step.teachers]
     return hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _value_of(settings: Mapping[str, Any], name: str) -> Any:
-    """Return a setting by its name, a `key` or `section.key`."""
+    """Return a setting by its name, a `key` or `section.key`; None in a section that is null."""
     value: Any = settings
     for key in name.split("."):
-        value = value[key]
+        value = None if value is None else value[key]
     return value
 
 

@@ -147,6 +147,8 @@ class _Planner:
             suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
             inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
+            if calibration.budget is not None:
+                inputs["calibration"] = names.matrix_responses(suffix)
         return {"further": inputs, "round": last, **fixed} if fixed else {}
 
     def _add_matrix(

@@ -155,3 +155,31 @@ def test_the_better_of_two_poor_teachers_is_not_the_best_there_is():
     assert found[50, 1] == pytest.approx(0.1, abs=0.03)
     assert (50, 2) not in found
     assert rewards_of(matrix[:50], in_part=True) == rewards_of(matrix[:50], in_part=False)
+
+
+def test_an_allowance_is_an_even_part_of_what_is_left():
+    assert labelling.allowance(1000, 100, 3, 2) == 450
+    assert labelling.allowance(1000, 500, 3, 3) == 500
+    assert labelling.allowance(1000, 1200, 3, 3) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(teachers=st.integers(2, 25), prompts=st.integers(10, 120), seed=st.integers(0, 9))
+def test_a_first_round_asks_every_teacher_as_often(teachers, prompts, seed):
+    rng = np.random.default_rng(seed)
+    asked = labelling.first_evenly((prompts, teachers), 10 * teachers, rng.permutation(prompts), rng)
+    per_prompt, per_teacher = asked.sum(axis=1), asked.sum(axis=0)
+    assert len(set(per_prompt[per_prompt > 0])) == 1 and per_prompt.max() >= min(2, teachers)
+    assert per_teacher.min() >= 1 and per_teacher.max() - per_teacher.min() <= per_prompt.max()
+    assert asked.sum() <= 10 * teachers
+
+
+def test_with_prices_the_first_cells_by_value_are_paid_for():
+    """Survivors 0 and 1 at 1 and 10 a cell: 23 pays for two new prompts of both, and one cell is left alone."""
+    asked = np.zeros((4, 3), dtype=bool)
+    asked[0] = True
+    alive, order, price = np.array([True, True, False]), np.arange(4), np.array([1.0, 10.0, 100.0])
+    more = labelling.halve(asked, 23, order, alive, price)
+    assert more.sum(axis=1).tolist() == [3, 2, 2, 0]
+    even, without = (labelling.halve(asked, 4, order, alive, prices) for prices in (np.ones(3), None))
+    assert (even == without).all()

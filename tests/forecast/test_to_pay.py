@@ -218,11 +218,19 @@ def test_two_teachers_of_one_model_are_paid_once(done: World, tmp_path: Path) ->
     assert planned.certain <= world.run()["total"] <= planned.at_most
 
 
-@pytest.mark.parametrize("rounds", [2, 3])
-def test_a_calibration_in_rounds(rounds: int, done: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "paid",
+    [
+        {"share": 0.58, "rounds": 2},
+        {"share": 0.58, "rounds": 3},
+        {"budget": {"cost": "generations", "total": 208}},
+        {"budget": {"cost": "tokens", "total": 1000}},
+    ],
+)
+def test_a_calibration_in_rounds(paid: dict[str, Any], done: World, tmp_path: Path) -> None:
     """104 of 180 cells, whatever the rounds choose; dev is whole, and the pool is mixed or routed."""
     world = World(tmp_path, done.server, json.loads(json.dumps(done.values)))
-    world.values["calibration"] = {"strategy": "successive_halving", "share": 0.58, "rounds": rounds}
+    world.values["calibration"] = {"strategy": "successive_halving", **paid}
     world.values["prompts"]["calibration"] = 60
     rows = sums(range(400, 500))
     write_lines(tmp_path / "q.jsonl", rows)

@@ -205,6 +205,10 @@ def test_every_number_of_a_recipe_has_an_upper_bound() -> None:
         ("strategies=[{kind: persyn, budget: {max: {a: 0.1, b: 0.3}}}]", "the shares of `max` sum to 0.4"),
         ("strategies=[{kind: persyn, budget: {cost: money, total: 5}}]", "a budget in money needs a `price` of every"),
         (
+            "calibration={strategy: uncertainty, budget: {cost: money, total: 5}}",
+            "calibration: a budget in money needs a `price` of every",
+        ),
+        (
             "strategies=[{kind: persyn, budget: {cost: flops, total: 5}}]",
             "a budget in flops needs `params_b` of",
         ),

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from rows import prompt, reward
+from rows import prompt, response, reward
 
 from persyn_hf.backends.routers import load
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.schemas import PROMPTS, REWARDS
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context
 from persyn_hf.stages import assign, train_router
 
@@ -40,9 +40,9 @@ def context(folder, pool=POOL):
     return Context(seed=3, work_dir=folder, teachers=tuple(Teacher(name=name) for name in pool))
 
 
-def ask(folder, round, asked=None, last=False, **calibration):
+def ask(folder, round, asked=None, last=False, given=None, **calibration):
     folder.mkdir(exist_ok=True)
-    given = {} if asked is None else {"base": asked, "rewards": rewards_of(asked)}
+    given = dict(given or {}) | ({} if asked is None else {"base": asked, "rewards": rewards_of(asked)})
     splits = ("calibration", "dev") if last else ("calibration",)
     settings = assign.Settings(kind="all", labelling=Calibration(**calibration), round=round, splits=splits)
     return assign.run(settings, context(folder), prompts=prompts(), **given)
@@ -77,6 +77,69 @@ def test_the_same_seed_asks_for_the_same_cells(tmp_path):
 def test_anchors_limit_one_teacher_only(tmp_path):
     found = ask(tmp_path, 1, last=True, anchors={"weak": 50})
     assert found.metrics["labelling"]["cells"] == {"adds": 120, "rhymes": 120, "weak": 50, "weaker": 120}
+
+
+TOKENS = {"adds": 100, "rhymes": 100, "weak": 1000, "weaker": 20}
+
+
+def answers_to(asked, **of_first):
+    """Two answers per cell, of each teacher's own length."""
+    rows = [
+        response(prompt_id, teacher, sample_index=n, split=split, num_tokens=TOKENS[teacher], selected=n == 0)
+        for prompt_id, teacher, split in zip(asked["prompt_id"], asked["teacher"], asked["split"], strict=True)
+        for n in (0, 1)
+    ]
+    rows[0] |= of_first
+    return RESPONSES.dataset(rows)
+
+
+@pytest.mark.parametrize("strategy", ["successive_halving", "uncertainty"])
+@pytest.mark.parametrize("of_first", [{}, {"status": "error", "num_tokens": 0, "num_prompt_tokens": None}])
+def test_a_budget_in_tokens_is_kept_and_goes_to_the_good_teachers(strategy, of_first, tmp_path):
+    asked, spent = None, []
+    for round in (1, 2, 3):
+        given = {} if asked is None else {"calibration": answers_to(asked, **of_first)}
+        budget = {"cost": "tokens", "total": 60_000}
+        result = ask(tmp_path / str(round), round, asked, given=given, strategy=strategy, budget=budget)
+        asked, cells = result.data, result.metrics["labelling"]["cells"]
+        spent.append(sum(2 * TOKENS[name] * cells[name] for name in POOL))
+        if round == 1:
+            assert set(cells.values()) == {10}
+    assert spent[0] == 24_400 and spent[0] < spent[1] < spent[2]
+    assert 59_000 < spent[2] <= 60_000 + 200
+    assert cells["weak"] == 10 and min(cells["adds"], cells["rhymes"]) > 60
+
+
+def test_a_budget_that_the_first_round_has_used_up_asks_no_more(tmp_path):
+    small = {"strategy": "uncertainty", "budget": {"cost": "generations", "total": 10}}
+    first = ask(tmp_path / "1", 1, **small).data
+    again = ask(tmp_path / "2", 2, first, given={"calibration": answers_to(first)}, **small)
+    assert cells(again.data) == cells(first)
+
+
+def test_a_budget_needs_answers_to_count_by(tmp_path):
+    first = ask(tmp_path / "1", 1, strategy="uncertainty", budget={"cost": "tokens", "total": 10}).data
+    uncounted = {"calibration": answers_to(first, num_tokens=None)}
+    with pytest.raises(InputError, match="a budget in tokens needs the tokens of every answer, the server of"):
+        ask(tmp_path / "2", 2, first, given=uncounted, strategy="uncertainty", budget={"cost": "tokens", "total": 10})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strategy": "full", "budget": {"cost": "tokens", "total": 5}}, "the strategy full knows no `budget`"),
+        (
+            {"strategy": "uncertainty", "share": 0.3, "budget": {"cost": "tokens", "total": 5}},
+            "`share` and `budget` both say how much is paid for",
+        ),
+        ({"strategy": "uncertainty", "budget": {"cost": "euros", "total": 5}}, "generations"),
+        ({"strategy": "uncertainty", "budget": {"cost": "tokens", "total": 0}}, "greater than 0"),
+        ({"strategy": "uncertainty", "budget": {"cost": "tokens"}}, "total"),
+    ],
+)
+def test_a_budget_that_says_nothing_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Calibration(**given)
 
 
 def test_a_share_too_small_to_choose_by_is_refused(tmp_path):

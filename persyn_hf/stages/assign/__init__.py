@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.assign import rules
-from persyn_hf.stages.assign.budget_routing import cell_costs, replay, scores_of, spend
+from persyn_hf.stages.assign.budget_routing import replay, scores_of, spend
+from persyn_hf.stages.assign.cell_costs import cell_costs
 from persyn_hf.stages.assign.measured import Measured
 from persyn_hf.stages.assign.partial_calibration import in_part
 from persyn_hf.stages.assign.routing import Dev, Score, learn_from_dev, routed, score_launched_with, score_with
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-__all__ = ["INPUTS", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "decide", "run"]
+__all__ = ["INPUTS", "LATER", "OPTIONAL_INPUTS", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "decide", "run"]
 
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {
@@ -35,10 +38,11 @@ OPTIONAL_INPUTS = {
     "pool_rewards": REWARDS,  # of the pool, for the oracle
     "router": ROUTER,
     "base": ASSIGNMENTS,  # what reassign changes; with labelling, the assignments of the round before
-    "calibration": RESPONSES,  # every teacher's answers to the calibration prompts, by which a budget counts costs
+    "calibration": RESPONSES,  # answers to the calibration prompts, by which a budget counts costs
 }
 OUTPUT = ASSIGNMENTS
 NOT_COVERED = frozenset({"device", "accelerate"})
+LATER = {"labelling.budget": None}
 VERSION = 2  # 2: of equal scores the teacher of higher measured rewards wins, not the one of higher scores
 
 LAUNCHED = 1 << 18  # prompts per `accelerate launch`, as each one loads the router again
@@ -73,7 +77,7 @@ def run(
     report: dict[str, Any] = {}
     match kind.chooses if kind else "all":
         case "all" if settings.labelling is not None:
-            decisions = in_part(prompts, settings, context, pool, base, rewards, report)
+            decisions = in_part(prompts, settings, context, pool, base, rewards, calibration, report)
         case "all":
             decisions = rules.everyone(cells, len(pool))
         case "draw":
@@ -172,7 +176,8 @@ def decide(
     scores = scores_of(prompts, splits, measured, score, context.work_dir / "scores", at_a_time)
     if settings.budget is None:
         return routed(prompts, settings, measured, replay(scores), dev.curve)
-    cost = cell_costs(settings.budget, context.teachers, calibration)
+    unit = settings.budget.cost
+    cost = np.zeros(len(context.teachers)) if unit is None else cell_costs(unit, context.teachers, calibration)
     teacher, figures = spend(settings.budget, context.teachers, scores, measured, dev.worth, cost)
     report |= figures
     return routed(prompts, settings, measured, replay(scores), dev.curve, teacher)

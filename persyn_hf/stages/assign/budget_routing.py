@@ -10,8 +10,6 @@ from persyn_hf.core import assignment as core
 from persyn_hf.core import budget_solver as solver
 from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.confidence import Worth
-from persyn_hf.core.cost import answers_cost
-from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strategies import Budget
 from persyn_hf.stages.assign.measured import Measured
@@ -123,62 +121,3 @@ def _share(shares: dict[str, float | int], name: str, default: float, pool: list
     for teacher in shares:
         index_of(pool, teacher, "budget")
     return float(shares.get(name, default))
-
-
-def cell_costs(budget: Budget, teachers: Sequence[Teacher], calibration: "Dataset | None") -> FloatArray:
-    """Return what one prompt costs with each teacher, (n,): its mean over the calibration prompts, with all samples.
-
-    Raises:
-        RecipeError: the calibration answers, a size or a price is missing.
-        InputError: a teacher has no calibration answers.
-    """
-    if budget.cost is None:
-        return np.zeros(len(teachers))
-    if calibration is None:
-        raise RecipeError(
-            f"a budget in {budget.cost} needs the input `calibration`, the teachers' answers to the calibration "
-            f"prompts, got none; add it to `inputs`"
-        )
-    totals = _totals(calibration)
-    costs = []
-    for teacher in teachers:
-        if teacher.name not in totals:
-            raise InputError(
-                f"the calibration responses hold none of `{teacher.name}`, some are needed to say what its answers "
-                f"cost; generate them, or leave it out of `teachers`"
-            )
-        prompts, requests, prompt_tokens, tokens = totals[teacher.name]
-        cost = answers_cost(
-            requests, prompt_tokens, tokens, 0.0, gpus=None, params_b=teacher.params_b, price=teacher.price
-        )
-        value = {"generations": cost.requests, "flops": cost.flops, "money": cost.money}[budget.cost]
-        if value is None and None in (prompt_tokens, tokens):
-            raise InputError(
-                f"a budget in {budget.cost} needs the tokens of every answer, the server of `{teacher.name}` has not "
-                "counted all of them; take a budget in generations, or have the server count"
-            )
-        if value is None:
-            needed = "`params_b`" if budget.cost == "flops" else "a `price` per token"
-            raise RecipeError(f"a budget in {budget.cost} needs {needed} of every teacher, `{teacher.name}` has none")
-        costs.append(value / prompts)
-    return np.array(costs, dtype=np.float64)
-
-
-def _totals(responses: "Dataset") -> dict[str, tuple[int, int, int | None, int | None]]:
-    """Return per teacher, over the calibration prompts: prompts, answers, prompt and generated tokens (or None)."""
-    import pyarrow.compute as pc
-
-    columns = ["prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens"]
-    table = responses.select_columns(columns).with_format("arrow")[:]
-    table = table.filter(pc.equal(table["split"], "calibration"))
-    all_or_none = pc.ScalarAggregateOptions(skip_nulls=False)
-    sums = table.group_by("teacher").aggregate(
-        [
-            ("prompt_id", "count_distinct"),
-            ("prompt_id", "count"),
-            ("num_prompt_tokens", "sum", all_or_none),
-            ("num_tokens", "sum", all_or_none),
-        ]
-    )
-    names = ("prompt_id_count_distinct", "prompt_id_count", "num_prompt_tokens_sum", "num_tokens_sum")
-    return {row["teacher"]: tuple(row[name] for name in names) for row in sums.to_pylist()}

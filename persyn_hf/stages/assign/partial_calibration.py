@@ -14,6 +14,9 @@ Example: 100 prompts, 5 teachers, `share: 0.4` (200 of 500 cells), `rounds: 3`, 
 A quota that does not divide leaves some cells over, as no prompt is asked of one teacher alone. The 3 and 2 teachers
 are the best by mean reward, ceil(5 / 2) and ceil(5 / 4); a specialist (`core.partial_calibration.survivors`) would
 stay as well.
+
+With a `budget` in place of `share` the first round asks every teacher `FEWEST` prompts, whatever that costs, as only
+answers tell what answers cost. What is left is spent in even parts, at each teacher's mean cost so far.
 """
 
 from collections.abc import Iterator
@@ -24,12 +27,14 @@ import numpy as np
 from persyn_hf.backends.routers import RouterSettings
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.core import partial_calibration as core
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.partial_calibration import BoolArray
 from persyn_hf.core.rewards import to_matrix
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.stage import Context
+from persyn_hf.stages.assign.cell_costs import cell_costs
 from persyn_hf.stages.assign.measured import Measured, of_splits
 from persyn_hf.stages.assign.rows import CELL, Decision, by_rule, chunks
 from persyn_hf.stages.assign.settings import Settings
@@ -48,16 +53,18 @@ def in_part(
     pool: list[str],
     before: "Dataset | None",
     rewards: "Dataset | None",
+    responses: "Dataset | None",
     report: dict[str, Any],
 ) -> Iterator[Decision]:
     """Assign the cells of earlier rounds and those of this one; prompts of other splits go to every teacher.
 
     Args:
         before, rewards: assignments and rewards of the round before; None in the first round.
+        responses: the answers of the round before, which tell the price of a cell where there is a budget.
         report: gets `labelling`: cells per teacher, prompts with any, and the share of all cells.
 
     Raises:
-        InputError: the share pays for too little, or the round before has no rewards.
+        InputError: the share pays for too little, or the round before has no rewards or no cost.
     """
     assert settings.labelling is not None  # `run` asked
     columns = of_splits(prompts, ("calibration",), ("prompt_id", "messages"))
@@ -71,7 +78,9 @@ def in_part(
         row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
         asked = np.zeros(shape, dtype=bool)
         asked[[row_of[prompt_id] for prompt_id in asked_ids]] = ~np.isnan(cells)
-        asked = _next(settings, context, asked, Measured([rewards], ("calibration",), pool, None), columns)
+        found = Measured([rewards], ("calibration",), pool, None)
+        number, price = _affordable(settings, context, asked, responses)
+        asked = _next(settings, context, asked, found, columns, number, price)
     report["labelling"] = {
         "cells": dict(zip(pool, asked.sum(axis=0).tolist(), strict=True)),
         "prompts": int(asked.any(axis=1).sum()),
@@ -89,6 +98,8 @@ def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: 
         for name, number in wanted.anchors.items():
             asked[order[number:], pool.index(name)] = False
         return asked
+    if wanted.budget is not None:
+        return _first_within(wanted.strategy, shape, order, rng)
     number = core.quota(np.zeros(shape, dtype=bool), wanted.share, wanted.rounds, 1)
     least = FEWEST * (shape[1] if wanted.strategy == "successive_halving" else 2)
     if number < least:
@@ -102,10 +113,45 @@ def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: 
     return core.first_at_random(shape, number, order, rng)
 
 
+def _first_within(strategy: str, shape: tuple[int, int], order: IntArray, rng: np.random.Generator) -> BoolArray:
+    """Choose the cells of the first round within a budget: `FEWEST` of each teacher."""
+    if shape[0] < FEWEST:
+        raise InputError(
+            f"`calibration.budget` needs {FEWEST} calibration prompts to measure what answers cost, found {shape[0]}; "
+            "raise `prompts.calibration`"
+        )
+    number = FEWEST * shape[1]
+    if strategy == "successive_halving":
+        return core.first_in_full(shape, number, order)
+    return core.first_evenly(shape, number, order, rng)
+
+
+def _affordable(
+    settings: Settings, context: Context, asked: BoolArray, responses: "Dataset | None"
+) -> tuple[float, FloatArray | None]:
+    """Return what this round may spend, and the price of a cell of each teacher, (n,); None: 1 each."""
+    wanted = settings.labelling
+    assert wanted is not None
+    if wanted.budget is None:
+        return core.quota(asked, wanted.share, wanted.rounds, settings.round), None
+    price = cell_costs(wanted.budget.cost, context.teachers, responses)
+    spent = float(asked.sum(axis=0) @ price)
+    return core.allowance(float(wanted.budget.total), spent, wanted.rounds, settings.round), price
+
+
 def _next(
-    settings: Settings, context: Context, asked: BoolArray, measured: Measured, columns: dict[str, list[Any]]
+    settings: Settings,
+    context: Context,
+    asked: BoolArray,
+    measured: Measured,
+    columns: dict[str, list[Any]],
+    number: float,
+    price: FloatArray | None,
 ) -> BoolArray:
-    """Add the cells of a later round, by the rewards of the round before, to those asked so far."""
+    """Add the cells of a later round, by the rewards of the round before, to those asked so far.
+
+    `number` is what they may cost at `price` (n,) a cell, None: 1 each.
+    """
     import pyarrow as pa
 
     wanted = settings.labelling
@@ -113,15 +159,14 @@ def _next(
     rewards = measured.of(pa.table({"prompt_id": columns["prompt_id"]}))
     if np.isnan(rewards).all():
         raise InputError("no answer of the round before has a reward, some are needed to choose by; see `score`")
-    number = core.quota(asked, wanted.share, wanted.rounds, settings.round)
     if wanted.strategy == "uncertainty":
         texts = [user_text(messages) for messages in columns["messages"]]
         features = Tfidf.fit(texts, RouterSettings().max_features).transform(texts)
-        return core.contend(asked, number, rewards, features)
+        return core.contend(asked, number, rewards, features, price)
     sizes = np.array([teacher.params_b or 0.0 for teacher in context.teachers], dtype=np.float64)
     keep = max(2, -(-len(sizes) // 2 ** (settings.round - 1)))
     order = np.random.default_rng(context.seed).permutation(len(asked))  # the order of the first round
-    return core.halve(asked, number, order, core.survivors(rewards, sizes, keep))
+    return core.halve(asked, number, order, core.survivors(rewards, sizes, keep), price)
 
 
 def _decide(

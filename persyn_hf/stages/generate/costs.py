@@ -69,9 +69,11 @@ def _calibration_totals(responses: "Dataset") -> dict[str, tuple[Totals, int]]:
     """Return, per teacher, the sums over its answers to calibration prompts, and the number of these prompts."""
     totals: dict[str, Totals] = {}
     prompts: dict[str, set[str]] = {}
-    columns = ("prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens")
-    for prompt_id, teacher, split, prompt_tokens, tokens in zip(*(responses[c] for c in columns), strict=True):
+    columns = ("prompt_id", "teacher", "split", "num_prompt_tokens", "num_tokens", "status")
+    for prompt_id, teacher, split, prompt_tokens, tokens, status in zip(*(responses[c] for c in columns), strict=True):
         if split == "calibration":
+            if status == "error" and not tokens:  # charged nothing, as in `Totals.add`
+                prompt_tokens, tokens = 0, 0
             total = totals.setdefault(teacher, Totals())
             total.counts["requested"] += 1
             total.prompt_tokens = add_known(total.prompt_tokens, prompt_tokens)
