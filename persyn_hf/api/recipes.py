@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from persyn_hf.api.arguments import check_path
 from persyn_hf.errors import InputError
@@ -174,20 +174,30 @@ def export(
     ref: str,
     folder: str | Path,
     *,
-    to: Literal["jsonl", "llama-factory"] = "jsonl",
+    to: str = "jsonl",
+    pairs: int = 1,
+    margin: float = 0.0,
+    same_teacher: bool = False,
     store: "Store | str | Path | None" = None,
 ) -> list[Path]:
-    """Write the training rows of an `sft` artifact for another trainer, and return the files.
+    """Write what an artifact holds for another trainer, as JSON lines, and return the files.
 
     Args:
-        ref: NAMESPACE/NAME@TAG.
+        ref: NAMESPACE/NAME@TAG, of the kind that the form is made of.
         folder: made where it is not there.
-        to: `jsonl`: TRL's prompt-completion form. `llama-factory`: conversations and an entry of `dataset_info.json`;
-            train with `mask_history: true`, because the loss is on the last answer alone.
+        to: of `sft`: `jsonl` (TRL's prompt-completion form), `messages`, `llama-factory`, `ms-swift`, `axolotl`. The
+            loss is on the last answer alone, for which LLaMA-Factory needs `mask_history: true` and ms-swift
+            `--loss_scale last_round`. Of `rewards`: `dpo`, `kto`, `reward-model`, `grpo`, in TRL's forms. Of
+            `assignments`: `mopd`, the teacher of each prompt for on-policy distillation.
+        pairs: of `dpo` and `reward-model`: pairs of answers per prompt at most, the clearest first.
+        margin: the reward by which an answer must be ahead of another where no verdicts tell them apart.
+        same_teacher: of `dpo` and `reward-model`: pair answers of one teacher, too.
         store: a store or its root; None: `PERSYN_STORE`, else `./artifacts`.
 
     Raises:
-        StoreError: there is no such artifact, it is no `sft`, or the folder cannot be written.
+        StoreError: there is no such artifact, it or one that it was made from is of another kind or missing, it gives
+            no row, or the folder cannot be written.
+        RecipeError: `pairs` or `margin` is no such number.
     """
     from persyn_hf.recipe.strict import nearest
     from persyn_hf.store import export as exporter
@@ -196,7 +206,8 @@ def export(
     check_path("folder", folder, "a folder")
     if not isinstance(to, str) or to not in exporter.FORMATS:
         raise InputError(f"`to` {to!r} is no form of export{nearest(str(to), exporter.FORMATS)}")
-    return exporter.export(_store(store), str(ref), to, Path(folder))
+    wishes = exporter.Wishes(pairs=pairs, margin=margin, same_teacher=same_teacher)
+    return exporter.export(_store(store), str(ref), to, Path(folder), wishes)
 
 
 def _recipe(recipe: "str | Path | Mapping[str, Any] | Recipe", overrides: Iterable[str]) -> "Recipe":

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from persyn_hf.backends.answers import well_formed
 from persyn_hf.backends.source_cells import as_text
+from persyn_hf.core.references import ANY, alternatives
 
 
 Lists = Literal["all", "any"]  # what a list of references is: values that an answer must give, or alternatives
 
-ANY = "any"
 LONGEST = 1 << 20  # characters of a cell that is looked at for a list
 LIST_OF_TEXTS = re.compile(r"\s*\[\s*[\"']")
 WITH_COMMAS = re.compile(r"[\"']\s*,")
@@ -39,17 +39,6 @@ def is_unclear(cell: Any) -> bool:
     """Tell whether `lists` decides what a cell means: it holds several references, or a text that spells a list."""
     values = _listed(cell, True)
     return values is not None and (isinstance(cell, str) or len(set(values)) > 1)
-
-
-def alternatives(reference: str) -> list[str]:
-    """Return the references of which any one is right; one that has no alternatives is the only one."""
-    if not reference.startswith('{"any": ['):
-        return [reference]
-    try:
-        found = json.loads(reference)[ANY]
-    except (ValueError, RecursionError, KeyError):
-        return [reference]
-    return found if found and all(isinstance(each, str) for each in found) else [reference]
 
 
 def of_each(reference: str, change: Callable[[str], str | None]) -> str | None:

@@ -1,10 +1,9 @@
 """The commands `persyn artifacts ...`: what is stored, and what is on the Hub."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from persyn_hf.cli import artifacts_kept
+from persyn_hf.cli import artifacts_export, artifacts_kept
 from persyn_hf.cli.options import add_command, add_ref, open_store
 from persyn_hf.console import new_console, say
 from persyn_hf.errors import StoreError
@@ -36,11 +35,7 @@ def add(commands: Any) -> None:
     for transfer in (push, pull):
         add_ref(transfer, "refs", nargs="+", metavar="REF")
         transfer.add_argument("--lineage", action="store_true", help="everything they were made from, too")
-    example = "lab/study-sft-small-persyn@v1 --to llama-factory --out data"
-    export = add_command(parts, "export", _export, "write training data for another trainer", example)
-    add_ref(export, help="an sft artifact, NAMESPACE/NAME@TAG")
-    export.add_argument("--to", choices=("jsonl", "llama-factory"), default="jsonl", help="format (default: jsonl)")
-    export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
+    artifacts_export.add(parts)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -150,12 +145,4 @@ def _pull(arguments: argparse.Namespace) -> int:
     for ref in arguments.refs:
         with (console := new_console()).status(_plain(f"pulling {ref}")):
             pull(store, ref, lineage=arguments.lineage, api=api, note=lambda text: say(text, console))
-    return 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from persyn_hf.store.export import export
-
-    for path in export(open_store(arguments), arguments.ref, arguments.to, arguments.out):
-        say(path)
     return 0

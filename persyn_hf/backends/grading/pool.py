@@ -37,7 +37,8 @@ from types import TracebackType
 from typing import IO
 
 from persyn_hf.backends.grading.worker import MEMORY
-from persyn_hf.backends.references import alternatives, any_of
+from persyn_hf.backends.references import any_of
+from persyn_hf.core.references import alternatives
 from persyn_hf.errors import EngineError
 
 
