@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from os.path import commonprefix
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,14 @@ CONTENT = "c0ntent"
 ANSWER = {"role": "assistant", "content": CONTENT}
 OPEN, CLOSE = "<think>", "</think>"  # as `core.conversations.full_response` writes them
 BLOCK = re.compile(rf"{OPEN}(?P<space>\s*)(?P<closed>{CLOSE})?\s*$")  # at the end of a generation prompt
+# What a template reads without anybody's asking: from `apply_chat_template`, the tokenizer, or Jinja itself.
+GIVEN = frozenset(
+    (
+        *("messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"),
+        *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+        *("additional_special_tokens", "namespace", "range", "dict", "lipsum", "cycler", "joiner"),
+    )
+)
 OTHER_TEMPLATE = "give a student another template under `students`: `chat_template: FILE.jinja`"
 
 
@@ -39,8 +47,10 @@ class Turn:
     truncated: bool  # the answer was cut at the maximum length: no end-of-turn token
 
 
-def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer: bool = False) -> str:
+def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer: bool = False, **said: Any) -> str:
     """Render a conversation as text; with `to_answer` it ends where the assistant is to speak.
+
+    `said` is what the template is told besides, such as enable_thinking.
 
     Raises whatever the template raises.
 
@@ -48,14 +58,31 @@ def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer
     text tomorrow, or a resumed run would pay for its answers again and a student be scored on another prompt.
     """
     text: str = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=to_answer, strftime_now=DATE.strftime
+        list(messages), tokenize=False, add_generation_prompt=to_answer, strftime_now=DATE.strftime, **said
     )
     return text
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
+def settable(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str] | None:
+    """Return what the chat template can be told, such as enable_thinking; None where it cannot be looked at.
+
+    It is what the template reads and does not make itself, or makes where it `is defined` by nobody else.
+    """
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+    reader = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True)  # nothing is rendered
+    try:
+        parsed = reader.parse(tokenizer.get_chat_template())
+    except (TemplateSyntaxError, ValueError):  # a tag of transformers' own, or no template
+        return None
+    asked = {test.node.name for test in parsed.find_all(nodes.Test) if isinstance(test.node, nodes.Name)}
+    made = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
+    return frozenset(meta.find_undeclared_variables(parsed) - GIVEN - (made - asked))
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", messages: Messages, **said: Any) -> str:
     """Render a conversation as text that ends where the assistant is to speak."""
-    return apply(tokenizer, messages, to_answer=True)
+    return apply(tokenizer, messages, to_answer=True, **said)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -110,7 +110,7 @@ def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehea
     if not isinstance(settings, generate.Settings) or settings.engine == "import":
         return Outlook(**facts, cells={})
     stored = [item.manifest for item in sound(store.artifacts()) if item.kind == generate.OUTPUT.kind]
-    means = _means(recipe.teachers, settings.max_tokens, manifests.get(names.matrix_responses()), stored)
+    means = _means(recipe.teachers, settings, manifests.get(names.matrix_responses()), stored)
     measured: Counter[str] = Counter()
     for repo, answers in means.values():
         measured[repo] += round(answers.requests)
@@ -148,7 +148,7 @@ def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done], rehearsal: R
 
 
 def _means(
-    teachers: Sequence[Teacher], max_tokens: int, own: Manifest | None, stored: Sequence[Manifest]
+    teachers: Sequence[Teacher], settings: generate.Settings, own: Manifest | None, stored: Sequence[Manifest]
 ) -> dict[str, tuple[str, Cost]]:
     """Return per teacher the artifact that its mean cost is taken from, and the cost of its answers there.
 
@@ -159,7 +159,7 @@ def _means(
     sources: dict[str, tuple[str, Cost]] = {}
     for teacher in teachers:
         for manifest in [own] if own is not None else stored:
-            cost = _answers_of(teacher, manifest, max_tokens)
+            cost = _answers_of(teacher, manifest, settings.of(teacher).max_tokens)
             if cost is not None and (teacher.name not in sources or cost.requests > sources[teacher.name][1].requests):
                 sources[teacher.name] = (manifest.repo, cost)
     return sources
@@ -173,9 +173,8 @@ def _answers_of(teacher: Teacher, manifest: Manifest, max_tokens: int) -> Cost |
         same = all(entry.get(key) == model[key] for key in ("model", "revision"))
         if same and name in manifest.cost.get("teachers", {}):
             uncut = (
-                manifest.settings.get("max_tokens") == max_tokens
-                or not manifest.metrics["teachers"][name]["truncated"]
-            )
+                entry.get("max_tokens") or manifest.settings.get("max_tokens")
+            ) == max_tokens or not manifest.metrics["teachers"][name]["truncated"]
             cost = teacher_costs([teacher.model_copy(update={"name": name})], manifest).get(name)
             return cost if uncut else None
     return None
@@ -187,7 +186,7 @@ def _cell(teacher: Teacher, settings: generate.Settings, answers: tuple[str, Cos
     In the second case GPU time is not a bound but assumed, and only where vLLM runs here: that of a server is not
     known.
     """
-    samples, limit, size = num_samples(settings, teacher), settings.max_tokens, teacher.params_b
+    samples, limit, size = num_samples(settings, teacher), settings.of(teacher).max_tokens, teacher.params_b
     if answers is not None:
         return answers[1] * (samples / answers[1].requests)
     tokens, here = samples * limit, (teacher.engine or settings.engine) == "vllm"

@@ -62,6 +62,23 @@ class Teacher(Strict):
     samples: int | None = Field(
         default=None, ge=1, le=10_000, description="The answers per prompt. Null goes by `generate.samples`."
     )
+    temperature: float | int | None = Field(
+        default=None, ge=0, le=100, description="The temperature of sampling. Null goes by `generate.temperature`."
+    )
+    top_p: float | int | None = Field(
+        default=None, gt=0, le=1, description="The probability to sample from. Null goes by `generate.top_p`."
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="The tokens of an answer at most. Null goes by `generate.max_tokens`.",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What its chat template is told, such as enable_thinking: false of Qwen3. "
+        "A server is sent it under this name.",
+    )
     system_prompt: str | None = Field(
         default=None,
         description="The system turn in front of every prompt that has none of its own. Null puts none there.",

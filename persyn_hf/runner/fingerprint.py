@@ -38,6 +38,9 @@ from persyn_hf.recipe.roles import Student
 from persyn_hf.runner.step import Step
 
 
+# Keys of teachers that came later than artifacts: null or empty, as before, they are left out.
+LATER_OF_TEACHERS = ("temperature", "top_p", "max_tokens", "chat_template_kwargs")
+
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last MiB: hashing 140 GB of weights takes minutes
 
 
@@ -95,6 +98,7 @@ def code_version(step: Step) -> int:
 def described(model: BaseModel) -> dict[str, Any]:
     """Describe a teacher or student in plain values, as covered: a local folder by the digest of its content."""
     left_out = ENGINE_NOT_COVERED | {"price", "license"}
+    left_out |= {name for name in LATER_OF_TEACHERS if getattr(model, name, None) in (None, {})}
     if isinstance(model, Student):
         left_out |= {"params_b"}  # a teacher's size decides who is strong; a student's is for `persyn plan` only
     return _without(portable(model.model_dump(mode="json")), left_out)

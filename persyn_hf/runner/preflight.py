@@ -146,9 +146,10 @@ def _positions(steps: Sequence[Step]) -> Iterator[str]:
                     positions = context_length(str(teacher.model), teacher.revision)
                 except PersynError:  # the look at the model tells why
                     continue
-                if settings.max_tokens >= positions:
+                limit = settings.of(teacher).max_tokens
+                if limit >= positions:
                     yield (
-                        f"warning: `generate.max_tokens` is {settings.max_tokens:,}, and {teacher.name} has "
+                        f"warning: `generate.max_tokens` is {limit:,}, and {teacher.name} has "
                         f"{positions:,} positions for prompt and answer: its longest answers will be cut off"
                     )
             return

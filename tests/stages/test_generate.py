@@ -18,6 +18,7 @@ from rows import assignment, prompt
 from tiny_models import save_model
 
 from persyn_hf.backends.answers import Entry
+from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.engines.samples import Sample, select
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.errors import EngineError, InputError, RecipeError
@@ -26,6 +27,8 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import generate
+from persyn_hf.stages.generate.requests import cell_requests
+from persyn_hf.stages.generate.settings import engine_options
 
 
 QUESTIONS = [f"What is {a} and {b}?" for a, b in ((1, 2), (30, 4), (5, 5), (77, 1), (6, 600), (12, 12))]
@@ -162,6 +165,17 @@ def test_the_papers_number_of_samples(teacher: Mapping[str, Any], samples: int) 
     named = Teacher(name="t", **teacher)
     assert generate.num_samples(generate.Settings(), named) == samples
     assert generate.num_samples(generate.Settings(temperature=0.0), named) == 1
+
+
+def test_a_teachers_own_sampling_goes_before_that_of_all(tmp_path: Path, pool: tuple[Teacher, ...]) -> None:
+    settings = generate.Settings(temperature=0.6, top_p=0.9, max_tokens=20, samples=3)
+    own = pool[0].model_copy(update={"temperature": 0.0, "max_tokens": 7})
+    found = []
+    for teacher in (pool[0], own):
+        with open_local(**engine_options(settings, teacher), log_dir=tmp_path, state_dir=tmp_path) as engine:
+            each = [request.sampling for request in cell_requests(settings, 0, engine, teacher, make_prompts()[0])]
+            found.append([(sampling.temperature, sampling.top_p, sampling.max_tokens) for sampling in each])
+    assert found == [[(0.6, 0.9, 20)] * 3, [(0.0, 1.0, 7)]]
 
 
 def sample(index: int, is_correct: bool | None, error: str | None = None, prompt: str = "p") -> Sample:

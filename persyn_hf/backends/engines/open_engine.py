@@ -1,5 +1,6 @@
 """Open the engine that a recipe names, from plain arguments, so that an actor on another machine can do the same."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def open_local(
     model: str,
     revision: str | None,
     system_prompt: str | None,
+    template_kwargs: Mapping[str, Any] | None = None,
     batch_tokens: int,
     dtype: Dtype,
     device: str,
@@ -41,7 +43,15 @@ def open_local(
     if kind == "vllm":
         from persyn_hf.backends.engines.vllm import VllmEngine
 
-        return VllmEngine(model, revision, settings=vllm, dtype=dtype, system_prompt=system_prompt, log_dir=log_dir)
+        return VllmEngine(
+            model,
+            revision,
+            settings=vllm,
+            dtype=dtype,
+            system_prompt=system_prompt,
+            template_kwargs=template_kwargs,
+            log_dir=log_dir,
+        )
     from persyn_hf.backends.engines.transformers import TransformersEngine
 
     return TransformersEngine(
@@ -51,5 +61,6 @@ def open_local(
         dtype=dtype,
         device=device,
         system_prompt=system_prompt,
+        template_kwargs=template_kwargs,
         state_dir=state_dir,
     )

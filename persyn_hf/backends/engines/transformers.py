@@ -6,10 +6,10 @@ takes long is not begun again, but goes on from a state that was kept (`engines.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
@@ -41,6 +41,7 @@ class TransformersEngine(Engine):
         dtype: models.Dtype = "auto",
         device: str = "auto",
         system_prompt: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         state_dir: Path | None = None,
     ) -> None:
         self.model = models.identify(model, revision)
@@ -51,6 +52,7 @@ class TransformersEngine(Engine):
         self._source = (model, revision, dtype, device)
         self._batch_tokens = batch_tokens
         self._system_prompt = system_prompt
+        self._template_kwargs = rendered.known_kwargs(self.tokenizer, model, template_kwargs or {})
         self._state_dir = state_dir
         self._loaded: PreTrainedModel | None = None
 
@@ -72,7 +74,9 @@ class TransformersEngine(Engine):
 
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
-        return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
+        return rendered.prepare(
+            self.tokenizer, messages, self._system_prompt, self.context_length, self._template_kwargs
+        )
 
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
         """Group requests into batches of at most `batch_tokens`, padding and room for answers included, longest first.

@@ -6,11 +6,12 @@ the journal's: what has been answered never changes.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
@@ -36,6 +37,7 @@ class VllmEngine(Engine):
         settings: VllmSettings,
         dtype: models.Dtype = "auto",
         system_prompt: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")
@@ -46,6 +48,7 @@ class VllmEngine(Engine):
         self._source = (model, revision, dtype)
         self._settings = settings
         self._system_prompt = system_prompt
+        self._template_kwargs = rendered.known_kwargs(self.tokenizer, model, template_kwargs or {})
         self._log = log_dir / f"vllm-{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-')[-80:]}.log"
         self._lock = threading.Lock()  # actors call `generate` from several threads
         self._server: VllmServer | None = None
@@ -80,7 +83,9 @@ class VllmEngine(Engine):
 
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; the teacher's system prompt goes in front of one that has none of its own."""
-        return rendered.prepare(self.tokenizer, messages, self._system_prompt, self.context_length)
+        return rendered.prepare(
+            self.tokenizer, messages, self._system_prompt, self.context_length, self._template_kwargs
+        )
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request, in order of completion."""

@@ -21,6 +21,7 @@ def cell_requests(settings: Settings, seed: int, engine: Engine, teacher: Teache
     """
     prompt_id = prompt["prompt_id"]
     prepared = engine.prepare(prompt["messages"])
+    settings = settings.of(teacher)
     greedy = settings.temperature == 0
     sampling = Sampling(
         temperature=settings.temperature,

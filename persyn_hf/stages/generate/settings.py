@@ -107,6 +107,11 @@ class Settings(ImportSettings):
                 )
         return self
 
+    def of(self, teacher: Teacher) -> "Settings":
+        """Return the settings by which one teacher is asked: its own sampling goes before that of all."""
+        own = {name: getattr(teacher, name) for name in ("temperature", "top_p", "max_tokens")}
+        return self.model_copy(update={name: value for name, value in own.items() if value is not None})
+
 
 def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
     """Refuse a teacher that cannot be asked as the settings say, before anything runs.
@@ -136,11 +141,17 @@ def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
     for name, model in (("server", ServerSettings), ("vllm", VllmSettings)):
         values = getattr(settings, name).model_dump(exclude_unset=True) | getattr(teacher, name)
         sections[name] = read_section(model, values, f"teachers.{teacher.name}.{name}")
+    kind = teacher.engine or settings.engine
+    if kind == "server" and teacher.chat_template_kwargs:
+        sent = sections["server"].extra.get("chat_template_kwargs") or {}
+        extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **teacher.chat_template_kwargs}}
+        sections["server"] = sections["server"].model_copy(update={"extra": extra})
     return {
-        "kind": teacher.engine or settings.engine,
+        "kind": kind,
         "model": teacher.model,
         "revision": teacher.revision,
         "system_prompt": teacher.system_prompt,
+        "template_kwargs": teacher.chat_template_kwargs,
         "batch_tokens": settings.batch_tokens,
         "dtype": settings.dtype,
         "device": settings.device,
@@ -168,7 +179,7 @@ def num_samples(settings: Settings, teacher: Teacher) -> int:
     The rule: `settings.samples`, but `FEW_SAMPLES` at most for Long-CoT teachers and those of 72 billion parameters
     and over.
     """
-    if settings.temperature == 0:
+    if settings.of(teacher).temperature == 0:
         return 1
     if teacher.samples is not None:
         return teacher.samples
