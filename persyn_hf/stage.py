@@ -82,6 +82,7 @@ class Context:
     )
     journal: Path | None = None  # sqlite file that all `generate` and `score` steps of a store share
     recipe: str = ""  # NAMESPACE/NAME of the recipe, which pays for what is new in the journal
+    step: str = ""  # the key of the step, by which trackers name its run
     limits: Limits = NO_LIMITS
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None

@@ -190,6 +190,7 @@ def _run_step(
         work_dir=work_dir,
         journal=store.state_dir / "journal.sqlite",
         recipe=recipe.full_name,
+        step=step.key,
         limits=limits,
         teachers=step.teachers,
         student=step.student,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, tracking
 from persyn_hf.backends import loading as models
 from persyn_hf.backends import sft as backend
 from persyn_hf.backends.sft import IGNORED
+from persyn_hf.backends.tracking import Tracker
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import ASSIGNMENTS, SFT, STUDENT
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 INPUTS = {"sft": SFT}
 OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # which the rows answer; without, only their prompts must differ
 OUTPUT = STUDENT
-NOT_COVERED = frozenset({"accelerate", "save_steps"})  # per_device_batch_size is covered: it changes the rounding
+# per_device_batch_size is covered: it changes the rounding
+NOT_COVERED = frozenset({"accelerate", "save_steps", "report_to"})
 VERSION = 4  # 4: the end of turn is learnt also where it pads; what was said is trained on, whatever a template writes
 
 
@@ -91,6 +93,16 @@ class Settings(Strict):
     save_steps: int = Field(
         default=200, ge=1, le=10**9, description="The optimiser steps from checkpoint to checkpoint."
     )
+    report_to: tuple[Tracker, ...] = Field(
+        default=(),
+        strict=False,
+        description="The trackers that get loss, learning rate and gradient norm: trackio, wandb, tensorboard.",
+    )
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a tracker whose package is not installed, before anything is paid for."""
+    tracking.check(settings.report_to, "train_student.report_to")
 
 
 def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:
@@ -129,11 +141,15 @@ def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "D
         learning_rate=settings.learning_rate or (1e-4 if lora else 2e-5),
         epochs=float(settings.epochs),
         seed=context.seed,
+        project=context.recipe,
+        run=context.step,
         **settings.model_dump(exclude={"learning_rate", "epochs", "max_length", "method", "accelerate"}),
     )
     folder = context.work_dir / "student"
     curve = backend.train(training, examples, folder, context.progress, settings.accelerate)
     metrics = _metrics(training, examples, curve) | {"max_length": max_length, "parameters": size}
+    if settings.report_to:
+        metrics["tracked"] = {"by": list(settings.report_to), "project": context.recipe, "run": context.step}
     per_token = 4 if lora else 6  # frozen weights need no gradient of their own
     cost = {
         "seconds": time.monotonic() - started,

@@ -196,7 +196,9 @@ def test_every_row_of_the_page_names_a_server_of_this_file(root: Path) -> None:
     assert len(named) == 15 and named <= tested, named - tested
 
 
-@pytest.mark.parametrize("name", ["openai", "gemini", "anthropic", "mistral", "groq", "openrouter", "hf-inference", "litellm"])
+@pytest.mark.parametrize(
+    "name", ["openai", "gemini", "anthropic", "mistral", "groq", "openrouter", "hf-inference", "litellm"]
+)
 def test_the_recipes_of_servers_are_valid(root: Path, name: str) -> None:
     recipe = load_recipe(root / f"recipes/server/{name}.yaml")
     assert all(teacher.price is not None for teacher in recipe.teachers)

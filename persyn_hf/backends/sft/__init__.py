@@ -8,11 +8,13 @@ A killed training goes on from its last checkpoint, and ends with the weights th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persyn_hf.backends.loading import Dtype
+from persyn_hf.backends.tracking import Tracker
 from persyn_hf.errors import InputError, RecipeError, reason, require
 from persyn_hf.stage import Progress
 
@@ -50,6 +52,9 @@ class Training:
     gradient_checkpointing: bool | None
     save_steps: int
     seed: int
+    report_to: Sequence[Tracker] = ()
+    project: str = ""  # of the trackers
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.backends import tracking
 from persyn_hf.backends.loading import Dtype, no_logs, suitable_threads
 from persyn_hf.backends.sft import IGNORED, Schedule, Training
 from persyn_hf.backends.sft.student_model import load, save
@@ -135,7 +136,7 @@ def _arguments(training: Training, schedule: Schedule, checkpoints: Path, cpu: b
         save_strategy="steps",
         save_steps=math.ceil(training.save_steps / logging_steps) * logging_steps,  # else a resumed curve would differ
         save_total_limit=KEPT,
-        report_to="none",
+        **tracking.arguments(training.report_to, training.project, training.run),
         disable_tqdm=True,
     )
     if args.n_gpu > 1:

@@ -182,7 +182,11 @@ def _student(manifest: Manifest) -> str:
     metrics = manifest.metrics
     named = {"rows": "examples", "trained_tokens": "tokens with loss, per epoch", "steps": "optimiser steps"}
     named |= {"final_loss": "final loss (nats per token)", "parameters": "parameters", "method": "fine-tuning"}
-    return _table(("training", ""), [(name, cell(metrics[key])) for key, name in named.items() if key in metrics])
+    rows = [(name, cell(metrics[key])) for key, name in named.items() if key in metrics]
+    if tracked := metrics.get("tracked"):
+        by = ", ".join(map(text, tracked["by"]))
+        rows.append(("followed by", f"{by}: project {code(tracked['project'])}, run {code(tracked['run'])}"))
+    return _table(("training", ""), rows)
 
 
 def models(manifest: Manifest) -> str:
