@@ -83,7 +83,7 @@ class Teacher(Strict):
         default=None,
         description="The system turn in front of every prompt that has none of its own. Null puts none there.",
     )
-    engine: Literal["transformers", "server", "vllm"] | None = Field(
+    engine: Literal["transformers", "server", "batch", "vllm"] | None = Field(
         default=None, description="The engine that asks this teacher. Null takes `generate.engine`."
     )
     server: dict[str, Any] = Field(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from persyn_hf.backends import chat, templates
 from persyn_hf.backends import loading as models
+from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.sft.student_model import check_generation_config
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Student, Teacher
@@ -119,7 +120,8 @@ def _counted(steps: Sequence[Step]) -> dict[str, str]:
         settings: Any = step.settings
         if step.stage == "generate" and settings.engine != "import":
             options = {teacher.name: engine_options(settings, teacher) for teacher in step.teachers}
-            of_servers = {name: each["server"].tokenizer for name, each in options.items() if each["kind"] == "server"}
+            asked = {name: each for name, each in options.items() if each["kind"] in BY_SERVER}
+            of_servers = {name: each["server"].tokenizer for name, each in asked.items()}
             found |= {name: tokenizer for name, tokenizer in of_servers.items() if tokenizer is not None}
     return found
 
@@ -130,6 +132,6 @@ def teachers_of(steps: Sequence[Step]) -> list[Teacher]:
     for step in steps:
         settings: Any = step.settings
         if step.stage == "generate" and settings.engine != "import":
-            asked = (t for t in step.teachers if engine_options(settings, t)["kind"] != "server")
+            asked = (t for t in step.teachers if engine_options(settings, t)["kind"] not in BY_SERVER)
             found |= {teacher.name: teacher for teacher in asked}
     return list(found.values())

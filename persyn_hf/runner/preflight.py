@@ -15,6 +15,7 @@ from typing import Any
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.reachable import look_at_servers
+from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.launch import read_config
 from persyn_hf.backends.routers.auto import candidates
 from persyn_hf.errors import PersynError, RecipeError, reason
@@ -254,7 +255,7 @@ def _servers(steps: Sequence[Step]) -> Iterator[str]:
         if step.stage == "generate" and settings.engine != "import":
             for teacher in step.teachers:
                 options = engine_options(settings, teacher)
-                if options["kind"] == "server" and teacher.model is not None:
+                if options["kind"] in BY_SERVER and teacher.model is not None:
                     asked |= {(teacher.model, url): options["server"] for url in options["server"].urls}
     if asked:
         found = look_at_servers([(model, url, settings) for (model, url), settings in asked.items()])

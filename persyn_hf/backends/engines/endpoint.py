@@ -31,6 +31,25 @@ SEED_BITS = 31  # what all servers take: Gemini's seed is an int32
 GONE = ("Server disconnected", "peer closed")  # what httpx says of a connection that was cut
 
 
+def chat_body(model: str, extra: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Make the body of a chat completion: model and messages, the sampling, then `extra`.
+
+    A null in `extra` leaves a field out; `max_completion_tokens` there renames `max_tokens`.
+    """
+    sampling = request.sampling
+    fields: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    if sampling.temperature > 0:
+        fields |= {"top_p": sampling.top_p, "seed": sampling.seed % 2**SEED_BITS}
+        if sampling.top_k > 0:
+            fields["top_k"] = sampling.top_k
+    if "max_completion_tokens" in extra:
+        fields["max_completion_tokens"] = fields.pop("max_tokens")
+    fields |= {key: value for key, value in extra.items() if key != "max_completion_tokens"}
+    messages = [dict(message) for message in request.prompt.messages]
+    sent = {"model": model, "messages": messages, "stream": False, **fields}
+    return {key: value for key, value in sent.items() if value is not None}
+
+
 class Endpoint:
     """One url, used from one event loop. Another kind of request overrides `body`, `read` and the names."""
 
@@ -84,22 +103,8 @@ class Endpoint:
         return found
 
     def body(self, request: Request) -> dict[str, Any]:
-        """Make the body: model and messages, the sampling, then `extra`.
-
-        A null in `extra` leaves a field out; `max_completion_tokens` there renames `max_tokens`.
-        """
-        sampling = request.sampling
-        fields: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
-        if sampling.temperature > 0:
-            fields |= {"top_p": sampling.top_p, "seed": sampling.seed % 2**SEED_BITS}
-            if sampling.top_k > 0:
-                fields["top_k"] = sampling.top_k
-        if "max_completion_tokens" in self._extra:
-            fields["max_completion_tokens"] = fields.pop("max_tokens")
-        fields |= {key: value for key, value in self._extra.items() if key != "max_completion_tokens"}
-        messages = [dict(message) for message in request.prompt.messages]
-        sent = {"model": self.model, "messages": messages, "stream": False, **fields}
-        return {key: value for key, value in sent.items() if value is not None}
+        """Make the body of a request."""
+        return chat_body(self.model, self._extra, request)
 
     def read(self, found: Mapping[str, Any]) -> Said | Fault:
         """Read the JSON of a success."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines import Engine
-from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import BatchSettings, RaySettings, ServerSettings, VllmSettings
 from persyn_hf.backends.loading import Dtype
 
 
@@ -32,6 +32,7 @@ def open_local(
     device: str,
     server: ServerSettings,
     vllm: VllmSettings,
+    batch: BatchSettings | None = None,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:
@@ -40,6 +41,11 @@ def open_local(
         from persyn_hf.backends.engines.server import ServerEngine
 
         return ServerEngine(model, server, revision=revision, system_prompt=system_prompt)
+    if kind == "batch":
+        from persyn_hf.backends.engines.batch import BatchEngine
+
+        given = batch or BatchSettings()
+        return BatchEngine(model, server, given, revision=revision, system_prompt=system_prompt, state_dir=state_dir)
     if kind == "vllm":
         from persyn_hf.backends.engines.vllm import VllmEngine
 

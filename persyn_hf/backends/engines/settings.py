@@ -93,6 +93,24 @@ class ServerSettings(Connection):
     )
 
 
+class BatchSettings(Strict):
+    """How a provider's batch API is used. Address, key and `extra` are those of `server`."""
+
+    poll_s: float = Field(
+        default=60, gt=0, le=86_400, description="The seconds between two looks at batches that are under way."
+    )
+    window: str = Field(default="24h", description="The time within which the provider is to answer. OpenAI has 24h.")
+    max_requests: int = Field(
+        default=50_000, ge=1, le=1_000_000, description="The requests of one batch at most. OpenAI takes 50,000."
+    )
+    max_bytes: int = Field(
+        default=190_000_000, ge=1, le=10**10, description="The bytes of one batch's file at most. OpenAI takes 200 MB."
+    )
+    attempts: int = Field(
+        default=3, ge=1, le=1000, description="The times that a request is sent whose batch expires or fails."
+    )
+
+
 class VllmSettings(Strict):
     """The settings of `vllm serve`, which is started for one teacher at a time."""
 
@@ -129,9 +147,13 @@ class VllmSettings(Strict):
 # Where and how fast an engine runs is not covered by fingerprints; what may change its answers is.
 VLLM_NOT_COVERED = frozenset(f"vllm.{key}" for key in VllmSettings.model_fields if key != "args")
 SERVER_COVERED = ("extra", "tokenizer")
-ENGINE_NOT_COVERED = VLLM_NOT_COVERED | {
-    f"server.{key}" for key in ServerSettings.model_fields if key not in SERVER_COVERED
-}
+BATCH_NOT_COVERED = frozenset(f"batch.{key}" for key in BatchSettings.model_fields)
+BY_SERVER = ("server", "batch")  # engines that ask an address
+ENGINE_NOT_COVERED = (
+    VLLM_NOT_COVERED
+    | BATCH_NOT_COVERED
+    | {f"server.{key}" for key in ServerSettings.model_fields if key not in SERVER_COVERED}
+)
 
 
 def value_of(args: Sequence[str], *names: str) -> str | None:

@@ -24,6 +24,7 @@ from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.counting import fill, is_uncounted
 from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
+from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import RecipeError
@@ -81,7 +82,7 @@ class Asking:
             RecipeError: the teacher's server wants a key that is not set, and some prompt is not answered yet.
         """
         options = engine_options(self._settings, teacher)
-        if options["kind"] != "server":
+        if options["kind"] not in BY_SERVER:
             return
         try:
             options["server"].api_key()

@@ -5,7 +5,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends.engines.imported import ImportSettings
-from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import (
+    BY_SERVER,
+    BatchSettings,
+    RaySettings,
+    ServerSettings,
+    VllmSettings,
+)
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
@@ -19,10 +25,10 @@ LARGE_B = 72
 class Settings(ImportSettings):
     """The way in which teachers are asked, or the table that their answers are imported from."""
 
-    engine: Literal["transformers", "server", "vllm", "import"] = Field(
+    engine: Literal["transformers", "server", "batch", "vllm", "import"] = Field(
         default="transformers",
         description="The engine that asks teachers: in this process, at a server, by a vLLM that is started for it, "
-        "or an import of answers that exist.",
+        "a provider's batch API, or an import of answers that exist.",
     )
     samples: int = Field(
         default=4,
@@ -51,6 +57,9 @@ class Settings(ImportSettings):
     )
     device: str = Field(default="auto", description="Of `transformers`: the device: auto, cpu, cuda, cuda:1 or mps.")
     server: ServerSettings = Field(default=ServerSettings(), description="Of `engine: server`: where and how it asks.")
+    batch: BatchSettings = Field(
+        default=BatchSettings(), description="Of `engine: batch`: how the batch API of the `server` is used."
+    )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
     executor: RaySettings | None = Field(
         default=None, description="The cluster that engines run on. Null: they run on this machine."
@@ -99,6 +108,8 @@ class Settings(ImportSettings):
             raise ValueError(f"engine `import` needs `path` or `dataset`, the table of responses, found {given}")
         if self.engine != "import" and tables:
             raise ValueError(f"engine `{self.engine}` knows no `{tables[0]}`; leave it out, or set `engine: import`")
+        if self.engine == "batch" and self.executor is not None:
+            raise ValueError("engine `batch` runs at the provider and knows no `executor`; leave one of them out")
         for name in ("stop_when_correct", "escalate"):
             if getattr(self, name) and (self.verify == "none" or self.engine == "import"):
                 obstacle = "`verify: none`" if self.verify == "none" else "`engine: import`"
@@ -128,7 +139,7 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
                 "or import its responses with `generate.engine: import`"
             )
         options = engine_options(settings, teacher)
-        if options["kind"] == "server" and not options["server"].urls:
+        if options["kind"] in BY_SERVER and not options["server"].urls:
             raise RecipeError(
                 f"the teacher `{teacher.name}` is to be asked at a server, but no url is given; set "
                 "`generate.server: {urls: [http://HOST:PORT/v1]}`, or `server: {urls: [...]}` at the teacher"
@@ -142,7 +153,7 @@ def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
         values = getattr(settings, name).model_dump(exclude_unset=True) | getattr(teacher, name)
         sections[name] = read_section(model, values, f"teachers.{teacher.name}.{name}")
     kind = teacher.engine or settings.engine
-    if kind == "server" and teacher.chat_template_kwargs:
+    if kind in BY_SERVER and teacher.chat_template_kwargs:
         sent = sections["server"].extra.get("chat_template_kwargs") or {}
         extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **teacher.chat_template_kwargs}}
         sections["server"] = sections["server"].model_copy(update={"extra": extra})
@@ -152,6 +163,7 @@ def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
         "revision": teacher.revision,
         "system_prompt": teacher.system_prompt,
         "template_kwargs": teacher.chat_template_kwargs,
+        "batch": settings.batch,
         "batch_tokens": settings.batch_tokens,
         "dtype": settings.dtype,
         "device": settings.device,
@@ -162,7 +174,7 @@ def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
 def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
     """Return the number of GPUs that a teacher holds while it answers; None: not known, as a server does not say."""
     options = engine_options(settings, teacher)
-    if options["kind"] == "server":
+    if options["kind"] in BY_SERVER:
         return None
     if settings.executor is not None:
         return settings.executor.gpus_per_replica

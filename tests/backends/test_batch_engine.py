@@ -1,0 +1,237 @@
+"""The batch engine against a real server: nothing is sent twice, whatever dies when; what expires is sent anew."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_server import BatchServer, answered
+from openai_server import OpenAIServer
+from sft_run import ENVIRONMENT
+
+from persyn_hf.backends.answers import Answer, Request, Sampling
+from persyn_hf.backends.engines.batch import FORGOTTEN_S, BatchEngine
+from persyn_hf.backends.engines.batch_service import lines_of
+from persyn_hf.backends.engines.open_engine import open_local
+from persyn_hf.backends.engines.server import ServerEngine
+from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings, VllmSettings
+from persyn_hf.errors import EngineError, RecipeError
+from persyn_hf.stages.generate.settings import Settings
+
+
+SAMPLING = Sampling(temperature=0.5, top_p=1.0, top_k=0, max_tokens=9, seed=2**40 + 3)
+
+
+def engine(url: str, folder: Path, extra: dict[str, Any] | None = None, patience_s: float = 5, **batch: Any) -> Any:
+    settings = ServerSettings(urls=(url,), extra=extra or {}, patience_s=patience_s)
+    given = BatchSettings(**{"poll_s": 0.05, **batch})
+    return BatchEngine("m", settings, given, state_dir=folder / "unfinished")
+
+
+def requests(engine: ServerEngine, number: int) -> list[Request]:
+    return [
+        Request(
+            prompt_id=f"p{index}",
+            model=engine.model,
+            engine=engine.kind,
+            sample_index=0,
+            prompt=engine.prepare([{"role": "user", "content": f"word {index}"}]),
+            sampling=SAMPLING,
+        )
+        for index in range(number)
+    ]
+
+
+def ask(engine: BatchEngine, asked: list[Request]) -> list[Answer]:
+    return [answer for answers in engine.generate([[request] for request in asked]) for answer in answers]
+
+
+def notes(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "batches").iterdir())
+
+
+def test_every_request_is_sent_once_and_answered_as_a_server_would(tmp_path: Path) -> None:
+    with BatchServer() as server, engine(server.url, tmp_path, {"min_p": 0.1}, max_requests=4) as batch:
+        asked = requests(batch, 10)
+        answers = ask(batch, asked)
+        assert {answer.request.key: answer.text for answer in answers} == {
+            request.key: f"you said word {index}" for index, request in enumerate(asked)
+        }
+        assert {(answer.num_tokens, answer.finish_reason, answer.error) for answer in answers} == {(3, "stop", None)}
+        assert len(server.batches) == 3 and set(server.sent.values()) == {1}
+        line = server.lines("file_1")[0]
+    assert (line["method"], line["url"], line["custom_id"]) == ("POST", "/v1/chat/completions", asked[0].key)
+    assert notes(tmp_path) == []
+    with OpenAIServer() as other, ServerEngine("m", ServerSettings(urls=(other.url,), extra={"min_p": 0.1})) as one:
+        same = requests(one, 1)
+        assert same[0].key == asked[0].key, "the journal has them for both engines"
+        list(one.generate([same]))
+        assert {**line["body"], "stream": False} == other.bodies[0]
+
+
+def test_what_expires_is_sent_anew_and_what_was_refused_is_an_error(tmp_path: Path) -> None:
+    def outcome(line: dict[str, Any], times: int) -> dict[str, Any] | None:
+        word = line["body"]["messages"][-1]["content"]
+        if word == "word 0":
+            return {"custom_id": line["custom_id"], "response": None, "error": {"code": "x", "message": "bad word"}}
+        if word == "word 1":
+            body = {"error": {"message": "too long", "code": "context_length_exceeded"}}
+            return {"custom_id": line["custom_id"], "response": {"status_code": 400, "body": body}}
+        if word == "word 2":
+            return None  # never
+        return None if word == "word 3" and times < 2 else answered(line, times)
+
+    with BatchServer(outcome=outcome, status=lambda number: "expired") as server:
+        with engine(server.url, tmp_path, attempts=3) as batch:
+            found = {answer.request.prompt_id: answer for answer in ask(batch, requests(batch, 5))}
+        assert sorted(server.sent.values()) == [1, 1, 1, 2, 3]
+    assert [found[f"p{index}"].error for index in range(5)] == [
+        "bad word",
+        "HTTP 400: too long",
+        "the batch expired",
+        None,
+        None,
+    ]
+    assert found["p0"].num_tokens == 0 and notes(tmp_path) == []
+
+
+def test_a_batch_that_answers_another_step_too_is_kept_for_it(tmp_path: Path) -> None:
+    with BatchServer(before=lambda number, path: 503 if path.endswith("content") else None) as server:
+        with engine(server.url, tmp_path, patience_s=0) as batch, pytest.raises(EngineError, match="go on there"):
+            ask(batch, requests(batch, 6))
+        server.before = lambda number, path: None
+        with engine(server.url, tmp_path) as batch:
+            asked = requests(batch, 6)
+            assert len(ask(batch, asked[:2])) == 2 and len(notes(tmp_path)) == 1
+            assert len(ask(batch, asked[2:])) == 4 and notes(tmp_path) == []
+        assert len(server.batches) == 1 and set(server.sent.values()) == {1}
+
+
+def test_services_that_fail_for_a_while_are_waited_for(tmp_path: Path) -> None:
+    heard: list[str | None] = []
+    with BatchServer(before=lambda number, path: 503 if number in (1, 3) else None) as server:
+        with engine(server.url, tmp_path, patience_s=60) as batch:
+            batch.when_waiting(heard.append)
+            assert len(ask(batch, requests(batch, 3))) == 3
+        assert set(server.sent.values()) == {1}
+    assert any("HTTP 503: not now" in (reason or "") for reason in heard) and heard[-1] is None
+    assert any("0 of 3 answered" in (reason or "") for reason in heard)
+
+
+def test_a_reply_that_is_lost_does_not_pay_twice(tmp_path: Path) -> None:
+    """The batch is made, and the connection is cut before its id arrives."""
+    lost: list[int] = []
+
+    def cut(number: int, path: str) -> None:
+        if path == "/v1/batches" and not lost:
+            lost.append(number)
+            raise ConnectionAbortedError
+
+    with BatchServer(after=cut) as server, engine(server.url, tmp_path, patience_s=60) as batch:
+        assert len(ask(batch, requests(batch, 4))) == 4
+        assert len(server.batches) == 1 and set(server.sent.values()) == {1} and lost
+
+
+def test_an_account_that_is_full_is_waited_for(tmp_path: Path) -> None:
+    full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    with BatchServer(status=lambda number: "failed" if number < 3 else "completed", error=full) as server:
+        with engine(server.url, tmp_path, attempts=1) as batch:
+            assert len(ask(batch, requests(batch, 2))) == 2
+        assert len(server.batches) == 3 and set(server.sent.values()) == {1}
+
+
+def test_a_batch_that_cannot_begin_ends_the_run_with_the_services_words(tmp_path: Path) -> None:
+    with BatchServer(status=lambda number: "failed") as server, engine(server.url, tmp_path) as batch:
+        with pytest.raises(EngineError, match=r"has not begun a batch \(the batch failed: no such model\)"):
+            ask(batch, requests(batch, 2))
+        assert notes(tmp_path) == []
+    with BatchServer(before=lambda number, path: 401) as server, engine(server.url, tmp_path) as batch:
+        with pytest.raises(EngineError, match=r"takes no batch \(HTTP 401: not now\); where it wants a key"):
+            ask(batch, requests(batch, 2))
+    with engine(server.url, tmp_path, patience_s=0) as batch, pytest.raises(EngineError, match="not answered for 0 s"):
+        ask(batch, requests(batch, 1))
+
+
+def test_the_key_goes_with_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    with BatchServer() as server:
+        settings = ServerSettings(urls=(server.url,), api_key_env="MY_KEY")
+        with BatchEngine("m", settings, BatchSettings(poll_s=0.05), state_dir=tmp_path / "unfinished") as batch:
+            ask(batch, requests(batch, 1))
+        assert set(server.keys) == {"Bearer secret"}
+
+
+def test_files_are_cut_by_number_and_by_bytes() -> None:
+    lines: list[Any] = [(None, b"x" * size) for size in (5, 5, 5, 20, 1)]
+    sizes = [[len(line) for _, line in part] for part in lines_of(lines, 2, 11)]
+    assert sizes == [[5, 5], [5], [20], [1]]
+    assert [len(part) for part in lines_of(lines, 1, 100)] == [1] * 5
+
+
+def test_notes_that_say_nothing_are_passed_over_and_old_ones_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    (folder / "half.json").write_text('{"service": "x", "mod')
+    (folder / "other.json").write_text("[]")
+    (folder / "old.json").write_text("{}")
+    os.utime(folder / "old.json", (time.time() - FORGOTTEN_S - 9,) * 2)
+    with BatchServer() as server, engine(server.url, tmp_path) as batch:
+        assert len(ask(batch, requests(batch, 1))) == 1
+    assert notes(tmp_path) == ["half.json", "other.json"]
+
+
+def test_what_cannot_be_asked_in_batches_is_refused(tmp_path: Path) -> None:
+    two = ServerSettings(urls=("http://a/v1", "http://b/v1"))
+    with pytest.raises(RecipeError, match="has 2 urls, and a batch goes to one"):
+        BatchEngine("m", two, BatchSettings(), state_dir=tmp_path)
+    with pytest.raises(ValueError, match="knows no `executor`"):
+        Settings(engine="batch", executor={"kind": "ray"})
+    options: dict[str, Any] = {"kind": "batch", "model": "m", "revision": None, "system_prompt": None}
+    options |= {"batch_tokens": 1, "dtype": "auto", "device": "auto", "vllm": VllmSettings(), "log_dir": tmp_path}
+    with pytest.raises(RecipeError, match="has no server"):
+        open_local(**options, server=ServerSettings(), state_dir=tmp_path)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import test_batch_engine as of
+folder = Path(sys.argv[1])
+with of.engine(sys.argv[2], folder, max_requests=2) as batch:
+    asked = [request for request in of.requests(batch, 12) if not (folder / request.key).exists()]
+    for answers in batch.generate([[request] for request in asked]):
+        for answer in answers:
+            (folder / answer.request.key).write_text(answer.text)
+"""
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dealt", [False, True], ids=["before", "after"])
+def test_killed_at_any_request_nothing_is_sent_twice(heavy: None, dealt: bool, kills: int, tmp_path: Path) -> None:
+    """12 requests in six batches. Runs are killed at their first to fourth request of HTTP, in turns."""
+    runs: list[subprocess.Popen[bytes]] = []
+    first: list[int] = []  # the number of the first request of the present run
+
+    def strike(number: int, path: str) -> None:
+        if len(first) < len(runs):
+            first.append(number)
+        if len(runs) <= kills and number - first[-1] >= len(runs) % 4:
+            os.kill(runs[-1].pid, signal.SIGKILL)
+
+    with BatchServer(looks=1) as server:
+        if dealt:
+            server.after = strike
+        else:
+            server.before = strike  # type: ignore[assignment]
+        command = [sys.executable, "-c", CHILD, str(tmp_path), server.url]
+        while not runs or (runs[-1].wait() == -signal.SIGKILL and len(runs) <= kills + 1):
+            runs.append(subprocess.Popen(command, env=ENVIRONMENT))
+        assert runs[-1].wait() == 0 and len(runs) > kills // 2
+        assert set(server.sent.values()) == {1} and len(server.sent) == 12
+    assert sorted(path.read_text() for path in tmp_path.iterdir() if path.is_file()) == sorted(
+        f"you said word {index}" for index in range(12)
+    )
