@@ -72,9 +72,9 @@ def _of_prompts(artifact: Stored) -> Iterator[str]:
     for name, line in compared.get("sets", {}).items():
         if line["prompts"] and not counts.get("decontaminated"):
             yield (
-                f"warning: {line['prompts']:,} prompts hold {line['items_found']:,} of the {line['items']:,} items of "
-                f"`{name}`, {line['all_words']:,} of them with all words of the item; look at them: persyn overlaps "
-                "RECIPE, and leave them out by `prompts: {decontaminate: drop}`"
+                f"warning: prompts that hold an item of `{name}`: {line['prompts']:,}, of which {line['all_words']:,} "
+                f"have all of its words ({line['items_found']:,} of the {line['items']:,} items); look at them: "
+                "persyn overlaps RECIPE, and leave them out by `prompts: {decontaminate: drop}`"
             )
     for name, why in compared.get("not_read", {}).items():
         yield f"note: the prompts were not compared with the items of `{name}`: {why}"
