@@ -133,9 +133,8 @@ def read_items(one: ItemSet) -> dict[str, list[str]]:
     """
     source = one.path or one.dataset
     if one.harness is not None:
-        given = {"config": one.config, "revision": one.revision, "split": one.split}
-        own = Source(path=one.path, dataset=one.dataset, **given) if source else None
-        found = stock_texts(one.harness, own)
+        own = Source(path=one.path, dataset=one.dataset, config=one.config, revision=one.revision, split=one.split)
+        found = stock_texts(one.harness, own if source else None)
         return {one.title: next(iter(found.values()))} if len(found) == 1 else found
     texts = []
     for row in _rows(one, str(source)):

@@ -11,7 +11,7 @@ from persyn_hf.core.overlaps import HALF
 from persyn_hf.recipe.strict import Strict
 
 
-TASKS = "tasks"  # in `decontaminate_against`: the recipe's evaluation tasks
+TASKS: Literal["tasks"] = "tasks"  # in `decontaminate_against`: the recipe's evaluation tasks
 
 
 class ItemSet(Strict):
