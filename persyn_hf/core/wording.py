@@ -31,9 +31,9 @@ WORD = re.compile(rf"[{ALONE}]|[^\W\d_{ALONE}]+|\d+(?:\.\d+)?|[-+*/=<>](?=\s*\d)
 THOUSANDS = re.compile(r"(?<!\d)\d{1,3}(?:(?:,|'|\s++)\d{3})+(?!\d)")
 BETWEEN = re.compile(r"\D+")
 HEAD = re.compile(
-    r"(?:\W*(?:question|problem|exercise|task|query|prompt|instruction|input|user|human|q)[\s*_#]*\d*[\s*_#]*:)+"
+    r"(?:\W*+(?:question|problem|exercise|task|query|prompt|instruction|input|user|human|q)[\s*_#]*+\d*+[\s*_#]*+:)+"
 )
-TAIL = re.compile(r"(?<!\w)(?:answer|solution|response|output|assistant|a)[\s*_]*:\W*\Z")
+TAIL = re.compile(r"(?<!\w)(?:answer|solution|response|output|assistant|a)[\s*_]*+:\W*+\Z")
 SIGNS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-") | {"×": "*", "÷": "/", "⁄": "/", "∕": "/"})
 MIX = np.uint64(0x9E3779B97F4A7C15)
 

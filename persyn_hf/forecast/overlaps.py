@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from persyn_hf.core.conversations import user_text
+from persyn_hf.core.overlaps import HALF
 from persyn_hf.errors import RecipeError
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.runner.item_sets import sets_of
 from persyn_hf.runner.run import look_up
 from persyn_hf.stage import Progress
 from persyn_hf.stages.prompts.decontamination import Compared, compare
-from persyn_hf.stages.prompts.settings import Settings
 from persyn_hf.store.local import Store
 
 
@@ -47,24 +48,25 @@ class Overlaps:
 
 
 def find_overlaps(recipe: Recipe, store: Store, progress: Progress) -> Overlaps:
-    """Compare the prompts of a recipe, before any is dropped, with its test items.
+    """Compare the prompts of a recipe, its own before any is dropped or pinned ones, with its test items.
 
     Raises:
-        RecipeError: the prompts are other people's, or lie on the Hub and were not read yet; or there is nothing to
-            compare them with.
+        RecipeError: the prompts lie on the Hub and were not fetched yet, or there is nothing to compare them with.
     """
     done = look_up(recipe, store)
     step = next((item.step for item in done if item.step.stage == "prompts"), None)
-    if step is None or not isinstance(step.settings, Settings):
-        raise RecipeError("the recipe begins from prompts that exist (`inputs`); give one that reads their source")
-    if not step.settings.item_sets:
+    sets, share = sets_of(recipe), HALF
+    if step is not None:
+        settings: Any = step.settings
+        sets, share = settings.item_sets, settings.decontaminate_share
+        if settings.decontaminate == "drop":  # what it leaves out is to be shown
+            whole = replace(step, settings=settings.model_copy(update={"decontaminate": "none"}))
+            done = [replace(item, step=whole, stored=None) if item.step is step else item for item in done]
+    if not sets:
         raise RecipeError(
             "the recipe has nothing to compare its prompts with; name `evaluate.tasks`, or sets in "
             "`prompts.decontaminate_against`, and do not set `decontaminate: none`"
         )
-    whole = replace(step, settings=step.settings.model_copy(update={"decontaminate": "none"}))
-    if step.settings.decontaminate == "drop":
-        done = [replace(item, step=whole, stored=None) if item.step is step else item for item in done]
     with Rehearsal(recipe, done, store) as rehearsal:
         prompts = rehearsal.prompts()
         if prompts is None:
@@ -72,5 +74,4 @@ def find_overlaps(recipe: Recipe, store: Store, progress: Progress) -> Overlaps:
                 "the prompts lie on the Hub and were not fetched yet; fetch them first: "
                 "persyn run RECIPE --set until=prompts"
             )
-        compared = compare(list(prompts["messages"]), step.settings, progress)
-        return Overlaps(compared=compared, prompts=prompts)
+        return Overlaps(compared=compare(list(prompts["messages"]), sets, share, progress), prompts=prompts)

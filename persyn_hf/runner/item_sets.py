@@ -32,6 +32,20 @@ def with_tasks(recipe: Recipe) -> dict[str, Any]:
     return {KEY: sets}
 
 
+def sets_of(recipe: Recipe) -> list[ItemSet]:
+    """Return the sets of test items that a recipe names, also where it does not read the prompts itself.
+
+    Raises:
+        RecipeError: a set is not valid.
+    """
+    given = with_tasks(recipe).get(KEY) or recipe.prompts.get(KEY, [])
+    return [
+        one if isinstance(one, ItemSet) else read_section(ItemSet, one, f"prompts.{KEY}.{place}")
+        for place, one in enumerate(given)
+        if one != TASKS
+    ]
+
+
 def _item_set(task: Task) -> ItemSet:
     return ItemSet(
         name=task.name,

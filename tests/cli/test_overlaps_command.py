@@ -76,6 +76,9 @@ def test_a_run_tells_and_the_command_shows(recipe: Path, capsys: pytest.CaptureF
     assert "of the 10 dev prompts nearly say what a calibration prompt says, so dev judges the router too well" in told
     assert "1 of the 2 items of new in 1 of 40 prompts" in persyn("overlaps", *drop)  # those that were left out
 
+    pinned = ("--set", "inputs.prompts=local/study-prompts@v1", "--set", "until=assign", "--set", "strategies=[mix]")
+    assert persyn("overlaps", *pinned) == shown  # prompts of others, which no step reads
+
 
 def test_what_cannot_be_compared_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = str(recipe.parent / "store")

@@ -101,10 +101,10 @@ def _measure(
     """Measure and count what the prompts that are kept have in common with test items and across splits."""
     metrics: dict[str, Any] = {}
     if settings.decontaminate == "warn" and settings.item_sets:
-        compared = compare([row["messages"] for row in rows], settings, context.progress)
+        share, conversations = settings.decontaminate_share, [row["messages"] for row in rows]
+        compared = compare(conversations, settings.item_sets, share, context.progress)
         counts["contaminated"] = len(compared.prompts)
-        names = [row["prompt_id"] for row in rows]
-        metrics["decontamination"] = compared.metrics(names, settings.decontaminate_share)
+        metrics["decontamination"] = compared.metrics([row["prompt_id"] for row in rows], share)
     if groups:
         metrics["near_duplicates"] = across_splits(rows, groups)
         counts["near_duplicates"] = sum(metrics["near_duplicates"].values())

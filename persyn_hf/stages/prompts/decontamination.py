@@ -62,11 +62,10 @@ class Compared:
         }
 
 
-def compare(conversations: Sequence[Any], settings: Settings, progress: Progress) -> Compared:
-    """Compare prompts, given as messages, with every set of items that can be read."""
+def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float, progress: Progress) -> Compared:
+    """Compare prompts, given as messages, with every set of items that can be read; `share` as of `find_overlaps`."""
     sets: dict[str, list[str]] = {}
     unread: dict[str, str] = {}
-    given = settings.item_sets
     for one in given:
         try:
             sets |= read_items(one)
@@ -79,7 +78,7 @@ def compare(conversations: Sequence[Any], settings: Settings, progress: Progress
     if names:
         progress.start("comparing prompts with test items", total=len(conversations))
         texts = [user_text(messages) for messages in conversations]
-        for count, found in find_overlaps(texts, list(sets.values()), settings.decontaminate_share):
+        for count, found in find_overlaps(texts, list(sets.values()), share):
             for overlap in found:
                 name = names[overlap.item]
                 own = Overlap(overlap.prompt, overlap.item - firsts[name], overlap.share)
@@ -105,7 +104,8 @@ def drop_overlaps(
     Raises:
         InputError: a set cannot be read, so that what would be dropped is not known.
     """
-    compared = compare([row["messages"] for row in rows], settings, progress)
+    share = settings.decontaminate_share
+    compared = compare([row["messages"] for row in rows], settings.item_sets, share, progress)
     for name, why in compared.unread.items():
         raise InputError(
             f"`prompts.decontaminate: drop` needs the items of `{name}`, and {why}; mend it, name only sets that can "
@@ -113,7 +113,7 @@ def drop_overlaps(
         )
     gone = compared.prompts
     counts["decontaminated"] = len(gone)
-    metrics = compared.metrics([row["prompt_id"] for row in rows], settings.decontaminate_share)
+    metrics = compared.metrics([row["prompt_id"] for row in rows], share)
     return [row for place, row in enumerate(rows) if place not in gone], metrics
 
 
