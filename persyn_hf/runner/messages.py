@@ -79,9 +79,10 @@ def _of_prompts(artifact: Stored) -> Iterator[str]:
     for name, why in compared.get("not_read", {}).items():
         yield f"note: the prompts were not compared with the items of `{name}`: {why}"
     alike = artifact.manifest.metrics.get("near_duplicates", {}).get("dev_in_calibration", 0)
-    if alike > MANY_ALIKE * counts.get("rows_dev", 0):
+    dev = counts.get("rows_dev", 0)
+    if alike > MANY_ALIKE * dev:
         yield (
-            f"warning: {alike:,} of the {counts['rows_dev']:,} dev prompts nearly say what a calibration prompt says, "
+            f"warning: {alike:,} of the {dev:,} dev prompts nearly say what a calibration prompt says, "
             "so dev judges the router too well; `prompts: {near_duplicates: together}` draws them into one split"
         )
 
