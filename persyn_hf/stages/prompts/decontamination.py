@@ -68,7 +68,8 @@ def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float
     unread: dict[str, str] = {}
     for one in given:
         try:
-            sets |= read_items(one)
+            for name, texts in read_items(one).items():  # a group's task may be called like another set
+                sets[name if name not in sets else f"{one.title}: {name}"] = texts
         except PersynError as error:
             unread[one.title] = _portable(one, error)
     names = [name for name, texts in sets.items() for _ in texts]
@@ -77,8 +78,8 @@ def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float
     items: dict[str, set[int]] = {name: set() for name in sets}
     if names:
         progress.start("comparing prompts with test items", total=len(conversations))
-        texts = [user_text(messages) for messages in conversations]
-        for count, found in find_overlaps(texts, list(sets.values()), share):
+        prompts = [user_text(messages) for messages in conversations]
+        for count, found in find_overlaps(prompts, list(sets.values()), share):
             for overlap in found:
                 name = names[overlap.item]
                 own = Overlap(overlap.prompt, overlap.item - firsts[name], overlap.share)
