@@ -14,6 +14,7 @@ from persyn_hf.cli import (
     demo,
     init,
     journal,
+    overlaps,
     plan,
     preview,
     probe,
@@ -43,7 +44,22 @@ ENVIRONMENT = {
 
 
 # In the order of `persyn --help`.
-GROUPS = (demo, init, recipes, reference, plan, preview, probe, run, report, route, artifacts, journal, completion)
+GROUPS = (
+    demo,
+    init,
+    recipes,
+    reference,
+    plan,
+    preview,
+    probe,
+    overlaps,
+    run,
+    report,
+    route,
+    artifacts,
+    journal,
+    completion,
+)
 
 FIRST = """\
 what to type first:

@@ -19,6 +19,7 @@ from persyn_hf.runner.fingerprint import described
 from persyn_hf.runner.run import Done, manifests_of
 from persyn_hf.stages import generate, prompts
 from persyn_hf.stages.generate.settings import num_samples
+from persyn_hf.stages.prompts.splits import PAPER_SIZES, SPLITS
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import Manifest
 
@@ -133,17 +134,17 @@ def _sizes(manifests: Mapping[str, Manifest], done: Sequence[Done], rehearsal: R
     A data set on the Hub may turn out to hold fewer than the recipe asks for.
     """
     if names.PROMPTS in manifests:
-        return {split: manifests[names.PROMPTS].counts.get(f"rows_{split}", 0) for split in prompts.SPLITS}
+        return {split: manifests[names.PROMPTS].counts.get(f"rows_{split}", 0) for split in SPLITS}
     settings = next((item.step.settings for item in done if item.step.stage == "prompts"), None)
     if not isinstance(settings, prompts.Settings):
         return None
     rows = rehearsal.rows(names.PROMPTS)
     if rows is not None:
         drawn = Counter(rows["split"][:])
-        return {split: drawn[split] for split in prompts.SPLITS}
-    given = {split: getattr(settings, split) for split in prompts.SPLITS}
+        return {split: drawn[split] for split in SPLITS}
+    given = {split: getattr(settings, split) for split in SPLITS}
     if settings.columns.split is None:
-        given = {split: prompts.PAPER_SIZES.get(split) if size is None else size for split, size in given.items()}
+        given = {split: PAPER_SIZES.get(split) if size is None else size for split, size in given.items()}
     return None if None in given.values() else given
 
 

@@ -6,6 +6,7 @@ What a router or a reward that is not there yet would decide stays unknown. Noth
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +69,8 @@ class Rehearsal:
     def _make(self, step: Step) -> "Dataset | None":
         """Run a step that looks at no answer; None where it does, or where its inputs are not known."""
         if step.stage == "prompts":
-            return self._run(step, {}) if _is_local(step.settings) else None
+            settings: Any = step.settings
+            return self._run(replace(step, settings=settings.rows_only), {}) if _is_local(settings) else None
         if step.stage != "assign":
             return None
         needed = {word: key for word, key in step.inputs.items() if word in self._looked_at(step)}

@@ -24,8 +24,13 @@ IT_DEPENDS = {
     "teachers.vllm": "as the keys of `generate.vllm`",
 }
 
-# Sections that run something anew in some recipes only, and in which.
-WHERE = {"teachers.price": "where a budget is in money: "}
+# Settings and sections that run something anew in some recipes only, and in which.
+DROPPED = "with `decontaminate: drop`: "
+WHERE = {
+    "teachers.price": "where a budget is in money: ",
+    "prompts.decontaminate_against": DROPPED,
+    "prompts.decontaminate_share": DROPPED,
+}
 
 # What a phase of the plan is called here: its stage, and where that runs more than once, on which prompts.
 PHASES = {
@@ -94,7 +99,7 @@ class Setting:
 
     @property
     def _where(self) -> str:
-        return WHERE.get(self.section, "")
+        return WHERE.get(self.path) or WHERE.get(self.section, "")
 
     def _phases(self) -> list[str]:
         return list(dict.fromkeys(phase_name(phase) for phase in runs_anew(self.path)))

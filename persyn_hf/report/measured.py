@@ -23,6 +23,42 @@ Empty = Annotated[dict[str, Any], Field(max_length=0)]
 Alpha = Annotated[str, Field(pattern=r"^[01](\.[0-9]{1,9})?$")]  # a weight as the key of a table
 
 
+class Found(Part):
+    """What of a set of test items is in the prompts."""
+
+    items: Count
+    items_found: Count
+    prompts: Count
+    all_words: Count
+
+
+class Decontamination(Part):
+    """The comparison of prompts with test items."""
+
+    against: list[str]
+    sets: dict[str, Found]
+    not_read: dict[str, str]
+
+
+class Repeated(Part):
+    """The prompts that repeat one of an earlier split."""
+
+    dev_in_calibration: Count
+
+
+class Compared(Part):
+    """The measurements of prompts."""
+
+    decontamination: Decontamination = ABSENT
+    near_duplicates: Repeated = ABSENT
+
+
+class Prompts(Part):
+    """The manifest of prompts."""
+
+    metrics: Compared
+
+
 class Labelling(Part):
     """The cells of the calibration prompts that were asked."""
 
@@ -198,6 +234,7 @@ class Evaluation(Part):
 
 
 BY_KIND: dict[str, type[Part]] = {
+    "prompts": Prompts,
     "assignments": Assignments,
     "responses": Responses,
     "rewards": Rewards,

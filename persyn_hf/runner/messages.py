@@ -6,6 +6,7 @@ from persyn_hf.store.stored import Stored
 
 
 MANY_TRUNCATED = 0.05  # share of a teacher's answers from which on truncation is worth a warning
+MANY_ALIKE = 0.05  # likewise, share of the dev prompts that are near-duplicates of calibration prompts
 
 
 def hints(artifact: Stored) -> Iterator[str]:
@@ -20,6 +21,8 @@ def hints(artifact: Stored) -> Iterator[str]:
         )
     if ragged := artifact.manifest.counts.get("ragged_rows"):
         yield f"warning: {ragged:,} rows do not fit the header of their table and were left out (`ragged_rows: skip`)"
+    if artifact.kind == "prompts":
+        yield from _of_prompts(artifact)
     if artifact.kind == "evaluation":
         for task, line in artifact.manifest.metrics.items():
             if ragged := line.get("ragged_rows"):
@@ -61,6 +64,27 @@ def hints(artifact: Stored) -> Iterator[str]:
                 f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "
                 f"not be trained on; ask them again: --rerun truncated --set generate.max_tokens={4 * limit}"
             )
+
+
+def _of_prompts(artifact: Stored) -> Iterator[str]:
+    """Warn of prompts that hold test items, of items that could not be read, and of a dev split that is no test."""
+    counts, compared = artifact.manifest.counts, artifact.manifest.metrics.get("decontamination", {})
+    for name, line in compared.get("sets", {}).items():
+        if line["prompts"] and not counts.get("decontaminated"):
+            yield (
+                f"warning: prompts that hold an item of `{name}`: {line['prompts']:,}, of which {line['all_words']:,} "
+                f"have all of its words ({line['items_found']:,} of the {line['items']:,} items); look at them: "
+                "persyn overlaps RECIPE, and leave them out by `prompts: {decontaminate: drop}`"
+            )
+    for name, why in compared.get("not_read", {}).items():
+        yield f"note: the prompts were not compared with the items of `{name}`: {why}"
+    alike = artifact.manifest.metrics.get("near_duplicates", {}).get("dev_in_calibration", 0)
+    dev = counts.get("rows_dev", 0)
+    if alike > MANY_ALIKE * dev:
+        yield (
+            f"warning: {alike:,} of the {dev:,} dev prompts nearly say what a calibration prompt says, "
+            "so dev judges the router too well; `prompts: {near_duplicates: together}` draws them into one split"
+        )
 
 
 def one_line(artifact: Stored, reused: bool) -> str:

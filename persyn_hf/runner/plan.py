@@ -16,6 +16,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
 from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.runner.item_sets import with_tasks
 from persyn_hf.runner.plan_checks import check_qualities, check_routers
 from persyn_hf.runner.step import Step
 
@@ -80,7 +81,7 @@ class _Planner:
     def add_all(self) -> None:
         """Add every step: the prompts, the calibration matrix, and per student all that depends on it."""
         strategies = self.recipe.strategies
-        self._add(names.PROMPTS, "prompts")
+        self._add(names.PROMPTS, "prompts", **with_tasks(self.recipe))
         self._add_matrix(names.CALIBRATION, ("calibration", "dev"), **self._add_rounds())
         if any(KINDS[strategy.kind].needs == "pool_rewards" for strategy in strategies):
             whole = self.recipe.calibration.strategy == "full"  # else some calibration prompts have no rewards

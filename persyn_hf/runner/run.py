@@ -26,6 +26,7 @@ from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.checks import check_recipe_paths
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.inputs import bring, find_whole, open_input, pinned
+from persyn_hf.runner.item_sets import not_compared
 from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.model_checks import check_prompts, students_of
@@ -90,7 +91,7 @@ def run_recipe(
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
             progress.note(one_line(artifact, reused=earlier is not None))
-            for hint in hints(artifact):
+            for hint in (*hints(artifact), *not_compared(step, artifact)):
                 progress.note(hint)
             if earlier is None and step.stage == "prompts":
                 before = earlier_prompts(store, artifact.repo, artifact.digest)

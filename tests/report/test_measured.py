@@ -43,6 +43,16 @@ COMPARED: dict[str, Any] = {
 }
 POINT = {"cost": 1.0, "reward": 0.5, "price": None}
 GOOD: dict[str, dict[str, Any]] = {
+    "prompts": {
+        "metrics": {
+            "decontamination": {
+                "against": ["t"],
+                "sets": {"t": {"items": 3, "items_found": 1, "prompts": 2, "all_words": 0}},
+                "not_read": {"u": "it is not there"},
+            },
+            "near_duplicates": {"dev_in_calibration": 1},
+        },
+    },
     "assignments": {
         "metrics": {
             "allocation": {"a": 1, "b": 0.0},
@@ -78,7 +88,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "student": {"metrics": {"trained_tokens": 5}, "counts": {"trained": 3}},
     "evaluation": {"metrics": {"t": {"num_items": 3, "too_long": 1}}, "settings": {"max_tokens": 5}},
-    "prompts": {"metrics": {"any": ["thing"]}},
+    "pairs": {"metrics": {"any": ["thing"]}},
 }
 
 
@@ -151,6 +161,11 @@ def test_what_is_read_is_there(kind: str) -> None:
         ("router", "cost/candidates", ...),
         ("student", "metrics/trained_tokens", "5"),
         ("student", "counts/trained", ...),
+        ("prompts", "metrics/decontamination", 3),
+        ("prompts", "metrics/decontamination/against", ...),
+        ("prompts", "metrics/decontamination/sets/t/items", "3"),
+        ("prompts", "metrics/decontamination/not_read/u", None),
+        ("prompts", "metrics/near_duplicates/dev_in_calibration", -1),
         ("evaluation", "metrics/t", 5),
         ("evaluation", "metrics/t/num_items", ...),
         ("evaluation", "settings/max_tokens", "x"),

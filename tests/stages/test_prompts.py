@@ -15,6 +15,7 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import prompts
+from persyn_hf.stages.prompts.splits import SPLITS
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -209,7 +210,7 @@ def test_split_is_drawn_once_by_the_seed(tmp_path: Path) -> None:
     assert one.data.to_list() == same.data.to_list()
     assert texts(one, "calibration") != texts(other, "calibration")
     assert one.data["split"][:] == ["calibration"] * 10 + ["dev"] * 5 + ["pool"] * 25
-    for split in prompts.SPLITS:
+    for split in SPLITS:
         assert texts(one, split) == sorted(texts(one, split))  # the order of the source
     assert sorted(texts(one)) == [row["prompt"] for row in rows]
     some = run(tmp_path, seed=1, path=path, calibration=10, dev=5, pool=7)

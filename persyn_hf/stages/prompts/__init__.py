@@ -4,7 +4,6 @@ A prompt without text, a second copy of a prompt and, where references are neede
 left out and counted, never mended.
 """
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,14 @@ from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.backends.references import cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, missing_column, read_prompt
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
+from persyn_hf.core.conversations import user_text
+from persyn_hf.core.near_duplicates import group_near_duplicates
 from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
+from persyn_hf.stages.prompts.decontamination import compare, drop_overlaps
 from persyn_hf.stages.prompts.settings import Settings
+from persyn_hf.stages.prompts.splits import across_splits, draw, take
 
 
 INPUTS: dict[str, Any] = {}
@@ -37,10 +40,13 @@ DROPPED = (
     "not_asked_for",
 )
 
-TOLD = ("ragged_rows", "lists_of_references")  # rows of which the user should know where there are any
-
-SPLITS = ("calibration", "dev", "pool")
-PAPER_SIZES = {"calibration": 2500, "dev": 1000}  # paper, section 3.3 and appendix: 2.5K suffice, 1K are held out
+TOLD = (  # rows of which the user should know where there are any
+    "ragged_rows",
+    "lists_of_references",
+    "decontaminated",  # dropped: they hold a test item
+    "contaminated",  # kept, although they do
+    "near_duplicates",  # of dev or the pool, of a prompt of an earlier split
+)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -57,15 +63,52 @@ def run(settings: Settings, context: Context) -> Result:
     if not rows:
         dropped = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
         raise InputError(f"{source} gives no usable prompt ({dropped}); check `prompts.columns` and `references`")
+    metrics: dict[str, Any] = {}
+    if settings.decontaminate == "drop":
+        rows, metrics["decontamination"] = drop_overlaps(rows, settings, context.progress, counts)
+        if not rows:
+            raise InputError(f"every prompt of {source} holds a test item; give others, or set `decontaminate: warn`")
     usable = len(rows)
+    groups = _groups(rows, settings, context)
     if settings.columns.split is None:
-        rows = _draw(rows, settings, context.seed, source)
+        rows = draw(rows, settings, context.seed, source, groups if settings.near_duplicates == "together" else None)
     else:
-        rows = _take(rows, settings, source)
+        rows = take(rows, settings, source)
     counts["kept"], counts["not_asked_for"] = len(rows), usable - len(rows)
+    metrics |= _measure(rows, groups, settings, context, counts)
     names = ("read", "kept", *DROPPED)  # read is the sum of the others, but where missing references are allowed
     told = {name: counts[name] for name in TOLD if counts[name]}
-    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names} | told)
+    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names} | told, metrics=metrics)
+
+
+def _groups(rows: list[dict[str, Any]], settings: Settings, context: Context) -> dict[str, str]:
+    """Group the prompts that nearly say the same: prompt_id -> that of the first in its group; empty: not looked at.
+
+    What lies behind `draw_from` always goes to the pool, and so belongs to no group that is drawn.
+    """
+    if settings.near_duplicates == "none":
+        return {}
+    early = rows[: settings.draw_from] if settings.near_duplicates == "together" else rows
+    context.progress.start("looking for near-duplicates", total=len(early))
+    firsts = group_near_duplicates([user_text(row["messages"]) for row in early])
+    context.progress.advance(len(early))
+    return {row["prompt_id"]: early[first]["prompt_id"] for row, first in zip(early, firsts, strict=True)}
+
+
+def _measure(
+    rows: list[dict[str, Any]], groups: dict[str, str], settings: Settings, context: Context, counts: Counter[str]
+) -> dict[str, Any]:
+    """Measure and count what the prompts that are kept have in common with test items and across splits."""
+    metrics: dict[str, Any] = {}
+    if settings.decontaminate == "warn" and settings.item_sets:
+        share, conversations = settings.decontaminate_share, [row["messages"] for row in rows]
+        compared = compare(conversations, settings.item_sets, share, context.progress)
+        counts["contaminated"] = len(compared.prompts)
+        metrics["decontamination"] = compared.metrics([row["prompt_id"] for row in rows], share)
+    if groups:
+        metrics["near_duplicates"] = across_splits(rows, groups)
+        counts["near_duplicates"] = sum(metrics["near_duplicates"].values())
+    return metrics
 
 
 def _read(settings: Settings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -161,57 +204,3 @@ def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter
                     counts["reference_timed_out" if parses is None else "reference_unparsable"] += 1
             context.progress.advance(len(chunk))
     return kept
-
-
-def _draw(rows: list[dict[str, Any]], settings: Settings, seed: int, source: str) -> list[dict[str, Any]]:
-    """Draw the splits by a lot for each prompt, which follows from the seed and the prompt's own name.
-
-    So prompts that are appended later change no other prompt's lot, and those behind `draw_from` all go to the pool.
-    """
-    sizes = {split: getattr(settings, split) for split in SPLITS}
-    sizes |= {split: size for split, size in PAPER_SIZES.items() if sizes[split] is None}
-    needed = sum(size for size in sizes.values() if size is not None)
-    if len(rows) < needed:
-        asked = ", ".join(f"`{split}` {size}" for split, size in sizes.items() if size is not None)
-        raise InputError(
-            f"{source} gives {len(rows)} usable prompts, but {asked} ask for {needed}; "
-            "lower these sizes or give more prompts"
-        )
-    held = sizes["calibration"] + sizes["dev"]
-    if settings.draw_from is not None and settings.draw_from < held:
-        raise InputError(
-            f"`prompts.draw_from` is {settings.draw_from}, but calibration and dev are {held} prompts; it must be at "
-            "least that, best the number of usable prompts that the source gave at first"
-        )
-
-    def lot(index: int) -> tuple[bool, str]:
-        late = settings.draw_from is not None and index >= settings.draw_from
-        return late, hashlib.sha256(f"{seed}/{rows[index]['prompt_id']}".encode()).hexdigest()
-
-    order = sorted(range(len(rows)), key=lot)
-    start, drawn = 0, []
-    for split in SPLITS:
-        size = sizes[split]
-        chosen = order[start:] if size is None else order[start : start + size]
-        drawn += [rows[index] | {"split": split} for index in sorted(chosen)]
-        start += len(chosen)
-    return drawn
-
-
-def _take(rows: list[dict[str, Any]], settings: Settings, source: str) -> list[dict[str, Any]]:
-    """Split by the source's own column; a size in the settings keeps that many of a split, the first ones."""
-    unknown = next((row["split"] for row in rows if row["split"] not in SPLITS), None)
-    if unknown is not None or any(row["split"] is None for row in rows):
-        raise InputError(
-            f"{source}: column `{settings.columns.split}` holds {unknown!r}; its values must be {', '.join(SPLITS)}"
-        )
-    taken = []
-    for split in SPLITS:
-        members, size = [row for row in rows if row["split"] == split], getattr(settings, split)
-        if size is not None and len(members) < size:
-            raise InputError(
-                f"{source} gives {len(members)} usable prompts of split {split}, but `{split}` asks for {size}; "
-                "lower it or give more prompts"
-            )
-        taken += members[:size]
-    return taken

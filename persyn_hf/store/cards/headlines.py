@@ -12,7 +12,15 @@ SHARES = ("accuracy", "truncated", "errors")
 BOUNDS = ("value", "low", "high")
 ROUTER_METRICS = (*HITS, "regret", "pair_accuracy")  # the gap closed follows, with its interval
 NOTED = {"too_long": "Not asked, as prompt and answer do not fit", "cut": "Answers cut at the limit of tokens"}
-LEFT_OUT = ("duplicates", "empty", "not_text", "reference_", "ragged_rows", "not_asked_for")  # counts of `prompts`
+LEFT_OUT = (
+    "duplicates",
+    "empty",
+    "not_text",
+    "reference_",
+    "ragged_rows",
+    "decontaminated",
+    "not_asked_for",
+)  # counts of `prompts`
 
 
 def headline(manifest: Manifest) -> str:
@@ -76,7 +84,19 @@ def _prompts(manifest: Manifest) -> str:
     dropped = [f"{text(key.replace('_', ' '))} {cell(n)}" for key, n in counts if n and key.startswith(LEFT_OUT)]
     read = f"{cell(manifest.counts['read'])} rows were read. " if "read" in manifest.counts else ""
     note = f"{read}Left out: {', '.join(dropped)}." if dropped else read
-    return _join(_table(("split", "prompts"), rows), note.strip())
+    return _join(_table(("split", "prompts"), rows), note.strip(), _test_items(manifest))
+
+
+def _test_items(manifest: Manifest) -> str:
+    """Return a row per set of test items with how many of them the prompts hold, or held before they were dropped."""
+    compared = _mapping(manifest.metrics.get("decontamination"))
+    names = ("items", "items_found", "prompts", "all_words")
+    sets = ((name, _mapping(line)) for name, line in _mapping(compared.get("sets")).items())
+    rows = [(text(name), *(cell(line.get(key)) for key in names)) for name, line in sets]
+    found = "prompts left out" if manifest.counts.get("decontaminated") else "prompts that hold one"
+    header = ("test items of", "items", "found in the prompts", found, "with all of its words")
+    unread = [f"{text(name)} ({text(why)})" for name, why in _mapping(compared.get("not_read")).items()]
+    return _join(_table(header, rows), f"Not compared with: {'; '.join(unread)}." if unread else "")
 
 
 def _allocation(manifest: Manifest) -> str:
