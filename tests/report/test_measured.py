@@ -130,7 +130,7 @@ def test_what_is_read_is_there(kind: str) -> None:
         ("assignments", "metrics/budget", ...),
         ("assignments", "metrics/budget/cost", ...),
         ("assignments", "settings/budget", None),
-        ("assignments", "settings/budget/cost", "tokens"),
+        ("assignments", "settings/budget/cost", "euros"),
         ("assignments", "metrics/chosen", 3),
         ("responses", "metrics/teachers", 5),
         ("responses", "metrics/teachers/a", 5),
