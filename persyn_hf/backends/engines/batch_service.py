@@ -6,8 +6,8 @@
     GET  /batches/ID             says how far it is, and at last which files hold what came out
     GET  /files/ID/content       answers and errors, as JSON lines
 
-OpenAI, Azure, Groq and others speak it; Mistral (/batch/jobs) and Together (another purpose, `{"job": ...}`) have their
-own. What a line or a status means is read here alone.
+OpenAI, Azure, Groq and others speak it; Mistral (/batch/jobs) and Together (another purpose, `{"job": ...}`) do not.
+What a line or a status means is read here alone.
 """
 
 import json
