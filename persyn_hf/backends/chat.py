@@ -66,7 +66,8 @@ def apply(tokenizer: "PreTrainedTokenizerBase", messages: Messages, *, to_answer
 def settable(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str] | None:
     """Return what the chat template can be told, such as enable_thinking; None where it cannot be looked at.
 
-    It is what the template reads and does not make itself, or makes where it `is defined` by nobody else.
+    It is what the template reads and does not make itself, or makes where it `is defined` by nobody else, or makes of
+    itself and a `default`.
     """
     from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
@@ -75,7 +76,8 @@ def settable(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str] | None:
         parsed = reader.parse(tokenizer.get_chat_template())
     except (TemplateSyntaxError, ValueError):  # a tag of transformers' own, or no template
         return None
-    asked = {test.node.name for test in parsed.find_all(nodes.Test) if isinstance(test.node, nodes.Name)}
+    defaults = [each for each in parsed.find_all(nodes.Filter) if each.name in ("default", "d")]
+    asked = {each.node.name for each in (*parsed.find_all(nodes.Test), *defaults) if isinstance(each.node, nodes.Name)}
     made = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
     return frozenset(meta.find_undeclared_variables(parsed) - GIVEN - (made - asked))
 

@@ -12,6 +12,7 @@ from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stages.assign.cell_costs import FIELD_OF
+from persyn_hf.stages.assign.partial_calibration import FEWEST
 
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def share_of(calibration: Calibration, costs: Mapping[str, Cost], num_prompts: i
     """Return the share of the calibration cells that are paid for: expected, and at most.
 
     A budget pays for cells by what they cost, which `costs` (of one cell by teacher) say as well as is known: any cell
-    may turn out to be cheap. Teachers are taken to be asked alike.
+    may turn out to be cheap. Teachers are taken to be asked alike. The first round asks each `FEWEST`, whatever they
+    cost.
     """
     if calibration.budget is None:
         return calibration.share, calibration.share
     row = getattr(sum(costs.values(), Cost()), FIELD_OF[calibration.budget.cost])
     if not row or not num_prompts:
         return 1.0, 1.0
-    return min(1.0, calibration.budget.total / (row * num_prompts)), 1.0
+    return min(1.0, max(calibration.budget.total / row, FEWEST) / num_prompts), 1.0

@@ -166,12 +166,16 @@ def _means(
     return sources
 
 
+# What makes the answers of a teacher longer or shorter; as `described`, by which an artifact names its teachers.
+ASKED_AS = ("model", "revision", "system_prompt", "temperature", "top_p", "chat_template_kwargs")
+
+
 def _answers_of(teacher: Teacher, manifest: Manifest, max_tokens: int) -> Cost | None:
     """Return the cost of a teacher's answers in an artifact, under any name; None where none of them count."""
     model = described(teacher)
     for entry in manifest.teachers:
         name = entry["name"]
-        same = all(entry.get(key) == model[key] for key in ("model", "revision"))
+        same = all(entry.get(key) == model.get(key) for key in ASKED_AS)
         if same and name in manifest.cost.get("teachers", {}):
             uncut = (
                 entry.get("max_tokens") or manifest.settings.get("max_tokens")

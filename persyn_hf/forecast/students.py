@@ -115,10 +115,10 @@ def _mean_tokens(outlook: Outlook, shares: Mapping[str, float]) -> float:
 def _row_tokens(outlook: Outlook, teacher: Teacher) -> float:
     """Return the tokens of a row, prompt and answer, as measured, else as assumed.
 
-    An assumed answer that is generated is no longer than `generate.max_tokens`.
+    An assumed answer that is generated is no longer than its teacher's `max_tokens`.
     """
     answer = ANSWER_TOKENS[teacher.long_cot]
-    answer = min(outlook.settings["generate"].max_tokens, answer) if outlook.cells else answer
+    answer = min(outlook.settings["generate"].of(teacher).max_tokens, answer) if outlook.cells else answer
     return _measured(outlook, teacher) or PROMPT_TOKENS + answer
 
 

@@ -39,7 +39,7 @@ def hints(artifact: Stored) -> Iterator[str]:
                 )
     if artifact.kind != "responses" or artifact.manifest.settings.get("engine") == "import":
         return
-    limit = artifact.manifest.settings.get("max_tokens", 0)
+    own = {teacher["name"]: teacher.get("max_tokens") for teacher in artifact.manifest.teachers}
     for name, line in artifact.manifest.metrics["teachers"].items():
         if line["errors"]:
             yield f"warning: {line['errors']:.0%} of the answers of `{name}` failed; ask them again: --rerun errors"
@@ -60,9 +60,12 @@ def hints(artifact: Stored) -> Iterator[str]:
                 "what they cost, are unknown; `server: {tokenizer: ID-OR-FOLDER}` at the teacher has them counted here"
             )
         if line["truncated"] >= MANY_TRUNCATED:
+            limit = own.get(name) or artifact.manifest.settings.get("max_tokens", 0)
+            more = f"--set generate.max_tokens={4 * limit}"
             yield (
                 f"warning: {line['truncated']:.0%} of the answers of `{name}` are cut off at {limit} tokens and will "
-                f"not be trained on; ask them again: --rerun truncated --set generate.max_tokens={4 * limit}"
+                "not be trained on; ask them again: --rerun truncated "
+                + (f"and `max_tokens: {4 * limit}` at the teacher" if own.get(name) else more)
             )
 
 

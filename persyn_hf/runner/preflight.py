@@ -4,6 +4,7 @@ Each check is one function over the steps that are left. What it raises is a fau
 after money or hours; what it yields is a warning. All checks are made, so one look names all that is to be mended.
 """
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,9 +149,10 @@ def _positions(steps: Sequence[Step]) -> Iterator[str]:
                 except PersynError:  # the look at the model tells why
                     continue
                 limit = settings.of(teacher).max_tokens
+                of = "generate" if teacher.max_tokens is None else f"teachers.{teacher.name}"
                 if limit >= positions:
                     yield (
-                        f"warning: `generate.max_tokens` is {limit:,}, and {teacher.name} has "
+                        f"warning: `{of}.max_tokens` is {limit:,}, and {teacher.name} has "
                         f"{positions:,} positions for prompt and answer: its longest answers will be cut off"
                     )
             return
@@ -280,7 +282,9 @@ def _meaning(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
     by_model: dict[Any, list[str]] = {}
     for teacher in recipe.teachers:
         if teacher.model is not None:
-            by_model.setdefault((teacher.model, teacher.revision, teacher.system_prompt), []).append(teacher.name)
+            told = json.dumps(teacher.chat_template_kwargs, sort_keys=True, default=str)
+            key = (teacher.model, teacher.revision, teacher.system_prompt, told)
+            by_model.setdefault(key, []).append(teacher.name)
     for names in by_model.values():
         if len(names) > 1:
             yield f"warning: {' and '.join(names)} are one model: a router cannot tell them apart"

@@ -85,6 +85,9 @@ class BatchServer:
             self.sent.update(line["custom_id"] for line in self.lines(body["input_file_id"]))
         return self.show(name)
 
+    def listed(self, query: str) -> dict[str, Any]:
+        return {"data": [self.show(name) for name in reversed(self.batches)], "has_more": False}
+
     def lines(self, file: str) -> list[Line]:
         return [json.loads(line) for line in self.files[file].splitlines()]
 
@@ -137,7 +140,7 @@ def _handler(server: BatchServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
         def post(self, body: bytes) -> dict[str, Any]:
-            if self.path == "/v1/batches":
+            if self.path.partition("?")[0] == "/v1/batches":
                 return server.create(json.loads(body))
             head = b"content-type: " + self.headers["content-type"].encode() + b"\r\n\r\n"
             for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
@@ -153,6 +156,6 @@ def _handler(server: BatchServer) -> type[BaseHTTPRequestHandler]:
                 return server.files[parts[1]]
             if len(parts) == 2:
                 return server.show(parts[1])
-            return {"data": [server.show(name) for name in reversed(server.batches)], "has_more": False}
+            return server.listed(self.path.partition("?")[2])
 
     return Handler

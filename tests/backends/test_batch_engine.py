@@ -99,6 +99,103 @@ def test_what_expires_is_sent_anew_and_what_was_refused_is_an_error(tmp_path: Pa
     assert found["p0"].num_tokens == 0 and notes(tmp_path) == []
 
 
+def test_a_line_that_says_that_a_request_expired_is_no_answer(tmp_path: Path) -> None:
+    """OpenAI writes such a line of every request that a batch had no time for, and a line of every status."""
+
+    def outcome(line: dict[str, Any], times: int) -> dict[str, Any] | None:
+        word = int(line["body"]["messages"][-1]["content"].split()[1])
+        if word < 2 or times < 2:
+            code = ("request_timeout", "batch_expired", "batch_cancelled")[word % 3]
+            return {"custom_id": line["custom_id"], "response": None, "error": {"code": code, "message": f"{code}."}}
+        if times < 3:
+            body = {"error": {"message": "slow down"}}
+            return {"custom_id": line["custom_id"], "response": {"status_code": (429, 500)[word % 2], "body": body}}
+        return answered(line, times)
+
+    with BatchServer(outcome=outcome, status=lambda number: "expired") as server:
+        with engine(server.url, tmp_path, attempts=3) as batch:
+            found = {answer.request.prompt_id: answer for answer in ask(batch, requests(batch, 5))}
+        assert set(server.sent.values()) == {3}
+    assert [found[f"p{index}"].error for index in range(5)] == ["request_timeout.", "batch_expired.", None, None, None]
+
+
+class OddServer(BatchServer):
+    """Calls a batch that goes on `word`, and names the results of one only at the `named`-th look at it."""
+
+    word = "in_progress"
+    named = 0
+
+    def show(self, name: str) -> dict[str, Any]:
+        found = super().show(name)
+        if found["status"] == "in_progress":
+            found["status"] = self.word
+        if self.batches[name].looks < self.named or found["status"] == "expired":
+            found["output_file_id"] = None
+        return found
+
+
+@pytest.mark.parametrize("word", ["scheduled", "IN-PROGRESS", "paused"])
+def test_what_is_not_known_to_be_over_goes_on(tmp_path: Path, word: str) -> None:
+    with OddServer(looks=2) as server, engine(server.url, tmp_path) as batch:
+        server.word, server.named = word, 6
+        assert {answer.error for answer in ask(batch, requests(batch, 2))} == {None}
+        assert len(server.batches) == 1
+
+
+def test_a_batch_that_expires_without_results_is_sent_anew(tmp_path: Path) -> None:
+    with OddServer(status=lambda number: "expired" if number == 1 else "completed") as server:
+        with engine(server.url, tmp_path) as batch:
+            assert {answer.error for answer in ask(batch, requests(batch, 2))} == {None}
+        assert len(server.batches) == 2
+
+
+def test_the_same_address_in_another_spelling_finds_its_batches(tmp_path: Path) -> None:
+    with BatchServer(before=lambda number, path: 503 if path.endswith("content") else None) as server:
+        with engine(server.url, tmp_path, patience_s=0) as batch, pytest.raises(EngineError, match="go on there"):
+            ask(batch, requests(batch, 2))
+        server.before = lambda number, path: None
+        with engine(f"{server.url}/chat/completions/", tmp_path) as batch:
+            assert len(ask(batch, requests(batch, 2))) == 2
+        assert len(server.batches) == 1 and notes(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["batch_1", "content"])
+def test_a_batch_that_is_not_there_is_said_to_be_gone(tmp_path: Path, place: str) -> None:
+    with BatchServer(before=lambda number, path: 404 if path.endswith(place) else None) as server:
+        for _ in range(2):
+            with engine(server.url, tmp_path) as batch, pytest.raises(EngineError, match="does not know") as caught:
+                ask(batch, requests(batch, 2))
+        assert notes(tmp_path)[0] in str(caught.value) and len(server.batches) == 1
+
+
+def test_a_lost_batch_is_found_where_marks_are_not_kept_and_pages_not_counted(tmp_path: Path) -> None:
+    """Groq and Together list no metadata, Groq does not say whether there are more batches."""
+
+    class Pages(BatchServer):
+        def listed(self, query: str) -> dict[str, Any]:
+            after = dict(part.split("=") for part in query.split("&")).get("after")
+            assert "api-version=7" in query
+            names = list(reversed(self.batches))
+            names = names[names.index(after) + 1 :] if after else names
+            shown = [{**self.show(name), "metadata": None} for name in names[:1]]
+            return {"data": [{**each, "input_file_id": self.batches[each["id"]].file} for each in shown]}
+
+    lost: list[int] = []
+
+    def cut(number: int, path: str) -> None:
+        if path == "/v1/batches" and not lost:
+            lost.append(number)
+            for name in ("other_1", "other_2"):
+                server.batches[name] = server.batches["batch_1"].__class__("file_1", "completed", {})
+                server.batches[name].file = f"file_of_{name}"
+                server.files[f"file_of_{name}"] = b""
+            raise ConnectionAbortedError
+
+    with Pages(after=cut) as server, engine(f"{server.url}?api-version=7", tmp_path, patience_s=60) as batch:
+        assert len(ask(batch, requests(batch, 2))) == 2
+        assert set(server.sent.values()) == {1} and lost
+
+
 def test_a_batch_that_answers_another_step_too_is_kept_for_it(tmp_path: Path) -> None:
     with BatchServer(before=lambda number, path: 503 if path.endswith("content") else None) as server:
         with engine(server.url, tmp_path, patience_s=0) as batch, pytest.raises(EngineError, match="go on there"):

@@ -31,6 +31,12 @@ def test_real_templates_say_what_they_can_be_told(template: str, known: set[str]
     assert known <= (chat.settable(tokenizer_of(template)) or set())
 
 
+def test_a_default_of_a_word_itself_can_be_told() -> None:
+    tokenizer = tokenizer_of("chatml")
+    tokenizer.chat_template = "{% set thinking = thinking | default(false) %}{% set own = 1 %}{{ own | default(2) }}"
+    assert chat.settable(tokenizer) == {"thinking"}
+
+
 @pytest.mark.parametrize("template", ["chatml", "llama-3", "phi-4", "mistral-v7", "qwen2.5", "gemma-3"])
 def test_real_templates_that_can_be_told_nothing_of_thinking(template: str) -> None:
     with pytest.raises(RecipeError, match="names `enable_thinking`, which the chat template of `m` does not read"):

@@ -246,6 +246,10 @@ def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: 
         ({"metrics": {"teachers": {"alias": {"truncated": 0.1, "errors": 0.0}}}}, True),
         ({"teachers": [{"name": "alias", "model": "org/other", "revision": None}]}, False),
         ({"teachers": [{"name": "alias", "model": "org/small", "revision": "0123"}]}, False),
+        *(
+            ({"teachers": [{"name": "alias", "model": "org/small", "revision": None, **asked_as}]}, False)
+            for asked_as in ({"temperature": 1.0}, {"chat_template_kwargs": {"enable_thinking": True}})
+        ),
         ({"cost": {}}, False),
     ],
 )

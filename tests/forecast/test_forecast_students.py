@@ -97,6 +97,14 @@ def test_rows_are_as_long_as_their_teachers_make_them(tmp_path: Path) -> None:
     }
 
 
+def test_rows_are_no_longer_than_their_own_teacher_may_answer(tmp_path: Path) -> None:
+    """200 rows of 100 tokens of prompt with 600 of answer, and with 50; `generate.max_tokens` is 100."""
+    for own, trained in ((8192, "140K"), (50, "30.0K")):
+        teachers = [{**BASE["teachers"][0], "max_tokens": own}, *BASE["teachers"][1:]]
+        strategies = [{"kind": "mix", "weights": {"small": 1}}]
+        assert tokens(tmp_path, teachers=teachers, strategies=strategies)["SFT mix"] == trained
+
+
 def test_each_seed_is_trained_and_each_further_answer_scored(tmp_path: Path) -> None:
     found = tokens(tmp_path, seeds=[0, 1, 2], strategies=[{"kind": "persyn", "per_prompt": 2}])
     assert found == {"score": "45.0K", "SFT persyn-top2": "120K", "": "165K"}  # 9,000 and 90 x 2 x 200; 3 x 40,000

@@ -17,9 +17,12 @@ from openai_server import OpenAIServer, Response, completion
 from rows import sums, write_lines
 
 from persyn_hf.cli.main import main
+from persyn_hf.core.cost import Cost
+from persyn_hf.forecast.cells import share_of
 from persyn_hf.forecast.outlook import look_ahead
 from persyn_hf.forecast.to_pay import Ask, ToPay
 from persyn_hf.recipe.file import load_recipe
+from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.runner.run import look_up
 from persyn_hf.store.local import Store
 
@@ -238,6 +241,14 @@ def test_a_calibration_in_rounds(paid: dict[str, Any], done: World, tmp_path: Pa
     assert planned["total"].expected <= planned["total"].at_most
     assert sum(planned[name].expected for name in NAMES[:3]) <= planned["total"].at_most + 1e-6
     agree(planned, world.run())
+
+
+def test_the_first_round_is_paid_whatever_the_budget() -> None:
+    """Of 40 prompts a budget of 5 answers for three teachers pays for ten of each, one of 60 for twenty."""
+    costs = dict.fromkeys(NAMES[:3], Cost(requests=1))
+    for total, expected in ((5, 10), (60, 20), (600, 40)):
+        wanted = Calibration(strategy="uncertainty", budget={"cost": "generations", "total": total})
+        assert share_of(wanted, costs, 40) == (expected / 40, 1.0)
 
 
 def test_a_run_that_was_cut_short(done: World, tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ def test_what_would_mean_nothing_is_warned_of(
     values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values["teachers"] += [{"name": "again", "model": "big"}]
+    values["teachers"] += [{"name": "hasty", "model": "big", "chat_template_kwargs": {"enable_thinking": False}}]
     values["strategies"] = [{"kind": "strong", "teacher": "big"}, {"kind": "strong", "name": "same", "teacher": "big"}]
     values["strategies"].append("persyn")
     assert command("validate", values, tmp_path, "--deep") == 0
@@ -243,3 +244,6 @@ def test_a_config_of_accelerate_is_read_and_room_for_answers_is_looked_at(
     assert command("validate", values, tmp_path, "--deep") == 0
     told = "".join(capsys.readouterr())
     assert "`generate.max_tokens` is 4,000, and here has 512 positions for prompt and answer" in told
+    values["teachers"][0]["max_tokens"] = 600
+    assert command("validate", values, tmp_path, "--deep") == 0
+    assert "`teachers.here.max_tokens` is 600, and here has 512" in "".join(capsys.readouterr())

@@ -198,7 +198,7 @@ SFT_ROW = {
 def test_readers_are_told_that_the_last_answer_alone_is_trained_on(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.put(repo="me/sft", schema=SFT, data=SFT.dataset([SFT_ROW]), fields=fields("mix"))
-    path, config = export(store, "me/sft", "axolotl", tmp_path)
+    path, config = export(store, "me/sft", "axolotl", tmp_path / "é 😀")
     turns = json.loads(path.read_text())["messages"]
     assert [(turn["content"], turn["train"]) for turn in turns] == [
         ("a", False),

@@ -5,8 +5,8 @@ noted before it is sent, in a file per batch: its mark and its requests. An exam
 
     run 1    notes mark m1 and 500 requests, uploads, makes a batch of mark m1, notes its id b1; is killed
     run 2    reads the note, looks at b1 every minute, gets 480 answers; 20 have expired and are sent anew
-    killed between making and noting the id: run 2 finds b1 among the provider's batches by its mark
-    killed before the batch was made: run 2 finds none of that mark, and sends the requests
+    killed between making and noting the id: run 2 finds b1 among the provider's batches by its mark or its file
+    killed before the batch was made: run 2 finds none, and sends the requests
 
 Answers are those of the `server` engine, with the same keys in the journal: either finds what the other has asked.
 """
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from persyn_hf.backends.answers import Answer, Batch, Request, Said, answer_to, failed, refuse
-from persyn_hf.backends.engines.batch_service import BatchService, lines_of
+from persyn_hf.backends.engines.batch_service import BatchService, GoneError, Result, State, lines_of
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings
 from persyn_hf.errors import EngineError, RecipeError
@@ -39,6 +39,7 @@ class Note:
     model: str
     mark: str
     keys: tuple[str, ...]
+    file: str | None = None  # of its requests, at the provider
     batch: str | None = None  # null: it is not known whether it was made
     attempt: int = 1
 
@@ -98,14 +99,15 @@ class BatchEngine(ServerEngine):
         answered: set[str] = set()
         while waiting:
             for note in list(waiting):
-                assert note.batch is not None  # `_left` and `_send` have seen to it
-                state = service.look(note.batch)
+                state = self._look(service, note)
                 if not state.is_over:
-                    self._waits(f"batch {note.batch} at {service.name}: {state.done} of {state.total} answered")
+                    progress = f"{state.done} of {state.total} answered ({state.reason})"
+                    self._waits(f"batch {note.batch} at {service.name}: {progress}")
                     continue
                 waiting.remove(note)
                 wanted = asked.keys() & set(note.keys)
-                for said in _chunks(service.results(state, self._folder), wanted - answered):
+                undone: dict[str, Said] = {}
+                for said in _chunks(self._results(service, note, state), wanted - answered, undone):
                     yield [answer_to(asked[key], answer) for key, answer in said]  # journalled when this goes on
                     answered.update(key for key, _ in said)
                 elsewhere = {key for other in waiting for key in other.keys}  # of a run killed after it had sent anew
@@ -114,13 +116,14 @@ class BatchEngine(ServerEngine):
                     self._waits(f"{service.name}: {state.reason}")
                     self._nap()
                     waiting += self._send(service, lacking, note.attempt)
-                elif lacking and not state.files:
+                elif lacking and not state.files and not state.is_expired:
                     self._forget(note, wanted)
                     raise EngineError(f"{service.name} has not begun a batch ({state.reason}); see `generate.batch`")
                 elif lacking and note.attempt < self._batch.attempts:
                     waiting += self._send(service, lacking, note.attempt + 1)
                 elif lacking:
-                    yield [answer_to(request, failed(state.reason)) for request in lacking]
+                    lost = failed(state.reason)
+                    yield [answer_to(request, undone.get(request.key, lost)) for request in lacking]
                 self._forget(note, wanted)
             if waiting:
                 self._nap()
@@ -133,13 +136,13 @@ class BatchEngine(ServerEngine):
         for part in lines_of(lines, self._batch.max_requests, self._batch.max_bytes):
             mark = uuid.uuid4().hex
             keys = tuple(request.key for request, _ in part)
-            note = Note(service=service.name, model=service.model, mark=mark, keys=keys, attempt=attempt)
             path = self._folder / f"{mark}.jsonl"
             path.write_bytes(b"".join(line for _, line in part))
             try:
                 file = service.upload(path)
             finally:
                 path.unlink()
+            note = Note(service=service.place, model=service.model, mark=mark, keys=keys, file=file, attempt=attempt)
             self._write(note)
             notes.append(replace(note, batch=service.create(file, mark, self._batch.window)))
             self._write(notes[-1])
@@ -149,15 +152,38 @@ class BatchEngine(ServerEngine):
         """Return the notes of batches that earlier runs have sent, which answer some of the requests."""
         found = []
         for note in self._notes():
-            if (note.service, note.model) != (service.name, service.model) or asked.keys().isdisjoint(note.keys):
+            if (note.service, note.model) != (service.place, service.model) or asked.keys().isdisjoint(note.keys):
                 continue
-            batch = note.batch or service.find(note.mark)
+            if note.batch is not None:
+                found.append(note)
+                continue
+            batch = service.find(note.mark, note.file)
             if batch is None:  # it was never made
                 self._path(note).unlink(missing_ok=True)
                 continue
             found.append(replace(note, batch=batch))
             self._write(found[-1])
         return found
+
+    def _look(self, service: BatchService, note: Note) -> State:
+        assert note.batch is not None  # `_left` and `_send` have seen to it
+        try:
+            return service.look(note.batch)
+        except GoneError as error:
+            raise self._gone(note, error) from None
+
+    def _results(self, service: BatchService, note: Note, state: State) -> Iterator[Result]:
+        try:
+            yield from service.results(state, self._folder)
+        except GoneError as error:
+            raise self._gone(note, error) from None
+
+    def _gone(self, note: Note, error: GoneError) -> EngineError:
+        """Say what to do about a batch that is not there: sent anew at once, it might be paid for twice."""
+        return EngineError(
+            f"{error}: batch {note.batch} was made with another key, or what came out of it is deleted; run with the "
+            f"key that it was made with, or remove {self._path(note)} to send its {len(note.keys)} requests anew"
+        )
 
     def _notes(self) -> Iterator[Note]:
         for path in sorted(self._folder.glob("*.json")):
@@ -198,15 +224,19 @@ class BatchEngine(ServerEngine):
             time.sleep(min(left, NAP_S))
 
 
-def _chunks(results: Iterable[tuple[str, Said]], wanted: set[str]) -> Iterator[list[tuple[str, Said]]]:
-    """Yield the results that are wanted, each key once, some at a time."""
+def _chunks(results: Iterable[Result], wanted: set[str], undone: dict[str, Said]) -> Iterator[list[tuple[str, Said]]]:
+    """Yield the results that are wanted, each key once, some at a time; `undone` gets those that are no answer."""
     left, chunk = set(wanted), list[tuple[str, Said]]()
-    for key, said in results:
-        if key in left:
-            left.remove(key)
-            chunk.append((key, said))
-            if len(chunk) >= AT_A_TIME:
-                yield chunk
-                chunk = []
+    for result in results:
+        if result.key not in left:
+            continue
+        if result.undone:
+            undone[result.key] = result.said
+            continue
+        left.remove(result.key)
+        chunk.append((result.key, result.said))
+        if len(chunk) >= AT_A_TIME:
+            yield chunk
+            chunk = []
     if chunk:
         yield chunk

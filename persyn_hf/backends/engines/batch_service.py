@@ -6,7 +6,8 @@
     GET  /batches/ID             says how far it is, and at last which files hold what came out
     GET  /files/ID/content       answers and errors, as JSON lines
 
-OpenAI, Azure, Groq, Mistral, Together and others speak it. What a line or a status means is read here alone.
+OpenAI, Azure, Groq and others speak it; Mistral (/batch/jobs) and Together (another purpose, `{"job": ...}`) do not.
+What a line or a status means is read here alone.
 """
 
 import json
@@ -30,12 +31,20 @@ from persyn_hf.text import first_line
 MARK = "persyn"  # the key of `metadata` that holds our mark
 LISTED = 100  # batches per page
 PAGES = 50  # of batches that are looked through for a mark
-GOING = frozenset({"validating", "in_progress", "finalizing", "cancelling", "queued", "running", "pending"})
+# Any other word is of a batch that goes on: one that is given up too early is paid for again.
+OVER = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
+# A line of an error file with one of these codes was not answered; OpenAI writes one of each request that expires.
+UNDONE = frozenset({"batch_expired", "batch_cancelled", "request_timeout"})
+PASSING = ("busy", "failed")  # faults of a line with a status of HTTP that another attempt may mend
 FULL = "token_limit_exceeded"  # OpenAI: the enqueued tokens of a model and an organisation
 LONGEST_LINE = 1 << 26  # bytes of an answer
 TIMEOUT = httpx2.Timeout(600, connect=20)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 FINAL = ("denied", "unpaid", "moved", "missing", "rejected", "end")  # faults that another attempt does not mend
+
+
+class GoneError(EngineError):
+    """The service does not know a batch, or what came out of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,17 @@ class State:
     total: int = 0
     files: tuple[str, ...] = ()
     reason: str = ""
+    is_expired: bool = False
     is_full: bool = False  # the account has as many tokens under way as it may: the batch was not begun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a batch says to the request of a key; `undone`: it was not answered, and may be sent anew."""
+
+    key: str
+    said: Said
+    undone: bool = False
 
 
 class BatchService:
@@ -61,6 +80,7 @@ class BatchService:
         self._key, self._key_hint, self._patience_s = key, key_hint, patience_s
         self._base = httpx2.URL(address)
         self.name = shown(url)
+        self.place = shown(address).removesuffix("/chat/completions")  # the same, however the url is written
         self.waits: Callable[[str | None], None] = lambda reason: None
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._http = httpx2.Client(timeout=TIMEOUT, headers=headers, mounts={f"all://{host}": None for host in LOCAL})
@@ -82,7 +102,7 @@ class BatchService:
         return self._id(found, "file")
 
     def create(self, file: str, mark: str, window: str) -> str:
-        """Make a batch of an uploaded file and return its id. It is paid for, so a batch of this mark is taken up.
+        """Make a batch of an uploaded file and return its id. It is paid for, so one that is there is taken up.
 
         Where the reply is lost on its way, the batch may be there: it is looked for before another one is made.
         """
@@ -95,38 +115,43 @@ class BatchService:
         lost: list[str] = []
 
         def look(reason: str) -> bool:
-            lost.extend(filter(None, [self.find(mark)]))
+            lost.extend(filter(None, [self.find(mark, file)]))
             return bool(lost)
 
         found = self._json("POST", "batches", json=body, unless=look)
         return lost[0] if lost else self._id(found, "batch")
 
-    def find(self, mark: str) -> str | None:
-        """Return the id of the batch that bears a mark; None: there is none."""
+    def find(self, mark: str, file: str | None) -> str | None:
+        """Return the id of the batch that bears a mark, or was made of a file; None: there is none."""
         after: dict[str, str] = {}
         for _ in range(PAGES):
-            found = self._json("GET", "batches", params={"limit": str(LISTED), **after})
+            # `params` takes the place of a query in the address (Azure's api-version), so that goes with them.
+            asked = {**self._base.params, "limit": str(LISTED), **after}
+            found = self._json("GET", "batches", params=asked)
             page = found.get("data")
             page = [each for each in page if isinstance(each, Mapping)] if isinstance(page, list) else []
             for each in page:
                 about = each.get("metadata")
-                if isinstance(about, Mapping) and about.get(MARK) == mark:
+                is_marked = isinstance(about, Mapping) and about.get(MARK) == mark
+                if is_marked or (file is not None and each.get("input_file_id") == file):
                     return self._id(each, "batch")
-            if not found.get("has_more") or not page:
+            last = {"after": str(page[-1].get("id"))} if page else after
+            if last == after or found.get("has_more") is False:  # Groq does not say whether there are more
                 return None
-            after = {"after": str(page[-1].get("id"))}
+            after = last
         return None
 
     def look(self, batch: str) -> State:
         """Say how far a batch is."""
-        found = self._json("GET", f"batches/{batch}")
+        found = self._json("GET", f"batches/{batch}", what=f"batch {batch}")
         status = str(found.get("status", "")).lower()
         counts = found.get("request_counts")
         counts = counts if isinstance(counts, Mapping) else {}
         done, missed, total = (_whole(counts.get(name)) for name in ("completed", "failed", "total"))
-        if status in GOING:
-            return State(is_over=False, done=done + missed, total=total)
         files = [found.get(name) for name in ("output_file_id", "error_file_id")]
+        is_late = status == "completed" and done + missed > 0 and not any(files)  # its files are still to be named
+        if "error" not in found and (status not in OVER or is_late):
+            return State(is_over=False, done=done + missed, total=total, reason=first_line(status, 20))
         errors = found.get("errors")
         listed = errors.get("data") if isinstance(errors, Mapping) else None
         first = listed[0] if isinstance(listed, list) and listed else errors
@@ -137,11 +162,12 @@ class BatchService:
             total=total,
             files=tuple(str(file) for file in files if file),
             reason=f"the batch {first_line(status, 20) or 'ended'}{f': {said}' if said else ''}",
+            is_expired=status == "expired",
             is_full=isinstance(first, Mapping) and first.get("code") == FULL,
         )
 
-    def results(self, state: State, folder: Path) -> Iterator[tuple[str, Said]]:
-        """Yield the key of a request and what was said to it, of every request that has a result."""
+    def results(self, state: State, folder: Path) -> Iterator[Result]:
+        """Yield what was said to every request that has a result."""
         for file in state.files:
             path = folder / "results.part"
             self._download(f"files/{file}/content", path)
@@ -164,12 +190,17 @@ class BatchService:
                         file.write(part)
             return None
 
-        self._patiently(fetch, lambda reason: False)
+        self._patiently(fetch, lambda reason: False, what=path)
 
     def _json(
-        self, method: str, path: str, unless: Callable[[str], bool] = lambda reason: False, **sent: Any
+        self,
+        method: str,
+        path: str,
+        unless: Callable[[str], bool] = lambda reason: False,
+        what: str | None = None,
+        **sent: Any,
     ) -> Mapping[str, Any]:
-        """Send a request until it has a reply; `unless` is asked before each further attempt."""
+        """Send a request for `what` until it has a reply; `unless` is asked before each further attempt."""
         found: list[Mapping[str, Any]] = []
 
         def send() -> Fault | None:
@@ -182,13 +213,16 @@ class BatchService:
             found.append(value)
             return None
 
-        self._patiently(send, unless)
+        self._patiently(send, unless, what)
         return found[0] if found else {}
 
-    def _patiently(self, send: Callable[[], Fault | None], unless: Callable[[str], bool]) -> None:
+    def _patiently(
+        self, send: Callable[[], Fault | None], unless: Callable[[str], bool], what: str | None = None
+    ) -> None:
         """Send until it succeeds.
 
         Raises:
+            GoneError: `what` is not there.
             EngineError: another attempt would not help, or patience has run out.
         """
         end, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
@@ -200,6 +234,8 @@ class BatchService:
             if fault is None:
                 self.waits(None)
                 return
+            if fault.kind == "missing" and what is not None:
+                raise GoneError(f"{self.name} does not know {what} ({fault.reason})")
             if fault.kind in FINAL:
                 hint = f"; {self._key_hint}" if fault.kind == "denied" else ""
                 raise EngineError(f"{self.name} takes no batch ({fault.reason}){hint}; see `generate.server`")
@@ -235,24 +271,25 @@ class BatchService:
         return name
 
 
-def _read_line(line: bytes, key: str | None) -> tuple[str, Said] | None:
+def _read_line(line: bytes, key: str | None) -> Result | None:
     """Read a line of a file of results; None where it names no request."""
     found = parse(line)
     if not isinstance(found, Mapping) or not isinstance(found.get("custom_id"), str):
         return None
-    response, error = found.get("response"), found.get("error")
+    name, response, error = found["custom_id"], found.get("response"), found.get("error")
     if not isinstance(response, Mapping):
-        return found["custom_id"], failed(words(error) or "the batch gave no answer")
+        undone = isinstance(error, Mapping) and error.get("code") in UNDONE
+        said = failed(words(error) if error else "the batch gave no answer")
+        return Result(key=name, said=said, undone=undone)
     status = response.get("status_code")
+    status = status if isinstance(status, int) else 200
     body = json.dumps(response.get("body")).encode()
-    said = read_reply(
-        status if isinstance(status, int) else 200, {}, body, read_chat, wanted="chat completion", key=key
-    )
-    if isinstance(said, Fault):
-        tokens, of_prompt = said.num_tokens, said.num_prompt_tokens
-        lost = Said(text="", finish_reason="error", error=said.reason, num_tokens=tokens, num_prompt_tokens=of_prompt)
-        return found["custom_id"], lost
-    return found["custom_id"], said
+    read = read_reply(status, {}, body, read_chat, wanted="chat completion", key=key)
+    if not isinstance(read, Fault):
+        return Result(key=name, said=read)
+    tokens, of_prompt = read.num_tokens, read.num_prompt_tokens
+    lost = Said(text="", finish_reason="error", error=read.reason, num_tokens=tokens, num_prompt_tokens=of_prompt)
+    return Result(key=name, said=lost, undone=status >= 400 and read.kind in PASSING)
 
 
 def _whole(value: Any) -> int:

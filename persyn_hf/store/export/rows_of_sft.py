@@ -87,7 +87,7 @@ def _ms_swift(store: Store, stored: Stored, path: Path) -> Beside:
 
 def _axolotl(store: Store, stored: Stored, path: Path) -> Beside:
     """Write the part of Axolotl's config that names the file."""
-    return {path.with_suffix(".yaml"): AXOLOTL.format(path=json.dumps(str(path.resolve())))}
+    return {path.with_suffix(".yaml"): AXOLOTL.format(path=json.dumps(str(path.resolve()), ensure_ascii=False))}
 
 
 def _read_info(path: Path) -> dict[str, Any]:
