@@ -42,6 +42,7 @@ def pairs_of(
     Example: A right with reward 0.9, B wrong with 0.8, C right with 0.5. The pairs are (A, B), (C, B), (A, C).
     """
     found: list[tuple[bool, float, Pair]] = []
+    seen: set[tuple[str, str]] = set()
     for chosen in candidates:
         for rejected in candidates:
             ahead = _lead(chosen, rejected)
@@ -52,6 +53,10 @@ def pairs_of(
                 continue
             if chosen.text.strip() == rejected.text.strip() or (chosen.teacher == rejected.teacher) > same_teacher:
                 continue
+            texts = chosen.text.strip(), rejected.text.strip()
+            if texts in seen:  # two teachers said the same
+                continue
+            seen.add(texts)
             found.append((decided, 0.0 if ahead is None else ahead, Pair(chosen, rejected, ahead)))
     found.sort(key=lambda item: (not item[0], -item[1]))  # stable, so the order of candidates decides at last
     return [pair for _, _, pair in found[:most]]

@@ -27,7 +27,11 @@ class CalibrationBudget(Strict):
     cost: CostUnit = Field(
         description="The unit: generations (answers), tokens (generated ones), flops, or money (the teachers' prices)."
     )
-    total: float | int = Field(gt=0, le=1e30, description="The number of units. The last round may pass it slightly.")
+    total: float | int = Field(
+        gt=0,
+        le=1e30,
+        description="The number of units. The first round asks every teacher ten prompts, whatever that costs.",
+    )
 
 
 class Calibration(Strict):

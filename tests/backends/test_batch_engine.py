@@ -238,7 +238,19 @@ def test_an_account_that_is_full_is_waited_for(tmp_path: Path) -> None:
     with BatchServer(status=lambda number: "failed" if number < 3 else "completed", error=full) as server:
         with engine(server.url, tmp_path, attempts=1) as batch:
             assert len(ask(batch, requests(batch, 2))) == 2
-        assert len(server.batches) == 3 and set(server.sent.values()) == {1}
+        assert len(server.batches) == 4 and set(server.sent.values()) == {1}
+
+
+def test_a_batch_that_is_larger_than_the_account_allows_is_halved(tmp_path: Path) -> None:
+    """Three requests may be under way; eight were sent at once."""
+    full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    with BatchServer(error=full) as server:
+        sent = lambda: [name for name in server.files if not name.startswith("file_of")]  # noqa: E731
+        server.status = lambda number: "failed" if len(server.lines(sent()[-1])) > 3 else "completed"
+        with engine(server.url, tmp_path, attempts=1) as batch:
+            assert len(ask(batch, requests(batch, 8))) == 8
+        assert len(server.batches) <= 9
+        assert set(server.sent.values()) == {1}
 
 
 def test_a_batch_that_cannot_begin_ends_the_run_with_the_services_words(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_equal_texts_and_answers_of_one_teacher_are_no_pair():
     assert [pair.margin for pair in pairs_of([A, other], same_teacher=True)] == [None]
 
 
+def test_two_teachers_that_say_the_same_make_one_pair():
+    again = Candidate("z", "right and liked", True, 0.85)
+    assert names(pairs_of([A, again, B], most=9)) == ["ab"]
+
+
 def test_labels():
     """The median of 0.9, 0.7 and 0.2 is 0.7."""
     unjudged = [Candidate("a", "x", None, reward) for reward in (0.9, 0.7, 0.2)]

@@ -13,6 +13,7 @@ Answers are those of the `server` engine, with the same keys in the journal: eit
 
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +116,9 @@ class BatchEngine(ServerEngine):
                 if state.is_full:
                     self._waits(f"{service.name}: {state.reason}")
                     self._nap()
-                    waiting += self._send(service, lacking, note.attempt)
+                    # where none of ours goes on, the batch itself may be more than the account may have under way
+                    most = len(lacking) if waiting else -(-len(lacking) // 2)
+                    waiting += self._send(service, lacking, note.attempt, most)
                 elif lacking and not state.files and not state.is_expired:
                     self._forget(note, wanted)
                     raise EngineError(f"{service.name} has not begun a batch ({state.reason}); see `generate.batch`")
@@ -129,11 +132,16 @@ class BatchEngine(ServerEngine):
                 self._nap()
         self._waits(None)
 
-    def _send(self, service: BatchService, requests: Sequence[Request], attempt: int = 1) -> list[Note]:
-        """Send requests in as many batches as the provider's limits make of them, and return their notes."""
+    def _send(
+        self, service: BatchService, requests: Sequence[Request], attempt: int = 1, most: int | None = None
+    ) -> list[Note]:
+        """Send requests in as many batches as the provider's limits, and `most` of a batch, make of them.
+
+        Returns their notes.
+        """
         notes = []
         lines = ((request, service.line(request)) for request in requests)
-        for part in lines_of(lines, self._batch.max_requests, self._batch.max_bytes):
+        for part in lines_of(lines, min(self._batch.max_requests, most or sys.maxsize), self._batch.max_bytes):
             mark = uuid.uuid4().hex
             keys = tuple(request.key for request, _ in part)
             path = self._folder / f"{mark}.jsonl"

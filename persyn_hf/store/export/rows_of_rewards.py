@@ -30,7 +30,7 @@ def _rows(make: Make) -> Callable[[Store, Stored, Wishes, Counter[str]], Iterato
         prompts, responses = (store.read_dataset(input_of(store, stored, word)) for word in ("prompts", "responses"))
         scored = store.read_dataset(stored)
         cells = zip(scored["prompt_id"][:], scored["teacher"][:], strict=True)
-        reward = dict(zip(cells, scored["reward"][:], strict=True))
+        reward = {cell: value for cell, value in zip(cells, scored["reward"][:], strict=True) if value == value}
         places: dict[str, list[int]] = {}
         for place, (prompt_id, split) in enumerate(zip(responses["prompt_id"][:], responses["split"][:], strict=True)):
             if split != "dev":
