@@ -12,7 +12,7 @@ from persyn_hf.backends.grading.verdicts import Judging, Row, Ungraded, Verdict
 from persyn_hf.backends.journal import Journal
 
 
-AT_A_TIME = 512
+AT_A_TIME = 512  # rows: what a run that is killed grades anew
 
 
 class Grader:
@@ -65,8 +65,10 @@ class Grader:
         keys = [self._key(row) for row in rows]
         verdicts: dict[str, Verdict] = {**self._journal.recall(keys), **dict.fromkeys(self._failed)}
         todo = {key: row for key, row in zip(keys, rows, strict=True) if key not in verdicts}
-        if todo:
-            verdicts |= self._keep(dict(zip(todo, self._judging.grade(list(todo.values())), strict=True)))
+        missing = list(todo.items())
+        for start in range(0, len(missing), AT_A_TIME):
+            some = dict(missing[start : start + AT_A_TIME])
+            verdicts |= self._keep(dict(zip(some, self._judging.grade(list(some.values())), strict=True)))
         return [verdicts[key] for key in keys]
 
     def _collect(self) -> None:

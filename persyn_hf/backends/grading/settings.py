@@ -36,7 +36,8 @@ class SandboxSettings(Strict):
 
     python: str | None = Field(
         default=None,
-        description="The Python that runs answers, a path. Null: the one that runs persyn, with its packages.",
+        description="The whole path of the Python (3.11 or newer) that runs answers. Null: the one that runs persyn, "
+        "with its packages.",
     )
     memory_mb: int = Field(
         default=1024, ge=64, le=10**6, description="The MiB of memory that an answer may take with its children."

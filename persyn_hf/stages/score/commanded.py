@@ -12,7 +12,7 @@ from persyn_hf.stages.score.measuring import journal_of
 from persyn_hf.stages.score.settings import Settings
 
 
-AT_A_TIME = 2048  # answers: what they get is kept before the next ones are graded
+AT_A_TIME = 256  # answers: what they get is kept before the next ones are graded
 
 
 def by_command(
