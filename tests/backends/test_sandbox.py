@@ -66,6 +66,9 @@ def test_answers_to_humaneval_mbpp_and_apps(grader: CodeGrader) -> None:
     leetcode = reference("class Node:\n    value = 3", "def check(f):\n    assert f(Node()) == 3", "Solution().get")
     answer = "class Solution:\n    def get(self, node: Optional[Node]) -> int:\n        return node.value"
     assert graded(grader, [answer, answer.replace("value", "name")], leetcode) == [True, False]
+    late = reference("root = Node()", ["assert value(root) == 3"])  # MBPP 367: the answer is to define the class
+    answer = "class Node:\n    pass\ndef value(node): return 3"
+    assert graded(grader, [answer, "def value(node): return 3"], late) == [True, False]
     cases = reference({"inputs": ["1 2\n", "20 1\n"], "outputs": ["3\n", "21\n"]})
     program = "a, b = map(int, input().split())\nif __name__ == '__main__':\n    print(a + b)"
     answers = [program, program + "\nraise SystemExit(1)", "print(3)", "print(open(0).read())"]
