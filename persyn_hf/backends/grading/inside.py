@@ -28,7 +28,6 @@ from typing import Any
 
 STARTED, UNUSABLE = b"started\n", b"unusable\n"
 FILES = 64  # open files of a process
-NICE = 10  # what is watched gets less of the processor than who watches: the kernel bounds no processes of root
 WALK = 10_000  # values of a result that are looked at
 EQUAL = "__persyn_equal__"
 ANSWER = ("answer", "solution")  # names by which the answer's code can be imported
@@ -257,7 +256,6 @@ def bound(memory: int, seconds: float, file: int, processes: int) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (most, most))
-    os.nice(NICE)
 
 
 def _defines(code: str, entry_point: str | None) -> bool:

@@ -1,7 +1,9 @@
 """Run a program that is not trusted to end: its time, memory, processes and output are watched, and it is killed.
 
-The clock is looked at, and the memory and number of all processes that the program has started, every `LOOK_S`. So a
-program may pass a bound for that long. Where a system has no `/proc` (macOS) memory and processes are not bounded.
+The clock, and the memory and number of all processes that the program has started, are looked at every `LOOK_S`. So a
+program may pass a bound for that long. Time in which it waits for a processor does not count as its own, up to
+`STARVED` times its bound: nothing is judged by what else runs on a busy machine. Where a system has no `/proc` (macOS)
+memory and processes are not bounded, and all time counts.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ from typing import Literal
 
 
 LOOK_S = 0.005
+STARVED = 10
 WORDS = 1 << 14  # bytes of standard error that are kept: the last ones
 FAMILY = 1000  # processes of a program that are looked at
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -96,7 +99,7 @@ class _Watch:
         for pipe, event in zip(self._pipes, (selectors.EVENT_WRITE, *2 * (selectors.EVENT_READ,)), strict=True):
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, event)
-        self._deadline = time.monotonic() + bounds.seconds
+        self._begun, self._waited = time.monotonic(), 0.0  # of this line: when it began, and what was waited before
         self._next_look = 0.0
         self.output, self.words = bytearray(), bytearray()
         self.passed: Passed | None = None
@@ -139,7 +142,8 @@ class _Watch:
         elif source is stdout:
             self.output += received
             if self._bounds.by_line and b"\n" in received:
-                self._deadline = time.monotonic() + self._bounds.seconds
+                self._begun = time.monotonic()
+                self._waited = max(map(_waited, _family(self._process.pid, FAMILY)))
         else:
             self.words += received
             del self.words[:-WORDS]
@@ -148,8 +152,6 @@ class _Watch:
         now = time.monotonic()
         if len(self.output) > self._bounds.output:
             return "output"
-        if now > self._deadline:
-            return "time"
         if now < self._next_look:
             return None
         self._next_look = now + LOOK_S
@@ -158,6 +160,11 @@ class _Watch:
             return "processes"
         if self._bounds.memory is not None and sum(map(_resident, family)) > self._bounds.memory:
             return "memory"
+        late = now - self._begun - self._bounds.seconds
+        if late > 0:
+            waited = max(map(_waited, family)) - self._waited
+            if late > min(waited, (STARVED - 1) * self._bounds.seconds):
+                return "time"
         return None
 
 
@@ -172,6 +179,15 @@ def _family(pid: int, most: int) -> list[int]:
                 with open(f"/proc/{member}/task/{task}/children") as file:
                     family += map(int, file.read().split())
     return family
+
+
+def _waited(pid: int) -> float:
+    """Return the seconds that a process was ready to run and had no processor; 0 where the system does not say."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _resident(pid: int) -> int:
