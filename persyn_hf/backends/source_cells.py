@@ -71,6 +71,12 @@ def as_text(cell: Any, depth: int = DEPTH) -> str:
     return "" if cell is None or isinstance(cell, Mapping) or cell != cell else _lines(str(cell))
 
 
+def as_lines(cell: Any) -> Any:
+    """Return a list of texts as the lines of one; any other cell as it is."""
+    is_lines = isinstance(cell, list) and bool(cell) and all(isinstance(line, str) for line in cell)
+    return "\n".join(cell) if is_lines else cell
+
+
 def as_turns(cell: Any) -> Turns | None:
     """Read a cell as a conversation, a list of {role, content}; None where it is no conversation.
 
@@ -103,10 +109,13 @@ def as_prompt(turns: Sequence[dict[str, str]]) -> Turns:
 def read_prompt(row: Mapping[str, Any], columns: str | Sequence[str]) -> Turns | Literal["empty", "not_text"]:
     """Read the prompt of a row, which ends with the user's turn; "empty" or "not_text" where there is none.
 
-    Several columns (Alpaca's instruction and input) are joined by an empty line; empty ones are left out.
+    Several columns (Alpaca's instruction and input) are joined by an empty line; empty ones are left out. A list of
+    texts among them (MBPP's tests) is lines.
     """
     names = [columns] if isinstance(columns, str) else columns
     cells = [row.get(name) for name in names]
+    if len(cells) > 1:
+        cells = [as_lines(cell) for cell in cells]
     if all(cell is None or isinstance(cell, str) or cell != cell for cell in cells):
         messages = messages_in(cells[0]) if len(cells) == 1 and isinstance(cells[0], str) else None
         if messages is None:

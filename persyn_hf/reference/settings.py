@@ -10,6 +10,7 @@ from persyn_hf.reference.schema import WORDS, Node
 
 
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}
+NULL = {"type": "null"}
 
 # Settings that take the keys of another section, which has the reference of them.
 SAME_KEYS = {
@@ -131,14 +132,14 @@ def _keys(node: Node) -> Node | None:
 
 
 def _is_nullable(node: Node) -> bool:
-    return isinstance(node.get("type"), list)
+    return isinstance(node.get("type"), list) or NULL in node.get("anyOf", ())
 
 
 def _kind(node: Node, many: bool = False) -> str:
     """Say the type of a node, of `many` of them in the plural: "list of whole numbers, at least 0"."""
     plural = "s" if many else ""
     if "anyOf" in node:
-        return " or ".join(_kind(form, many) for form in node["anyOf"])
+        return " or ".join(_kind(form, many) for form in node["anyOf"] if form != NULL)
     if "const" in node or "enum" in node:
         words = [word for word in node.get("enum", [node.get("const")]) if word is not None]
         return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]

@@ -1,6 +1,7 @@
 """Check what only the steps together show: settings that contradict those of another stage, or that nothing reads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from persyn_hf.errors import RecipeError
 from persyn_hf.runner.step import Step
@@ -33,3 +34,29 @@ def check_routers(steps: Sequence[Step]) -> None:
                 f"train_router: only `kind: auto` reads `{key}`, and the recipe trains {kinds}; leave it out, or set "
                 "`kind: auto` with these kinds as its `candidates`"
             )
+
+
+def check_references(steps: Sequence[Step]) -> None:
+    """Refuse a quality or a check of answers that goes by references where the prompts have none of its kind."""
+    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
+    if source is None:
+        return
+    grading: Any = next((step.settings for step in steps if step.stage == "generate"), None)
+    verify = grading and grading.verify
+    if verify == "tests" and source.references != "tests":
+        raise RecipeError(
+            "`generate.verify: tests` runs tests, which the prompts must have as references; set `prompts: "
+            "{references: tests, columns: {reference: ...}}`"
+        )
+    if verify == "math" and source.references == "tests":
+        raise RecipeError(
+            "`prompts.references: tests` reads tests of code, which `generate.verify: math` cannot run; set `verify: "
+            "tests`"
+        )
+    scores: list[Any] = [step.settings for step in steps if step.stage == "score"]
+    judged = next((s.quality for s in scores if s.quality in ("correct", "pass_rate") and s.alpha < 1), None)
+    if judged is not None and source.columns.reference is None and verify != "command":
+        raise RecipeError(
+            f"`score.quality: {judged}` judges answers by the references of the prompts, and `prompts.columns` names "
+            "no column for them; set `prompts: {columns: {reference: ...}}`, or take another `quality`"
+        )

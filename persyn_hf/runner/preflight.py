@@ -26,6 +26,7 @@ from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.report.results import same_teacher
 from persyn_hf.runner.checks import check_imported, check_paid
 from persyn_hf.runner.model_checks import models_of, teachers_of
+from persyn_hf.runner.plan_checks import check_references
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Limits
 from persyn_hf.stages.generate.settings import engine_options
@@ -71,7 +72,7 @@ def preflight(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limit
 
 def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits) -> Iterator[Check]:
     yield partial(_prices, recipe, limits)
-    yield partial(_references, recipe, steps)
+    yield partial(check_references, steps)
     yield partial(check_imported, list(steps))
     asking = next((step for step in steps if step.stage == "generate"), None)
     if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
@@ -165,18 +166,6 @@ def _prices(recipe: Recipe, limits: Limits) -> None:
         raise RecipeError(
             f"--max-cost needs the price of every teacher, {', '.join(free)} have none; give each "
             "`price: {prompt: ..., completion: ...}` (per million tokens) or `price: {gpu_hour: ...}`"
-        )
-
-
-def _references(recipe: Recipe, steps: Sequence[Step]) -> None:
-    """Refuse a quality that goes by references where the prompts have none."""
-    scores: list[Any] = [step.settings for step in steps if step.stage == "score"]
-    judged = next((s.quality for s in scores if s.quality in ("correct", "pass_rate") and s.alpha < 1), None)
-    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
-    if judged is not None and source is not None and source.columns.reference is None:
-        raise RecipeError(
-            f"`score.quality: {judged}` judges answers by the references of the prompts, and `prompts.columns` names "
-            "no column for them; set `prompts: {columns: {reference: ...}}`, or take another `quality`"
         )
 
 

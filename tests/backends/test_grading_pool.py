@@ -18,8 +18,10 @@ import pytest
 
 from persyn_hf.backends.grading import pool as module
 from persyn_hf.backends.grading.journalled import Grader
-from persyn_hf.backends.grading.judge import judge, parse_reference
+from persyn_hf.backends.grading.judge import RULES, judge, parse_reference
+from persyn_hf.backends.grading.opening import MathGrader
 from persyn_hf.backends.grading.pool import MEMORY, Verifier
+from persyn_hf.backends.grading.verdicts import Row
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import EngineError
 
@@ -394,11 +396,19 @@ def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
 @pytest.mark.heavy
 def test_verdicts_are_kept(tmp_path: Path) -> None:
     """A second run asks no worker; a hanging row is not tried again."""
-    pairs = [("1", "1"), ("72", HANGING), ("2", "3"), ("", "1")]
+    rows = [Row("1", "1"), Row("72", HANGING), Row("2", "3"), Row("", "1")]
     for _ in range(2):
-        with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, 0.5) as grader:
-            grader.submit(pairs[:2])
-            assert grader.judge(pairs) == [True, None, False, None]
-    with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, 0.5) as grader:
-        assert grader.judge(pairs) == [True, None, False, None]
-        assert grader._verifier._workers[0].process is None
+        with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, MathGrader(0.5)) as grader:
+            grader.submit(rows[:2])
+            assert grader.judge(rows) == [True, None, False, None]
+    maths = MathGrader(0.5)
+    with Journal(tmp_path / "journal", recipe="local/test") as journal, Grader(journal, maths) as grader:
+        assert grader.judge(rows) == [True, None, False, None]
+        assert maths._verifier._workers[0].process is None
+
+
+def test_verdicts_of_earlier_versions_are_found() -> None:
+    """The journal's key of a verdict, and so its stored verdicts, outlive the other graders that came later."""
+    maths = MathGrader(5.0)
+    assert maths.name == f"math-verify 0.9.0, rules {RULES}, 5.0 s"
+    assert maths.covered(Row("4", "It is 4.", "p", [{"role": "user", "content": "?"}])) == ["4", "It is 4."]

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from persyn_hf.backends.harness import Answered, ifeval, stock
 from persyn_hf.backends.harness.questions import MathTask, Source
 from persyn_hf.backends.harness.stock_items import choose_metric, score_of
 from persyn_hf.backends.harness.student import recorded
-from persyn_hf.errors import InputError
+from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Silent
 from persyn_hf.stages import evaluate
@@ -79,6 +80,40 @@ def score(
         ((name, found),) = evaluate.score(task, loaded, student, settings, verifier).items()
     assert name == task.name
     return found
+
+
+HEAD = 'def add(a, b):\n    """Add."""'
+CODE = {"name": "code", "metric": "tests", "columns": {"question": "prompt", "answer": ["test", "entry_point"]}}
+
+
+def test_code_is_run_with_its_tests_in_the_sandbox(tokenizer: Any, tmp_path: Path) -> None:
+    """Items as HumanEval has them; one that cannot be judged is null, and one whose tests are none is refused."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed (apt install bubblewrap)")
+    item = {"prompt": HEAD, "test": "def check(f):\n    assert f(1, 2) == 3", "entry_point": "add"}
+    items = [item, item, item, item | {"test": "import nothing_like_it\nassert add(1, 2) == 3"}]
+    path = tmp_path / "code.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in items))
+    said = [
+        "    return a + b",
+        "```python\ndef add(a, b):\n    return a - b\n```",
+        "import os\nos._exit(0)",
+        "    return 3",
+    ]
+    settings = settings_of(CODE, path)
+    evaluate.check_files(settings)
+    answered, line = score(tokenizer, settings, lambda _: said)
+    assert [item.score for item in answered] == [1.0, 0.0, 0.0, None]
+    assert (line["accuracy"], line["unjudged"]) == (pytest.approx(1 / 3), 1)
+    path.write_text(json.dumps(item | {"test": "It adds."}) + "\n")
+    with pytest.raises(InputError, match="item 1 has no tests that can be used; mend it or leave it out"):
+        evaluate.check_files(settings)
+    for values, sentence in (
+        ({"metric": None}, "several columns of an answer are tests; name one, or set `metric: tests`"),
+        ({"reference_after": "#"}, "has tests, which are taken as they stand and show no answers; take out"),
+    ):
+        with pytest.raises(RecipeError, match=sentence):
+            settings_of(CODE | values, path)
 
 
 def a_third_wrong(task: MathTask) -> list[str]:

@@ -101,7 +101,7 @@ def sample(node: Node) -> Any:
         return {"key": sample(values)} if isinstance(values, dict) else {}
     whole, number = node.get("minimum", 2), node.get("maximum", node.get("exclusiveMaximum", 4) / 2)
     text = "http://h" if "http" in node.get("pattern", "") else "text"
-    return {"string": text, "boolean": True, "number": number, "integer": whole}[kind]
+    return {"string": text, "boolean": True, "number": number, "integer": whole, "null": None}[kind]
 
 
 def test_what_a_type_says_is_read() -> None:

@@ -88,7 +88,10 @@ def test_what_does_not_fit_is_not_weighed(base_student: Path, heldout: Path) -> 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"metric": "bleu"}, "whose `metric` is null (graded by math-verify) or inverse_perplexity, got 'bleu'"),
+        (
+            {"metric": "bleu"},
+            "whose `metric` is null (graded by math-verify), inverse_perplexity or tests, got 'bleu'",
+        ),
         ({"reference_after": "####"}, "takes each answer as it stands; take out `reference_after`"),
         ({"reference_lists": "any"}, "takes each answer as it stands; take out `reference_after`"),
         ({"filter": "strict"}, "`filter` is for tasks of the harness"),

@@ -156,6 +156,10 @@ def test_a_prompt_may_be_of_several_columns(tmp_path: Path) -> None:
     result = run(tmp_path, path=path, columns=columns, calibration=1, dev=0)
     assert sorted(texts(result)) == ["Add one.", "Add one.\n\n1", "Add one.\n\n2"]
     assert result.counts["duplicates"] == 2
+    path = write(tmp_path / "mbpp.jsonl", [{"prompt": "Add.", "test_list": ["assert f(1) == 2", "assert f(2) == 3"]}])
+    lines = run(tmp_path, path=path, columns={"prompt": ["prompt", "test_list"]}, calibration=1, dev=0)
+    assert texts(lines) == ["Add.\n\nassert f(1) == 2\nassert f(2) == 3"]
+    path = write(tmp_path / "q.jsonl", rows)
     with pytest.raises(InputError, match="no column `inputs` for `columns.prompt`, did you mean `input`"):
         run(tmp_path, path=path, columns={"prompt": ["instruction", "inputs"]}, calibration=1, dev=0)
     with pytest.raises(RecipeError):

@@ -1,32 +1,34 @@
 """Grade answers while teachers still answer; verdicts are kept in the journal and never computed twice."""
 
 import hashlib
-import importlib.metadata
 import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
-from persyn_hf.backends.grading.judge import RULES
-from persyn_hf.backends.grading.pool import Verifier
+from persyn_hf.backends.grading.verdicts import Judging, Row, Ungraded, Verdict
 from persyn_hf.backends.journal import Journal
 
 
-Pair = tuple[str, str]  # reference, answer
-
-AT_A_TIME = 512
+AT_A_TIME = 512  # rows: what a run that is killed grades anew
 
 
 class Grader:
-    """A queue in front of math-verify. Only the caller's thread touches the journal."""
+    """A queue in front of a grader. Only the caller's thread touches the journal.
 
-    def __init__(self, journal: Journal, timeout_s: float) -> None:
+    A verdict that its grader failed to give is not kept in the journal: the next run grades that row anew. In this
+    run it is null.
+    """
+
+    def __init__(self, journal: Journal, judging: Judging) -> None:
         self._journal = journal
-        self._verifier = Verifier(timeout_s=timeout_s)
-        self._name = f"math-verify {importlib.metadata.version('math-verify')}, rules {RULES}, {timeout_s} s"
-        self._waiting: queue.Queue[dict[str, Pair] | None] = queue.Queue()
-        self._graded: queue.SimpleQueue[dict[str, bool | None] | BaseException] = queue.SimpleQueue()
+        self._judging = judging
+        self.needs_reference = judging.needs_reference
+        self._failed: dict[str, str] = {}  # key of a row -> why its grader gave no verdict
+        self._waiting: queue.Queue[dict[str, Row] | None] = queue.Queue()
+        self._graded: queue.SimpleQueue[dict[str, Verdict | Ungraded] | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Grader":
@@ -37,48 +39,73 @@ class Grader:
             while not self._waiting.empty():  # what nobody waits for any more is graded by the next run
                 self._waiting.get_nowait()
             self._waiting.put(None)
+            if kind is not None:
+                self._judging.interrupt()
             self._thread.join()
-        self._verifier.close()
+        self._judging.close()
 
-    def submit(self, pairs: Sequence[Pair]) -> None:
-        """Have (reference, answer) pairs graded in the background."""
+    @property
+    def failures(self) -> dict[str, int]:
+        """Count the rows for which the grader failed in this run, as `grader_REASON`."""
+        return {f"grader_{reason}": number for reason, number in sorted(Counter(self._failed.values()).items())}
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Have rows graded in the background."""
         self._collect()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
-        for start in range(0, len(pairs), AT_A_TIME):
-            self._waiting.put({self._key(pair): pair for pair in pairs[start : start + AT_A_TIME]})
+        for start in range(0, len(rows), AT_A_TIME):
+            self._waiting.put({self._key(row): row for row in rows[start : start + AT_A_TIME]})
 
-    def judge(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """Return the verdicts of (reference, answer) pairs, in order; they are those of `Verifier.grade`."""
+    def judge(self, rows: Sequence[Row]) -> list[Verdict]:
+        """Return the verdicts of rows, in order; they are those of `Judging.grade`, None where it failed."""
         self._waiting.join()
         self._collect()
-        keys = [self._key(pair) for pair in pairs]
-        verdicts = self._journal.recall(keys)
-        todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in verdicts}
-        fresh = dict(zip(todo, self._verifier.grade(list(todo.values())), strict=True))
-        if fresh:
-            self._journal.keep(fresh)
-        return [{**verdicts, **fresh}[key] for key in keys]
+        keys = [self._key(row) for row in rows]
+        verdicts: dict[str, Verdict] = {**self._journal.recall(keys), **dict.fromkeys(self._failed)}
+        todo = {key: row for key, row in zip(keys, rows, strict=True) if key not in verdicts}
+        missing = list(todo.items())
+        for start in range(0, len(missing), AT_A_TIME):
+            some = dict(missing[start : start + AT_A_TIME])
+            verdicts |= self._keep(dict(zip(some, self._judging.grade(list(some.values())), strict=True)))
+        return [verdicts[key] for key in keys]
 
     def _collect(self) -> None:
-        fresh: dict[str, bool | None] = {}
+        fresh: dict[str, Verdict | Ungraded] = {}
         while not self._graded.empty():
             graded = self._graded.get()
             if isinstance(graded, BaseException):
                 raise graded
             fresh |= graded
+        self._keep(fresh)
+
+    def _keep(self, graded: dict[str, Verdict | Ungraded]) -> dict[str, Verdict]:
+        """Keep verdicts in the journal and failures in memory; returns the verdicts, null for a failure."""
+        self._failed |= {key: verdict.reason for key, verdict in graded.items() if isinstance(verdict, Ungraded)}
+        fresh = {key: verdict for key, verdict in graded.items() if not isinstance(verdict, Ungraded)}
         if fresh:
             self._journal.keep(fresh)
+        return {key: fresh.get(key) for key in graded}
 
     def _work(self) -> None:
         while (todo := self._waiting.get()) is not None:
+            taken = 1
+            while len(todo) < AT_A_TIME and not self._waiting.empty():  # a process is started for many rows together
+                more = self._waiting.get()
+                if more is None:
+                    self._waiting.put(None)
+                    self._waiting.task_done()
+                    break
+                todo, taken = todo | more, taken + 1
             try:
-                self._graded.put(dict(zip(todo, self._verifier.grade(list(todo.values())), strict=True)))
+                verdicts = self._judging.grade(list(todo.values()))
+                self._graded.put(dict(zip(todo, verdicts, strict=True)))
             except BaseException as error:  # noqa: BLE001  # raised where the caller next looks
                 self._graded.put(error)
             finally:
-                self._waiting.task_done()
+                for _ in range(taken):
+                    self._waiting.task_done()
 
-    def _key(self, pair: Pair) -> str:
-        return hashlib.sha256(json.dumps([self._name, *pair]).encode()).hexdigest()
+    def _key(self, row: Row) -> str:
+        return hashlib.sha256(json.dumps([self._judging.name, *self._judging.covered(row)]).encode()).hexdigest()

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.grading.code_tests import of_cells
 from persyn_hf.backends.references import Lists, cell_of, column_of, is_unclear, of_each, read_reference
-from persyn_hf.backends.source_cells import as_text
+from persyn_hf.backends.source_cells import as_lines, as_text
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import nearest
@@ -121,6 +122,27 @@ def read_questions(
         graded = of_each(reference, lambda text: SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text))
         unclear = not verbatim and lists is None and is_unclear(cell)
         pairs.append(Pair(question=_join(texts), answer=reference if verbatim else graded or "", unclear=unclear))
+    if not pairs:
+        raise InputError(f"{name} holds no items; a task needs at least one")
+    return pairs
+
+
+def read_tests(
+    source: Source, question: Sequence[str], tests: Sequence[str], skipped: Callable[[], None] | None = None
+) -> list[Pair]:
+    """Read the question of every row as text, and its tests, which several columns may hold.
+
+    Raises `InputError` where a question is empty, tests cannot be used or there are no rows.
+    """
+    name = source.path or source.dataset
+    pairs = []
+    for number, row in enumerate(source.rows([*question, *tests], skipped), start=1):
+        texts = [as_text(as_lines(row.get(column))) for column in question]
+        found = of_cells([cell_of(row, column) for column in tests])
+        if found is None or not all(texts):
+            what = "no tests that can be used" if found is None else "no question"
+            raise InputError(f"{name}, item {number} has {what}; mend it or leave it out (docs/graders.md)")
+        pairs.append(Pair(question="\n\n".join(texts), answer=found.as_reference(), unclear=False))
     if not pairs:
         raise InputError(f"{name} holds no items; a task needs at least one")
     return pairs

@@ -1,18 +1,23 @@
 """Stage `evaluate`: measure how well a student answers, item by item.
 
-A task is one of lm-evaluation-harness, or questions of one's own, graded by math-verify, or LiveBench, which is asked
-and judged by its own scripts.
+A task is one of lm-evaluation-harness, or questions of one's own, graded by math-verify or by tests of code, or
+LiveBench, which is asked and judged by its own scripts.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED
+from persyn_hf.backends.grading.opening import check_grader
 from persyn_hf.backends.grading.pool import Verifier
+from persyn_hf.backends.grading.settings import CommandSettings
+from persyn_hf.backends.grading.tested import CodeGrader
+from persyn_hf.backends.grading.verdicts import Row, Ungraded, Verdict
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.ifeval import check_ifeval, is_ifeval
 from persyn_hf.backends.harness.likelihood import weigh
@@ -42,7 +47,8 @@ VERSION = 5  # 4: generation is ours, prompts are whole, thoughts are not judged
 def check_files(settings: Settings) -> None:
     """Read the questions that lie on this machine, so that a wrong column is refused before anything is paid for.
 
-    Refused, too: a task that the harness does not know, and a machine that cannot judge IFEval.
+    Refused, too: a task that the harness does not know, and a machine that cannot judge IFEval, or run code in a
+    sandbox.
     """
     for task in settings.tasks:
         if task.is_stock:
@@ -51,6 +57,8 @@ def check_files(settings: Settings) -> None:
             check_ifeval()
         if task.path is not None and not task.is_stock:
             load(task, settings)
+        if task.is_tested:
+            check_grader("tests", CommandSettings(), settings.sandbox)
 
 
 def run(settings: Settings, context: Context, student: Path | None = None) -> Result:
@@ -99,7 +107,12 @@ def score(
     """
     if isinstance(loaded, MathTask):
         answered, figures = model.answer(loaded, settings.max_tokens)
-        return {task.name: _line(_grade(answered, verifier), {**figures, **loaded.told}, model)}
+        if task.is_tested:
+            with closing(CodeGrader(settings.sandbox, float(settings.timeout_s))) as tests:
+                graded = _grade(answered, tests.grade)
+        else:
+            graded = _grade(answered, partial(_by_math, verifier))
+        return {task.name: _line(graded, {**figures, **loaded.told}, model)}
     limit = task.limit or settings.limit
     lines = {}
     for name, stock in loaded.items():
@@ -153,15 +166,25 @@ def _dtype(settings: Settings) -> Dtype:
     return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
 
 
-def _grade(answered: Sequence[Answered], verifier: Verifier) -> list[Answered]:
-    """Return the items with the scores that math-verify gives; None: it could not judge, or was not to."""
+def _grade(
+    answered: Sequence[Answered], grade: Callable[[Sequence[Row]], Sequence[Verdict | Ungraded]]
+) -> list[Answered]:
+    """Return the items with the scores that a grader gives; None: it could not judge, or was not to."""
     asked = [item for item in answered if item.finish_reason != "too_long"]
-    verdicts = iter(verifier.grade([(item.reference or "", item.prediction) for item in asked]))
+    rows = [
+        Row(item.reference, item.prediction, messages=({"role": "user", "content": item.prompt},)) for item in asked
+    ]
+    verdicts = iter(grade(rows))
     graded = []
     for item in answered:
         verdict = next(verdicts) if item.finish_reason != "too_long" else None
-        graded.append(replace(item, score=None if verdict is None else float(verdict)))
+        score = None if verdict is None or isinstance(verdict, Ungraded) else float(verdict)
+        graded.append(replace(item, score=score))
     return graded
+
+
+def _by_math(verifier: Verifier, rows: Sequence[Row]) -> Sequence[Verdict]:
+    return verifier.grade([(row.reference or "", row.answer) for row in rows])
 
 
 def _numbered(answered: Sequence[Answered]) -> dict[str, Answered]:

@@ -8,7 +8,7 @@ from persyn_hf.backends.chat import render
 from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.settings import value_of
 from persyn_hf.backends.harness.answers import Sheet
-from persyn_hf.backends.harness.questions import MathTask, final_answer, read_questions
+from persyn_hf.backends.harness.questions import MathTask, final_answer, read_questions, read_tests
 from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.stock_items import choose_filter, choose_metric
 from persyn_hf.backends.loading import load_tokenizer
@@ -40,7 +40,10 @@ def load(task: Task, settings: Settings) -> Loaded:
     told: Counter[str] = Counter()
     skipped = (lambda: told.update(("ragged_rows",))) if task.ragged_rows == "skip" else None
     verbatim = task.is_weighed
-    pairs = read_questions(task.source, columns, task.columns.answer, lists, skipped, verbatim=verbatim)
+    if task.is_tested:
+        pairs = read_tests(task.source, columns, task.answer_columns, skipped)
+    else:
+        pairs = read_questions(task.source, columns, task.answer_columns[0], lists, skipped, verbatim=verbatim)
     pairs = pairs[: task.limit or settings.limit]
     references = [pair.answer for pair in pairs]
     if marker is not None:
@@ -51,7 +54,7 @@ def load(task: Task, settings: Settings) -> Loaded:
     shown = task.examples
     examples = []
     if shown is not None:
-        examples = read_questions(shown, columns, task.columns.answer, skipped=skipped, verbatim=verbatim)
+        examples = read_questions(shown, columns, task.answer_columns[0], skipped=skipped, verbatim=verbatim)
     told["lists_of_references"] = sum(pair.unclear for pair in pairs)
     number, needed = len(examples), task.num_fewshot or 0
     check(

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.grading.settings import SandboxSettings
 from persyn_hf.backends.harness.likelihood import INVERSE_PERPLEXITY
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.backends.harness.questions import Source
@@ -14,6 +15,7 @@ from persyn_hf.recipe.roles import check_config_name
 from persyn_hf.recipe.strict import Strict
 
 
+TESTS = "tests"  # the metric of items whose answers are code
 LIVEBENCH = "livebench"  # name of the one task that LiveBench is
 
 
@@ -23,7 +25,10 @@ class Columns(Strict):
     question: str | list[str] = Field(
         default="question", description="The column of the question. Several columns are joined."
     )
-    answer: str = Field(default="answer", description="The column of the reference answer, or `struct.field`.")
+    answer: str | list[str] = Field(
+        default="answer",
+        description="The column of the reference answer, or `struct.field`; of tests, also several.",
+    )
 
 
 class Task(Strict):
@@ -37,7 +42,7 @@ class Task(Strict):
     metric: str | None = Field(
         default=None,
         description="The metric of the harness's task that counts; null takes its first. Of items of your own: "
-        "inverse_perplexity weighs the reference answer, and null has math-verify grade what is said.",
+        "inverse_perplexity weighs the reference answer, tests runs code, null has math-verify grade.",
     )
     filter: str | None = Field(
         default=None,
@@ -117,6 +122,16 @@ class Task(Strict):
         """Say whether the reference answers are weighed, and nothing is generated."""
         return not self.is_stock and self.metric == INVERSE_PERPLEXITY
 
+    @property
+    def is_tested(self) -> bool:
+        """Say whether answers are code, and their references tests that are run."""
+        return not self.is_stock and self.metric == TESTS
+
+    @property
+    def answer_columns(self) -> list[str]:
+        """Return the columns of the reference answer."""
+        return [self.columns.answer] if isinstance(self.columns.answer, str) else self.columns.answer
+
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
         if self.path is not None and self.dataset is not None:
@@ -136,10 +151,19 @@ class Task(Strict):
             )
         if not self.is_stock and self.filter:
             raise ValueError(f"`{self.name}` has items of its own; `filter` is for tasks of the harness")
-        if not self.is_stock and self.metric not in (None, INVERSE_PERPLEXITY):
+        if not self.is_stock and self.metric not in (None, INVERSE_PERPLEXITY, TESTS):
             raise ValueError(
-                f"`{self.name}` has items of its own, whose `metric` is null (graded by math-verify) or "
-                f"{INVERSE_PERPLEXITY}, got {self.metric!r}"
+                f"`{self.name}` has items of its own, whose `metric` is null (graded by math-verify), "
+                f"{INVERSE_PERPLEXITY} or {TESTS}, got {self.metric!r}"
+            )
+        if isinstance(self.columns.answer, list) and not self.is_tested:
+            raise ValueError(
+                f"`{self.name}`: several columns of an answer are tests; name one, or set `metric: {TESTS}`"
+            )
+        if self.is_tested and (self.reference_after or self.reference_lists or self.examples):
+            raise ValueError(
+                f"`{self.name}` has tests, which are taken as they stand and show no answers; take out "
+                "`reference_after`, `reference_lists` and the worked examples"
             )
         if self.is_weighed and (self.reference_after or self.reference_lists):
             raise ValueError(
@@ -181,6 +205,12 @@ class Settings(Strict):
         default="auto", description="The type of the weights. auto: as stored on a GPU, float32 elsewhere."
     )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
+    # As of `livebench`.
+    sandbox: SandboxSettings = Field(
+        default=SandboxSettings(),
+        exclude_if=lambda value: value == SandboxSettings(),
+        description="Of `metric: tests`: the bounds of the code that is run.",
+    )
     timeout_s: float | int = Field(
         default=5, gt=0, le=604_800, description="The seconds that grading one answer may take."
     )

@@ -7,6 +7,7 @@ killed.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.engines import ask as journalled
@@ -14,6 +15,8 @@ from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, t
 from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
+from persyn_hf.backends.grading.opening import check_grader, open_grader
+from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.assignment import best_first
 from persyn_hf.errors import InputError, RecipeError
@@ -39,6 +42,7 @@ __all__ = [
     "VERSION",
     "Settings",
     "check",
+    "check_files",
     "num_samples",
     "run",
 ]
@@ -47,9 +51,25 @@ INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS}
 OPTIONAL_INPUTS = {"calibration": RESPONSES}  # every teacher's answers to the calibration prompts, to compare costs
 OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
-NOT_COVERED = frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"}) | ENGINE_NOT_COVERED
+NOT_COVERED = (
+    frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"})
+    | {"command.timeout_s", "command.memory_gb", "command.workers"}
+    | ENGINE_NOT_COVERED
+)
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
-LATER: dict[str, Any] = {"think_tags": [], "server.tokenizer": None, "ragged_rows": "refuse"}
+LATER: dict[str, Any] = {
+    "think_tags": [],
+    "server.tokenizer": None,
+    "ragged_rows": "refuse",
+    "command": CommandSettings().model_dump(mode="json"),
+    "sandbox": SandboxSettings().model_dump(mode="json"),
+}
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a grader that cannot work on this machine, before an answer is paid for."""
+    if settings.verify != "none":
+        check_grader(settings.verify, settings.command, settings.sandbox)
 
 
 def run(
@@ -74,14 +94,15 @@ def run(
     check(settings, tuple(teacher for teacher in context.teachers if cells[teacher.name]))
     with (
         Journal(context.journal or context.work_dir / "journal.sqlite", recipe=context.recipe) as journal,
-        Grader(journal, settings.verify_timeout_s) as grader,
+        _open_grader(settings, journal) as grader,
     ):
         if settings.engine == "import":
             errors: Counter[str] = Counter()
             data, totals = _cut(context, _imported(settings, context, grader, cells, errors))
             missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
             ragged = {"ragged_rows": errors["ragged_rows"]} if errors["ragged_rows"] else {}
-            return Result(data=data, counts=_counts(totals) | missing | ragged, metrics=_metrics(totals))
+            counts = _counts(totals) | missing | ragged | (grader.failures if grader else {})
+            return Result(data=data, counts=counts, metrics=_metrics(totals))
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -93,8 +114,19 @@ def run(
         pool = [teacher.name for teacher in context.teachers]
         data, totals = _cut(context, asking.samples(pool, prompts["prompt_id"][:]))
     counts = _counts(totals) | ({"escalated": asking.num_escalated} if settings.escalate else {})
+    counts |= grader.failures if grader else {}
     cost = costs(settings, context.teachers, asking.asked, totals, prompts["split"][:], calibration)
     return Result(data=data, counts=counts, metrics=_metrics(totals), cost=cost)
+
+
+def _open_grader(settings: Settings, journal: Journal) -> AbstractContextManager[Grader | None]:
+    """Open the grader of the settings in front of the journal; `verify: none` has none."""
+    if settings.verify == "none":
+        return nullcontext()
+    judging = open_grader(
+        settings.verify, timeout_s=settings.verify_timeout_s, command=settings.command, sandbox=settings.sandbox
+    )
+    return Grader(journal, judging)
 
 
 def _cells(prompts: "Dataset", assignments: "Dataset", teachers: Sequence[Teacher]) -> dict[str, list[Prompt]]:
@@ -151,7 +183,11 @@ def _escalate(
 
 
 def _imported(
-    settings: Settings, context: Context, grader: Grader, cells: Mapping[str, list[Prompt]], errors: Counter[str]
+    settings: Settings,
+    context: Context,
+    grader: Grader | None,
+    cells: Mapping[str, list[Prompt]],
+    errors: Counter[str],
 ) -> Iterator[tuple[str, list[Sample]]]:
     """Read the samples of each teacher from the user's table instead of the journal, and grade them.
 
@@ -164,7 +200,7 @@ def _imported(
             its_own = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
             journalled.check_errors(its_own, len(samples), teacher, settings.max_error_rate)
             errors.update(its_own)
-            yield teacher, grade(grader, samples) if settings.verify != "none" else samples
+            yield teacher, grade(grader, samples) if grader else samples
 
 
 def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple["Dataset", dict[str, Totals]]:

@@ -26,6 +26,7 @@ from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
+from persyn_hf.backends.grading.verdicts import Row
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
@@ -59,7 +60,7 @@ class Asked:
 class Asking:
     """The asking of one `generate` step: its journal, grader and budget, and what each teacher was asked so far."""
 
-    def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader) -> None:
+    def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader | None) -> None:
         self._settings, self._context = settings, context
         self._journal, self._grader = journal, grader
         folder = journal.path.parent
@@ -184,13 +185,15 @@ class Asking:
 
     def _arrived(self, answers: Sequence[Answer]) -> None:
         """Have new answers graded in the background while teachers go on answering."""
-        pairs = []
+        if self._grader is None:
+            return
+        rows = []
         for answer in answers:
-            reference = self._prompts[answer.request.prompt_id]["reference"]
-            if reference is not None and answer.error is None:
-                pairs.append((str(reference), split_response(answer.request, answer, self._settings.think_tags)[0]))
-        if pairs and self._settings.verify != "none":
-            self._grader.submit(pairs)
+            prompt = self._prompts[answer.request.prompt_id]
+            if answer.error is None and _can_be_graded(self._grader, prompt):
+                rows.append(_row(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
+        if rows:
+            self._grader.submit(rows)
 
     def _count_earlier(self, asked: Asked, cells: Mapping[str, Sequence[Request]]) -> None:
         """Count what answers took that earlier runs left uncounted: a limit on money needs to know."""
@@ -230,7 +233,7 @@ class Asking:
             for request, key in zip(requests, keys, strict=True)
             if key in entries or not self._settings.stop_when_correct
         ]
-        samples = grade(self._grader, answered) if self._settings.verify != "none" else answered
+        samples = grade(self._grader, answered) if self._grader is not None else answered
         if not self._settings.stop_when_correct:
             return samples
         kept, right = [], set[str]()
@@ -243,17 +246,32 @@ class Asking:
 
 
 def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
-    """Judge the samples that have a reference and no verdict yet; returns all samples, in order."""
+    """Judge the samples that can be graded and have no verdict yet; returns all samples, in order."""
     open_rows = [
         row
         for row, sample in enumerate(samples)
-        if sample.prompt["reference"] is not None and sample.entry.error is None and sample.is_correct is None
+        if sample.entry.error is None and sample.is_correct is None and _can_be_graded(grader, sample.prompt)
     ]
-    pairs = [(str(samples[row].prompt["reference"]), samples[row].response) for row in open_rows]
     judged = list(samples)
-    for row, verdict in zip(open_rows, grader.judge(pairs), strict=True):
+    verdicts = grader.judge([_row(samples[row].prompt, samples[row].response) for row in open_rows])
+    for row, verdict in zip(open_rows, verdicts, strict=True):
+        assert verdict is None or isinstance(verdict, bool)  # a number is a verdict of `score` only
         judged[row] = replace(samples[row], is_correct=verdict)
     return judged
+
+
+def _can_be_graded(grader: Grader, prompt: Prompt) -> bool:
+    return prompt["reference"] is not None or not grader.needs_reference
+
+
+def _row(prompt: Prompt, response: str) -> Row:
+    reference = prompt["reference"]
+    return Row(
+        reference=None if reference is None else str(reference),
+        answer=response,
+        prompt_id=prompt["prompt_id"],
+        messages=prompt["messages"],
+    )
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

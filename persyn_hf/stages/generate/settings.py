@@ -12,6 +12,7 @@ from persyn_hf.backends.engines.settings import (
     ServerSettings,
     VllmSettings,
 )
+from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
@@ -88,11 +89,22 @@ class Settings(ImportSettings):
         description="Escalate only where the router was less sure than this: if it was sure and its teacher fails, "
         "all will. Null: always.",
     )
-    verify: Literal["math", "none"] = Field(
-        default="math", description="The check of answers against references: math-verify, or none."
+    verify: Literal["math", "command", "tests", "none"] = Field(
+        default="math",
+        description="The check of answers: math-verify against references, a command of yours, tests of code in a "
+        "sandbox, or none.",
     )
     verify_timeout_s: float = Field(
-        default=5.0, gt=0, le=86_400, description="The seconds that verifying one answer may take."
+        default=5.0,
+        gt=0,
+        le=86_400,
+        description="The seconds that verifying one answer may take. Of `tests`: one run of the answer's code.",
+    )
+    command: CommandSettings = Field(
+        default=CommandSettings(), description="Of `verify: command`: the command that says true, false or null."
+    )
+    sandbox: SandboxSettings = Field(
+        default=SandboxSettings(), description="Of `verify: tests`: the bounds of the code that is run."
     )
 
     @field_validator("rerun", mode="before")
@@ -110,6 +122,11 @@ class Settings(ImportSettings):
             raise ValueError(f"engine `{self.engine}` knows no `{tables[0]}`; leave it out, or set `engine: import`")
         if self.engine == "batch" and self.executor is not None:
             raise ValueError("engine `batch` runs at the provider and knows no `executor`; leave one of them out")
+        if (self.verify == "command") != bool(self.command.run):
+            raise ValueError(
+                "`verify: command` and `command: {run: [...]}` belong together, found only one of them; give both, or "
+                "another `verify`"
+            )
         for name in ("stop_when_correct", "escalate"):
             if getattr(self, name) and (self.verify == "none" or self.engine == "import"):
                 obstacle = "`verify: none`" if self.verify == "none" else "`engine: import`"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.grading.code_tests import of_cells
 from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.backends.references import cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, missing_column, read_prompt
@@ -165,6 +166,9 @@ def _clean(
             counts["reference_missing"] += 1
             if settings.references != "none":
                 continue
+        if reference == "":
+            counts["reference_unparsable"] += 1
+            continue
         yield {
             "prompt_id": name,
             "messages": messages,
@@ -177,15 +181,28 @@ def _clean(
 
 def _reference(row: Mapping[str, Any], settings: Settings, counts: Counter[str]) -> str | None:
     """Read the reference of a row; lists whose meaning the settings do not say are counted."""
-    if settings.columns.reference is None:
+    columns, marker = settings.columns.reference, settings.reference_after
+    if columns is None:
         return None
-    cell, marker = cell_of(row, settings.columns.reference), settings.reference_after
+    if settings.references == "tests":
+        return _tests(row, [columns] if isinstance(columns, str) else columns)
+    assert isinstance(columns, str)  # the settings' check
+    cell = cell_of(row, columns)
     if settings.reference_lists is None and is_unclear(cell):
         counts["lists_of_references"] += 1
     reference = read_reference(cell, settings.reference_lists)
     if reference is None or marker is None:
         return reference
     return of_each(reference, lambda text: final_answer(text, marker))
+
+
+def _tests(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """Read the tests of a row; empty where they cannot be used, None where there are none."""
+    cells = [cell_of(row, column) for column in columns]
+    if all(cell is None or cell in ("", []) for cell in cells):
+        return None
+    tests = of_cells(cells)
+    return "" if tests is None else tests.as_reference()
 
 
 def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:

@@ -61,8 +61,10 @@ class Columns(Strict):
         description="The column of texts or conversations, of which the assistant's last answer is left out. "
         "Several columns are joined.",
     )
-    reference: str | None = Field(
-        default=None, description="The column of the reference answer, or `struct.field`. Null: there is none."
+    reference: str | list[str] | None = Field(
+        default=None,
+        description="The column of the reference answer, or `struct.field`; of tests, also several. "
+        "Null: there is none.",
     )
     topic: str | None = Field(default=None, description="The column of the topic or skill. Null: there is none.")
     split: str | None = Field(
@@ -103,10 +105,10 @@ class Settings(Strict):
         description="What becomes of a CSV's rows that do not fit its header: the run refuses them, or skips and "
         "counts them.",
     )
-    references: Literal["math", "text", "none"] = Field(
+    references: Literal["math", "tests", "text", "none"] = Field(
         default="none",
-        description="math: a reference must parse as mathematics; text: it must be there; none: it may be missing. "
-        "Other prompts are dropped and counted.",
+        description="math: a reference must parse as mathematics; tests: as tests of code; text: it must be there; "
+        "none: it may be missing. Other prompts are dropped and counted.",
     )
     calibration: int | None = Field(
         default=None,
@@ -200,6 +202,10 @@ class Settings(Strict):
                 raise ValueError(f"`{key}` is of a `dataset`, and none is read; take it out")
         if self.ragged_rows == "skip" and self.path is None:
             raise ValueError("`ragged_rows` is of a CSV in `path`, and a `dataset` is read; take it out")
+        if isinstance(self.columns.reference, list) and self.references != "tests":
+            raise ValueError("several columns of a reference are those of tests; name one, or set `references: tests`")
+        if self.references == "tests" and (self.reference_after or self.reference_lists):
+            raise ValueError("tests are taken as they stand; take out `reference_after` and `reference_lists`")
         if self.references != "none" and self.columns.reference is None:
             raise ValueError(f"`references: {self.references}` needs `columns.reference`, the column that holds them")
         return self

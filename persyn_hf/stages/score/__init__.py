@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.backends.grading.opening import check_grader
+from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
 from persyn_hf.core.alpha_sweep import alpha_sweep
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import numbers, recombine
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 Cell = tuple[str, str]  # prompt_id, teacher
 
-__all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "run"]
+__all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "check_files", "run"]
 
 INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
 OUTPUT = REWARDS
@@ -36,8 +38,16 @@ OUTPUT = REWARDS
 # those measured; 2: answers that did not come count against their teacher, and what was said is scored, whatever a
 # template does
 VERSION = 4
-LATER = {"failed": "worst", "near_tie": 1e-6}
-NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
+LATER = {"failed": "worst", "near_tie": 1e-6, "command": CommandSettings().model_dump(mode="json")}
+NOT_COVERED = frozenset(
+    {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}
+) | {"command.timeout_s", "command.memory_gb", "command.workers"}
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a command that cannot work on this machine, before an answer is paid for."""
+    if settings.quality == "command":
+        check_grader("command", settings.command, SandboxSettings())
 
 
 def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:

@@ -11,6 +11,7 @@ from typing import Any
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.scoring.measure import measure
 from persyn_hf.stage import Context
+from persyn_hf.stages.score.commanded import by_command
 from persyn_hf.stages.score.measuring import by_scorer, journal_of
 from persyn_hf.stages.score.settings import Settings
 
@@ -76,6 +77,11 @@ def _by_reward_model(settings: Settings, context: Context, answers: Sequence[Jud
     return [value for (value,) in values]
 
 
+def _by_command(settings: Settings, context: Context, answers: Sequence[Judged]) -> list[float | None]:
+    """Return what a command of the user's says."""
+    return by_command(settings, context, [(answer.prompt, answer.response) for answer in answers])
+
+
 Criterion = Callable[[Settings, Context, Sequence[Judged]], list[float | None]]
 
 CRITERIA: dict[str, Criterion] = {
@@ -83,4 +89,5 @@ CRITERIA: dict[str, Criterion] = {
     "pass_rate": _by_pass_rate,
     "column": partial(_by_column, "quality"),
     "reward_model": _by_reward_model,
+    "command": _by_command,
 }

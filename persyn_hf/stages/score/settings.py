@@ -5,13 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
+from persyn_hf.backends.grading.settings import CommandSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.core.rewards import NOISE
 from persyn_hf.recipe.strict import Strict
 
 
 # Measures of quality that a model judges, and what `persyn plan` calls that model, whose work it does not know.
-BY_MODEL = {"reward_model": "the reward model"}
+BY_MODEL = {"reward_model": "the reward model", "command": "the command of `score.quality`"}
 
 
 class RewardServer(Connection):
@@ -52,10 +53,10 @@ class RewardModel(Strict):
 class Settings(Strict):
     """The settings of this stage: what a reward is made of, and how it is measured."""
 
-    quality: Literal["correct", "pass_rate", "column", "reward_model"] = Field(
+    quality: Literal["correct", "pass_rate", "column", "reward_model", "command"] = Field(
         default="correct",
         description="The quality of an answer: 1 if the kept one is right, the share of right samples, the imported "
-        "column, or a reward model's score.",
+        "column, a reward model's score, or the number that a command of yours gives.",
     )
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = Field(
         default="mean_logprob",
@@ -105,6 +106,10 @@ class Settings(Strict):
         default_factory=RewardModel, description="Of `quality: reward_model`: the model that judges."
     )
 
+    command: CommandSettings = Field(
+        default=CommandSettings(), description="Of `quality: command`: the command that gives each answer a number."
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.learnability == "none" and self.alpha != 0:
@@ -120,5 +125,10 @@ class Settings(Strict):
             raise ValueError(
                 "`quality: reward_model` and `reward_model: {model: ...}` belong together, found only one of them; "
                 "give both, or another `quality`"
+            )
+        if (self.quality == "command") != bool(self.command.run):
+            raise ValueError(
+                "`quality: command` and `command: {run: [...]}` belong together, found only one of them; give both, "
+                "or another `quality`"
             )
         return self

@@ -71,7 +71,7 @@ def _of_tasks(manifests: Sequence[Manifest], key: str, title: str) -> str:
 
 
 def metric_of(line: Mapping[str, Any]) -> str:
-    """Return the metric that scores a task: the harness's, or `accuracy`, the share that math-verify found right."""
+    """Return the metric that scores a task: the harness's, or `accuracy`, the share that was found right."""
     return str(line.get("metric") or "accuracy")
 
 
