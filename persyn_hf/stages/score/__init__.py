@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.backends.judging.rubrics import read_rubric
+from persyn_hf.backends.judging.settings import JUDGE_NOT_COVERED
 from persyn_hf.core.alpha_sweep import alpha_sweep
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import numbers, recombine
@@ -17,8 +19,8 @@ from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.score import quality
+from persyn_hf.stages.score.criteria import Judged
 from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods
-from persyn_hf.stages.score.quality import Judged
 from persyn_hf.stages.score.settings import Settings
 
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 Cell = tuple[str, str]  # prompt_id, teacher
 
-__all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "run"]
+__all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "check_files", "run"]
 
 INPUTS = {"prompts": PROMPTS, "responses": RESPONSES}
 OUTPUT = REWARDS
@@ -36,8 +38,18 @@ OUTPUT = REWARDS
 # those measured; 2: answers that did not come count against their teacher, and what was said is scored, whatever a
 # template does
 VERSION = 4
-LATER = {"failed": "worst", "near_tie": 1e-6}
-NOT_COVERED = frozenset({"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"})
+LATER = {"failed": "worst", "near_tie": 1e-6, "judge": None}
+NOT_COVERED = frozenset(
+    {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}
+    | {f"judge.{key}" for key in JUDGE_NOT_COVERED}
+    | {f"judge.panel.{key}" for key in JUDGE_NOT_COVERED}
+)
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a rubric that a judge could not be asked by. Raises `RecipeError`."""
+    if settings.judge is not None:
+        read_rubric(settings.judge.rubric, settings.judge.mode, settings.judge.scale)
 
 
 def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:
@@ -68,7 +80,8 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     }
     conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in answered]
     answers = [Judged(prompt_rows[cell[0]], selected[cell], shares[cell]) for cell in answered]
-    judged = quality.of_answers(settings, context, answers)
+    found = quality.of_answers(settings, context, answers)
+    judged = found.values
     columns["quality_raw"] = _spread(judged, answered, cells, quality.of_failed(settings.quality, judged))
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
     _check_judged(settings, judged)
@@ -93,7 +106,7 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         counts["failed"] = len(cells) - len(answered)
     sweep = alpha_sweep(columns, pool, settings.learnability, settings.alpha)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
-    return Result(data=data, counts=counts, metrics=metrics)
+    return Result(data=data, counts=counts | found.counts, metrics=metrics | found.metrics, cost=dict(found.cost))
 
 
 def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
