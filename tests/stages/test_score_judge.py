@@ -1,7 +1,6 @@
 """Stage `score` with a judge behind a real server: what it is asked, what it is not asked twice, what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +39,19 @@ def by_length(text: str, times: int) -> Response:
     return Response(body=completion(json.dumps({"reason": "length", "score": min(10, len(answer_in(text)))})))
 
 
-def settings(server: OpenAIServer, **judge: Any) -> score.Settings:
-    judge = {"model": "m", "server": {"urls": [server.url], "attempts": 1, "patience_s": 1}} | judge
+def settings(at: OpenAIServer, one_by_one: bool = False, **judge: Any) -> score.Settings:
+    one = {"concurrency": 1, "max_concurrency": 1} if one_by_one else {}
+    judge = {"model": "m", "server": {"urls": [at.url], "attempts": 1, "patience_s": 1, **one}} | judge
     values = {"quality": "judge", "learnability": "none", "alpha": 0, "judge": judge}
     read: score.Settings = read_section(score.Settings, values, "score")
     return read
 
 
-def run(folder: Path, server: OpenAIServer, reference: str | None = None, **judge: Any) -> Result:
+def run(folder: Path, at: OpenAIServer, reference: str | None = None, **judge: Any) -> Result:
     prompts, responses = table(reference)
     context = judge.pop("context", {})
     return score.run(
-        settings(server, **judge),
+        settings(at, **judge),
         Context(seed=0, work_dir=folder, teachers=tuple(Teacher(name=name) for name in ANSWERS), **context),
         prompts=prompts,
         responses=responses,
@@ -88,3 +88,172 @@ def test_answers_are_judged_once_and_thoughts_are_not_shown(tmp_path: Path) -> N
         assert found.counts["verdicts"] == 6
         assert found.cost["total"]["requests"] == found.cost["total"]["new"] == 6
         assert found.metrics["judges"]["m"] == {"questions": 6, "mean": pytest.approx(6 + 5 / 6), "unread": 0}
+
+
+def refuse(server: OpenAIServer, *unknown: str) -> None:
+    """Have a server that is asked one by one refuse some forms of structured output."""
+
+    def behave(text: str, times: int) -> Response:
+        words = {"error": {"message": "This response_format type is unavailable now"}}
+        return Response(status=400, body=words) if form(server.bodies[-1]) in unknown else by_length(text, times)
+
+    server.behaviour = behave
+
+
+def form(body: dict[str, Any]) -> str:
+    return str(body.get("response_format", {"type": "none"})["type"])
+
+
+@pytest.mark.parametrize(
+    ("unknown", "asked"),
+    [
+        (("json_schema",), ["json_schema"] + 6 * ["json_object"]),
+        (("json_schema", "json_object"), ["json_schema", "json_object"] + 6 * ["none"]),
+    ],
+)
+def test_a_form_that_the_server_refuses_is_tried_once(
+    tmp_path: Path, unknown: tuple[str, ...], asked: list[str]
+) -> None:
+    with OpenAIServer() as server:
+        refuse(server, *unknown)
+        found = run(tmp_path, server, one_by_one=True)
+        assert [form(body) for body in server.bodies] == asked
+        assert None not in quality(found).values()
+        again = run(tmp_path, server)
+        assert quality(again) == quality(found)
+        assert len(server.bodies) == len(asked), "what was refused is in the journal, too"
+        assert again.cost["total"]["new"] == 0
+
+
+def test_a_form_that_is_set_is_not_left(tmp_path: Path) -> None:
+    with OpenAIServer() as server:
+        refuse(server, "json_schema")
+        with pytest.raises(EngineError) as told:
+            run(tmp_path, server, one_by_one=True, response_format="json_schema")
+        assert "judge `m`: " in str(told.value)
+        assert "response_format type is unavailable now" in str(told.value)
+        assert "`score.judge.max_error_rate`" in str(told.value)
+        server.bodies.clear()
+        assert None not in quality(run(tmp_path / "none", server, response_format="none")).values()
+        assert not any("response_format" in body for body in server.bodies)
+
+
+def test_what_cannot_be_read_is_null_and_counted(tmp_path: Path) -> None:
+    replies = {"two": "I like it.", "red": '{"score": 12}', "Rhine": '{"score": 3}\n{"score": 4}'}
+
+    def behave(text: str, times: int) -> Response:
+        reply = replies.get(answer_in(text))
+        return Response(body=completion(reply)) if reply else by_length(text, times)
+
+    with OpenAIServer(behave) as server:
+        found = run(tmp_path, server)
+    assert [value for (teacher, _), value in quality(found).items() if teacher == "terse"] == [None] * 3
+    assert [value for (teacher, _), value in quality(found).items() if teacher == "long"] == [10] * 3
+    counts = {name: number for name, number in found.counts.items() if name.startswith("unread")}
+    assert counts == {"unread_no_verdict": 1, "unread_off_scale": 1, "unread_several": 1}
+    assert found.counts["unjudged"] == 3
+    assert found.metrics["judges"]["m"]["unread"] == 0.5
+
+
+def test_a_judge_that_never_gives_a_verdict_is_stopped_early(tmp_path: Path) -> None:
+    with OpenAIServer(lambda text, times: Response(body=completion("Sehr gut!"))) as server:
+        sentence = (
+            "judge `m`: 4 of 6 replies hold no verdict (no_verdict 4), the bound `score.judge.max_error_rate` is 0.5; "
+            "one of them: 'Sehr gut!'. Take another judge, rubric or `max_tokens`, or raise the bound: what was "
+            "answered is kept"
+        )
+        with pytest.raises(EngineError) as told:
+            run(tmp_path, server, one_by_one=True)
+        assert str(told.value) == sentence
+        assert len(server.bodies) < 6
+        with pytest.raises(EngineError, match="6 of 6 replies hold no verdict"):
+            run(tmp_path, server, one_by_one=True, max_error_rate=0.9)
+
+
+def test_errors_are_asked_again_only_on_demand(tmp_path: Path) -> None:
+    broken = [True]
+
+    def behave(text: str, times: int) -> Response:
+        if answer_in(text) == "red" and broken[0]:
+            return Response(status=500, body={"error": {"message": "out of luck"}})
+        return by_length(text, times)
+
+    with OpenAIServer(behave) as server:
+        assert [*quality(run(tmp_path, server)).values()].count(None) == 1
+        broken[0] = False
+        asked = len(server.bodies)
+        assert [*quality(run(tmp_path, server)).values()].count(None) == 1
+        assert len(server.bodies) == asked
+        assert None not in quality(run(tmp_path, server, rerun="errors")).values()
+        assert len(server.bodies) == asked + 1
+
+
+def test_several_samples_are_averaged(tmp_path: Path) -> None:
+    with OpenAIServer(lambda text, times: Response(body=completion(f'{{"score": {times}}}'))) as server:
+        found = run(tmp_path, server, samples=3, temperature=0.7, response_format="none")
+        assert set(quality(found).values()) == {2}
+        assert len(server.bodies) == 18
+        assert len({body["seed"] for body in server.bodies}) == 9, "of a prompt and a sample"
+
+
+def test_limits_hold_for_teachers_and_judges_together(tmp_path: Path) -> None:
+    with OpenAIServer(by_length) as server:
+        with pytest.raises(BudgetReached, match="next batch of `judge m` holds 1 and 2 answers of it are left"):
+            run(tmp_path, server, one_by_one=True, context={"limits": Limits(max_generations=4), "recipe": "a/b"})
+        assert len(server.bodies) == 4
+        price = {"prompt": 0, "completion": 1}
+        limit = 4 * 3e-6 + 1024e-6 + 0.5e-6  # four replies of 3 tokens, and room for a fifth, but for no sixth
+        with pytest.raises(BudgetReached, match="max_cost"):
+            run(
+                tmp_path,
+                server,
+                one_by_one=True,
+                price=price,
+                context={"limits": Limits(max_cost=limit), "recipe": "a/b"},
+            )
+        assert len(server.bodies) == 5
+        found = run(tmp_path, server, context={"limits": Limits(max_generations=6), "recipe": "a/b"})
+        assert len(server.bodies) == 6
+        assert found.cost["teachers"]["judge m"]["new"] == 1
+
+
+def test_a_reference_is_shown_and_what_has_none_is_not_asked_about(tmp_path: Path) -> None:
+    def behave(text: str, times: int) -> Response:
+        right = text.split("<reference>\n")[1].split("\n</reference>")[0] in answer_in(text)
+        return Response(body=completion(f'{{"score": {int(right)}}}'))
+
+    with OpenAIServer(behave) as server:
+        found = run(tmp_path, server, reference="two", rubric="correctness")
+        assert [*quality(found).values()] == [1, 1, 0, 0, 0, 0]
+        with pytest.raises(Exception, match="found nothing to judge any of the 6 answers by"):
+            run(tmp_path, server, rubric="correctness")
+        assert len(server.bodies) == 6
+
+
+@pytest.mark.parametrize(
+    ("judge", "sentence"),
+    [
+        ({"rubric": "helpfullness"}, "score.judge.rubric: no rubric is called `helpfullness`, did you mean `helpfuln"),
+        ({"rubric": "my.yaml"}, "a file of your own begins with ./"),
+        (
+            {"samples": 3},
+            "score.judge: 3 greedy samples would all be the same; set `temperature: 0.7`, or `samples: 1`",
+        ),
+        ({"panel": [{"model": "x/m"}]}, "score.judge: two judges are called `m`; give one of them another `name`"),
+        ({"panel": [{"model": "n", "server": {"url": []}}]}, "score.judge.panel.n.server: unknown key `url`"),
+        ({"modes": "pairwise"}, "score.judge: unknown key `modes`, did you mean `mode`?"),
+        ({"max_tokens": 0}, "score.judge.max_tokens: must be at least 1, got 0"),
+    ],
+)
+def test_settings_are_refused_in_a_sentence(tmp_path: Path, judge: dict[str, Any], sentence: str) -> None:
+    with OpenAIServer(by_length) as server:
+        with pytest.raises(RecipeError) as told:
+            run(tmp_path, server, **judge)
+        assert sentence in str(told.value)
+        assert not server.bodies
+
+
+def test_a_judge_and_its_quality_belong_together() -> None:
+    for values in ({"quality": "judge"}, {"judge": {"model": "m"}}):
+        with pytest.raises(RecipeError, match="belong together, found only one of them"):
+            read_section(score.Settings, values, "score")

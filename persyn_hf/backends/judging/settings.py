@@ -176,5 +176,5 @@ class JudgeSettings(Judge):
         return (self, *self.panel)
 
 
-# How fast a judge is asked is not covered by fingerprints, nor are prices; what may change its verdicts is.
-JUDGE_NOT_COVERED = ENGINE_NOT_COVERED | {"device", "max_error_rate", "price", "params_b"}
+# How fast a judge is asked and what only plans and warnings read is not covered; what may change its verdicts is.
+JUDGE_NOT_COVERED = ENGINE_NOT_COVERED | {"device", "max_error_rate", "price", "params_b", "family"}

@@ -57,7 +57,7 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
         metrics["agreement"] = _agreement(units)
     faults = sum((heard.faults for heard in panel), start=type(panel[0].faults)())
     counts = {"verdicts": sum(len(some) for heard in panel for some in heard.verdicts)}
-    counts |= {f"no_verdict_{fault}": number for fault, number in sorted(faults.items())}
+    counts |= {f"unread_{fault}": number for fault, number in sorted(faults.items())}
     if rubric.needs_reference:
         counts["no_reference"] = sum(answer.prompt["reference"] is None for answer in answers)
     costs = {heard.judge.payee: heard.cost for heard in panel}
