@@ -32,7 +32,7 @@ def judges_of(steps: Sequence[Step]) -> list[tuple[Judge, dict[str, Any]]]:
 
 def check_prices(recipe: Recipe, steps: Sequence[Step], limits: Limits) -> None:
     """Refuse a limit on money where a teacher or a judge has no price: its answers would count as free."""
-    imported = any(getattr(step.settings, "engine", "") == "import" for step in steps if step.stage == "generate")
+    imported = recipe.generate.get("engine") == "import"  # nobody is paid for these answers
     free = [] if imported else [teacher.name for teacher in recipe.teachers if teacher.price is None]
     free += [judge.payee for judge, _ in judges_of(steps) if judge.price is None]
     if limits.max_cost is not None and free:
