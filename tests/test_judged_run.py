@@ -156,5 +156,6 @@ def test_what_cannot_work_is_refused_and_a_relative_is_warned_of(
     assert main(command(recipe, "--max-cost", "1")) == 0
     assert len(server.bodies) == NUMBER * len(TEACHERS)
     card = Path(Store(recipe.parent / "store").get("local/judged-rewards-s@v1").path, "README.md").read_text()
-    assert "judge gpt" in card
-    assert "helpfulness.yaml#" in card
+    assert "| judge gpt | 42 |" in card
+    assert "| gpt | 42 |" in card
+    assert "helpfulness.yaml" in card

@@ -6,7 +6,7 @@ make all strengths 0, and more games weigh more.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from persyn_hf.core.arrays import FloatArray
 
@@ -52,7 +52,7 @@ def _fit(won: FloatArray) -> FloatArray:
     return centred
 
 
-def _largest(compared: FloatArray) -> list[int]:
+def _largest(compared: NDArray[np.bool_]) -> list[int]:
     """Return the largest set of places that comparisons connect; empty where two sets are the largest."""
     left, sets = set(range(len(compared))), []
     while left:

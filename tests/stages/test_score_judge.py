@@ -1,9 +1,11 @@
 """Stage `score` with a judge behind a real server: what it is asked, what it is not asked twice, what is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from openai_server import OpenAIServer, Response, completion
 from rows import prompt, response
@@ -14,6 +16,7 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Limits, Result
 from persyn_hf.stages import score
+from persyn_hf.stages.score.judging import position_bias
 
 
 QUESTIONS = ("Name a prime.", "Name a colour.", "Name a river.")
@@ -257,3 +260,77 @@ def test_a_judge_and_its_quality_belong_together() -> None:
     for values in ({"quality": "judge"}, {"judge": {"model": "m"}}):
         with pytest.raises(RecipeError, match="belong together, found only one of them"):
             read_section(score.Settings, values, "score")
+
+
+def two_in(text: str) -> tuple[str, str]:
+    first, second = (text.split(f"<answer_{name}>\n")[1].split(f"\n</answer_{name}>")[0] for name in "ab")
+    return first, second
+
+
+def longer(text: str, times: int) -> Response:
+    first, second = two_in(text)
+    return Response(body=completion(json.dumps({"winner": "A" if len(first) > len(second) else "B"})))
+
+
+def test_pairs_are_judged_in_both_orders_and_strengths_come_out(tmp_path: Path) -> None:
+    with OpenAIServer(longer) as server:
+        found = run(tmp_path, server, mode="pairwise")
+        assert len(server.bodies) == 6
+        assert quality(run(tmp_path, server, mode="pairwise")) == quality(found)
+        assert len(server.bodies) == 6
+    assert quality(found) == {
+        (teacher, question): pytest.approx(sign * math.log(5) / 2)
+        for teacher, sign in (("terse", -1), ("long", 1))
+        for question in QUESTIONS
+    }
+    assert found.metrics["position"]["m"] == {"pairs": 3, "consistent": 1, "first": 0, "second": 0}
+
+
+def test_a_taste_for_the_first_place_is_seen_and_decides_nothing(tmp_path: Path) -> None:
+    with OpenAIServer(lambda text, times: Response(body=completion('{"winner": "A"}'))) as server:
+        found = run(tmp_path, server, mode="pairwise")
+    assert [*quality(found).values()] == pytest.approx([0] * 6)
+    assert found.metrics["position"]["m"] == {"pairs": 3, "consistent": 0, "first": 1, "second": 0}
+
+
+def test_a_pair_with_a_verdict_in_one_order_only_is_none(tmp_path: Path) -> None:
+    def behave(text: str, times: int) -> Response:
+        broken = two_in(text)[0] == "red"
+        return Response(body=completion("hm")) if broken else longer(text, times)
+
+    with OpenAIServer(behave) as server:
+        found = run(tmp_path, server, mode="pairwise")
+    assert [question for (_, question), value in quality(found).items() if value is None] == ["Name a colour."] * 2
+    assert found.counts["unread_no_verdict"] == 1
+    assert found.metrics["position"]["m"]["pairs"] == 2
+
+
+def test_position_bias_by_hand() -> None:
+    verdicts = np.array([1, 0, 1, 1, 0, 0, 0.5, 0.5, 1, 0.5, np.nan, 1])
+    assert position_bias(verdicts) == {"pairs": 5, "consistent": 2 / 5, "first": 1 / 5, "second": 1 / 5}
+
+
+def test_a_panel_is_averaged_and_its_agreement_is_told(tmp_path: Path) -> None:
+    """The second judge gives a point more, and nothing to one answer: this has no quality then."""
+
+    def behave(text: str, times: int) -> Response:
+        score = min(9, len(answer_in(text)))
+        if server.bodies[-1]["model"] == "n":
+            return Response(body=completion("no" if answer_in(text) == "red" else f'{{"score": {score + 1}}}'))
+        return Response(body=completion(f'{{"score": {score}}}'))
+
+    with OpenAIServer(models=("m", "n")) as server:
+        server.behaviour = behave
+        found = run(tmp_path, server, one_by_one=True, panel=[{"model": "n", "price": {"completion": 5}}])
+        assert len(server.bodies) == 12
+        alone = run(tmp_path, server, one_by_one=True)
+        assert len(server.bodies) == 12, "who leaves the panel costs nothing"
+    assert [*quality(found).values()] == [3.5, 9.5, None, 9.5, 5.5, 9.5]
+    assert [*quality(alone).values()] == [3, 9, 3, 9, 5, 9]
+    # Of 3 3 9 9 5: (3, 4), (9, 10) thrice, (5, 6). Observed: 10 ordered pairs that differ by 1, over 10 verdicts: 1.
+    every = [3, 4, 9, 10, 9, 10, 5, 6, 9, 10]
+    expected = sum((a - b) ** 2 for a in every for b in every) / 90
+    assert found.metrics["agreement"] == {"alpha": pytest.approx(1 - 1 / expected), "units": 5}
+    assert {name: line["questions"] for name, line in found.metrics["judges"].items()} == {"m": 6, "n": 6}
+    assert found.cost["teachers"]["judge n"]["money"] == pytest.approx(6 * 3 * 5 / 1e6)
+    assert "agreement" not in alone.metrics

@@ -106,7 +106,9 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         counts["failed"] = len(cells) - len(answered)
     sweep = alpha_sweep(columns, pool, settings.learnability, settings.alpha)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
-    return Result(data=data, counts=counts | found.counts, metrics=metrics | found.metrics, cost=dict(found.cost))
+    return Result(
+        data=data, counts={**counts, **found.counts}, metrics={**metrics, **found.metrics}, cost={**found.cost}
+    )
 
 
 def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
