@@ -136,7 +136,7 @@ def test_what_cannot_work_is_refused_and_a_relative_is_warned_of(
         assert main(command(recipe, *(part for text in sets for part in ("--set", text)))) == 2
         return capsys.readouterr().err
 
-    assert "`score.judge.server: {urls: [http://HOST:PORT/v1]}`" in fails("score.judge.server.urls=[]")
+    assert "`server: {urls: [http://HOST:PORT/v1]}`" in fails("score.judge.server.urls=[]")
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     assert "`score.judge.server.api_key_env` names the environment variable NO_SUCH_KEY" in fails(
         "score.judge.server.api_key_env=NO_SUCH_KEY"

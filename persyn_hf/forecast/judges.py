@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.journal_reading import JournalReader
-from persyn_hf.backends.judging.asking import asked_formats, open_judge
+from persyn_hf.backends.judging.opening import asked_formats, open_judge
 from persyn_hf.backends.judging.questions import Question, Shown, make_questions, make_requests
 from persyn_hf.backends.judging.rubrics import Rubric, read_rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings
@@ -37,7 +37,7 @@ class Verdicts:
 
 
 def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> list[Verdicts]:
-    """Count the verdicts that the steps which are not stored will ask; empty where no judge is asked."""
+    """Count the verdicts that the steps left will ask; empty where no judge is asked, or the prompts are not known."""
     steps = {item.step.key: item.step for item in done}
     scoring = [item.step for item in done if item.stored is None and item.step.stage == "score"]
     panels = [(step, panel) for step in scoring if (panel := getattr(step.settings, "judge", None)) is not None]
@@ -46,7 +46,9 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
     settings: JudgeSettings = panels[0][1]
     rubric = read_rubric(settings.rubric, settings.mode, settings.scale)
     prompts = rehearsal.prompts()
-    by_id = {} if prompts is None else {row["prompt_id"]: row for row in prompts}
+    if prompts is None:
+        return []
+    by_id = {row["prompt_id"]: row for row in prompts}
     questions: list[Question] = []
     coming: dict[str, int] = defaultdict(int)  # prompt -> answers to it that are yet to come, at most
     for step in {step.inputs["responses"]: step for step, _ in panels}.values():

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from persyn_hf.backends.judging.asking import engine_options, payees
+from persyn_hf.backends.judging.opening import payees
 from persyn_hf.backends.judging.rubrics import read_rubric
-from persyn_hf.backends.judging.settings import Judge, JudgeSettings
+from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.step import Step
@@ -44,18 +44,13 @@ def check_prices(recipe: Recipe, steps: Sequence[Step], limits: Limits) -> None:
 
 
 def check_judges(steps: Sequence[Step]) -> None:
-    """Refuse judges that cannot be asked for want of a url or a key, or whose rubric shows references that none has.
+    """Refuse judges that cannot be asked for want of a key, or whose rubric shows references that none has.
 
     A key that is not set is refused where teachers will be asked: what they answer needs a judge. Where nothing is
     new, the journal may hold every verdict.
     """
     answers_come = any(step.stage == "generate" for step in steps)
-    for judge, options in judges_of(steps):
-        if options["kind"] == "server" and not options["server"].urls:
-            raise RecipeError(
-                f"the judge `{judge.label}` is to be asked at a server, but no url is given; set "
-                "`score.judge.server: {urls: [http://HOST:PORT/v1]}`, or another `score.judge.engine`"
-            )
+    for _, options in judges_of(steps):
         if options["kind"] == "server" and answers_come:
             options["server"].api_key()
     source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)

@@ -24,7 +24,7 @@ from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.report.results import same_teacher
-from persyn_hf.runner.checks import check_imported, check_paid
+from persyn_hf.runner.checks import check_imported, check_paid, pays
 from persyn_hf.runner.model_checks import models_of, teachers_of
 from persyn_hf.runner.payees import check_judges, check_prices, judges_of, warn_of_families
 from persyn_hf.runner.step import Step
@@ -80,7 +80,7 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
     yield partial(_references, recipe, steps)
     yield partial(check_judges, steps)
     yield partial(check_imported, list(steps))
-    asking = next((step for step in steps if step.stage == "generate"), None)
+    asking = next(filter(pays, steps), None)
     if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
         yield partial(check_paid, asking, recipe, store)
     packages = dict.fromkeys(need for step in steps for need in _packages(step))

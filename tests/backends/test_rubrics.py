@@ -110,7 +110,7 @@ def shown(prompt_id: str, *texts: str, reference: str | None = None) -> list[Sho
 
 
 def settings(**values: Any) -> JudgeSettings:
-    return JudgeSettings.model_validate({"model": "m", **values})
+    return JudgeSettings.model_validate({"model": "m", "server": {"urls": ["http://h"]}, **values})
 
 
 def test_pairs_are_asked_about_in_both_orders_and_equal_texts_are_not() -> None:

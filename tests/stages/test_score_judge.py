@@ -228,7 +228,7 @@ def test_a_reference_is_shown_and_what_has_none_is_not_asked_about(tmp_path: Pat
     with OpenAIServer(behave) as server:
         found = run(tmp_path, server, reference="two", rubric="correctness")
         assert [*quality(found).values()] == [1, 1, 0, 0, 0, 0]
-        with pytest.raises(Exception, match="found nothing to judge any of the 6 answers by"):
+        with pytest.raises(Exception, match="the judge has no verdict on any of the 6 answers"):
             run(tmp_path, server, rubric="correctness")
         assert len(server.bodies) == 6
 
@@ -245,6 +245,7 @@ def test_a_reference_is_shown_and_what_has_none_is_not_asked_about(tmp_path: Pat
         ({"panel": [{"model": "x/m"}]}, "score.judge: two judges are called `m`; give one of them another `name`"),
         ({"panel": [{"model": "n", "server": {"url": []}}]}, "score.judge.panel.n.server: unknown key `url`"),
         ({"modes": "pairwise"}, "score.judge: unknown key `modes`, did you mean `mode`?"),
+        ({"server": {}}, "score.judge: the judge `m` is to be asked at a server, but no url is given; set `server: {"),
         ({"max_tokens": 0}, "score.judge.max_tokens: must be at least 1, got 0"),
     ],
 )
@@ -257,7 +258,8 @@ def test_settings_are_refused_in_a_sentence(tmp_path: Path, judge: dict[str, Any
 
 
 def test_a_judge_and_its_quality_belong_together() -> None:
-    for values in ({"quality": "judge"}, {"judge": {"model": "m"}}):
+    judge = {"model": "m", "server": {"urls": ["http://h"]}}
+    for values in ({"quality": "judge"}, {"judge": judge}):
         with pytest.raises(RecipeError, match="belong together, found only one of them"):
             read_section(score.Settings, values, "score")
 

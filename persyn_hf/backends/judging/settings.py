@@ -11,7 +11,7 @@ from persyn_hf.backends.judging.rubrics import Mode, Scale, find_rubric
 from persyn_hf.backends.judging.structured import ResponseFormat
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.recipe.roles import Price, check_name
-from persyn_hf.recipe.strict import Strict
+from persyn_hf.recipe.strict import Strict, read_section
 
 
 Engine = Literal["transformers", "server", "vllm"]
@@ -168,12 +168,39 @@ class JudgeSettings(Judge):
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None:
             raise ValueError(f"two judges are called `{twice}`; give one of them another `name`")
+        for judge in self.judges:
+            options = engine_options(self, judge)
+            if options["kind"] == "server" and not options["server"].urls:
+                raise ValueError(
+                    f"the judge `{judge.label}` is to be asked at a server, but no url is given; set "
+                    "`server: {urls: [http://HOST:PORT/v1]}`, or another `engine`"
+                )
         return self
 
     @property
     def judges(self) -> tuple[Judge, ...]:
         """The whole panel, the first judge first."""
         return (self, *self.panel)
+
+
+def engine_options(settings: JudgeSettings, judge: Judge) -> dict[str, Any]:
+    """Return the arguments of `open_local` for a judge of the panel; its own sections go on top of the panel's."""
+    sections: dict[str, Any] = {}
+    for name, model in (("server", JudgeServer), ("vllm", VllmSettings)):
+        values = getattr(settings, name).model_dump(exclude_unset=True)
+        if isinstance(judge, PanelJudge):
+            values |= getattr(judge, name)
+        sections[name] = read_section(model, values, f"score.judge.panel.{judge.label}.{name}")
+    return {
+        "kind": (judge.engine if isinstance(judge, PanelJudge) else None) or settings.engine,
+        "model": judge.model,
+        "revision": judge.revision,
+        "system_prompt": None,
+        "batch_tokens": settings.batch_tokens,
+        "dtype": settings.dtype,
+        "device": settings.device,
+        **sections,
+    }
 
 
 # How fast a judge is asked and what only plans and warnings read is not covered; what may change its verdicts is.

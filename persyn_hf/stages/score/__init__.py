@@ -114,6 +114,11 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
 def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
     """Raise `InputError` where quality counts and no answer has any."""
     if judged and settings.alpha < 1 and all(value is None for value in judged):
+        if settings.judge is not None:
+            raise InputError(
+                f"the judge has no verdict on any of the {len(judged)} answers: there is nothing to compare, or its "
+                "rubric shows references and the prompts have none; take another rubric or mode, or set `alpha: 1`"
+            )
         raise InputError(
             f"`quality: {settings.quality}` found nothing to judge any of the {len(judged)} answers by; give prompts "
             "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"

@@ -1,5 +1,6 @@
 """The criterion `judge`: answers judged by a language model, one by one or in pairs, by one judge or a panel."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from persyn_hf.backends.engines.spending import open_budget
 from persyn_hf.backends.journal import Journal
-from persyn_hf.backends.judging.asking import Bench, Heard, payees
+from persyn_hf.backends.judging.asking import Bench, Heard
+from persyn_hf.backends.judging.opening import payees
 from persyn_hf.backends.judging.questions import Question, Shown, make_questions
 from persyn_hf.backends.judging.rubrics import read_rubric
 from persyn_hf.backends.judging.settings import JudgeSettings
@@ -55,7 +57,7 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
         units = verdicts
     if len(panel) > 1:
         metrics["agreement"] = _agreement(units)
-    faults = sum((heard.faults for heard in panel), start=type(panel[0].faults)())
+    faults = sum((heard.faults for heard in panel), Counter[str]())
     counts = {"verdicts": sum(len(some) for heard in panel for some in heard.verdicts)}
     counts |= {f"unread_{fault}": number for fault, number in sorted(faults.items())}
     if rubric.needs_reference:
