@@ -127,6 +127,31 @@ def test_a_killed_run_asks_nothing_twice_and_a_plan_knows_what_is_left(
         assert main(command(recipe, "--set", more)) == 0
     assert main(["plan", str(recipe), "--store", str(recipe.parent / "store")]) == 0
     assert not server.bodies, "another normalisation and another student ask nothing"
+    for file in (recipe.parent / "store").rglob("*"):
+        assert not file.is_file() or "journal" in file.name or str(server.port).encode() not in file.read_bytes(), file
+    capsys.readouterr()
+    assert main(["status", "--store", str(recipe.parent / "store")]) == 0
+    assert "judge gpt" in capsys.readouterr().out
+    assert main(["report", str(recipe), "--store", str(recipe.parent / "store"), "--out", str(recipe.parent)]) == 0
+    assert "| gpt | 42 |" in (recipe.parent / "report.md").read_text()
+    (recipe.parent / "store/.persyn/journal.sqlite").unlink()
+    assert main(command(recipe, "--set", "score.judge.samples=2", "--set", "score.judge.temperature=1")) == 2
+    assert "has paid for 23 answers or more" in capsys.readouterr().err
+    assert not server.bodies
+
+
+def test_errors_are_asked_again_with_those_of_teachers(recipe: Path, server: OpenAIServer) -> None:
+    def out_of_luck(text: str, times: int) -> Response:
+        return (
+            Response(status=400, body={"error": {"message": "out of luck"}}) if "so 7" in text else by_length(text, 1)
+        )
+
+    server.behaviour = out_of_luck
+    assert main(command(recipe)) == 0
+    asked = len(server.bodies)
+    server.behaviour = by_length
+    assert main(command(recipe, "--rerun", "errors")) == 0
+    assert len(server.bodies) == asked + 2
 
 
 def test_what_cannot_work_is_refused_and_a_relative_is_warned_of(

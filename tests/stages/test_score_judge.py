@@ -141,6 +141,19 @@ def test_a_form_that_is_set_is_not_left(tmp_path: Path) -> None:
         assert not any("response_format" in body for body in server.bodies)
 
 
+def test_equal_answers_to_a_prompt_are_asked_about_once(tmp_path: Path) -> None:
+    prompts, responses = table()
+    same = responses.map(lambda row: {"response": "the same"}).cast(responses.features)
+    with OpenAIServer(by_length) as server:
+        context = Context(seed=0, work_dir=tmp_path, teachers=tuple(Teacher(name=name) for name in ANSWERS))
+        found = score.run(settings(server), context, prompts=prompts, responses=same)
+        assert len(server.bodies) == 3
+        assert set(quality(found).values()) == {8}
+        pairs = score.run(settings(server, mode="pairwise"), context, prompts=prompts, responses=same)
+        assert len(server.bodies) == 3
+        assert set(quality(pairs).values()) == {0}
+
+
 def test_what_cannot_be_read_is_null_and_counted(tmp_path: Path) -> None:
     replies = {"two": "I like it.", "red": '{"score": 12}', "Rhine": '{"score": 3}\n{"score": 4}'}
 

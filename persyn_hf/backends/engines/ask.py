@@ -35,12 +35,11 @@ from persyn_hf.stage import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What messages call who is asked, and the settings that bound its errors and have them asked again."""
+    """What messages call who is asked, and the setting that bounds its errors."""
 
     who: str
     what: str  # its work, for the progress
     bound: str = "generate.max_error_rate"
-    again: str = "--rerun errors"
 
 
 @dataclass(kw_only=True)
@@ -153,7 +152,7 @@ def check_errors(errors: Mapping[str, int], total: int, called: Named, max_error
         reason, times = counted.most_common(1)[0]
         raise EngineError(
             f"{called.who}: {counted.total()} of {total} responses failed, the bound `{called.bound}` "
-            f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with {called.again}, "
+            f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with --rerun errors, "
             "or raise the bound"
         )
 

@@ -107,7 +107,6 @@ class Bench:
             who=f"judge `{judge.label}`",
             what=f"judge with {judge.label}",
             bound="score.judge.max_error_rate",
-            again="--set score.judge.rerun=errors",
         )
         replies, new, params_b = self._replies(judge, questions, named)
         unread = _Unread(settings=self.settings, named=named, total=len(replies))
