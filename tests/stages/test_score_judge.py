@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from openai_server import OpenAIServer, Response, completion
 from rows import prompt, response
+from tiny_models import save_model
 
+from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.errors import BudgetReached, EngineError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Limits, Result
 from persyn_hf.stages import score
+from persyn_hf.stages.score.criteria import Judged
+from persyn_hf.stages.score.judging import judge as judge_them
 from persyn_hf.stages.score.judging import position_bias
 
 
@@ -349,3 +353,18 @@ def test_a_panel_is_averaged_and_its_agreement_is_told(tmp_path: Path) -> None:
     assert {name: line["questions"] for name, line in found.metrics["judges"].items()} == {"m": 6, "n": 6}
     assert found.cost["teachers"]["judge n"]["money"] == pytest.approx(6 * 3 * 5 / 1e6)
     assert "agreement" not in alone.metrics
+
+
+def test_a_judge_that_runs_here_is_asked_once(tmp_path: Path, heavy: None) -> None:
+    """A model without sense, so what it says holds no verdict; its replies are in the journal all the same."""
+    model = save_model(tmp_path / "model", "llama", 0)
+    prompts, _ = table()
+    answers = [Judged({**row}, {"response": "two"}, None) for row in prompts]
+    rubric = tmp_path / "short.yaml"
+    rubric.write_text("scale: [1, 10]\ncriteria: x\npointwise: '{{prompt}} {{answer}}'\n")
+    asked = {"model": str(model), "engine": "transformers", "rubric": str(rubric), "max_tokens": 4}
+    judge = read_section(JudgeSettings, {**asked, "max_error_rate": 1}, "score.judge")
+    first, second = (judge_them(judge, Context(seed=0, work_dir=tmp_path), answers) for _ in range(2))
+    assert first.values == second.values
+    assert (first.cost["total"]["new"], second.cost["total"]["new"]) == (3, 0)
+    assert first.counts["verdicts"] == 3

@@ -41,6 +41,10 @@ class Judge(Strict):
     params_b: float | int | None = Field(
         default=None, gt=0, le=1_000_000, description="The active parameters, in billions. Costs in FLOPs go by them."
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the judge's chat template is told, such as enable_thinking: false of Qwen3.",
+    )
     price: Price | None = Field(
         default=None,
         description="The price, in the currency of the teachers'. `plan`, cards and `--max-cost` read it.",
@@ -191,11 +195,17 @@ def engine_options(settings: JudgeSettings, judge: Judge) -> dict[str, Any]:
         if isinstance(judge, PanelJudge):
             values |= getattr(judge, name)
         sections[name] = read_section(model, values, f"score.judge.panel.{judge.label}.{name}")
+    kind = (judge.engine if isinstance(judge, PanelJudge) else None) or settings.engine
+    if kind == "server" and judge.chat_template_kwargs:
+        sent = sections["server"].extra.get("chat_template_kwargs") or {}
+        extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **judge.chat_template_kwargs}}
+        sections["server"] = sections["server"].model_copy(update={"extra": extra})
     return {
-        "kind": (judge.engine if isinstance(judge, PanelJudge) else None) or settings.engine,
+        "kind": kind,
         "model": judge.model,
         "revision": judge.revision,
         "system_prompt": None,
+        "template_kwargs": judge.chat_template_kwargs,
         "batch_tokens": settings.batch_tokens,
         "dtype": settings.dtype,
         "device": settings.device,
