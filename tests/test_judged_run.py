@@ -133,7 +133,9 @@ def test_a_killed_run_asks_nothing_twice_and_a_plan_knows_what_is_left(
     assert main(["status", "--store", str(recipe.parent / "store")]) == 0
     assert "judge gpt" in capsys.readouterr().out
     assert main(["report", str(recipe), "--store", str(recipe.parent / "store"), "--out", str(recipe.parent)]) == 0
-    assert "| gpt | 42 |" in (recipe.parent / "report.md").read_text()
+    report = (recipe.parent / "report.md").read_text()
+    assert "| gpt | 42 |" in report
+    assert "| judge gpt | 42 |" in report
     (recipe.parent / "store/.persyn/journal.sqlite").unlink()
     assert main(command(recipe, "--set", "score.judge.samples=2", "--set", "score.judge.temperature=1")) == 2
     assert "has paid for 23 answers or more" in capsys.readouterr().err

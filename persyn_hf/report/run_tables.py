@@ -10,7 +10,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import alpha_of
 from persyn_hf.report.frontier import frontier_table
-from persyn_hf.report.judges import judges_table
+from persyn_hf.report.judges import judges_table, paid_judges
 from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
@@ -181,8 +181,8 @@ def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
 
 
 def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
-    """Return the table of what the recipe has paid for, a row per teacher and their total."""
-    lines = paid(recipe, manifests, spent)
+    """Return the table of what the recipe has paid for, a row per teacher or judge and their total."""
+    lines = paid(recipe, manifests, spent) | paid_judges(recipe, spent)
     columns = known_columns(line.cost for line in lines.values())
     rows = []
     for name, line in lines.items():
