@@ -13,7 +13,7 @@ from typing import Any
 
 from persyn_hf.backends.journal_reading import JournalReader
 from persyn_hf.backends.judging.opening import asked_formats, open_judge
-from persyn_hf.backends.judging.questions import Question, Shown, make_questions, make_requests
+from persyn_hf.backends.judging.questions import Question, Shown, make_questions, make_requests, num_pairs
 from persyn_hf.backends.judging.rubrics import Rubric, read_rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings
 from persyn_hf.backends.judging.structured import is_refusal
@@ -63,7 +63,8 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
         else:
             for prompt_id, number in _coming(step, steps, rehearsal, by_id).items():
                 coming[prompt_id] = max(coming[prompt_id], number)
-    each = sum(n if settings.mode == "pointwise" else n * (n - 1) for n in coming.values()) * settings.samples
+    pairwise = settings.mode == "pairwise"
+    each = sum(2 * num_pairs(n, settings.opponents) if pairwise else n for n in coming.values()) * settings.samples
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
         counted = [_known(settings, judge, rubric, questions, scoring[0].seed, journal) for judge in settings.judges]
     return [

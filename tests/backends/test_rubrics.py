@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persyn_hf.backends.judging.questions import Shown, make_questions
+from persyn_hf.backends.judging.questions import Shown, make_questions, num_pairs
 from persyn_hf.backends.judging.rubrics import Mode, Rubric, find_rubric, read_rubric
 from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.backends.judging.structured import formats, is_refusal, response_format
@@ -121,6 +121,29 @@ def test_pairs_are_asked_about_in_both_orders_and_equal_texts_are_not() -> None:
     assert '"winner": W' in found[0].text
     assert "<answer_a>\nx\n</answer_a>\n\n<answer_b>\ny\n" in found[0].text
     assert "<answer_a>\ny\n</answer_a>\n\n<answer_b>\nx\n" in found[1].text
+
+
+@given(st.integers(1, 12), st.one_of(st.none(), st.integers(2, 13)))
+def test_each_answer_meets_as_many_others_as_are_asked_for(number: int, opponents: int | None) -> None:
+    rubric = read_rubric(find_rubric("helpfulness"), "pairwise", None)
+    answers = shown("p", *(f"answer {place}" for place in range(number)))
+    found = make_questions(settings(mode="pairwise", opponents=opponents), rubric, answers)
+    orders = [question.places for question in found]
+    assert len(set(orders)) == len(orders) == 2 * num_pairs(number, opponents)
+    assert orders[1::2] == [order[::-1] for order in orders[0::2]]
+    met = [sum(place in order for order in orders[0::2]) for place in range(number)]
+    wanted = number - 1 if opponents is None else min(number - 1, opponents + opponents % 2)
+    assert met == [wanted] * number
+
+
+def test_a_further_answer_changes_few_pairs() -> None:
+    rubric = read_rubric(find_rubric("helpfulness"), "pairwise", None)
+    texts = [f"answer {place}" for place in range(10)]
+    asked = settings(mode="pairwise", opponents=2)
+    few, more = (
+        {question.text for question in make_questions(asked, rubric, shown("p", *some))} for some in (texts[:9], texts)
+    )
+    assert len(few - more) == 2, "one pair of neighbours, in both orders"
 
 
 def test_a_conversation_is_shown_with_its_roles() -> None:

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 from persyn_hf.backends.answers import Messages, Request, Sampling, seed_from
@@ -50,7 +49,7 @@ def make_questions(settings: JudgeSettings, rubric: Rubric, answers: Sequence[Sh
     for prompt_id, places in by_prompt.items():
         prompt = answers[places[0]].prompt
         known = {"prompt": _shown(prompt["messages"]), "reference": str(prompt["reference"])}
-        for order in [(place,) for place in places] if settings.mode == "pointwise" else orders(places, answers):
+        for order in _orders(settings, prompt_id, places, answers):
             texts = [answers[place].text for place in order]
             names = ("answer",) if settings.mode == "pointwise" else ("answer_a", "answer_b")
             text = rubric.fill(**known, **dict(zip(names, texts, strict=True)))
@@ -58,10 +57,33 @@ def make_questions(settings: JudgeSettings, rubric: Rubric, answers: Sequence[Sh
     return questions
 
 
-def orders(places: Sequence[int], answers: Sequence[Shown]) -> list[tuple[int, ...]]:
-    """Return every two of the answers that differ, in both orders."""
-    pairs = (pair for pair in combinations(places, 2) if answers[pair[0]].text != answers[pair[1]].text)
-    return [order for first, second in pairs for order in ((first, second), (second, first))]
+def _orders(
+    settings: JudgeSettings, prompt_id: str, places: Sequence[int], answers: Sequence[Shown]
+) -> list[tuple[int, ...]]:
+    """Return the places that each question about the answers to one prompt shows, a pair in both orders at once."""
+    if settings.mode == "pointwise":
+        return [(place,) for place in places]
+    circle = sorted(places, key=lambda place: (seed_from(prompt_id, answers[place].text), place))
+    steps = num_steps(len(circle), settings.opponents)
+    met = {frozenset((circle[at], circle[(at + step) % len(circle)])) for step in steps for at in range(len(circle))}
+    pairs = sorted(tuple(sorted(pair)) for pair in met)
+    differ = [pair for pair in pairs if answers[pair[0]].text != answers[pair[1]].text]
+    return [order for first, second in differ for order in ((first, second), (second, first))]
+
+
+def num_steps(number: int, opponents: int | None) -> range:
+    """Return how far apart in a circle of so many answers two are that are compared; all of them without `opponents`.
+
+    The circle's order is drawn by prompt and text, so a further answer changes few pairs. Example: with 2 opponents
+    each of 5 answers is compared with its two neighbours, 5 pairs of 10.
+    """
+    half = number // 2
+    return range(1, 1 + (half if opponents is None else min(half, -(-opponents // 2))))
+
+
+def num_pairs(number: int, opponents: int | None) -> int:
+    """Return the pairs among so many answers that are compared."""
+    return sum(number if 2 * step != number else number // 2 for step in num_steps(number, opponents))
 
 
 def how_to_reply(mode: Mode, scale: Scale, with_reason: bool) -> str:

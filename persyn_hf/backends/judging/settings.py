@@ -100,6 +100,13 @@ class JudgeSettings(Judge):
         description="pointwise: each answer gets a score. pairwise: every two answers to a prompt are compared in "
         "both orders, and the quality is their Bradley-Terry strength.",
     )
+    opponents: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="Of `mode: pairwise`: the other answers that each is compared with, an even number (odd ones are "
+        "rounded up). Null: all of them.",
+    )
     samples: int = Field(
         default=1,
         ge=1,
