@@ -128,12 +128,12 @@ def check_judge(
 
 def check_table(check: Check) -> Table:
     """Make the table of a check: a row per measure, with its 95 % interval."""
-    found, among = check.agreement, "answers to one prompt" if check.within else "two answers"
+    found, among = check.agreement, "two answers to one prompt" if check.within else "two answers"
     lines = [
         (
             "right order",
             found.ordered,
-            f"{among} of which one is known to be better: the judge says so, ties as halves",
+            f"of {among} the better gets more; a tie is half",
         ),
         ("Kendall's tau-b", found.tau, "1: the same order, 0: none of it"),
         ("accuracy", found.accuracy, "above the middle of the scale is right"),

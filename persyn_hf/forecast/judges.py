@@ -50,7 +50,7 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
         return []
     by_id = {row["prompt_id"]: row for row in prompts}
     questions: list[Question] = []
-    coming: dict[str, int] = defaultdict(int)  # prompt -> answers to it that are yet to come, at most
+    coming: dict[str, int] = defaultdict(int)  # prompt -> questions about answers that are yet to come, at most
     for step in {step.inputs["responses"]: step for step, _ in panels}.values():
         responses = rehearsal.rows(step.inputs["responses"])
         if responses is not None:
@@ -62,9 +62,9 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
             questions += make_questions(settings, rubric, shown)
         else:
             for prompt_id, number in _coming(step, steps, rehearsal, by_id).items():
-                coming[prompt_id] = max(coming[prompt_id], number)
-    pairwise = settings.mode == "pairwise"
-    each = sum(2 * num_pairs(n, settings.opponents) if pairwise else n for n in coming.values()) * settings.samples
+                coming[prompt_id] += _number(settings, number)
+    everything = _number(settings.model_copy(update={"opponents": None}), len(scoring[0].teachers))
+    each = sum(min(number, everything) for number in coming.values()) * settings.samples
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
         counted = [_known(settings, judge, rubric, questions, scoring[0].seed, journal) for judge in settings.judges]
     return [
@@ -98,6 +98,11 @@ def verdicts_table(found: Sequence[Verdicts]) -> Table:
         note="certain: of answers that are stored; at most: of those to come as well, if every teacher answers"
         + ("; money: replies of `max_tokens`, prompts not counted" if priced else ""),
     )
+
+
+def _number(settings: JudgeSettings, answers: int) -> int:
+    """Return the questions that so many answers to one prompt bring."""
+    return answers if settings.mode == "pointwise" else 2 * num_pairs(answers, settings.opponents)
 
 
 def _coming(
