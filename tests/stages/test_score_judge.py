@@ -92,7 +92,7 @@ def test_answers_are_judged_once_and_thoughts_are_not_shown(tmp_path: Path) -> N
         assert list(form["schema"]["properties"]) == ["reason", "score"]
         assert quality(run(tmp_path, server)) == quality(found)
         assert len(server.bodies) == 6, "the journal has them"
-        assert found.counts["verdicts"] == 6
+        assert found.counts["replies"] == 6
         assert found.cost["total"]["requests"] == found.cost["total"]["new"] == 6
         assert found.metrics["judges"]["m"] == {"questions": 6, "mean": pytest.approx(6 + 5 / 6), "unread": 0}
 
@@ -367,4 +367,4 @@ def test_a_judge_that_runs_here_is_asked_once(tmp_path: Path, heavy: None) -> No
     first, second = (judge_them(judge, Context(seed=0, work_dir=tmp_path), answers) for _ in range(2))
     assert first.values == second.values
     assert (first.cost["total"]["new"], second.cost["total"]["new"]) == (3, 0)
-    assert first.counts["verdicts"] == 3
+    assert first.counts["replies"] == 3

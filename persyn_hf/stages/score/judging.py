@@ -58,7 +58,7 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
     if len(panel) > 1:
         metrics["agreement"] = _agreement(units)
     faults = sum((heard.faults for heard in panel), Counter[str]())
-    counts = {"verdicts": sum(len(some) for heard in panel for some in heard.verdicts)}
+    counts = {"replies": sum(len(some) for heard in panel for some in heard.verdicts)}
     counts |= {f"unread_{fault}": number for fault, number in sorted(faults.items())}
     if rubric.needs_reference:
         counts["no_reference"] = sum(answer.prompt["reference"] is None for answer in answers)
