@@ -37,7 +37,7 @@ def models_of(steps: Sequence[Step]) -> list[Look]:
     judges = [
         Look(judge.payee, judge.model, partial(_teacher, judge))
         for judge, options in judges_of(steps)
-        if options["kind"] != "server"
+        if options["kind"] not in BY_SERVER
     ]
     return [*students, *counting, *teachers, *judges]
 

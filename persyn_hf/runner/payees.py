@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.judging.opening import payees
 from persyn_hf.backends.judging.rubrics import read_rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
@@ -51,7 +52,7 @@ def check_judges(steps: Sequence[Step]) -> None:
     """
     answers_come = any(step.stage == "generate" for step in steps)
     for _, options in judges_of(steps):
-        if options["kind"] == "server" and answers_come:
+        if options["kind"] in BY_SERVER and answers_come:
             options["server"].api_key()
     source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
     for panel in _panels(steps):

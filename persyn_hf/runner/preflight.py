@@ -256,7 +256,7 @@ def _servers(steps: Sequence[Step]) -> Iterator[str]:
                 if options["kind"] in BY_SERVER and teacher.model is not None:
                     asked |= {(teacher.model, url): options["server"] for url in options["server"].urls}
     for judge, options in judges_of(steps):
-        if options["kind"] == "server":
+        if options["kind"] in BY_SERVER:
             asked |= {(judge.model, url): options["server"] for url in options["server"].urls}
     if asked:
         found = look_at_servers([(model, url, settings) for (model, url), settings in asked.items()])

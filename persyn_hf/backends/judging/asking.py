@@ -10,7 +10,6 @@ alone; where its error says that the server does not know the form, no other que
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from persyn_hf.backends.answers import Answer, Entry, Request, Said
 from persyn_hf.backends.engines import Engine, ask
@@ -129,43 +128,50 @@ class Bench:
         found: dict[int, Reply] = {}
         left = list(range(total))
         new, params_b = 0, judge.params_b
-        forms = asked_formats(self.settings, judge)
-        for asked in forms:
+        folder, forms = self.journal.path.parent, asked_formats(self.settings, judge)
+        for asked in forms if left else ():
             last = asked == forms[-1]
-            with open_judge(self.settings, judge, self.rubric, asked, self.journal.path.parent) as engine:
+            if not last:
+                with open_judge(self.settings, judge, self.rubric, asked, folder, at_once=True) as engine:
+                    fresh, knows = self._try(engine, self._requests(engine, questions)[left[0]], named, tally)
+                new += fresh
+                if not knows:
+                    continue
+            with open_judge(self.settings, judge, self.rubric, asked, folder) as engine:
                 engine.when_waiting(self.progress.waiting)
-                made = [r for question in questions for r in make_requests(self.settings, self.seed, engine, question)]
+                made = self._requests(engine, questions)
                 requests = {place: made[place] for place in left}
-                new += self._ask(engine, list(requests.values()), tally, named, trial=not last)
+                new += self._ask(engine, list(requests.values()), named, tally)
                 entries = self._read(engine, requests.values())
                 params_b = params_b or engine.params_b
-            found |= {p: (request, entries[request.key]) for p, request in requests.items() if request.key in entries}
-            left = [] if last else [p for p in left if p not in found or is_refusal(found[p][1].error)]
+            found |= {place: (request, entries[request.key]) for place, request in requests.items()}
+            left = [] if last else [place for place in left if is_refusal(found[place][1].error)]
             if not left:
                 break
         return [found[place] for place in range(total)], new, params_b
 
-    def _ask(
-        self, engine: Engine, requests: Sequence[Request], tally: ask.Tally, named: ask.Named, *, trial: bool
-    ) -> int:
-        """Have requests answered. With `trial` the first one goes alone, and the others only where it is not refused.
+    def _requests(self, engine: Engine, questions: Sequence[Question]) -> list[Request]:
+        return [r for question in questions for r in make_requests(self.settings, self.seed, engine, question)]
 
-        Returns the number of answers that are new.
-        """
-        options: dict[str, Any] = {
-            "batch_tokens": self.settings.batch_tokens,
-            "rerun_errors": "errors" in self.settings.rerun,
-            "named": named,
-        }
-        new = 0
-        if trial and requests:
-            first = requests[0]
-            ahead = ask.Tally(teacher=tally.teacher, progress=self.progress, total=1)
-            new = ask.answer(
-                [first], engine, self.journal, self.budget, ahead, max_error_rate=1, arrived=lambda _: None, **options
-            )
-            if is_refusal(self.journal.read([first.key])[first.key].error):
-                return new
+    def _try(self, engine: Engine, request: Request, named: ask.Named, tally: ask.Tally) -> tuple[int, bool]:
+        """Have one request answered; returns the number of new answers, and whether the server knows the form."""
+        alone = ask.Tally(teacher=tally.teacher, progress=self.progress, total=1)
+        new = ask.answer(
+            [request],
+            engine,
+            self.journal,
+            self.budget,
+            alone,
+            batch_tokens=self.settings.batch_tokens,
+            max_error_rate=1,
+            rerun_errors="errors" in self.settings.rerun,
+            arrived=lambda answers: None,
+            named=named,
+        )
+        return new, not is_refusal(self.journal.read([request.key])[request.key].error)
+
+    def _ask(self, engine: Engine, requests: Sequence[Request], named: ask.Named, tally: ask.Tally) -> int:
+        """Have requests answered, and return the number of answers that are new."""
         unread = _Unread(settings=self.settings, named=named, total=len(requests))
 
         def arrived(answers: Sequence[Answer]) -> None:
@@ -174,9 +180,17 @@ class Bench:
                 if fault is not None and fault != "failed":  # `ask` counts these
                     unread.add(fault, answer.text)
 
-        rate = self.settings.max_error_rate
-        return new + ask.answer(
-            requests, engine, self.journal, self.budget, tally, max_error_rate=rate, arrived=arrived, **options
+        return ask.answer(
+            requests,
+            engine,
+            self.journal,
+            self.budget,
+            tally,
+            batch_tokens=self.settings.batch_tokens,
+            max_error_rate=self.settings.max_error_rate,
+            rerun_errors="errors" in self.settings.rerun,
+            arrived=arrived,
+            named=named,
         )
 
     def _read(self, engine: Engine, requests: Iterable[Request]) -> dict[str, Entry]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.open_engine import open_local
+from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.judging.rubrics import Rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
 from persyn_hf.backends.judging.structured import Asked, formats, response_format
@@ -14,14 +15,21 @@ from persyn_hf.stage import Payee
 def asked_formats(settings: JudgeSettings, judge: Judge) -> tuple[Asked, ...]:
     """Return the forms of structured output to ask a judge for, one after another."""
     options = engine_options(settings, judge)
-    if options["kind"] != "server" or "response_format" in options["server"].extra:
+    if options["kind"] not in BY_SERVER or "response_format" in options["server"].extra:
         return ("none",)
     return formats(settings.response_format)
 
 
-def open_judge(settings: JudgeSettings, judge: Judge, rubric: Rubric, asked: Asked, folder: Path) -> Engine:
-    """Open the engine of a judge; nothing is loaded or sent yet. `folder` is the journal's."""
+def open_judge(
+    settings: JudgeSettings, judge: Judge, rubric: Rubric, asked: Asked, folder: Path, *, at_once: bool = False
+) -> Engine:
+    """Open the engine of a judge; nothing is loaded or sent yet. `folder` is the journal's.
+
+    at_once: what a batch API would answer within a day is asked of its server, under the same keys.
+    """
     options: dict[str, Any] = engine_options(settings, judge)
+    if at_once and options["kind"] == "batch":
+        options["kind"] = "server"
     form = response_format(asked, settings.mode, rubric.scale, settings.reason)
     if form is not None:
         extra = {**options["server"].extra, "response_format": form}
@@ -32,7 +40,7 @@ def open_judge(settings: JudgeSettings, judge: Judge, rubric: Rubric, asked: Ask
 def num_gpus(settings: JudgeSettings, judge: Judge) -> float | None:
     """Return the number of GPUs that a judge holds while it answers; None: not known, as a server does not say."""
     options = engine_options(settings, judge)
-    if options["kind"] == "server":
+    if options["kind"] in BY_SERVER:
         return None
     import torch
 

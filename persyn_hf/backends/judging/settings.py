@@ -6,7 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED, ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import (
+    BY_SERVER,
+    ENGINE_NOT_COVERED,
+    BatchSettings,
+    ServerSettings,
+    VllmSettings,
+)
 from persyn_hf.backends.judging.rubrics import Mode, Scale, find_rubric
 from persyn_hf.backends.judging.structured import ResponseFormat
 from persyn_hf.backends.loading import Dtype
@@ -14,7 +20,7 @@ from persyn_hf.recipe.roles import Price, check_name
 from persyn_hf.recipe.strict import Strict, read_section
 
 
-Engine = Literal["transformers", "server", "vllm"]
+Engine = Literal["transformers", "server", "batch", "vllm"]
 
 
 class JudgeServer(ServerSettings):
@@ -132,9 +138,13 @@ class JudgeSettings(Judge):
         "not refuse: json_schema, json_object, none.",
     )
     engine: Engine = Field(
-        default="server", description="The engine that asks the judge: at a server, in this process, or by a vLLM."
+        default="server",
+        description="The engine that asks the judge: at a server, by its batch API, here, or by a vLLM.",
     )
     server: JudgeServer = Field(default=JudgeServer(), description="Of `engine: server`: where and how it asks.")
+    batch: BatchSettings = Field(
+        default=BatchSettings(), description="Of `engine: batch`: how the batch API of the `server` is used."
+    )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
     batch_tokens: int = Field(
         default=32768,
@@ -181,7 +191,7 @@ class JudgeSettings(Judge):
             raise ValueError(f"two judges are called `{twice}`; give one of them another `name`")
         for judge in self.judges:
             options = engine_options(self, judge)
-            if options["kind"] == "server" and not options["server"].urls:
+            if options["kind"] in BY_SERVER and not options["server"].urls:
                 raise ValueError(
                     f"the judge `{judge.label}` is to be asked at a server, but no url is given; set "
                     "`server: {urls: [http://HOST:PORT/v1]}`, or another `engine`"
@@ -203,7 +213,7 @@ def engine_options(settings: JudgeSettings, judge: Judge) -> dict[str, Any]:
             values |= getattr(judge, name)
         sections[name] = read_section(model, values, f"score.judge.panel.{judge.label}.{name}")
     kind = (judge.engine if isinstance(judge, PanelJudge) else None) or settings.engine
-    if kind == "server" and judge.chat_template_kwargs:
+    if kind in BY_SERVER and judge.chat_template_kwargs:
         sent = sections["server"].extra.get("chat_template_kwargs") or {}
         extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **judge.chat_template_kwargs}}
         sections["server"] = sections["server"].model_copy(update={"extra": extra})
@@ -213,6 +223,7 @@ def engine_options(settings: JudgeSettings, judge: Judge) -> dict[str, Any]:
         "revision": judge.revision,
         "system_prompt": None,
         "template_kwargs": judge.chat_template_kwargs,
+        "batch": settings.batch,
         "batch_tokens": settings.batch_tokens,
         "dtype": settings.dtype,
         "device": settings.device,
