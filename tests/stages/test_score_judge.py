@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batch_server import BatchServer
 from openai_server import OpenAIServer, Response, completion
 from rows import prompt, response
 from tiny_models import save_model
@@ -46,7 +47,7 @@ def by_length(text: str, times: int) -> Response:
     return Response(body=completion(json.dumps({"reason": "length", "score": min(10, len(answer_in(text)))})))
 
 
-def settings(at: OpenAIServer, one_by_one: bool = False, **judge: Any) -> score.Settings:
+def settings(at: OpenAIServer | BatchServer, one_by_one: bool = False, **judge: Any) -> score.Settings:
     one = {"concurrency": 1, "max_concurrency": 1} if one_by_one else {}
     judge = {"model": "m", "server": {"urls": [at.url], "attempts": 1, "patience_s": 1, **one}} | judge
     values = {"quality": "judge", "learnability": "none", "alpha": 0, "judge": judge}
@@ -54,7 +55,7 @@ def settings(at: OpenAIServer, one_by_one: bool = False, **judge: Any) -> score.
     return read
 
 
-def run(folder: Path, at: OpenAIServer, reference: str | None = None, **judge: Any) -> Result:
+def run(folder: Path, at: OpenAIServer | BatchServer, reference: str | None = None, **judge: Any) -> Result:
     prompts, responses = table(reference)
     context = judge.pop("context", {})
     return score.run(
@@ -327,6 +328,21 @@ def test_a_pair_with_a_verdict_in_one_order_only_is_none(tmp_path: Path) -> None
 def test_position_bias_by_hand() -> None:
     verdicts = np.array([1, 0, 1, 1, 0, 0, 0.5, 0.5, 1, 0.5, np.nan, 1])
     assert position_bias(verdicts) == {"pairs": 5, "consistent": 2 / 5, "first": 1 / 5, "second": 1 / 5}
+
+
+def test_a_batch_api_is_asked_for_all_but_the_first_question(tmp_path: Path) -> None:
+    def outcome(line: dict[str, Any], times: int) -> dict[str, Any]:
+        body = by_length(line["body"]["messages"][-1]["content"], times).body
+        assert form(line["body"]) == "json_schema"
+        return {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+
+    with BatchServer(outcome=outcome) as server:
+        asked = {"engine": "batch", "batch": {"poll_s": 0.01}, "server": {"urls": [server.url]}}
+        found = run(tmp_path, server, **asked)
+        assert (server.at_once, sum(server.sent.values()), len(server.batches)) == (1, 5, 1)
+        assert [*quality(found).values()] == [3, 10, 3, 10, 5, 10]
+        assert quality(run(tmp_path, server, **asked)) == quality(found)
+        assert (server.at_once, len(server.batches)) == (1, 1)
 
 
 def test_a_panel_is_averaged_and_its_agreement_is_told(tmp_path: Path) -> None:
