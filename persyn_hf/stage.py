@@ -12,11 +12,12 @@ value, fingerprints and manifests are as they were.
 `check_files(settings)` refuses local files that the stage could not read, before any step runs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.roles import Price, Student, Teacher
 
 
 if TYPE_CHECKING:
@@ -72,6 +73,13 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+class Payee(NamedTuple):
+    """Whom a recipe pays for answers: a teacher, or a judge."""
+
+    price: Price | None
+    gpus: float | None  # that it holds while it answers; None: not known, as a server does not say
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """All that a stage is given in addition to its settings and inputs."""
@@ -84,6 +92,7 @@ class Context:
     recipe: str = ""  # NAMESPACE/NAME of the recipe, which pays for what is new in the journal
     step: str = ""  # the key of the step, by which trackers name its run
     limits: Limits = NO_LIMITS
+    payees: Mapping[str, Payee] = field(default_factory=dict)  # by their names in the journal; where cost is limited
     teachers: tuple[Teacher, ...] = ()
     student: Student | None = None
     progress: Progress = field(default_factory=Silent)

@@ -57,6 +57,13 @@ class JournalReader:
         with file.faults(self.path):
             return answered(self._db, keys, errors)
 
+    def errors(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Return the error of the newest answer to each key that has one; None for an answer that is no error."""
+        if self._db is None:
+            return {}
+        with file.faults(self.path):
+            return {key: row[0] for key, row in newest(self._db, keys, "error")}
+
     def finished_shorter(self, requests: Sequence[Request]) -> set[str]:
         """Return the keys of requests whose answer with a smaller `max_tokens` came to its end: it stands."""
         if self._db is None:

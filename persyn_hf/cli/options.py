@@ -140,4 +140,7 @@ def open_recipe(arguments: argparse.Namespace, path: Path | None = None) -> Any:
     from persyn_hf.recipe.file import load_recipe
 
     rerun = [f"generate.rerun={json.dumps(sorted(set(arguments.rerun)))}"] if arguments.rerun else []
-    return load_recipe(path or arguments.recipe, [*arguments.set, *rerun])
+    recipe = load_recipe(path or arguments.recipe, [*arguments.set, *rerun])
+    if "errors" in arguments.rerun and recipe.score.get("judge"):
+        return load_recipe(path or arguments.recipe, [*arguments.set, *rerun, "score.judge.rerun=errors"])
+    return recipe

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from persyn_hf.core.cost import FIELDS, Cost, generate_then_select, one_teacher_each
+from persyn_hf.forecast.judges import verdicts_table
 from persyn_hf.forecast.outlook import (
     ANSWER_TOKENS,
     GENERATING,
@@ -26,7 +27,7 @@ TOKEN_BOUND = frozenset({"completion_tokens", "flops", "money"})  # costs that `
 
 
 def forecast(outlook: Outlook, whole: bool = False) -> list[Table]:
-    """Return the tables of a recipe: what is to pay, what teachers and strategies cost, the students, the steps.
+    """Return the tables of a recipe: what is to pay, for teachers, strategies and judges, the students, the steps.
 
     Where the numbers of prompts are not known yet, the steps are the only table; `whole` lists them one by one.
     """
@@ -45,7 +46,8 @@ def forecast(outlook: Outlook, whole: bool = False) -> list[Table]:
     asked = []
     if outlook.cells:
         asked = [_to_pay(outlook), _teachers(outlook, outlook.sizes), _strategies(outlook, outlook.sizes)]
-    return [table for table in (*asked, students_table(outlook, outlook.sizes), steps) if table.rows]
+    others = (verdicts_table(outlook.verdicts), students_table(outlook, outlook.sizes), steps)
+    return [table for table in (*asked, *others) if table.rows]
 
 
 def steps_table(recipe: str, steps: Sequence[tuple[str, str, str]], whole: bool) -> Table:

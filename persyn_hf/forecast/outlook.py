@@ -7,6 +7,7 @@ from typing import Any
 
 from persyn_hf.core.cost import Cost, generation_flops, money
 from persyn_hf.forecast.cells import share_of
+from persyn_hf.forecast.judges import Verdicts, count_verdicts
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.forecast.to_pay import ToPay, count_to_pay
 from persyn_hf.recipe import names
@@ -45,6 +46,7 @@ class Outlook:
     settings: Mapping[str, Any] = field(default_factory=dict)  # stage -> settings of its first step
     measured: Mapping[str, int] = field(default_factory=dict)  # artifact -> answers of it that cells are means over
     at_most: bool = False  # samples end with the first correct one, so there may be fewer
+    verdicts: Sequence[Verdicts] = ()  # that judges will be paid for
     to_pay: ToPay | None = None  # what the journal lacks; None: no teacher is asked, or the prompts are not known yet
 
 
@@ -106,6 +108,7 @@ def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehea
         "manifests": manifests,
         "sizes": _sizes(manifests, done, rehearsal),
         "settings": {item.step.stage: item.step.settings for item in reversed(done)},
+        "verdicts": count_verdicts(done, store, rehearsal),
     }
     settings = facts["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":

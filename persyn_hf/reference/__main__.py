@@ -9,7 +9,7 @@ from persyn_hf.reference.schema import recipe_schema
 from persyn_hf.reference.settings import list_settings
 
 
-NO_RECIPES = ("accelerate", "zoo")  # folders of recipes/ with YAML of other kinds
+NO_RECIPES = ("accelerate", "judges", "zoo")  # folders of recipes/ with YAML of other kinds
 
 
 def reference(clone: Path) -> dict[Path, str]:

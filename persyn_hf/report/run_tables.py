@@ -10,6 +10,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import alpha_of
 from persyn_hf.report.frontier import frontier_table
+from persyn_hf.report.judges import judges_table, paid_judges
 from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
@@ -25,7 +26,7 @@ ROUTER_COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name !
 def summary(
     recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent] | None = None
 ) -> list[Table]:
-    """Return the tables of a run: alpha, allocation, routers and cost per student, then the ledger.
+    """Return the tables of a run: judges, alpha, allocation, routers and cost per student, then the ledger.
 
     What is not stored has no table.
 
@@ -35,7 +36,7 @@ def summary(
     """
     tables: list[Table] = []
     for student in recipe.students:
-        make_each = (_alpha, allocation, frontier_table, labelling_table, _routers, _cost, _spending)
+        make_each = (judges_table, _alpha, allocation, frontier_table, labelling_table, _routers, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
             tables += comparison_tables(names.without_kind(key), manifests[key])
@@ -180,8 +181,8 @@ def _strategy_costs(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
 
 
 def _ledger(recipe: Recipe, manifests: Mapping[str, Manifest], spent: Mapping[str, Spent]) -> Table:
-    """Return the table of what the recipe has paid for, a row per teacher and their total."""
-    lines = paid(recipe, manifests, spent)
+    """Return the table of what the recipe has paid for, a row per teacher or judge and their total."""
+    lines = paid(recipe, manifests, spent) | paid_judges(recipe, spent)
     columns = known_columns(line.cost for line in lines.values())
     rows = []
     for name, line in lines.items():

@@ -38,21 +38,29 @@ def check_imported(steps: list[Step]) -> None:
             return
 
 
+def pays(step: Step) -> bool:
+    """Tell whether a step asks teachers or judges."""
+    settings: Any = step.settings
+    if step.stage == "generate":
+        return bool(settings.engine != "import")
+    return step.stage == "score" and settings.judge is not None
+
+
 def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
-    """Refuse to ask teachers where artifacts say that the recipe has paid for answers, and the journal has none.
+    """Refuse to ask anybody where artifacts say that the recipe has paid for answers, and the journal has none.
 
     A journal that was deleted or emptied looks like that of a store in which nothing was asked yet.
 
     Raises:
         StoreError: names the journal.
     """
-    settings: Any = step.settings
-    if step.stage != "generate" or settings.engine == "import":
+    if not pays(step):
         return
     made = {
         item.digest: item.manifest.cost.get("total", {}).get("new") or 0
         for item in store.artifacts()
-        if item.kind == "responses" and f"{item.repo.split('/')[0]}/{item.manifest.recipe}" == recipe.full_name
+        if item.kind in ("responses", "rewards")
+        and f"{item.repo.split('/')[0]}/{item.manifest.recipe}" == recipe.full_name
     }
     journal = store.state_dir / "journal.sqlite"
     if any(made.values()) and not read_spent(journal, recipe.full_name):

@@ -105,12 +105,14 @@ def described(model: BaseModel) -> dict[str, Any]:
 
 
 def _without(values: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return nested values without `keys`, each a `key` or `section.key`."""
-    return {
-        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in values.items()
-        if f"{prefix}{key}" not in keys
-    }
+    """Return nested values without `keys`, each a `key` or `section.key`; entries of a list are as its section."""
+
+    def inner(value: Any, within: str) -> Any:
+        if isinstance(value, list):
+            return [inner(item, within) for item in value]
+        return _without(value, keys, within) if isinstance(value, dict) else value
+
+    return {key: inner(value, f"{prefix}{key}.") for key, value in values.items() if f"{prefix}{key}" not in keys}
 
 
 def portable(value: Any) -> Any:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from persyn_hf.backends import chat, templates
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.settings import BY_SERVER
+from persyn_hf.backends.judging.settings import Judge
 from persyn_hf.backends.sft.student_model import check_generation_config
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.runner.payees import judges_of
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import engine_options
 
@@ -32,7 +34,12 @@ def models_of(steps: Sequence[Step]) -> list[Look]:
     students = [Look(f"student {s.name}", str(s.model), partial(_student, s, steps)) for s in students_of(steps)]
     counting = [Look(f"teacher {name}", by, partial(_counting, by)) for name, by in _counted(steps).items()]
     teachers = [Look(f"teacher {t.name}", str(t.model), partial(_teacher, t)) for t in teachers_of(steps)]
-    return [*students, *counting, *teachers]
+    judges = [
+        Look(judge.payee, judge.model, partial(_teacher, judge))
+        for judge, options in judges_of(steps)
+        if options["kind"] not in BY_SERVER
+    ]
+    return [*students, *counting, *teachers, *judges]
 
 
 def _student(student: Student, steps: Sequence[Step]) -> str:
@@ -62,8 +69,8 @@ def _student(student: Student, steps: Sequence[Step]) -> str:
     return str(template)
 
 
-def _teacher(teacher: Teacher) -> str:
-    """Say what a teacher's chat template does.
+def _teacher(teacher: Teacher | Judge) -> str:
+    """Say what the chat template of a teacher, or of a judge, does.
 
     Raises:
         InputError: weights are missing, its tokenizer or config cannot be loaded, or its template does not take its
@@ -73,7 +80,8 @@ def _teacher(teacher: Teacher) -> str:
     models.check_weights(teacher.model)
     tokenizer = models.load_tokenizer(teacher.model, teacher.revision)
     models.read_config(teacher.model, teacher.revision)
-    return templates.look_at_teacher(tokenizer, teacher.model, system_prompt=teacher.system_prompt is not None)
+    has_system_prompt = getattr(teacher, "system_prompt", None) is not None
+    return templates.look_at_teacher(tokenizer, teacher.model, system_prompt=has_system_prompt)
 
 
 def _counting(tokenizer: str) -> str:

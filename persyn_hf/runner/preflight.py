@@ -19,13 +19,14 @@ from persyn_hf.backends.engines.reachable import look_at_servers
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.launch import read_config
 from persyn_hf.backends.routers.auto import candidates
-from persyn_hf.errors import PersynError, RecipeError, reason
+from persyn_hf.errors import PersynError, reason
 from persyn_hf.formats import file_size
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.report.results import same_teacher
-from persyn_hf.runner.checks import check_imported, check_paid
+from persyn_hf.runner.checks import check_imported, check_paid, pays
 from persyn_hf.runner.model_checks import models_of, teachers_of
+from persyn_hf.runner.payees import check_judges, check_prices, judges_of, warn_of_families
 from persyn_hf.runner.plan_checks import check_references
 from persyn_hf.runner.step import Step
 from persyn_hf.stage import NO_LIMITS, Limits
@@ -37,6 +38,11 @@ from persyn_hf.store.local import Store
 FEW_STEPS = 50  # optimiser steps; a student that was trained for fewer hardly differs from its base
 FEW_DEV = 50  # dev prompts; with fewer, intervals of a router's metrics span everything
 BYTES = 4  # of a trained weight, at most
+# Feature, module and extra of what an engine needs installed.
+ENGINES = {
+    "transformers": (("running a model", "transformers", "models"), ("running a model", "torch", "models")),
+    "vllm": (("the engine `vllm`", "vllm", "vllm"),),
+}
 
 Check = Callable[[], Iterable[str] | None]
 
@@ -71,10 +77,11 @@ def preflight(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limit
 
 
 def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits) -> Iterator[Check]:
-    yield partial(_prices, recipe, limits)
+    yield partial(check_prices, recipe, steps, limits)
     yield partial(check_references, steps)
+    yield partial(check_judges, steps)
     yield partial(check_imported, list(steps))
-    asking = next((step for step in steps if step.stage == "generate"), None)
+    asking = next(filter(pays, steps), None)
     if asking is not None and not limits.new_journal:  # once: it reads every manifest of the store
         yield partial(check_paid, asking, recipe, store)
     packages = dict.fromkeys(need for step in steps for need in _packages(step))
@@ -104,6 +111,7 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
     yield partial(_servers, steps)
     yield partial(_disk, recipe, steps, store.root)
     yield partial(_meaning, recipe, steps)
+    yield partial(warn_of_families, recipe, steps)
 
 
 def _hub_is_away(named: Iterable[str]) -> str:
@@ -159,33 +167,21 @@ def _positions(steps: Sequence[Step]) -> Iterator[str]:
             return
 
 
-def _prices(recipe: Recipe, limits: Limits) -> None:
-    """Refuse a limit on money where a teacher has no price: its answers would count as free."""
-    free = [teacher.name for teacher in recipe.teachers if teacher.price is None]
-    if limits.max_cost is not None and free:
-        raise RecipeError(
-            f"--max-cost needs the price of every teacher, {', '.join(free)} have none; give each "
-            "`price: {prompt: ..., completion: ...}` (per million tokens) or `price: {gpu_hour: ...}`"
-        )
-
-
 def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
     """Yield feature, module and extra of what a step needs installed."""
     settings: Any = step.settings
     match step.stage:
         case "generate" if settings.engine != "import":
             for teacher in step.teachers:
-                kind = teacher.engine or settings.engine
-                if kind == "transformers":
-                    yield "running a model", "transformers", "models"
-                    yield "running a model", "torch", "models"
-                elif kind == "vllm":
-                    yield "the engine `vllm`", "vllm", "vllm"
+                yield from ENGINES.get(teacher.engine or settings.engine, ())
             if settings.executor is not None:
                 yield "the executor `ray`", "ray", "ray"
-        case "score" if settings.learnability != "none":
-            yield "measuring learnability", "transformers", "models"
-            yield "measuring learnability", "torch", "models"
+        case "score":
+            if settings.learnability != "none":
+                yield "measuring learnability", "transformers", "models"
+                yield "measuring learnability", "torch", "models"
+            for _, options in judges_of([step]):
+                yield from ENGINES.get(options["kind"], ())
         case "train_router" if [*_router_models(step)]:
             yield "this router", "transformers", "models"
             yield "this router", "torch", "models"
@@ -199,7 +195,7 @@ def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
         case "evaluate":
             yield "evaluation", "lm_eval", "eval"
             if settings.engine == "vllm":
-                yield "the engine `vllm`", "vllm", "vllm"
+                yield from ENGINES["vllm"]
 
 
 def _is_missing(module: str) -> bool:
@@ -248,6 +244,9 @@ def _servers(steps: Sequence[Step]) -> Iterator[str]:
                 options = engine_options(settings, teacher)
                 if options["kind"] in BY_SERVER and teacher.model is not None:
                     asked |= {(teacher.model, url): options["server"] for url in options["server"].urls}
+    for judge, options in judges_of(steps):
+        if options["kind"] in BY_SERVER:
+            asked |= {(judge.model, url): options["server"] for url in options["server"].urls}
     if asked:
         found = look_at_servers([(model, url, settings) for (model, url), settings in asked.items()])
         yield from (f"warning: {sentence}" for sentence in found)

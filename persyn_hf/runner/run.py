@@ -11,7 +11,7 @@ import contextlib
 import functools
 import importlib.metadata
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ from persyn_hf.runner.licences import languages, licences
 from persyn_hf.runner.messages import hints, one_line
 from persyn_hf.runner.model_checks import check_prompts, students_of
 from persyn_hf.runner.moved import earlier_prompts, moved
+from persyn_hf.runner.payees import payees_of
 from persyn_hf.runner.plan import make_plan
 from persyn_hf.runner.preflight import preflight
 from persyn_hf.runner.progress import RunProgress
 from persyn_hf.runner.publishing import Publisher
 from persyn_hf.runner.step import Step
-from persyn_hf.stage import NO_LIMITS, Context, Limits, Progress, Result
+from persyn_hf.stage import NO_LIMITS, Context, Limits, Payee, Progress, Result
 from persyn_hf.store.disk import FULL, disk_faults
 from persyn_hf.store.hub.read import download_manifest
 from persyn_hf.store.local import Store, Stored
@@ -87,7 +88,8 @@ def run_recipe(
                 found.refuse()
             if earlier is None and step.stage == "generate" and "generate" not in ran:
                 check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
-            artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits)
+            paid = payees_of(steps, limits) if earlier is None else {}
+            artifact = earlier or _run_step(step, recipe, store, inputs, print_of, progress, limits, paid)
             stored[step.key] = artifact
             done.append(Done(step=step, stored=artifact, reused=earlier is not None))
             progress.note(one_line(artifact, reused=earlier is not None))
@@ -181,6 +183,7 @@ def _run_step(
     print_of: str,
     progress: Progress,
     limits: Limits,
+    payees: Mapping[str, Payee],
 ) -> Stored:
     """Run a step, check its result, and store it with its manifest and card."""
     work_dir = _work_dir(store, print_of)
@@ -193,6 +196,7 @@ def _run_step(
         recipe=recipe.full_name,
         step=step.key,
         limits=limits,
+        payees=payees,
         teachers=step.teachers,
         student=step.student,
         progress=progress,

@@ -50,8 +50,8 @@ def faults(values: Any) -> list[str]:
 
 
 def files(root: Path) -> list[Path]:
-    """Recipes and their parts: all YAML under recipes/ but the configs of accelerate."""
-    return [path for path in (root / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"]
+    """Recipes and their parts: all YAML under recipes/ but the configs of accelerate and the rubrics of judges."""
+    return [path for path in (root / "recipes").rglob("*.yaml") if path.parent.name not in ("accelerate", "judges")]
 
 
 def test_what_is_made_from_the_code_is_as_the_code_makes_it(root: Path) -> None:

@@ -25,7 +25,8 @@ LEAVES = [setting for setting in SETTINGS.values() if not setting.is_section]
 LATER = ("train_router", "assign", "generate", "score_chosen", "mix", "train_student", "evaluate")
 
 # Texts that have to be of a certain shape.
-OF_A_SHAPE = {"train_router.candidates", "train_router.extend", "evaluate.livebench.release"}
+OF_A_SHAPE = {"train_router.candidates", "train_router.extend", "evaluate.livebench.release", "score.judge.rubric"}
+LISTS = (["evaluate", "tasks"], ["score", "judge", "panel"])  # sections of which there are several
 
 # Setting -> an override of the recipe that was run, which may change nothing else.
 OVERRIDES = {
@@ -113,11 +114,11 @@ def test_what_a_type_says_is_read() -> None:
         values = sample(setting.node)
         for place in range(len(keys), 0, -1):
             entry = {keys[place - 1]: values}
-            values = [entry] if [stage, *keys[: place - 1]] == ["evaluate", "tasks"] else entry
+            values = [entry] if [stage, *keys[: place - 1]] in LISTS else entry
         try:
             read_section(importlib.import_module(f"persyn_hf.stages.{stage}").Settings, values, stage)
         except RecipeError as error:
-            found = str(error).replace("tasks.0", "tasks")
+            found = re.sub(r"(tasks|panel)\.0", r"\1", str(error))
             assert not re.search(rf"(^|; ){re.escape(setting.path)}(\.\d+)*: ", found), found
 
 

@@ -33,9 +33,18 @@ from persyn_hf.errors import EngineError
 from persyn_hf.stage import Progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What messages call who is asked, and the setting that bounds its errors."""
+
+    who: str
+    what: str  # its work, for the progress
+    bound: str = "generate.max_error_rate"
+
+
 @dataclass(kw_only=True)
 class Tally:
-    """The progress of one teacher in one step, for `persyn status`."""
+    """The progress of one teacher in one step, for `persyn status`. The journal books its answers on this name."""
 
     teacher: str
     progress: Progress
@@ -82,21 +91,23 @@ def answer(
     max_error_rate: float,
     rerun_errors: bool,
     arrived: Callable[[Sequence[Answer]], None],
+    named: Named | None = None,
 ) -> int:
     """Have every request answered in the journal, and return the number of answers that are new.
 
     `arrived` gets answers once they are journalled. `batch_tokens` is part of what a plan is known by; with
-    `rerun_errors`, a journalled error counts as no answer.
+    `rerun_errors`, a journalled error counts as no answer. Without a name it is a teacher that is asked.
 
     Raises:
         BudgetReached: a limit allows no further batch; what was in flight is journalled.
         EngineError: the engine has failed, or too many requests have.
     """
     teacher, progress = tally.teacher, tally.progress
+    called = named or of_teacher(teacher)
     step = _step(requests, batch_tokens, rerun_errors) if engine.fixed_batches else None
     todo = _todo(requests, engine, journal, step, rerun_errors)
     left = sum(len(batch) for batch in todo)
-    progress.start(f"generate {teacher}", len(requests), len(requests) - left)
+    progress.start(called.what, len(requests), len(requests) - left)
     tally.begin(len(requests) - left)
     errors: Counter[str] = Counter()
     new = 0
@@ -118,24 +129,29 @@ def answer(
             tally.add(len(answers), reasons)
             progress.advance(len(answers))
             errors.update(reasons)
-            check_errors(errors, len(requests), teacher, max_error_rate)
+            check_errors(errors, len(requests), called, max_error_rate)
         if not affordable.taken:
             raise budget.stop(teacher, todo[0], left)
         todo = todo[affordable.taken :]
     if left:
-        raise EngineError(f"teacher `{teacher}`: its engine ended with {left} requests unanswered; run again")
+        raise EngineError(f"{called.who}: its engine ended with {left} requests unanswered; run again")
     if step is not None:
         journal.drop_plan(step)
     return new
 
 
-def check_errors(errors: Mapping[str, int], total: int, teacher: str, max_error_rate: float) -> None:
-    """Raise `EngineError` as soon as it is certain that too large a share of a teacher's `total` requests fails."""
+def of_teacher(teacher: str) -> Named:
+    """Return what messages call a teacher."""
+    return Named(who=f"teacher `{teacher}`", what=f"generate {teacher}")
+
+
+def check_errors(errors: Mapping[str, int], total: int, called: Named, max_error_rate: float) -> None:
+    """Raise `EngineError` as soon as it is certain that too large a share of `total` requests fails."""
     counted = Counter(errors)
     if counted.total() > max_error_rate * total:
         reason, times = counted.most_common(1)[0]
         raise EngineError(
-            f"teacher `{teacher}`: {counted.total()} of {total} responses failed, the bound `generate.max_error_rate` "
+            f"{called.who}: {counted.total()} of {total} responses failed, the bound `{called.bound}` "
             f"is {max_error_rate}; {times} times: {reason}. Mend the cause and run again with --rerun errors, "
             "or raise the bound"
         )

@@ -198,7 +198,7 @@ def _imported(
         if rows:
             samples = to_samples(imported, teacher, rows, settings.think_tags)
             its_own = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
-            journalled.check_errors(its_own, len(samples), teacher, settings.max_error_rate)
+            journalled.check_errors(its_own, len(samples), journalled.of_teacher(teacher), settings.max_error_rate)
             errors.update(its_own)
             yield teacher, grade(grader, samples) if grader else samples
 

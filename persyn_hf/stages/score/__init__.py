@@ -12,6 +12,8 @@ import numpy as np
 
 from persyn_hf.backends.grading.opening import check_grader
 from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
+from persyn_hf.backends.judging.rubrics import read_rubric
+from persyn_hf.backends.judging.settings import JUDGE_NOT_COVERED
 from persyn_hf.core.alpha_sweep import alpha_sweep
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.rewards import numbers, recombine
@@ -19,8 +21,8 @@ from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.score import quality
+from persyn_hf.stages.score.criteria import Judged
 from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods
-from persyn_hf.stages.score.quality import Judged
 from persyn_hf.stages.score.settings import Settings
 
 
@@ -38,16 +40,26 @@ OUTPUT = REWARDS
 # those measured; 2: answers that did not come count against their teacher, and what was said is scored, whatever a
 # template does
 VERSION = 4
-LATER = {"failed": "worst", "near_tie": 1e-6, "command": CommandSettings().model_dump(mode="json")}
+LATER = {
+    "failed": "worst",
+    "near_tie": 1e-6,
+    "command": CommandSettings().model_dump(mode="json"),
+    "judge": None,
+}
 NOT_COVERED = frozenset(
     {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}
-) | {"command.timeout_s", "command.memory_gb", "command.workers"}
+    | {"command.timeout_s", "command.memory_gb", "command.workers"}
+    | {f"judge.{key}" for key in JUDGE_NOT_COVERED}
+    | {f"judge.panel.{key}" for key in JUDGE_NOT_COVERED}
+)
 
 
 def check_files(settings: Settings) -> None:
-    """Refuse a command that cannot work on this machine, before an answer is paid for."""
+    """Refuse a command that cannot work on this machine, or a rubric that a judge could not be asked by."""
     if settings.quality == "command":
         check_grader("command", settings.command, SandboxSettings())
+    if settings.judge is not None:
+        read_rubric(settings.judge.rubric, settings.judge.mode, settings.judge.scale)
 
 
 def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Dataset") -> Result:
@@ -78,7 +90,8 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     }
     conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in answered]
     answers = [Judged(prompt_rows[cell[0]], selected[cell], shares[cell]) for cell in answered]
-    judged = quality.of_answers(settings, context, answers)
+    found = quality.of_answers(settings, context, answers)
+    judged = found.values
     columns["quality_raw"] = _spread(judged, answered, cells, quality.of_failed(settings.quality, judged))
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
     _check_judged(settings, judged)
@@ -103,12 +116,19 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         counts["failed"] = len(cells) - len(answered)
     sweep = alpha_sweep(columns, pool, settings.learnability, settings.alpha)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
-    return Result(data=data, counts=counts, metrics=metrics)
+    return Result(
+        data=data, counts={**counts, **found.counts}, metrics={**metrics, **found.metrics}, cost={**found.cost}
+    )
 
 
 def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
     """Raise `InputError` where quality counts and no answer has any."""
     if judged and settings.alpha < 1 and all(value is None for value in judged):
+        if settings.judge is not None:
+            raise InputError(
+                f"the judge has no verdict on any of the {len(judged)} answers: there is nothing to compare, or its "
+                "rubric shows references and the prompts have none; take another rubric or mode, or set `alpha: 1`"
+            )
         raise InputError(
             f"`quality: {settings.quality}` found nothing to judge any of the {len(judged)} answers by; give prompts "
             "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"

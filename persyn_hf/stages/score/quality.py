@@ -3,15 +3,14 @@
 A criterion gives a number, higher is better, or None where it could not judge: never 0 for that.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from persyn_hf.backends import loading as models
 from persyn_hf.backends.scoring.measure import measure
 from persyn_hf.stage import Context
 from persyn_hf.stages.score.commanded import by_command
+from persyn_hf.stages.score.criteria import Judged, Quality
 from persyn_hf.stages.score.measuring import by_scorer, journal_of
 from persyn_hf.stages.score.settings import Settings
 
@@ -19,18 +18,10 @@ from persyn_hf.stages.score.settings import Settings
 RIGHT_OR_WRONG = ("correct", "pass_rate")  # criteria whose least value is known: 0, wrong
 
 
-@dataclass(frozen=True)
-class Judged:
-    """An answer to judge: the row of its prompt, the row of the kept response, and the share of right samples."""
-
-    prompt: Mapping[str, Any]
-    response: Mapping[str, Any]
-    pass_rate: float | None
-
-
-def of_answers(settings: Settings, context: Context, answers: Sequence[Judged]) -> list[float | None]:
+def of_answers(settings: Settings, context: Context, answers: Sequence[Judged]) -> Quality:
     """Return the quality of every answer before normalisation, in order; None where it could not be judged."""
-    return CRITERIA[settings.quality](settings, context, answers)
+    found = CRITERIA[settings.quality](settings, context, answers)
+    return found if isinstance(found, Quality) else Quality(values=found)
 
 
 def of_failed(criterion: str, judged: Sequence[float | None]) -> float | None:
@@ -82,7 +73,16 @@ def _by_command(settings: Settings, context: Context, answers: Sequence[Judged])
     return by_command(settings, context, [(answer.prompt, answer.response) for answer in answers])
 
 
-Criterion = Callable[[Settings, Context, Sequence[Judged]], list[float | None]]
+def _by_judge(settings: Settings, context: Context, answers: Sequence[Judged]) -> Quality:
+    """Return what a language model says."""
+    from persyn_hf.stages.score.judging import judge
+
+    assert settings.judge is not None  # the settings' check
+    return judge(settings.judge, context, answers)
+
+
+# A criterion with counts, metrics or a cost of its own returns a `Quality`.
+Criterion = Callable[[Settings, Context, Sequence[Judged]], list[float | None] | Quality]
 
 CRITERIA: dict[str, Criterion] = {
     "correct": partial(_by_column, "is_correct"),
@@ -90,4 +90,5 @@ CRITERIA: dict[str, Criterion] = {
     "column": partial(_by_column, "quality"),
     "reward_model": _by_reward_model,
     "command": _by_command,
+    "judge": _by_judge,
 }

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.grading.settings import CommandSettings
+from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.core.rewards import NOISE
 from persyn_hf.recipe.strict import Strict
@@ -53,10 +54,10 @@ class RewardModel(Strict):
 class Settings(Strict):
     """The settings of this stage: what a reward is made of, and how it is measured."""
 
-    quality: Literal["correct", "pass_rate", "column", "reward_model", "command"] = Field(
+    quality: Literal["correct", "pass_rate", "column", "reward_model", "judge", "command"] = Field(
         default="correct",
         description="The quality of an answer: 1 if the kept one is right, the share of right samples, the imported "
-        "column, a reward model's score, or the number that a command of yours gives.",
+        "column, a reward model's score, what a language model says as a judge, or the number that a command gives.",
     )
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = Field(
         default="mean_logprob",
@@ -105,6 +106,9 @@ class Settings(Strict):
     reward_model: RewardModel = Field(
         default_factory=RewardModel, description="Of `quality: reward_model`: the model that judges."
     )
+    judge: JudgeSettings | None = Field(
+        default=None, description="Of `quality: judge`: the language model that judges, its rubric and a panel."
+    )
 
     command: CommandSettings = Field(
         default=CommandSettings(), description="Of `quality: command`: the command that gives each answer a number."
@@ -130,5 +134,10 @@ class Settings(Strict):
             raise ValueError(
                 "`quality: command` and `command: {run: [...]}` belong together, found only one of them; give both, "
                 "or another `quality`"
+            )
+        if (self.quality == "judge") != (self.judge is not None):
+            raise ValueError(
+                "`quality: judge` and `judge: {model: ...}` belong together, found only one of them; give both, or "
+                "another `quality`"
             )
         return self

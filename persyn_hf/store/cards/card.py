@@ -73,7 +73,9 @@ def render_card(manifest: Manifest, tag: str, evaluations: Sequence[Manifest] = 
         metrics=markdown.sections(manifest.metrics),
         evaluated=headlines.evaluations(evaluations),
         evaluations=evaluations,
-        ledger=costs.ledger(manifest.cost, headlines.counted_here(manifest)),
+        ledger=costs.ledger(
+            manifest.cost, headlines.counted_here(manifest), "judge" if manifest.kind == "rewards" else "teacher"
+        ),
         counterfactual=costs.counterfactual(manifest.cost),
         cost=markdown.sections({key: item for key, item in manifest.cost.items() if key not in costs.SHOWN}),
         packages=markdown.text(", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items()))),

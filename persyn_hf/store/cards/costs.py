@@ -11,10 +11,11 @@ from persyn_hf.store.cards import markdown
 SHOWN = ("teachers", "total", "counterfactual")  # keys of a manifest's cost that are shown by the tables below
 
 
-def ledger(cost: Mapping[str, Any], counted_here: Collection[str] = ()) -> str:
-    """Return the ledger of a manifest as Markdown, a row per teacher and their total; empty where there is none.
+def ledger(cost: Mapping[str, Any], counted_here: Collection[str] = (), who: str = "teacher") -> str:
+    """Return the ledger of a manifest as Markdown, a row per teacher or judge and their total; empty without one.
 
     counted_here: teachers of whose answers tokens were counted here; theirs are marked by ~.
+    who: the header of their names.
     """
     lines = dict(cost.get("teachers", {}))
     if not lines:
@@ -23,7 +24,7 @@ def ledger(cost: Mapping[str, Any], counted_here: Collection[str] = ()) -> str:
     new = [line.get("new") for line in lines.values()]
     extra = [*map(markdown.cell, new), markdown.cell(None if None in new else sum(new))]
     marked = {markdown.text(name) for name in counted_here} | ({"**total**"} if counted_here else set())
-    return _markdown("teacher", costs | {"**total**": sum(costs.values(), Cost())}, {"new": extra}, marked)
+    return _markdown(who, costs | {"**total**": sum(costs.values(), Cost())}, {"new": extra}, marked)
 
 
 def counterfactual(cost: Mapping[str, Any]) -> str:

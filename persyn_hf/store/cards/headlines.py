@@ -150,7 +150,24 @@ def _rewards(manifest: Manifest) -> str:
         for name, line in _of_teachers(manifest, "teachers")
     ]
     header = ("teacher", "quality", "log-prob per token (nats)", "reward", "is the best teacher")
-    return _table(header, rows)
+    return _join(_table(header, rows), _judges(manifest))
+
+
+def _judges(manifest: Manifest) -> str:
+    """Return a row per judge: its verdicts, and what is known of its bias for a place; and how far a panel agrees."""
+    position = _mapping(manifest.metrics.get("position"))
+    rows = []
+    for name, line in _mapping(manifest.metrics.get("judges")).items():
+        line, place = _mapping(line), _mapping(position.get(name))
+        bias = [share(place.get(key)) for key in ("consistent", "first", "second")] if position else []
+        rows.append(
+            [text(name), cell(line.get("questions")), cell(line.get("mean")), share(line.get("unread")), *bias]
+        )
+    orders = ("both orders agree", "prefers the first", "prefers the second") if position else ()
+    table_of = _table(("judge", "questions", "mean verdict", "without a verdict", *orders), rows)
+    agreement = _mapping(manifest.metrics.get("agreement"))
+    note = f"Krippendorff's alpha of the judges: {cell(agreement.get('alpha'))}." if agreement else ""
+    return _join(table_of, note)
 
 
 def _pairs(manifest: Manifest) -> str:

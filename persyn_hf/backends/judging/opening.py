@@ -1,0 +1,54 @@
+"""Open the engines of judges, and say what they cost: as teachers' engines, with a form of reply on top."""
+
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.open_engine import open_local
+from persyn_hf.backends.engines.settings import BY_SERVER
+from persyn_hf.backends.judging.rubrics import Rubric
+from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
+from persyn_hf.backends.judging.structured import Asked, formats, response_format
+from persyn_hf.stage import Payee
+
+
+def asked_formats(settings: JudgeSettings, judge: Judge) -> tuple[Asked, ...]:
+    """Return the forms of structured output to ask a judge for, one after another."""
+    options = engine_options(settings, judge)
+    if options["kind"] not in BY_SERVER or "response_format" in options["server"].extra:
+        return ("none",)
+    return formats(settings.response_format)
+
+
+def open_judge(
+    settings: JudgeSettings, judge: Judge, rubric: Rubric, asked: Asked, folder: Path, *, at_once: bool = False
+) -> Engine:
+    """Open the engine of a judge; nothing is loaded or sent yet. `folder` is the journal's.
+
+    at_once: what a batch API would answer within a day is asked of its server, under the same keys.
+    """
+    options: dict[str, Any] = engine_options(settings, judge)
+    if at_once and options["kind"] == "batch":
+        options["kind"] = "server"
+    form = response_format(asked, settings.mode, rubric.scale, settings.reason)
+    if form is not None:
+        extra = {**options["server"].extra, "response_format": form}
+        options["server"] = options["server"].model_copy(update={"extra": extra})
+    return open_local(**options, log_dir=folder / "logs", state_dir=folder / "unfinished")
+
+
+def num_gpus(settings: JudgeSettings, judge: Judge) -> float | None:
+    """Return the number of GPUs that a judge holds while it answers; None: not known, as a server does not say."""
+    options = engine_options(settings, judge)
+    if options["kind"] in BY_SERVER:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    return int(options["vllm"].gpus) if options["kind"] == "vllm" else 1
+
+
+def payees(settings: JudgeSettings) -> dict[str, Payee]:
+    """Return the judges of a panel by their names in the journal."""
+    return {judge.payee: Payee(judge.price, num_gpus(settings, judge)) for judge in settings.judges}

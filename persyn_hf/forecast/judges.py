@@ -1,0 +1,161 @@
+"""Count the verdicts that a run would have to pay judges for.
+
+Where the answers of a step are stored, its questions are known, and what the journal lacks is certain. Where they are
+yet to come, each answer brings a question (each pair two), so their number is known at most: a teacher may fail, and
+equal answers are asked about once.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persyn_hf.backends.journal_reading import JournalReader
+from persyn_hf.backends.judging.opening import asked_formats, open_judge
+from persyn_hf.backends.judging.questions import Question, Shown, make_questions, make_requests, num_pairs
+from persyn_hf.backends.judging.rubrics import Rubric, read_rubric
+from persyn_hf.backends.judging.settings import Judge, JudgeSettings
+from persyn_hf.backends.judging.structured import is_refusal
+from persyn_hf.core.cost import money
+from persyn_hf.forecast.rehearsal import Rehearsal
+from persyn_hf.report.tables import Table
+from persyn_hf.runner.run import Done
+from persyn_hf.runner.step import Step
+from persyn_hf.store.local import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """The verdicts that the steps left will ask of one judge."""
+
+    judge: Judge
+    journalled: int  # paid for already
+    certain: int
+    at_most: int
+    money: float | None  # of `at_most` replies as long as they may be, prompts not counted; None: there is no price
+
+
+def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> list[Verdicts]:
+    """Count the verdicts that the steps left will ask; empty where no judge is asked, or the prompts are not known."""
+    steps = {item.step.key: item.step for item in done}
+    scoring = [item.step for item in done if item.stored is None and item.step.stage == "score"]
+    panels = [(step, panel) for step in scoring if (panel := getattr(step.settings, "judge", None)) is not None]
+    if not panels:
+        return []
+    settings: JudgeSettings = panels[0][1]
+    rubric = read_rubric(settings.rubric, settings.mode, settings.scale)
+    prompts = rehearsal.prompts()
+    if prompts is None:
+        return []
+    by_id = {row["prompt_id"]: row for row in prompts}
+    questions: list[Question] = []
+    coming: dict[str, int] = defaultdict(int)  # prompt -> questions about answers that are yet to come, at most
+    for step in {step.inputs["responses"]: step for step, _ in panels}.values():
+        responses = rehearsal.rows(step.inputs["responses"])
+        if responses is not None:
+            shown = [
+                Shown(prompt=by_id[row["prompt_id"]], text=row["response"])
+                for row in responses
+                if row["selected"] and row["prompt_id"] in by_id
+            ]
+            questions += make_questions(settings, rubric, shown)
+        else:
+            for prompt_id, number in _coming(step, steps, rehearsal, by_id).items():
+                coming[prompt_id] += _number(settings, number)
+    everything = _number(settings.model_copy(update={"opponents": None}), len(scoring[0].teachers))
+    each = sum(min(number, everything) for number in coming.values()) * settings.samples
+    with JournalReader(store.state_dir / "journal.sqlite") as journal:
+        counted = [_known(settings, judge, rubric, questions, scoring[0].seed, journal) for judge in settings.judges]
+    return [
+        Verdicts(
+            judge=judge,
+            journalled=total - missing,
+            certain=missing,
+            at_most=missing + each,
+            money=money(judge.price, 0, (missing + each) * settings.max_tokens, None),
+        )
+        for judge, (total, missing) in zip(settings.judges, counted, strict=True)
+    ]
+
+
+def verdicts_table(found: Sequence[Verdicts]) -> Table:
+    """Make the table of what a run will pay judges for; it has no rows where none is asked."""
+    priced = any(line.money is not None for line in found)
+    rows = [
+        [
+            line.judge.label,
+            *(f"{number:,}" for number in (line.journalled, line.certain, line.at_most)),
+            *([] if not priced else ["–" if line.money is None else f"≤ {line.money:,.4g}"]),
+        ]
+        for line in found
+    ]
+    return Table(
+        name="verdicts",
+        title="Verdicts that `persyn run` will pay judges for",
+        header=["judge", "in the journal", "certain", "at most", *(["money"] if priced else [])],
+        rows=rows,
+        note="certain: of answers that are stored; at most: of those to come as well, if every teacher answers"
+        + ("; money: replies of `max_tokens`, prompts not counted" if priced else ""),
+    )
+
+
+def _number(settings: JudgeSettings, answers: int) -> int:
+    """Return the questions that so many answers to one prompt bring."""
+    return answers if settings.mode == "pointwise" else 2 * num_pairs(answers, settings.opponents)
+
+
+def _coming(
+    step: Step, steps: Mapping[str, Step], rehearsal: Rehearsal, prompts: Mapping[str, Any]
+) -> Mapping[str, int]:
+    """Return the answers per prompt, at most, that a step of `score` will be given: one per prompt and teacher."""
+    generating = steps.get(step.inputs["responses"])
+    key = "" if generating is None else generating.inputs["assignments"]
+    assignments = rehearsal.rows(key)
+    number: dict[str, int] = defaultdict(int)
+    if assignments is not None:
+        for prompt_id in assignments["prompt_id"][:]:
+            number[prompt_id] += 1
+    else:
+        chosen: Any = steps[key].settings if key in steps else None
+        splits = ("calibration", "dev", "pool") if chosen is None else chosen.chosen_splits
+        each = len(step.teachers) if chosen is None or chosen.kind == "all" else chosen.per_prompt
+        number |= {prompt_id: each for prompt_id, row in prompts.items() if row["split"] in splits}
+    further = getattr(generating and generating.settings, "escalate", 0)
+    return {prompt_id: min(many + further, len(step.teachers)) for prompt_id, many in number.items()}
+
+
+def _known(
+    settings: JudgeSettings,
+    judge: Judge,
+    rubric: Rubric,
+    questions: Sequence[Question],
+    seed: int,
+    journal: JournalReader,
+) -> tuple[int, int]:
+    """Return the number of requests to one judge that questions make, and of those that the journal lacks."""
+    if not questions or journal.is_empty:
+        number = len({(question.prompt_id, question.text) for question in questions}) * settings.samples
+        return number, number
+    errors: dict[str, str | None] = {}  # key of a request, in the form that it goes out in -> error of its reply
+    missing: set[str] = set()
+    slots = [(place, sample) for place in range(len(questions)) for sample in range(settings.samples)]
+    forms = asked_formats(settings, judge)
+    for asked in forms:
+        with open_judge(settings, judge, rubric, asked, Path()) as engine:
+            made = [make_requests(settings, seed, engine, question) for question in questions]
+        keys = {slot: made[slot[0]][slot[1]].key for slot in slots}
+        said = journal.errors(keys.values())
+        last = asked == forms[-1]
+        if not last and is_refusal(said.get(keys[slots[0]])):  # so no other was sent in this form
+            continue
+        refused = [] if last else [slot for slot in slots if is_refusal(said.get(keys[slot]))]
+        sent = {keys[slot] for slot in {*slots} - {*refused}}
+        errors |= {key: said.get(key) for key in sent}
+        missing |= sent - said.keys()
+        slots = refused
+        if not slots:
+            break
+    if "errors" in settings.rerun:
+        missing |= {key for key, error in errors.items() if error is not None}
+    return len(errors), len(missing)
