@@ -57,7 +57,7 @@ class Settings(Strict):
     quality: Literal["correct", "pass_rate", "column", "reward_model", "judge", "command"] = Field(
         default="correct",
         description="The quality of an answer: 1 if the kept one is right, the share of right samples, the imported "
-        "column, a reward model's score, what a language model says as a judge, or the number that a command gives.",
+        "column, a reward model's score, what a language model says as judge, or a command's number.",
     )
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = Field(
         default="mean_logprob",
