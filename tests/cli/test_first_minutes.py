@@ -97,6 +97,7 @@ def test_the_shell_completes_settings_their_values_and_kinds(tmp_path: Path) -> 
     assert offered("persyn plan my.yaml --set score.quality=c", tmp_path) == [
         "score.quality=correct",
         "score.quality=column",
+        "score.quality=command",
     ]
     assert offered("persyn run my.yaml --set mix.keep_incorrect=", tmp_path) == [
         "mix.keep_incorrect=true",
