@@ -48,7 +48,7 @@ def test_a_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     ("what", "meant"),
     [
         ("score.alhpa", "`score.alpha`"),
-        ("max_error_rate", "`generate.max_error_rate`"),
+        ("max_error_rate", "`generate.max_error_rate` or `score.judge.max_error_rate`"),
         ("train_student.tie", "`pair.tie`"),
         ("validat", "`validate`"),
     ],

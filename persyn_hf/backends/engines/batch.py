@@ -99,6 +99,7 @@ class BatchEngine(ServerEngine):
         waiting += self._send(service, new)
         answered: set[str] = set()
         while waiting:
+            full: list[tuple[Note, set[str], list[Request]]] = []
             for note in list(waiting):
                 state = self._look(service, note)
                 if not state.is_over:
@@ -111,15 +112,14 @@ class BatchEngine(ServerEngine):
                 for said in _chunks(self._results(service, note, state), wanted - answered, undone):
                     yield [answer_to(asked[key], answer) for key, answer in said]  # journalled when this goes on
                     answered.update(key for key, _ in said)
-                elsewhere = {key for other in waiting for key in other.keys}  # of a run killed after it had sent anew
+                others = [*waiting, *(other for other, _, _ in full)]
+                elsewhere = {key for other in others for key in other.keys}  # of a run killed after it had sent anew
                 lacking = [asked[key] for key in note.keys if key in wanted - answered - elsewhere]
                 if state.is_full:
                     self._waits(f"{service.name}: {state.reason}")
-                    self._nap()
-                    # where none of ours goes on, the batch itself may be more than the account may have under way
-                    most = len(lacking) if waiting else -(-len(lacking) // 2)
-                    waiting += self._send(service, lacking, note.attempt, most)
-                elif lacking and not state.files and not state.is_expired:
+                    full.append((note, wanted, lacking))
+                    continue
+                if lacking and not state.files and not state.is_expired:
                     self._forget(note, wanted)
                     raise EngineError(f"{service.name} has not begun a batch ({state.reason}); see `generate.batch`")
                 elif lacking and note.attempt < self._batch.attempts:
@@ -128,8 +128,13 @@ class BatchEngine(ServerEngine):
                     lost = failed(state.reason)
                     yield [answer_to(request, undone.get(request.key, lost)) for request in lacking]
                 self._forget(note, wanted)
-            if waiting:
+            if waiting or full:
                 self._nap()
+            goes_on = bool(waiting)  # else the batches themselves may be more than the account may have under way
+            for note, wanted, lacking in full:
+                most = len(lacking) if goes_on else -(-len(lacking) // 2)
+                waiting += self._send(service, lacking, note.attempt, most)
+                self._forget(note, wanted)
         self._waits(None)
 
     def _send(
