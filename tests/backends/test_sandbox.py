@@ -299,13 +299,20 @@ def test_nothing_outlives_its_run() -> None:
     )
     seen(code)
     end = time.monotonic() + 30
-    while any(name in file.read_text(errors="replace") for file in command_lines()):
+    while is_running(name):
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def command_lines() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK) and path.exists()]
+def is_running(name: str) -> bool:
+    """Say whether a process goes by the name; one that ends meanwhile does not."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(name.encode()):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def test_a_program_that_is_killed_leaves_no_sandbox(tmp_path: Path) -> None:
@@ -319,21 +326,12 @@ def test_a_program_that_is_killed_leaves_no_sandbox(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", program])
 
-    def is_there() -> bool:
-        for file in command_lines():
-            try:
-                if file.read_bytes().startswith(name.encode()):
-                    return True
-            except OSError:
-                continue
-        return False
-
     try:
-        wait_until(is_there)
+        wait_until(lambda: is_running(name))
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not is_there())
+    wait_until(lambda: not is_running(name))
 
 
 def wait_until(happened: Any) -> None:

@@ -31,6 +31,7 @@ OWN_FILES = (
     "my.yaml",
     "work/recipe.yaml",
     "work/bench.yaml",
+    "work/sft.yaml",
     "other.yaml",
     "judged.yaml",
     "routed.yaml",
