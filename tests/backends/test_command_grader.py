@@ -281,22 +281,23 @@ def test_any_output_is_a_verdict_for_each_row_or_none_at_all(output: bytes, numb
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not say who waited")
 def test_time_in_which_a_program_waits_for_a_processor_is_not_its_own() -> None:
-    """Three others on its only processor: a second of work takes four by the clock."""
+    """Three others on its only processor: a part of what the clock says is theirs."""
     one = min(os.sched_getaffinity(0))
     pinned = f"import os, time\nos.sched_setaffinity(0, {{{one}}})\n"
-    others = [subprocess.Popen([sys.executable, "-c", f"{pinned}while True: pass"]) for _ in range(3)]
+    busy = f"{pinned}print(flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) for _ in range(3)]
     try:
-        work = f"{pinned}while time.process_time() < 1: pass\nprint('done')"
-        begun = time.monotonic()
+        for other in others:
+            assert other.stdout is not None and other.stdout.readline()
+        work = f"{pinned}while time.process_time() < 1.5: pass\nprint('done')"
         ran = run_watched([sys.executable, "-c", work], b"", Bounds(seconds=2), environment=os.environ)
         assert (ran.output, ran.passed) == (b"done\n", None)
-        assert time.monotonic() - begun > 2
         sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
         assert run_watched(sleeps, b"", Bounds(seconds=0.5), environment=os.environ).passed == "time"
     finally:
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()
 
 
 def test_a_program_that_reads_nothing_or_closes_its_output_is_no_deadlock() -> None:
