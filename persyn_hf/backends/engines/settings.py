@@ -1,13 +1,13 @@
 """The settings of engines in a recipe: `generate.server`, `generate.vllm`, `generate.executor`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from persyn_hf.errors import RecipeError
-from persyn_hf.recipe.strict import Strict
+from persyn_hf.recipe.strict import Strict, read_section
 
 
 class Connection(Strict):
@@ -154,6 +154,38 @@ ENGINE_NOT_COVERED = (
     | BATCH_NOT_COVERED
     | {f"server.{key}" for key in ServerSettings.model_fields if key not in SERVER_COVERED}
 )
+
+
+def engine_arguments(
+    asking: Any, kind: str, own: Mapping[str, Mapping[str, Any]], template_kwargs: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Return the arguments of `open_engine` that the settings of a stage and a model's own sections decide.
+
+    Args:
+        asking: settings with `server`, `vllm`, `batch`, `batch_tokens`, `dtype` and `device`.
+        kind: the engine.
+        own: the model's own keys of `server` and `vllm`, which go on top.
+        template_kwargs: what the chat template is told; a server is sent it, too.
+        where: the place of the model in the recipe, for what is not valid.
+    """
+    sections: dict[str, Any] = {}
+    for name in ("server", "vllm"):
+        given = getattr(asking, name)
+        values = given.model_dump(exclude_unset=True) | dict(own.get(name, {}))
+        sections[name] = read_section(type(given), values, f"{where}.{name}")
+    if kind in BY_SERVER and template_kwargs:
+        sent = sections["server"].extra.get("chat_template_kwargs") or {}
+        extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **template_kwargs}}
+        sections["server"] = sections["server"].model_copy(update={"extra": extra})
+    return {
+        "kind": kind,
+        "template_kwargs": template_kwargs,
+        "batch": asking.batch,
+        "batch_tokens": asking.batch_tokens,
+        "dtype": asking.dtype,
+        "device": asking.device,
+        **sections,
+    }
 
 
 def value_of(args: Sequence[str], *names: str) -> str | None:

@@ -12,12 +12,13 @@ from persyn_hf.backends.engines.settings import (
     BatchSettings,
     ServerSettings,
     VllmSettings,
+    engine_arguments,
 )
 from persyn_hf.backends.judging.rubrics import Mode, Scale, find_rubric
 from persyn_hf.backends.judging.structured import ResponseFormat
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.recipe.roles import Price, check_name
-from persyn_hf.recipe.strict import Strict, read_section
+from persyn_hf.recipe.strict import Strict
 
 
 Engine = Literal["transformers", "server", "batch", "vllm"]
@@ -206,29 +207,11 @@ class JudgeSettings(Judge):
 
 def engine_options(settings: JudgeSettings, judge: Judge) -> dict[str, Any]:
     """Return the arguments of `open_local` for a judge of the panel; its own sections go on top of the panel's."""
-    sections: dict[str, Any] = {}
-    for name, model in (("server", JudgeServer), ("vllm", VllmSettings)):
-        values = getattr(settings, name).model_dump(exclude_unset=True)
-        if isinstance(judge, PanelJudge):
-            values |= getattr(judge, name)
-        sections[name] = read_section(model, values, f"score.judge.panel.{judge.label}.{name}")
+    own = {"server": judge.server, "vllm": judge.vllm} if isinstance(judge, PanelJudge) else {}
     kind = (judge.engine if isinstance(judge, PanelJudge) else None) or settings.engine
-    if kind in BY_SERVER and judge.chat_template_kwargs:
-        sent = sections["server"].extra.get("chat_template_kwargs") or {}
-        extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **judge.chat_template_kwargs}}
-        sections["server"] = sections["server"].model_copy(update={"extra": extra})
-    return {
-        "kind": kind,
-        "model": judge.model,
-        "revision": judge.revision,
-        "system_prompt": None,
-        "template_kwargs": judge.chat_template_kwargs,
-        "batch": settings.batch,
-        "batch_tokens": settings.batch_tokens,
-        "dtype": settings.dtype,
-        "device": settings.device,
-        **sections,
-    }
+    where = f"score.judge.panel.{judge.label}"
+    decided = engine_arguments(settings, kind, own, judge.chat_template_kwargs, where)
+    return {"model": judge.model, "revision": judge.revision, "system_prompt": None, **decided}
 
 
 # How fast a judge is asked and what only plans and warnings read is not covered; what may change its verdicts is.

@@ -11,12 +11,12 @@ from persyn_hf.backends.engines.settings import (
     RaySettings,
     ServerSettings,
     VllmSettings,
+    engine_arguments,
 )
 from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.recipe.strict import read_section
 
 
 FEW_SAMPLES = 2  # appendix A.1: teachers of 72B and over and Long-CoT teachers are sampled twice
@@ -165,27 +165,10 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
 
 def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
     """Return the arguments of `open_engine` for one teacher; its own sections go on top of the stage's."""
-    sections: dict[str, Any] = {}
-    for name, model in (("server", ServerSettings), ("vllm", VllmSettings)):
-        values = getattr(settings, name).model_dump(exclude_unset=True) | getattr(teacher, name)
-        sections[name] = read_section(model, values, f"teachers.{teacher.name}.{name}")
-    kind = teacher.engine or settings.engine
-    if kind in BY_SERVER and teacher.chat_template_kwargs:
-        sent = sections["server"].extra.get("chat_template_kwargs") or {}
-        extra = sections["server"].extra | {"chat_template_kwargs": {**sent, **teacher.chat_template_kwargs}}
-        sections["server"] = sections["server"].model_copy(update={"extra": extra})
-    return {
-        "kind": kind,
-        "model": teacher.model,
-        "revision": teacher.revision,
-        "system_prompt": teacher.system_prompt,
-        "template_kwargs": teacher.chat_template_kwargs,
-        "batch": settings.batch,
-        "batch_tokens": settings.batch_tokens,
-        "dtype": settings.dtype,
-        "device": settings.device,
-        **sections,
-    }
+    own = {"server": teacher.server, "vllm": teacher.vllm}
+    kind, where = teacher.engine or settings.engine, f"teachers.{teacher.name}"
+    decided = engine_arguments(settings, kind, own, teacher.chat_template_kwargs, where)
+    return {"model": teacher.model, "revision": teacher.revision, "system_prompt": teacher.system_prompt, **decided}
 
 
 def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
