@@ -30,7 +30,7 @@ def train_router(
     rewards: Table,
     prompts: "Prompts | None" = None,
     *,
-    kind: Literal["logistic", "ridge", "knn", "best_per_topic", "global_best", "llm", "auto"] = "logistic",
+    kind: Literal["logistic", "ridge", "knn", "stacking", "best_per_topic", "global_best", "llm", "auto"] = "logistic",
     dev: float = 0.2,
     seed: int = 0,
     progress: bool | Progress = False,

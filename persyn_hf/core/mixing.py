@@ -1,4 +1,7 @@
-"""Turn assigned responses into training examples: one per prompt, in prompt order; every dropped one has a reason."""
+"""Turn assigned responses into training examples, in prompt order; every dropped one has a reason.
+
+A prompt has one example, and where more are wanted, further answers that were paid for anyway.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +9,7 @@ from typing import Any
 
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.endings import is_cut, is_whole
+from persyn_hf.core.wording import words_of
 
 
 Row = Mapping[str, Any]
@@ -56,6 +60,49 @@ def chosen_responses(
     return {name: max(answers.values(), key=merit) for name, answers in cells.items() if name in assigned}
 
 
+def further_responses(
+    chosen: Mapping[str, Row],
+    responses: Iterable[Row],
+    rewards: Mapping[tuple[str, str], float | None],
+    at_most: Mapping[str, int],
+    *,
+    unknown_ends: bool = False,
+) -> dict[str, list[Row]]:
+    """Choose the answers that a prompt is trained on beside the one that `chosen_responses` chose.
+
+    Args:
+        chosen: prompt_id -> the response that is kept already, where it can be trained on.
+        responses: rows of responses datasets; any teacher's and any sample may be taken.
+        rewards: (prompt_id, teacher) -> reward.
+        at_most: prompt_id -> how many answers it may have in all; other prompts get none.
+
+    Returns:
+        prompt_id -> further responses, best first. None of them is wrong, cut off or empty, and no two answers to a
+        prompt have the same words (`core.wording`), the kept one among them. Right ones go before unjudged ones, then
+        the higher reward, then the selected sample, then the order of `responses`.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in responses:
+        if row["prompt_id"] in at_most and row["is_correct"] is not False:
+            if drop_reason({**row, "selected": True}, keep_incorrect=True, unknown_ends=unknown_ends) is None:
+                found.setdefault(row["prompt_id"], []).append(row)
+
+    def merit(row: Row) -> tuple[bool, float, bool]:
+        reward = rewards.get((row["prompt_id"], row["teacher"]))
+        return row["is_correct"] is True, -math.inf if reward is None else reward, row["selected"]
+
+    further: dict[str, list[Row]] = {}
+    for prompt_id, rows in found.items():
+        kept = [chosen[prompt_id]] if prompt_id in chosen else []
+        said = {tuple(words_of(full_response(row))) for row in kept}
+        for row in sorted(rows, key=merit, reverse=True):
+            words = tuple(words_of(full_response(row)))
+            if len(said) < at_most[prompt_id] and words not in said:
+                said.add(words)
+                further.setdefault(prompt_id, []).append(row)
+    return further
+
+
 def drop_reason(response: Row | None, keep_incorrect: bool, unknown_ends: bool = False) -> str | None:
     """Return why a response cannot be trained on, one of `DROP_REASONS`, or None where it can.
 
@@ -84,6 +131,7 @@ def sft_rows(
     assigned: Mapping[str, Sequence[str]],
     chosen: Mapping[str, Row],
     rewards: Mapping[tuple[str, str], float | None],
+    further: Mapping[str, Sequence[Row]] | None = None,
     *,
     keep_incorrect: bool = True,
     unknown_ends: bool = False,
@@ -95,6 +143,7 @@ def sft_rows(
             another split, and is left out without a count.
         assigned, rewards: as for `chosen_responses`.
         chosen: what that returned.
+        further: what `further_responses` returned; their rows follow the prompt's first one.
         keep_incorrect: train on wrong answers, too. The paper does where a teacher has no right one.
 
     Returns:
@@ -108,16 +157,17 @@ def sft_rows(
             continue
         response = chosen.get(prompt_id)
         reason = drop_reason(response, keep_incorrect, unknown_ends)
-        if response is None or reason is not None:
+        kept = [] if response is None or reason is not None else [response]
+        if not kept:
             dropped[reason or "missing"] += 1
-            continue
-        rows.append(
+        rows += [
             {
                 "prompt": prompt["messages"],
-                "completion": [{"role": "assistant", "content": full_response(response)}],
+                "completion": [{"role": "assistant", "content": full_response(answer)}],
                 "prompt_id": prompt_id,
-                "teacher": response["teacher"],
-                "reward": rewards.get((prompt_id, response["teacher"])),
+                "teacher": answer["teacher"],
+                "reward": rewards.get((prompt_id, answer["teacher"])),
             }
-        )
+            for answer in [*kept, *(further or {}).get(prompt_id, ())]
+        ]
     return rows, dropped

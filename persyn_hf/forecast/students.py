@@ -78,9 +78,15 @@ def _lines(outlook: Outlook, sizes: Mapping[str, int], student: Student) -> Iter
         trainings = sum(names.trained_student(student, strategy, suffix) in keys for suffix in seeds)
         if settings is not None and trainings:
             rows = _mean_tokens(outlook, allocation(outlook, student, strategy))
-            tokens = (sizes["calibration"] + sizes["pool"]) * rows * settings.epochs * trainings
+            tokens = _most_examples(outlook, sizes) * rows * settings.epochs * trainings
             passes = LORA if _is_lora(settings.method, student) else FULL
             yield Line(student, f"SFT {strategy.name}", tokens, passes)
+
+
+def _most_examples(outlook: Outlook, sizes: Mapping[str, int]) -> int:
+    """Return how many examples a student is trained on, if every prompt has as many answers as it may have."""
+    each = outlook.settings["mix"].answers_per_prompt
+    return sizes["calibration"] * int(each.calibration) + sizes["pool"] * int(each.pool)
 
 
 def _is_lora(method: str, student: Student) -> bool:

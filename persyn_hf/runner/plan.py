@@ -14,7 +14,7 @@ from persyn_hf.errors import RecipeError
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
-from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of
+from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
 from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.runner.item_sets import with_tasks
 from persyn_hf.runner.plan_checks import check_qualities, check_routers
@@ -235,7 +235,10 @@ class _Planner:
             kept: dict[str, Any] = {"student": student, "phase": "score_chosen", **both, **decided}
             self._add(names.chosen_rewards(student, strategy), "score", inputs=prompts | answered, **kept)
             rewards |= {"pool_rewards": names.chosen_rewards(student, strategy)}
-        self._add(names.sft(student, strategy), "mix", inputs=prompts | assignments | answered | rewards, **both)
+        paid = self._paid_answers(student, strategy)
+        self._add(
+            names.sft(student, strategy), "mix", inputs=prompts | assignments | answered | rewards | paid, **both
+        )
         rows = assignments | {"sft": names.sft(student, strategy)}
         for suffix, seed in self.recipe.sft_seeds.items():
             trained = names.trained_student(student, strategy, suffix)
@@ -243,6 +246,16 @@ class _Planner:
             self._add(trained, "train_student", inputs=rows, **own_seed)
             evaluation = names.evaluation(student, strategy, suffix)
             self._add(evaluation, "evaluate", inputs={"student": trained}, **own_seed)
+
+    def _paid_answers(self, student: Student, strategy: Strategy) -> dict[str, str]:
+        """Return the inputs of `mix` that hold further answers: everybody's, as far as the strategy pays for them."""
+        each = _settings(self.recipe, "mix").answers_per_prompt  # type: ignore[attr-defined]
+        seen = answers_seen(strategy, self.recipe.strategies)
+        inputs = {} if each.calibration == 1 or seen == "nothing" else {"calibration": names.matrix_responses()}
+        if each.pool == 1 or seen != "pool":
+            return inputs
+        pool = {"pool": names.matrix_responses(names.POOL), "pool_rewards": names.matrix_rewards(student, names.POOL)}
+        return inputs | pool
 
 
 def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:

@@ -1,13 +1,14 @@
 """Stage `mix`: assignments and responses in, supervised fine-tuning rows out (PerSyn, section 2.2)."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from persyn_hf.core.mixing import chosen_responses, sft_rows
+from persyn_hf.core.mixing import Row, chosen_responses, drop_reason, further_responses, sft_rows
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, SFT
@@ -19,10 +20,26 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS, "assignments": ASSIGNMENTS, "responses": RESPONSES}
-OPTIONAL_INPUTS = {"rewards": REWARDS, "pool_rewards": REWARDS}  # of the calibration matrix; of a strategy's answers
+OPTIONAL_INPUTS = {
+    "rewards": REWARDS,  # of the calibration matrix
+    "pool_rewards": REWARDS,  # of a strategy's answers, or of all answers to the pool
+    "calibration": RESPONSES,  # everybody's, of which `answers_per_prompt` takes further ones
+    "pool": RESPONSES,
+}
 OUTPUT = SFT
 VERSION = 2  # 2: answers that may have been cut off are left out; the oracle's rows carry their reward
-LATER = {"unknown_ends": False}
+LATER = {"unknown_ends": False, "answers_per_prompt": {"calibration": 1, "pool": 1}}
+
+
+class AnswersPerPrompt(Strict):
+    """The answers that a prompt is trained on at most, by split. Only those are taken that the strategy pays for."""
+
+    calibration: int = Field(
+        default=1, ge=1, le=1000, description="Of a calibration prompt, which several teachers have answered."
+    )
+    pool: int = Field(
+        default=1, ge=1, le=1000, description="Of a pool prompt: samples of its teacher, and of teachers asked later."
+    )
 
 
 class Settings(Strict):
@@ -35,6 +52,10 @@ class Settings(Strict):
         default=False,
         description="Answers are trained on whose server does not say how they ended. They may be cut off.",
     )
+    answers_per_prompt: AnswersPerPrompt = Field(
+        default=AnswersPerPrompt(),
+        description="The answers of different wording that a prompt is trained on. The further ones are never wrong.",
+    )
 
 
 def run(
@@ -46,10 +67,13 @@ def run(
     responses: "Dataset",
     rewards: "Dataset | None" = None,
     pool_rewards: "Dataset | None" = None,
+    calibration: "Dataset | None" = None,
+    pool: "Dataset | None" = None,
 ) -> Result:
     """Take one response per assigned prompt, in prompt order; count those that cannot be trained on, by reason.
 
-    Rewards choose among several answers to a prompt; `pool_rewards` go before `rewards`.
+    Rewards choose among several answers to a prompt; `pool_rewards` go before `rewards`. Further answers of
+    `answers_per_prompt` come from `responses`, `calibration` and `pool`.
 
     Raises:
         InputError: inputs do not fit together, or no response can be trained on.
@@ -64,7 +88,10 @@ def run(
     keep = {"keep_incorrect": settings.keep_incorrect, "unknown_ends": settings.unknown_ends}
     order = [teacher.name for teacher in context.teachers]
     known = _oracle_rewards(assignments, order) | measured
-    rows, dropped = sft_rows(prompts, assigned, chosen, known, **keep)
+    usable = {name: row for name, row in chosen.items() if drop_reason(row, **keep) is None}
+    paid = chain.from_iterable(some for some in (responses, calibration, pool) if some is not None)
+    further = _further(settings, prompts, assigned, usable, paid, known)
+    rows, dropped = sft_rows(prompts, assigned, chosen, known, further, **keep)
     if not rows:
         hint = ", or let `mix: {unknown_ends: true}` take what may be cut off" if dropped["unknown_end"] else ""
         found = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
@@ -73,11 +100,34 @@ def run(
         )
     counts = {"assigned": len(assigned)}
     counts |= {f"dropped_{reason}": number for reason, number in dropped.items() if number or reason != "unknown_end"}
-    kept = [chosen[row["prompt_id"]] for row in rows]
+    more = list(chain.from_iterable(further.values()))
+    if settings.answers_per_prompt != AnswersPerPrompt():
+        counts["further"] = len(more)
+    kept = [*usable.values(), *more]
     counts["incorrect"] = sum(response["is_correct"] is False for response in kept)
     counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
     counts["escalated"] = sum(response["round"] > 0 for response in kept)
     return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))
+
+
+def _further(
+    settings: Settings,
+    prompts: "Dataset",
+    assigned: Mapping[str, list[str]],
+    usable: Mapping[str, Row],
+    paid: Iterable[Row],
+    rewards: Mapping[tuple[str, str], float | None],
+) -> dict[str, list[Row]]:
+    """Return the further answers of each assigned prompt; an answer that is in two inputs is one."""
+    each = settings.answers_per_prompt.model_dump()
+    wanted = {
+        prompt_id: each.get(split, 1)
+        for prompt_id, split in zip(prompts["prompt_id"][:], prompts["split"][:], strict=True)
+        if prompt_id in assigned and each.get(split, 1) > 1
+    }
+    if not wanted:
+        return {}
+    return further_responses(usable, paid, rewards, wanted, unknown_ends=settings.unknown_ends)
 
 
 def _assigned(

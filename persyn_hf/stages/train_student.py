@@ -161,17 +161,18 @@ def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "D
 
 
 def _join(sft: "Dataset", assignments: "Dataset | None") -> dict[str, int]:
-    """Refuse a row whose prompt is not assigned, or has another row, and count the others by their teacher.
+    """Refuse a row whose prompt is not assigned, or that is there twice, and count the others by their teacher.
 
-    `assigned`: the teacher was assigned to the prompt. `escalated`: it was asked after the assigned ones. Without
-    assignments nothing is counted.
+    `assigned`: the teacher was assigned to the prompt. `escalated`: it was asked after the assigned ones. `further`:
+    rows of a prompt that has one already (`mix.answers_per_prompt`). Without assignments nothing is counted.
     """
     prompts: list[str] = sft["prompt_id"][:]
-    twice = [prompt_id for prompt_id, rows in Counter(prompts).items() if rows > 1]
+    answers = (turns[0]["content"] for turns in sft["completion"][:])
+    twice = [row for row, copies in Counter(zip(prompts, answers, strict=True)).items() if copies > 1]
     if twice:
         raise InputError(
-            f"{len(twice)} prompts (first {min(twice)}) have more than one training row, one is needed; "
-            "give the rows of one `mix`"
+            f"{len(twice)} training rows (first of prompt {min(twice)[0]}) are there more than once; give the rows of "
+            "one `mix`"
         )
     if assignments is None:
         return {}
@@ -185,8 +186,10 @@ def _join(sft: "Dataset", assignments: "Dataset | None") -> dict[str, int]:
             f"{number} prompts of the training data (first {first}) are {what}; give the assignments that its rows "
             "were made from"
         )
-    assigned = sum(cell in cells for cell in zip(prompts, sft["teacher"][:], strict=True))
-    return {"assigned": assigned, "escalated": len(prompts) - assigned}
+    first = dict(zip(reversed(prompts), reversed(sft["teacher"][:]), strict=True))
+    assigned = sum(cell in cells for cell in first.items())
+    counts = {"assigned": assigned, "escalated": len(first) - assigned}
+    return counts | ({"further": len(prompts) - len(first)} if len(first) < len(prompts) else {})
 
 
 def tokenise(sft: "Dataset", tokenizer: Any, end: int, max_length: int) -> tuple["Dataset", Counter[str]]:

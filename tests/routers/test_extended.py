@@ -34,7 +34,7 @@ def anchored(new, number, pool):
     return Labelled(labelled.conversations, rewards)
 
 
-@pytest.mark.parametrize("kind", ["knn", "ridge", "logistic", "best_per_topic", "global_best"])
+@pytest.mark.parametrize("kind", ["knn", "ridge", "stacking", "logistic", "best_per_topic", "global_best"])
 @pytest.mark.parametrize("new", TEACHERS)
 def test_the_others_stay_bit_by_bit_whoever_joins(kind, new, tmp_path):
     old = tuple(name for name in TEACHERS if name != new)

@@ -167,3 +167,72 @@ def test_bad_input(tmp_path):
     assert refusal(tmp_path, responses=responses(RESPONSES_[0], RESPONSES_[1])) == (
         "none of 5 assigned prompts has a response to train on (3 missing, 1 error, 1 truncated); see `generate`"
     )
+
+
+def further(tmp_path, each, *own, calibration=(), rewards=()):
+    """Rows (prompt, teacher, answer) and counts of p (calibration) and q (pool), both assigned to the teacher a."""
+    asked = [
+        prompt(f"ask {name}", name, reference="4", split=split)
+        for name, split in (("p", "calibration"), ("q", "pool"))
+    ]
+    found = mix.run(
+        mix.Settings.model_validate({"answers_per_prompt": each}),
+        Context(seed=0, work_dir=tmp_path, teachers=tuple(Teacher(name=name) for name in "abc")),
+        prompts=PROMPTS.dataset(asked),
+        assignments=assignments({"p": "a", "q": "a"}),
+        responses=responses(*own),
+        rewards=REWARDS.dataset([reward(*cell) for cell in rewards]),
+        calibration=responses(*calibration),
+    )
+    columns = (found.data[name][:] for name in ("prompt_id", "teacher", "completion"))
+    return [(name, teacher, turns[0]["content"]) for name, teacher, turns in zip(*columns, strict=True)], found.counts
+
+
+def answer(prompt_id, teacher, text, sample=0, **more):
+    return {"prompt_id": prompt_id, "teacher": teacher, "response": text, "sample_index": sample} | more
+
+
+OWN = (
+    answer("p", "a", "two and two: 4"),
+    answer("q", "a", "It is 4."),
+    answer("q", "a", "It is 5.", 1, selected=False, is_correct=False),
+    answer("q", "a", "Four: 4", 2, selected=False),
+)
+PAID = (
+    OWN[0],  # what is copied from calibration is in both
+    answer("p", "b", "Two and  two: 4"),  # the kept one in other letters
+    answer("p", "b", "2 + 2 = 4", 1, selected=False),
+    answer("p", "c", "5", is_correct=False),
+    answer("p", "c", "four", 1, selected=False, is_correct=None),
+    answer("p", "a", "4, as 1 + 3", 1, selected=False),
+    answer("p", "a", "cut off 4", 2, selected=False, finish_reason="length"),
+)
+REWARDED = [("p", "a", 0.5), ("p", "b", 0.9), ("p", "c", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1, []),
+        (2, [("p", "b", "2 + 2 = 4")]),
+        (3, [("p", "b", "2 + 2 = 4"), ("p", "a", "4, as 1 + 3")]),
+        (9, [("p", "b", "2 + 2 = 4"), ("p", "a", "4, as 1 + 3"), ("p", "c", "four")]),
+    ],
+)
+def test_further_answers_differ_in_words_and_are_right_before_unjudged(number, expected, tmp_path):
+    rows, counts = further(tmp_path, {"calibration": number}, *OWN, calibration=PAID, rewards=REWARDED)
+    assert rows == [("p", "a", "two and two: 4"), *expected, ("q", "a", "It is 4.")]
+    assert counts.get("further", 0) == len(expected) and ("further" in counts) == (number > 1)
+
+
+def test_further_answers_of_the_pool_are_its_own_samples(tmp_path):
+    rows, counts = further(tmp_path, {"pool": 3}, *OWN, calibration=PAID)
+    assert rows == [("p", "a", "two and two: 4"), ("q", "a", "It is 4."), ("q", "a", "Four: 4")]
+    assert counts["further"] == 1 and counts["incorrect"] == 0
+
+
+def test_right_answers_of_others_stand_in_where_the_assigned_one_is_left_out(tmp_path):
+    own = [answer("p", "a", "cut off", finish_reason="length"), answer("q", "a", "It is 4.")]
+    rows, counts = further(tmp_path, {"calibration": 2}, *own, calibration=PAID[2:4])
+    assert rows == [("p", "b", "2 + 2 = 4"), ("q", "a", "It is 4.")]
+    assert counts["dropped_truncated"] == 1 and counts["further"] == 1

@@ -46,13 +46,27 @@ def test_rows_that_answer_no_assignment(cells: list[tuple[str, str]], problem: s
     assert str(caught.value) == f"{problem}; give the assignments that its rows were made from"
 
 
-def test_two_rows_of_one_prompt(tmp_path: Path) -> None:
+def test_a_row_that_is_there_twice(tmp_path: Path) -> None:
     twice = Dataset.from_list([*rows(), *rows().select([1])], features=rows().features)
     with pytest.raises(InputError) as caught:
         train_student.run(SMALL, context(tmp_path, tmp_path), sft=twice)
     assert str(caught.value) == (
-        "1 prompts (first 1) have more than one training row, one is needed; give the rows of one `mix`"
+        "1 training rows (first of prompt 1) are there more than once; give the rows of one `mix`"
     )
+
+
+def test_a_prompt_may_have_further_rows_of_other_answers(base_student: Path, tmp_path: Path) -> None:
+    further = rows()[1] | {"teacher": "other", "completion": [{"role": "assistant", "content": "In other words."}]}
+    more = Dataset.from_list([*rows().select([0, 1]), further, rows()[2]], features=rows().features)
+    cells = assignments(("0", "t"), ("1", "t"), ("2", "other"))
+    counts = train_student.run(SMALL, context(tmp_path, base_student), sft=more, assignments=cells).counts
+    assert {name: counts[name] for name in ("rows", "assigned", "escalated", "further", "trained")} == {
+        "rows": 4,
+        "assigned": 2,
+        "escalated": 1,
+        "further": 1,
+        "trained": 4,
+    }
 
 
 def test_a_student_has_no_more_positions_than_its_config_says(tmp_path: Path) -> None:

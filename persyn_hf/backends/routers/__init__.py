@@ -1,6 +1,7 @@
 """Train and load routers, which score every teacher for every prompt. `fit` writes into a folder, `load` reads it.
 
-The cheap kinds are a head (`logistic`, `ridge`, `knn`, `best_per_topic`) over features of the prompt (`tfidf` or
+The cheap kinds are a head (`logistic`, `ridge`, `knn`, `stacking` of the last two,
+`best_per_topic`) over features of the prompt (`tfidf` or
 `embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind, teachers in order, knobs)
 and what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
 """
@@ -26,7 +27,7 @@ Scale = Literal["reward", "log_odds"]  # of scores; differences of log-odds are 
 FILE = "router.json"
 MODULES = {
     name: f"persyn_hf.backends.routers.{'featured' if name in FEATURED else name}"
-    for name in ("llm", "logistic", "ridge", "knn", "best_per_topic", "global_best", "extended")
+    for name in ("llm", "logistic", "ridge", "knn", "best_per_topic", "stacking", "global_best", "extended")
 }
 
 

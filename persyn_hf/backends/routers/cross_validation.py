@@ -31,7 +31,7 @@ def cross_validated(
     """
     scores = np.zeros((REPEATS, *rewards.shape))
     for repeat in scores:
-        for train, test in _folds(len(rewards), FOLDS, rng):
+        for train, test in folds_of(len(rewards), FOLDS, rng):
             candidate = choose(features[train], rewards[train], settings, rng)
             routed = scores_of(candidate, features[train], rewards[train], features[test])
             repeat[test] = routed + rewards.mean(axis=0) - rewards[train].mean(axis=0)
@@ -48,7 +48,7 @@ def coordinates(features: Any) -> FloatArray:
     return np.asarray(vectors[:, there] * np.sqrt(np.maximum(values[there], 0.0)))
 
 
-def _folds(number: int, folds: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
+def folds_of(number: int, folds: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
     """Split rows into folds of nearly equal size: the rows outside and inside of each."""
     fold = rng.permutation(number) % folds
     return [(np.flatnonzero(fold != place), np.flatnonzero(fold == place)) for place in range(min(folds, number))]
@@ -76,7 +76,7 @@ def choose(
     features: FloatArray, rewards: FloatArray, settings: RouterSettings, rng: np.random.Generator
 ) -> RouterSettings:
     """Choose the simplest candidate within one standard error of the one with the least squared error."""
-    folds = _folds(len(rewards), INNER_FOLDS, rng)
+    folds = folds_of(len(rewards), INNER_FOLDS, rng)
     candidates = _candidates(settings, min(len(train) for train, _ in folds))
     errors = np.zeros((len(candidates), len(rewards)))
     for train, test in folds:

@@ -1,4 +1,4 @@
-"""Train and load the router kinds that are a head over features: `logistic`, `ridge`, `knn`, `best_per_topic`."""
+"""Train and load the kinds that are a head over features: `logistic`, `ridge`, `knn`, `stacking`, `best_per_topic`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, arrays, describe
+from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, arrays, describe, merged
 from persyn_hf.backends.routers.features import Features, fit_features, load_features
 from persyn_hf.backends.routers.heads import Head, Split
 from persyn_hf.core.arrays import FloatArray
@@ -45,6 +45,8 @@ def fit(
     advance: Advance | None,
 ) -> dict[str, Any]:
     """Fit features and head, write the router into `folder`, and return its training record."""
+    if settings.kind == "stacking":  # folds take the place of validation prompts, so it learns from these, too
+        train, validation = merged(train, validation), validation.take([])
     features = fit_features(settings, texts_of(train.conversations))
     head, record = fit_head(settings, split(features, train), split(features, validation), seed)
     save(folder, settings, Featured(teachers, features, head))
@@ -76,12 +78,13 @@ def fit_head(
 
 def _kinds() -> dict[str, tuple[Callable[..., tuple[Head, dict[str, Any]]], Callable[..., Head]]]:
     """Return for each kind the function that trains its head, and the one that makes it of its arrays."""
-    from persyn_hf.backends.routers import linear, neighbours
+    from persyn_hf.backends.routers import linear, neighbours, stacking
 
     return {
         "logistic": (linear.fit_logistic, linear.Linear.from_arrays),
         "ridge": (linear.fit_ridge, linear.Linear.from_arrays),
         "knn": (neighbours.fit_knn, neighbours.Neighbours.from_arrays),
+        "stacking": (stacking.fit_stacking, stacking.Stacked.from_arrays),
         "best_per_topic": (neighbours.fit_topics, neighbours.Topics.from_arrays),
     }
 

@@ -7,8 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from persyn_hf.recipe.strict import Strict, nearest
 
 
-Trained = Literal["global_best", "best_per_topic", "knn", "ridge", "logistic", "llm"]  # the simplest first
-FEATURED = ("best_per_topic", "knn", "ridge", "logistic")  # kinds that are a head over features
+Trained = Literal["global_best", "best_per_topic", "knn", "ridge", "stacking", "logistic", "llm"]  # the simplest first
+FEATURED = ("best_per_topic", "knn", "ridge", "stacking", "logistic")  # kinds that are a head over features
 Weight = Annotated[float, Field(le=1e12)]
 Count = Annotated[int, Field(le=10**9)]
 
@@ -49,13 +49,13 @@ class RouterSettings(Strict):
         default=(1.0, 1e-1, 1e-2, 1e-3, 1e-4),
         min_length=1,
         strict=False,
-        description="Of `ridge`: the weights of the L2 penalty, tried in turn.",
+        description="Of `ridge` and `stacking`: the weights of the L2 penalty, tried in turn.",
     )
     neighbours: tuple[Count, ...] = Field(
         default=(5, 10, 20, 50, 100),
         min_length=1,
         strict=False,
-        description="Of `knn`: the numbers of nearest prompts whose rewards are averaged, tried in turn.",
+        description="Of `knn` and `stacking`: the numbers of nearest prompts whose rewards are averaged, tried in turn.",
     )
     topics: tuple[Count, ...] = Field(
         default=(2, 4, 8, 16, 32),

@@ -33,6 +33,14 @@ SIZES = {"calibration": 300, "dev": 150}  # of the 805 prompts; the rest is the 
 HERE = Path(__file__).parent
 STUDENT = {"name": "smollm2-135m", "family": "smollm", "params_b": 0.135, "license": "apache-2.0"}
 
+# What transformers writes of itself and of the machine. Measurements are found by the digest of the student's files, so
+# these are as they were where docs/data/smollm2-measured.sqlite was measured.
+AS_MEASURED = {
+    "config.json": {"transformers_version": "5.19.0"},
+    "generation_config.json": {"transformers_version": "5.19.0"},
+    "tokenizer_config.json": {"local_files_only": False},
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -118,6 +126,10 @@ def make_student(folder: Path) -> None:
     model.generation_config = loaded.generation_config
     model.save_pretrained(part)
     AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(part)
+    for name, values in AS_MEASURED.items():
+        written = json.loads((part / name).read_text(encoding="utf-8"))
+        text = json.dumps(written | values, indent=2, sort_keys=True, ensure_ascii=False)
+        (part / name).write_text(text + "\n", encoding="utf-8")
     part.rename(folder)
 
 

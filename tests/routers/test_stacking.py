@@ -1,0 +1,90 @@
+"""The head `stacking`: its sum by scikit-learn's parts, its weights, rewards that no prompt tells anything of."""
+
+import numpy as np
+import pytest
+from corpora import TEACHERS, corpus
+from scipy.optimize import nnls
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+
+from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load
+from persyn_hf.backends.routers.cross_validation import folds_of
+from persyn_hf.backends.routers.heads import Split
+from persyn_hf.backends.routers.stacking import CELLS, FOLDS, MOST, Stacked, fit_stacking
+
+
+SETTINGS = RouterSettings(kind="stacking", ridge_l2=(1e-1, 1e-2), neighbours=(3, 9))
+
+
+def world(number=60, noise=0.3, seed=0):
+    """Points on a sphere and rewards of three teachers that go by the first two coordinates, with noise."""
+    chance = np.random.default_rng(seed)
+    points = chance.normal(size=(number, 4))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    rewards = np.column_stack([points[:, 0], points[:, 1], np.full(number, 0.1)])
+    return points, rewards + noise * chance.normal(size=rewards.shape)
+
+
+def members(points, rewards, asked):
+    """What scikit-learn's two ridges and two neighbourhoods predict, less the means: (4, asked, teachers)."""
+    means = rewards.mean(axis=0)
+    ridges = [Ridge(alpha=l2 * len(points), tol=1e-10).fit(points, rewards) for l2 in (1e-1, 1e-2)]
+    near = [KNeighborsRegressor(k, metric="cosine").fit(points, rewards) for k in (9, 3)]
+    return np.stack([model.predict(asked) - means for model in (*ridges, *near)])
+
+
+def test_scores_are_the_weighted_sum_of_what_scikit_learn_predicts():
+    points, rewards = world()
+    asked = world(20, seed=9)[0]
+    head, record = fit_stacking(SETTINGS, Split(points, rewards), None, seed=0)
+    weights = np.array([member["weight"] for member in record["members"]])
+    assert [list(member)[0] for member in record["members"]] == ["ridge", "ridge", "knn", "knn"]
+    expected = rewards.mean(axis=0) + np.tensordot(weights, members(points, rewards, asked), 1)
+    assert head.scores(asked) == pytest.approx(expected, abs=1e-6)
+
+
+def test_weights_are_least_squares_over_prompts_that_a_member_has_not_seen():
+    points, rewards = world()
+    record = fit_stacking(SETTINGS, Split(points, rewards), None, seed=5)[1]
+    chance = np.random.default_rng(5)
+    predicted, wanted = [], []
+    assert min(MOST, -(-CELLS // rewards.size)) == MOST
+    for _ in range(MOST):
+        for inside, outside in folds_of(len(points), FOLDS, chance):
+            predicted.append(members(points[inside], rewards[inside], points[outside]).reshape(4, -1).T)
+            wanted.append((rewards[outside] - rewards[inside].mean(axis=0)).ravel())
+    expected = nnls(np.concatenate(predicted), np.concatenate(wanted))[0]
+    assert [member["weight"] for member in record["members"]] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_where_prompts_tell_nothing_it_stays_with_the_best_teacher():
+    stays = []
+    for seed in range(5):
+        points, rewards = world(100, noise=1.0, seed=seed)
+        shuffled = rewards[np.random.default_rng(seed).permutation(100)] + [0.0, 0.0, 0.5]
+        head, record = fit_stacking(SETTINGS, Split(points, shuffled), None, seed=0)
+        assert sum(member["weight"] for member in record["members"]) < 1.5
+        stays.append((head.scores(world(200, seed=50)[0]).argmax(axis=1) == shuffled.mean(axis=0).argmax()).mean())
+    assert np.mean(stays) > 0.9
+
+
+def test_cells_in_part_and_a_teacher_measured_on_one_prompt():
+    points, rewards = world()
+    rewards[np.random.default_rng(1).random(rewards.shape) < 0.4] = np.nan
+    rewards[1:, 2] = np.nan  # in four of five folds it is only to be predicted, or not there at all
+    rewards[0, 2] = 0.3
+    head, _ = fit_stacking(SETTINGS, Split(points, rewards), None, seed=0)
+    assert np.isfinite(head.scores(points)).all()
+    again = Stacked.from_arrays(head.arrays(), "reward")
+    assert (again.scores(points) == head.scores(points)).all()
+
+
+def test_validation_prompts_are_learnt_from_as_folds_take_their_place(tmp_path):
+    parts = corpus(30, 1), corpus(30, 2)
+    together = Labelled(
+        [*parts[0].conversations, *parts[1].conversations], np.concatenate([part.rewards for part in parts])
+    )
+    fit(RouterSettings(kind="stacking"), TEACHERS, *parts, tmp_path / "apart", seed=0)
+    fit(RouterSettings(kind="stacking"), TEACHERS, together, together.take([]), tmp_path / "whole", seed=0)
+    asked = corpus(50, 3).conversations
+    assert (load(tmp_path / "apart").scores(asked) == load(tmp_path / "whole").scores(asked)).all()
