@@ -83,9 +83,9 @@ def further_responses(
     """
     found: dict[str, list[Row]] = {}
     for row in responses:
-        if row["prompt_id"] in at_most and row["is_correct"] is not False:
-            if drop_reason({**row, "selected": True}, keep_incorrect=True, unknown_ends=unknown_ends) is None:
-                found.setdefault(row["prompt_id"], []).append(row)
+        sample = {**row, "selected": True}
+        if row["prompt_id"] in at_most and not drop_reason(sample, keep_incorrect=False, unknown_ends=unknown_ends):
+            found.setdefault(row["prompt_id"], []).append(row)
 
     def merit(row: Row) -> tuple[bool, float, bool]:
         reward = rewards.get((row["prompt_id"], row["teacher"]))

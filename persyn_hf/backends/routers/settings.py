@@ -55,7 +55,7 @@ class RouterSettings(Strict):
         default=(5, 10, 20, 50, 100),
         min_length=1,
         strict=False,
-        description="Of `knn` and `stacking`: the numbers of nearest prompts whose rewards are averaged, tried in turn.",
+        description="Of `knn` and `stacking`: the numbers of nearest prompts whose rewards are averaged, in turn.",
     )
     topics: tuple[Count, ...] = Field(
         default=(2, 4, 8, 16, 32),

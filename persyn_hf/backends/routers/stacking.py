@@ -1,12 +1,12 @@
 """Train the head `stacking`: ridge regressions and nearest neighbours of all settings, added up with weights.
 
-Each member is trained on some folds of the calibration prompts and predicts the others. Non-negative least squares over
-these predictions gives the weights (stacked regression, Breiman 1996), and every member of a weight above 0 is trained
-again on all prompts. What is added is how far a member departs from the teachers' means, so weights that sum to little
-are a router that hardly leaves the best single teacher.
+Each member is trained on some folds of the calibration prompts and predicts the others. Non-negative least squares
+over these predictions gives the weights (stacked regression, Breiman 1996), and every member of a weight above 0 is
+trained again on all prompts. What is added is how far a member departs from the teachers' means. Least squares counts
+the errors of all teachers, and a choice hangs on the best ones. So all weights are multiplied by the `share` of them
+that surely pays: with 0 the router is the best single teacher.
 
-So nothing hangs on which prompts served to choose a setting: at 100 prompts and seven teachers the gap closed varies
-from draw to draw half as much as with one setting chosen on a seventh of the prompts (docs/router.md).
+So nothing hangs on which prompts served to choose a setting (docs/router.md, "Less luck").
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,12 @@ from persyn_hf.backends.routers.cross_validation import folds_of
 from persyn_hf.backends.routers.heads import Split
 from persyn_hf.backends.routers.linear import Linear, fit_ridge
 from persyn_hf.backends.routers.neighbours import Neighbours
-from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.arrays import BoolArray, FloatArray
 
 
 FOLDS, CELLS = 5, 4000  # folds; cells that are predicted at least, by further folds where prompts are few
 MOST = 4  # times that all prompts are dealt into folds
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class Stacked:
@@ -76,7 +77,8 @@ def fit_stacking(
     number = len(train.rewards)
     members = [_Member("ridge", value) for value in sorted(set(settings.ridge_l2), reverse=True)]
     members += [_Member("knn", k) for k in sorted({min(k, number) for k in settings.neighbours}, reverse=True)]
-    weights = _weights(settings, members, train, np.random.default_rng(seed))
+    unseen = _unseen(settings, members, train, np.random.default_rng(seed))
+    weights, share = _weights(unseen, train.rewards)
     means = teacher_means(train.rewards)
     linear = Linear(np.zeros((train.features.shape[1], len(means))), means * (1 - weights.sum()), "reward")
     for member, weight in zip(members, weights.tolist(), strict=True):
@@ -84,26 +86,56 @@ def fit_stacking(
             head = member.fit(settings, train)
             linear = Linear(linear.weights + weight * head.weights, linear.bias + weight * head.bias, "reward")
     near = {int(m.value): w for m, w in zip(members, weights.tolist(), strict=True) if m.kind == "knn" and w > 0}
-    record = {"members": [{m.kind: m.value, "weight": w} for m, w in zip(members, weights.tolist(), strict=True)]}
+    each = [{member.kind: member.value, "weight": weight} for member, weight in zip(members, weights, strict=True)]
+    record = {"members": [line | {"weight": float(line["weight"])} for line in each], "share": share}
     return Stacked(linear, Neighbours(train.features, train.rewards, number), near), record
 
 
-def _weights(
-    settings: RouterSettings, members: Sequence[_Member], train: Split, rng: np.random.Generator
-) -> FloatArray:
-    """Return the weight of each member, (members,), that predicts the cells of folds it was not trained on best."""
+class _Unseen(NamedTuple):
+    """What members say of prompts that they were not trained on, each time that these were dealt into folds."""
+
+    means: FloatArray  # (deals, N, n), the teachers' means over the other folds
+    departs: FloatArray  # (deals, members, N, n), how far the members' predictions are from them
+    known: BoolArray  # (deals, N, n): the teacher was measured on the prompt, and in other folds
+
+
+def _unseen(settings: RouterSettings, members: Sequence[_Member], train: Split, rng: np.random.Generator) -> _Unseen:
+    """Have every member predict every prompt from other folds."""
+    measured = ~np.isnan(train.rewards)
+    deals = min(MOST, -(-CELLS // max(int(measured.sum()), 1)))
+    means = np.zeros((deals, *measured.shape))
+    departs = np.zeros((deals, len(members), *measured.shape))
+    known = np.zeros(means.shape, dtype=bool)
+    for deal in range(deals):
+        for inside, outside in folds_of(len(measured), FOLDS, rng):
+            part = Split(train.features[inside], train.rewards[inside])
+            means[deal, outside] = teacher_means(part.rewards)
+            known[deal, outside] = measured[outside] & measured[inside].any(axis=0)
+            for place, member in enumerate(members):
+                scores = member.fit(settings, part).scores(train.features[outside])
+                departs[deal, place, outside] = scores - means[deal, outside]
+    return _Unseen(means, departs, known)
+
+
+def _weights(unseen: _Unseen, rewards: FloatArray) -> tuple[FloatArray, float]:
+    """Return the weight of each member, (members,), and the share by which least squares were multiplied.
+
+    The share is the one whose choices gain most over the best teacher of the other folds, less one standard error.
+    Only prompts count on which both the chosen and the best teacher were measured.
+    """
     from scipy.optimize import nnls
 
-    number, measured = len(train.rewards), int((~np.isnan(train.rewards)).sum())
-    predicted, wanted = [], []
-    for _ in range(min(MOST, -(-CELLS // max(measured, 1)))):
-        for inside, outside in folds_of(number, FOLDS, rng):
-            part = Split(train.features[inside], train.rewards[inside])
-            known = ~np.isnan(part.rewards).all(axis=0) & ~np.isnan(train.rewards[outside])
-            means = teacher_means(part.rewards)
-            heads = [member.fit(settings, part) for member in members]
-            departs = [(head.scores(train.features[outside]) - means)[known] for head in heads]
-            predicted.append(np.stack(departs, axis=1))
-            wanted.append((train.rewards[outside] - means)[known])
-    together = np.concatenate(predicted), np.concatenate(wanted)
-    return np.asarray(nnls(*together)[0]) if len(together[1]) else np.zeros(len(members))
+    known = unseen.known
+    if not known.any():
+        return np.zeros(unseen.departs.shape[1]), 0.0
+    wanted = (rewards - unseen.means)[known]
+    weights = np.asarray(nnls(np.moveaxis(unseen.departs, 1, -1)[known], wanted)[0])
+    departs = np.tensordot(weights, unseen.departs, axes=(0, 1))
+    best = unseen.means.argmax(axis=-1)
+    row = np.arange(len(rewards))
+    gains = [
+        np.nan_to_num(rewards[row, (unseen.means + s * departs).argmax(axis=-1)] - rewards[row, best]) for s in SHARES
+    ]
+    surely = [gain.mean() - gain.mean(axis=0).std() / np.sqrt(len(row)) for gain in gains]
+    share = SHARES[int(np.argmax(surely))]
+    return share * weights, share

@@ -33,8 +33,8 @@ SIZES = {"calibration": 300, "dev": 150}  # of the 805 prompts; the rest is the 
 HERE = Path(__file__).parent
 STUDENT = {"name": "smollm2-135m", "family": "smollm", "params_b": 0.135, "license": "apache-2.0"}
 
-# What transformers writes of itself and of the machine. Measurements are found by the digest of the student's files, so
-# these are as they were where docs/data/smollm2-measured.sqlite was measured.
+# What transformers writes of itself and of the machine. Measurements are found by the digest of the student's files,
+# so these are as they were where docs/data/smollm2-measured.sqlite was measured.
 AS_MEASURED = {
     "config.json": {"transformers_version": "5.19.0"},
     "generation_config.json": {"transformers_version": "5.19.0"},

@@ -2,9 +2,9 @@
 
     python analyse.py ../study.yaml measured.jsonl
 
-A criterion's value of a set is its mean over the set's rows. Shown are rank correlations (Spearman) with the accuracy of
-the student after training, over all sets, over the better half of them, and over the random ones, which no criterion has
-chosen. Intervals are 95 % bootstrap intervals over sets. Combinations are linear regressions, fitted on half of the sets
+A criterion's value of a set is its mean over the set's rows. Shown are rank correlations (Spearman) with the accuracy
+of the student after training, over all sets, over the random ones, which no criterion has chosen, and over the better
+half. Intervals are 95 % bootstrap intervals over sets. Combinations are linear regressions, fitted on half of the sets
 and judged on the other half, 200 times.
 """
 

@@ -63,7 +63,7 @@ def _kinds(cells: Cells) -> Iterator[tuple[str, Callable[[np.random.Generator], 
         return np.array([of[skill] for skill in cells.skills])
 
     def right_first(share: float) -> Callable[[np.random.Generator], Set]:
-        """Return a chooser of right answers at random, by uneven tastes, on a share of prompts; wrong ones on others."""
+        """Return what chooses right answers on a share of prompts and wrong ones on others, by uneven tastes."""
 
         def choose(chance: np.random.Generator) -> Set:
             wanted = (chance.random(number) < share).astype(float)

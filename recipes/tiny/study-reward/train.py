@@ -3,9 +3,9 @@
     persyn run ../study.yaml --set strategies=[oracle] --set until=mix
     python train.py ../study.yaml --out measured.jsonl
 
-The recipe's artifacts hold every teacher's answer to every prompt, so nothing is generated anew. One line per set goes
-to the output; a killed run goes on with the sets that have no line yet. `--part 0/2` takes every second set, so that two
-processes share the work.
+The recipe's artifacts hold every teacher's answer to every prompt, so nothing is generated anew. One line per set
+goes to the output; a killed run goes on with the sets that have no line yet. `--part 0/2` takes every second set, so
+that two processes share the work.
 """
 
 import argparse
