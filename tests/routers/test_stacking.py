@@ -8,8 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load
-from persyn_hf.backends.routers.cross_validation import folds_of
-from persyn_hf.backends.routers.heads import Split
+from persyn_hf.backends.routers.heads import Split, folds_of
 from persyn_hf.backends.routers.stacking import CELLS, FOLDS, MOST, Stacked, fit_stacking
 
 

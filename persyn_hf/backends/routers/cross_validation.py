@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, featured, teacher_means
-from persyn_hf.backends.routers.heads import Split
-from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.backends.routers.heads import Split, folds_of
+from persyn_hf.core.arrays import FloatArray
 
 
 FOLDS, INNER_FOLDS, REPEATS = 10, 5, 3
@@ -46,12 +46,6 @@ def coordinates(features: Any) -> FloatArray:
     there = values > 1e-9 * values[-1]
     there[-1] = True  # one of zeros, where no prompt has any feature
     return np.asarray(vectors[:, there] * np.sqrt(np.maximum(values[there], 0.0)))
-
-
-def folds_of(number: int, folds: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
-    """Split rows into folds of nearly equal size: the rows outside and inside of each."""
-    fold = rng.permutation(number) % folds
-    return [(np.flatnonzero(fold != place), np.flatnonzero(fold == place)) for place in range(min(folds, number))]
 
 
 def _candidates(settings: RouterSettings, number: int) -> list[RouterSettings]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from persyn_hf.backends.routers import Scale
-from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.metrics import regret
 
 
@@ -35,6 +35,12 @@ H = TypeVar("H", bound=Head)
 def squared_error(scores: FloatArray, rewards: FloatArray) -> float:
     """Compute the mean squared error over the measured cells."""
     return float(np.nanmean((scores - rewards) ** 2))
+
+
+def folds_of(number: int, folds: int, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
+    """Split rows into folds of nearly equal size: the rows outside and inside of each."""
+    fold = rng.permutation(number) % folds
+    return [(np.flatnonzero(fold != place), np.flatnonzero(fold == place)) for place in range(min(folds, number))]
 
 
 def choose(

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from persyn_hf.backends.routers import RouterSettings, Scale, teacher_means
-from persyn_hf.backends.routers.cross_validation import folds_of
-from persyn_hf.backends.routers.heads import Split
+from persyn_hf.backends.routers.heads import Split, folds_of
 from persyn_hf.backends.routers.linear import Linear, fit_ridge
 from persyn_hf.backends.routers.neighbours import Neighbours
 from persyn_hf.core.arrays import BoolArray, FloatArray
