@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from persyn_hf.backends.grading import sandbox
+from persyn_hf.backends.grading import bubblewrap, sandbox
 from persyn_hf.backends.grading.code_tests import of_cells
-from persyn_hf.backends.grading.settings import SandboxSettings
+from persyn_hf.backends.grading.settings import ENVIRONMENT, SandboxSettings
 from persyn_hf.backends.grading.syscalls import FAMILIES, MACHINES, REFUSED, SOCKET, seccomp_filter
 from persyn_hf.backends.grading.tested import CodeGrader
 from persyn_hf.backends.grading.verdicts import Row, Ungraded, Verdict
@@ -210,7 +210,7 @@ print(os.getuid(), [line.split()[1] for line in open("/proc/self/status") if lin
     # A repository below /tmp lies where the sandbox has a /tmp of its own.
     assert not [place for place, found in tried.items() if found == "written" and not place.startswith("/tmp/")]
     assert said[1] == str(["FileNotFoundError"] * 4)
-    assert said[2] == str(sorted([*sandbox.ENVIRONMENT, "PWD"]))
+    assert said[2] == str(sorted([*ENVIRONMENT, "PWD"]))
     assert said[3].endswith("False") and "hf_secret" not in "".join(said)
     assert said[4] == "['ProcessLookupError', 'ProcessLookupError'] True"
     assert said[5] == str(["OSError"] * 2)  # EROFS
@@ -362,11 +362,11 @@ def test_a_home_is_no_part_of_the_sandbox_whatever_python_lies_in_it(
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
     python.symlink_to(sys.executable)
-    shown = sandbox._prefixes(SandboxSettings(python=str(python)))
+    shown = bubblewrap._prefixes(SandboxSettings(python=str(python)))
     assert str(tmp_path) not in shown and str(tmp_path / "bin") in shown
     python.unlink()
     python.touch()  # a Python that is no link, in a folder of the home
-    assert sandbox._prefixes(SandboxSettings(python=str(python))) == []
+    assert bubblewrap._prefixes(SandboxSettings(python=str(python))) == []
 
 
 def test_another_python_runs_answers_and_one_that_does_not_is_named(tmp_path: Path) -> None:
@@ -382,6 +382,6 @@ def test_another_python_runs_answers_and_one_that_does_not_is_named(tmp_path: Pa
     with pytest.raises(
         InputError, match=r"the Python /usr/bin/true does not run in the sandbox .* by `sandbox.python`"
     ):
-        sandbox.try_sandbox(SandboxSettings(python="/usr/bin/true"))
+        sandbox.try_sandbox(SandboxSettings(python="/usr/bin/true"), 1)
     with pytest.raises(InputError, match=r"`sandbox.python` must be the whole path of a Python, got python3"):
-        sandbox.try_sandbox(SandboxSettings(python="python3"))
+        sandbox.try_sandbox(SandboxSettings(python="python3"), 1)
