@@ -3,7 +3,7 @@
     python -c THIS_FILE SECONDS PROGRAM
 
 A container outlives the command that has started it, so its time is watched within it. The kernel ends every process
-of a container with its first, which no other process there can signal. It runs by itself, as `inside.py` does, and
+of a container with its first, which no other there can signal or trace. It runs by itself, as `inside.py` does, and
 imports nothing of persyn. As outside (watched.py), time in which the container's processes wait for a processor does
 not count, up to `STARVED` times the bound.
 """
@@ -27,6 +27,7 @@ def main() -> None:
         return
     for number in (0, 1, 2):
         os.close(number)
+    be_closed()
     begun = time.monotonic()
     while True:
         ended, status = os.waitpid(-1, os.WNOHANG)  # of any child: it inherits those whose parents are gone
@@ -38,6 +39,16 @@ def main() -> None:
             os._exit(LATE)
         if not ended:
             time.sleep(LOOK_S)
+
+
+def be_closed() -> None:
+    """Keep others of the same user from tracing this process and from writing to its memory, where Python can."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    except (ImportError, OSError, AttributeError):
+        return
 
 
 def longest_wait() -> float:
