@@ -16,9 +16,8 @@ from typing import Any
 
 from persyn_hf.backends.grading import guard, inside
 from persyn_hf.backends.grading.settings import ENVIRONMENT, MIB, OUTPUT, WALL, SandboxSettings
-from persyn_hf.backends.grading.watched import Bounds, Ran, run_watched
+from persyn_hf.backends.grading.watched import Bounds, Ran, reason_of, run_watched
 from persyn_hf.errors import EngineError, PersynError
-from persyn_hf.text import first_line
 
 
 BOUNDS_PROCESSES = True
@@ -92,7 +91,7 @@ def fault(settings: SandboxSettings, said: str, ran: Ran) -> PersynError | None:
     engine, image = settings.engine, settings.image
     if not said:
         return EngineError(
-            f"tests of code are to run in containers, and {engine} runs none of the image {image} ({_reason(ran)}); "
+            f"tests of code are to run in containers, and {engine} runs none of the image {image} ({reason_of(ran)}); "
             f"see that {engine} works here, and that the image is there (`{engine} pull {image}`) and has Python 3.11 "
             "or newer: without a sandbox nothing is run"
         )
@@ -123,13 +122,6 @@ def _options(settings: SandboxSettings, seconds: float) -> list[str]:
 
 def _processes(settings: SandboxSettings) -> int:
     return settings.processes + 1  # the guard
-
-
-def _reason(ran: Ran) -> str:
-    """Return the line that says what is wrong: engines write warnings before it, or help behind it."""
-    lines = [line for line in ran.words.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower() and "level=warning" not in line]
-    return first_line((errors or lines[-1:] or [f"it ended with status {ran.status}"])[0])
 
 
 def _remove(engine: str, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from persyn_hf.backends.grading import inside
 from persyn_hf.backends.grading.settings import MIB, OUTPUT, WALL, SandboxSettings
-from persyn_hf.backends.grading.watched import Passed, Ran
+from persyn_hf.backends.grading.watched import Passed, Ran, reason_of
 from persyn_hf.errors import EngineError, PersynError
 from persyn_hf.text import first_line
 
@@ -59,9 +59,8 @@ def fault(settings: SandboxSettings, said: str, ran: Ran) -> PersynError | None:
         return EngineError(f"{begin}, which lets code use its network; set PISTON_DISABLE_NETWORKING=true: {needed}")
     if ran.passed == "output":
         return EngineError(f"{begin}, which cuts output too soon; set PISTON_OUTPUT_MAX_SIZE={OUTPUT}: {needed}")
-    reason = first_line(ran.words) or f"the trial ended with status {ran.status}"
     return EngineError(
-        f"{begin}, and it runs none ({reason}); it needs Python 3.11 or newer and bounds that allow "
+        f"{begin}, and it runs none ({reason_of(ran)}); it needs Python 3.11 or newer and bounds that allow "
         f"`verify_timeout_s`, {WALL} times that by the clock, and `sandbox.memory_mb` (docs/graders.md): {needed}"
     )
 
@@ -103,7 +102,7 @@ def _read(reply: Any) -> Ran:
     if not isinstance(found, dict) or not isinstance(found.get("stdout"), str):
         raise _NoReply("its reply is none of Piston's")
     code, signal, status = found.get("code"), found.get("signal"), found.get("status")
-    words = "\n".join(part for part in (found.get("message"), found.get("stderr")) if isinstance(part, str))
+    words = "\n".join(part for part in (found.get("stderr"), found.get("message")) if isinstance(part, str))
     if status == FAILED or "\ufffd" in found["stdout"]:
         raise _NoReply(first_line(words) or "its sandbox failed")
     return Ran(
