@@ -12,7 +12,6 @@ import secrets
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
 
 from persyn_hf.backends.grading import guard, inside
 from persyn_hf.backends.grading.settings import ENVIRONMENT, MIB, OUTPUT, WALL, SandboxSettings
@@ -62,19 +61,18 @@ def run(settings: SandboxSettings, given: bytes, seconds: float, stop: threading
     # The guard ends a container in time; only one that does not start, or says too much, is ended from outside.
     limits = Bounds(seconds=START_S + 2 * WALL * seconds, output=OUTPUT)
     command = [settings.engine, "run", "--name", name, *_options(settings, WALL * seconds)]
-    passed: Any = "stopped"
     try:
         ran = run_watched(command, given, limits, environment=os.environ, stop=stop)
-        passed = ran.passed
     except FileNotFoundError:
-        passed = None
         raise EngineError(
             f"tests of code are to run in containers of {settings.engine}, and the command `{settings.engine}` is not "
             "installed; install it, or set another `sandbox.engine`: without a sandbox nothing is run"
         ) from None
-    finally:
-        if passed is not None:
-            _remove(settings.engine, name)
+    except BaseException:
+        _remove(settings.engine, name)
+        raise
+    if ran.passed is not None:
+        _remove(settings.engine, name)
     return ran
 
 
@@ -117,7 +115,8 @@ def _options(settings: SandboxSettings, seconds: float) -> list[str]:
         if name != "PATH":  # an image has its Python where it likes
             options += ["--env", f"{name}={value}"]
     options += ["--entrypoint", settings.python or "python3", str(settings.image), "-s", "-P", "-B"]
-    return [*options, "-c", Path(guard.__file__).read_text(), str(seconds), Path(inside.__file__).read_text()]
+    sources = [Path(file).read_text(encoding="utf-8") for file in (guard.__file__, inside.__file__)]
+    return [*options, "-c", sources[0], str(seconds), sources[1]]
 
 
 def _processes(settings: SandboxSettings) -> int:

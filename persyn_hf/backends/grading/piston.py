@@ -36,7 +36,7 @@ def run(settings: SandboxSettings, given: bytes, seconds: float, stop: threading
     asked = {
         "language": "python",
         "version": ">=3.11.0",
-        "files": [{"name": "inside.py", "content": Path(inside.__file__).read_text()}],
+        "files": [{"name": "inside.py", "content": Path(inside.__file__).read_text(encoding="utf-8")}],
         "stdin": given.decode(),
         "run_timeout": WALL * milliseconds,
         "run_cpu_time": milliseconds,
