@@ -187,11 +187,12 @@ def export(
         folder: made where it is not there.
         to: of `sft`: `jsonl` (TRL's prompt-completion form), `messages`, `llama-factory`, `ms-swift`, `axolotl`. The
             loss is on the last answer alone, for which LLaMA-Factory needs `mask_history: true` and ms-swift
-            `--loss_scale last_round`. Of `rewards`: `dpo`, `kto`, `reward-model`, `grpo`, in TRL's forms. Of
-            `assignments`: `mopd`, the teacher of each prompt for on-policy distillation.
-        pairs: of `dpo` and `reward-model`: pairs of answers per prompt at most, the clearest first.
+            `--loss_scale last_round`. Of `rewards`: `dpo`, `kto`, `reward-model`, `grpo`, in TRL's forms, and
+            `llama-factory-dpo`, `llama-factory-kto`, `ms-swift-dpo`, `ms-swift-kto`. Of `assignments`: `mopd`, the
+            teacher of each prompt for on-policy distillation.
+        pairs: of `...dpo` and `reward-model`: pairs of answers per prompt at most, the clearest first.
         margin: the reward by which an answer must be ahead of another where no verdicts tell them apart.
-        same_teacher: of `dpo` and `reward-model`: pair answers of one teacher, too.
+        same_teacher: of `...dpo` and `reward-model`: pair answers of one teacher, too.
         store: a store or its root; None: `PERSYN_STORE`, else `./artifacts`.
 
     Raises:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from persyn_hf.errors import RecipeError
 
@@ -13,6 +13,14 @@ Tracker = Literal["trackio", "wandb", "tensorboard"]
 
 RUNS = Path("runs")  # where TensorBoard looks by custom
 FOLDER = "TENSORBOARD_LOGGING_DIR"  # transformers reads it
+
+
+class Tracked(NamedTuple):
+    """The trackers of a training, the name of the recipe, and that of the step."""
+
+    by: Sequence[Tracker] = ()
+    project: str = ""
+    run: str = ""
 
 
 def check(trackers: Sequence[Tracker], key: str) -> None:
@@ -24,15 +32,20 @@ def check(trackers: Sequence[Tracker], key: str) -> None:
             )
 
 
-def arguments(trackers: Sequence[Tracker], project: str, run: str) -> dict[str, Any]:
+def arguments(tracked: Tracked) -> dict[str, Any]:
     """Return the arguments of transformers' trainer: the project is the recipe's name, the run that of its step.
 
     A training that goes on after a kill goes on in the same run. TensorBoard's files go to `runs/PROJECT/RUN`, unless
     the environment says where.
     """
-    if not trackers:
+    if not tracked.by:
         return {"report_to": "none"}
-    project = project.replace("/", "-") or "persyn"
-    if "tensorboard" in trackers:
-        os.environ.setdefault(FOLDER, str((RUNS / project / run).resolve()))
-    return {"report_to": list(trackers), "project": project, "run_name": run or None}
+    project = tracked.project.replace("/", "-") or "persyn"
+    if "tensorboard" in tracked.by:
+        os.environ.setdefault(FOLDER, str((RUNS / project / tracked.run).resolve()))
+    return {"report_to": list(tracked.by), "project": project, "run_name": tracked.run or None}
+
+
+def metrics(tracked: Tracked) -> dict[str, Any]:
+    """Return what a manifest tells of it: nothing where nobody followed."""
+    return {"tracked": {**tracked._asdict(), "by": list(tracked.by)}} if tracked.by else {}

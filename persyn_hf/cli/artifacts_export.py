@@ -12,7 +12,10 @@ from persyn_hf.console import say
 # The forms by the kind of artifact that each is made of.
 FORMS = {
     "sft": ("jsonl", "messages", "llama-factory", "ms-swift", "axolotl"),
-    "rewards": ("dpo", "kto", "reward-model", "grpo"),
+    "rewards": (
+        *("dpo", "kto", "reward-model", "grpo"),
+        *("llama-factory-dpo", "llama-factory-kto", "ms-swift-dpo", "ms-swift-kto"),
+    ),
     "assignments": ("mopd",),
 }
 
@@ -30,11 +33,11 @@ def add(parts: Any) -> None:
     forms = [form for several in FORMS.values() for form in several]
     export.add_argument("--to", choices=forms, default="jsonl", metavar="FORM", help=f"{listed} (default: jsonl)")
     export.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="folder to write to (default: .)")
-    text = "of dpo and reward-model: pairs of answers per prompt at most (default: 1)"
+    text = "of pairs (dpo, reward-model): those per prompt at most (default: 1)"
     export.add_argument("--pairs", type=positive(int), default=1, metavar="N", help=text)
     text = "reward by which an answer must be ahead of another where no verdicts tell them apart (default: 0)"
     export.add_argument("--margin", type=float, default=0.0, metavar="X", help=text)
-    text = "of dpo: pair answers of one teacher, too"
+    text = "of pairs: pair answers of one teacher, too"
     export.add_argument("--same-teacher", action="store_true", help=text)
 
 

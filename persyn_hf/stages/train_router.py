@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from persyn_hf.backends import tracking
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
 from persyn_hf.backends.routers.trainings import Draw
+from persyn_hf.backends.tracking import Tracked, Tracker
 from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.pairs import preferences, win_shares
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; the router to extend
 OUTPUT = ROUTER
-NOT_COVERED = frozenset({"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate"})
+NOT_COVERED = frozenset(
+    {"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate", "report_to"}
+)
 
 REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; without a tag, the newest
 
@@ -72,6 +76,13 @@ class Settings(RouterSettings):
         "Larger ones are left out.",
     )
 
+    report_to: tuple[Tracker, ...] = Field(
+        default=(),
+        strict=False,
+        description="Of `llm`: the trackers that get loss, learning rate, gradient norm and validation regret: "
+        "trackio, wandb, tensorboard.",
+    )
+
     @field_validator("extend", mode="before")
     @classmethod
     def _is_a_ref(cls, value: Any) -> Any:
@@ -83,7 +94,20 @@ class Settings(RouterSettings):
     def _candidates_are_sound(self) -> "Settings":
         if self.kind == "auto":
             candidates(self)
+        if self.report_to and (self.kind != "llm" or self.method == "frozen" or self.extend is not None):
+            found = "`extend`" if self.extend is not None else f"kind `{self.kind}`"
+            if self.kind == "llm" and self.method == "frozen":
+                found = "`method: frozen`"
+            raise ValueError(
+                f"`report_to` follows the training of an `llm` router, full or by LoRA, and {found} has none to "
+                "follow; leave it out"
+            )
         return self
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a tracker whose package is not installed, before anything is paid for."""
+    tracking.check(settings.report_to, "train_router.report_to")
 
 
 def run(
@@ -114,7 +138,8 @@ def run(
     kind = "extended" if base is not None else settings.kind
     context.progress.start(f"training the {kind} router", _num_steps(settings, draws))
     rng = np.random.default_rng(context.seed)
-    compared: dict[str, Any] = {}
+    tracked = Tracked(settings.report_to, context.recipe, context.step)
+    compared: dict[str, Any] = tracking.metrics(tracked)
     cost: dict[str, Any] = {}
     if base is not None:
         record = extend(tuple(pool), base, calibration, folder, settings.device)
@@ -125,7 +150,7 @@ def run(
         )
         write_router_figures(compared["comparison"], folder)
     else:
-        record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance)
+        record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance, tracked=tracked)
     router = load(folder, settings.device)
     scores = router.scores(dev.conversations)
     baseline = {"global_best": teacher_means(calibration.rewards)}

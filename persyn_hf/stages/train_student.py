@@ -14,7 +14,7 @@ from persyn_hf.backends import chat, tracking
 from persyn_hf.backends import loading as models
 from persyn_hf.backends import sft as backend
 from persyn_hf.backends.sft import IGNORED
-from persyn_hf.backends.tracking import Tracker
+from persyn_hf.backends.tracking import Tracked, Tracker
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import Strict
 from persyn_hf.schemas import ASSIGNMENTS, SFT, STUDENT
@@ -148,8 +148,7 @@ def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "D
     folder = context.work_dir / "student"
     curve = backend.train(training, examples, folder, context.progress, settings.accelerate)
     metrics = _metrics(training, examples, curve) | {"max_length": max_length, "parameters": size}
-    if settings.report_to:
-        metrics["tracked"] = {"by": list(settings.report_to), "project": context.recipe, "run": context.step}
+    metrics |= tracking.metrics(Tracked(settings.report_to, context.recipe, context.step))
     per_token = 4 if lora else 6  # frozen weights need no gradient of their own
     cost = {
         "seconds": time.monotonic() - started,

@@ -33,7 +33,7 @@ def test_trackio_and_tensorboard_get_the_curve_of_the_loss(heavy: None, tmp_path
 
 
 def test_without_trackers_nothing_is_reported() -> None:
-    assert tracking.arguments((), "me/x", "s") == {"report_to": "none"}
+    assert tracking.arguments(tracking.Tracked((), "me/x", "s")) == {"report_to": "none"}
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,5 +49,5 @@ def test_a_tracker_that_is_not_installed_is_told_before_the_run(monkeypatch: pyt
 
 def test_tensorboards_folder_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tracking.FOLDER, "/elsewhere")
-    assert tracking.arguments(("tensorboard",), "me/x", "s")["project"] == "me-x"
+    assert tracking.arguments(tracking.Tracked(("tensorboard",), "me/x", "s"))["project"] == "me-x"
     assert os.environ[tracking.FOLDER] == "/elsewhere"

@@ -74,7 +74,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def rows(store: Store, to: str, folder: Path, ref: str = "me/x-rewards", **wishes: Any) -> list[dict[str, Any]]:
-    path = export(store, ref, to, folder, Wishes(**wishes))[0]
+    return read(export(store, ref, to, folder, Wishes(**wishes))[0])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
 
 
@@ -118,6 +121,42 @@ def test_kto_labels_every_answer_that_somebody_judged(store: Store, tmp_path: Pa
         ("word", False),
         ("a word", True),
     ]
+
+
+def test_llama_factory_is_told_which_rows_are_pairs_and_where_labels_are(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text('{"theirs": {"file_name": "other.json"}}')
+    pairs, info = export(store, "me/x-rewards", "llama-factory-dpo", tmp_path, Wishes(pairs=9))
+    labels, _ = export(store, "me/x-rewards", "llama-factory-kto", tmp_path)
+    known = json.loads(info.read_text())
+    assert [*known] == ["theirs", "x-rewards-v1-llama-factory-dpo", "x-rewards-v1-llama-factory-kto"]
+    entry = known["x-rewards-v1-llama-factory-dpo"]
+    assert (entry["file_name"], entry["formatting"], entry["ranking"]) == (pairs.name, "sharegpt", True)
+    for row, trl in zip(read(pairs), rows(store, "dpo", tmp_path, pairs=9), strict=True):
+        # Its reader wants an odd number of turns in `messages`, user first and last, and one message for each answer.
+        assert row[entry["columns"]["messages"]] == trl["prompt"]
+        assert [row[entry["columns"][name]] for name in ("chosen", "rejected")] == [
+            trl["chosen"][0],
+            trl["rejected"][0],
+        ]
+        assert row["chosen"][entry["tags"]["role_tag"]] == entry["tags"]["assistant_tag"]
+    entry = known["x-rewards-v1-llama-factory-kto"]
+    assert entry["columns"] == {"messages": "messages", "kto_tag": "kto_tag"} and "ranking" not in entry
+    assert [(shown(row, "messages")[0], row["kto_tag"]) for row in read(labels)] == [
+        (shown(row, "completion")[0], row["label"]) for row in rows(store, "kto", tmp_path)
+    ]
+
+
+def test_ms_swift_reads_pairs_and_labels_beside_the_conversation(store: Store, tmp_path: Path) -> None:
+    pairs, info = export(store, "me/x-rewards", "ms-swift-dpo", tmp_path, Wishes(pairs=9))
+    assert json.loads(info.read_text()) == [{"dataset_path": str(pairs), "dataset_name": "x-rewards-v1-ms-swift-dpo"}]
+    for row, trl in zip(read(pairs), rows(store, "dpo", tmp_path, pairs=9), strict=True):
+        assert row == {
+            "messages": trl["prompt"] + trl["chosen"],
+            "rejected_response": trl["rejected"][0]["content"],
+        }
+        assert row["rejected_response"] != row["messages"][-1]["content"]  # such a row its reader refuses
+    for row, trl in zip(rows(store, "ms-swift-kto", tmp_path), rows(store, "kto", tmp_path), strict=True):
+        assert row == {"messages": trl["prompt"] + trl["completion"], "label": trl["label"]}
 
 
 def test_grpo_says_how_hard_a_prompt_is_for_the_teachers(store: Store, tmp_path: Path) -> None:

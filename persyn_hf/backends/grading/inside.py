@@ -1,4 +1,4 @@
-"""Run an answer's code within the sandbox: the only module of persyn that runs there, by itself (sandbox.py).
+"""Run an answer's code within the sandbox, where no other module of persyn is (sandbox.py).
 
 Standard input holds the lengths of a payload and of a mark, the payload (JSON) and the mark. The payload says what to
 do:
@@ -244,8 +244,11 @@ def _says_itself(value: Any) -> bool:
     return False
 
 
-def bound(memory: int, seconds: float, file: int, processes: int) -> None:
-    """Bound this process and its children by the kernel; nobody here can raise the bounds again."""
+def bound(memory: int, seconds: float, file: int, processes: int | None) -> None:
+    """Bound this process and its children by the kernel; nobody here can raise the bounds again.
+
+    A sandbox may have set narrower bounds, and bound `processes` itself (None).
+    """
     whole = int(seconds) + (seconds > int(seconds))
     for kind, most in (
         (resource.RLIMIT_AS, memory),
@@ -255,6 +258,8 @@ def bound(memory: int, seconds: float, file: int, processes: int) -> None:
         (resource.RLIMIT_NPROC, processes),
         (resource.RLIMIT_CORE, 0),
     ):
+        hard = resource.getrlimit(kind)[1]
+        most = hard if most is None else most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
 
 

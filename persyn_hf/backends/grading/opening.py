@@ -51,7 +51,7 @@ def open_grader(kind: Kind, *, timeout_s: float, command: CommandSettings, sandb
     return MathGrader(timeout_s)
 
 
-def check_grader(kind: Kind, command: CommandSettings, sandbox: SandboxSettings) -> None:
+def check_grader(kind: Kind, *, timeout_s: float, command: CommandSettings, sandbox: SandboxSettings) -> None:
     """Refuse a grader that cannot work on this machine, before an answer is paid for.
 
     Raises:
@@ -65,4 +65,4 @@ def check_grader(kind: Kind, command: CommandSettings, sandbox: SandboxSettings)
     if kind == "tests":
         from persyn_hf.backends.grading.sandbox import try_sandbox
 
-        try_sandbox(sandbox)
+        try_sandbox(sandbox, timeout_s)

@@ -16,8 +16,8 @@ from persyn_hf.backends.grading.code_tests import (
     same_output,
     same_result,
 )
-from persyn_hf.backends.grading.sandbox import MIB, run_inside, try_sandbox
-from persyn_hf.backends.grading.settings import SandboxSettings
+from persyn_hf.backends.grading.sandbox import run_inside, try_sandbox
+from persyn_hf.backends.grading.settings import MIB, SandboxSettings
 from persyn_hf.backends.grading.verdicts import Row, Ungraded, Verdict
 from persyn_hf.errors import EngineError
 
@@ -36,8 +36,9 @@ class CodeGrader:
 
     def __init__(self, settings: SandboxSettings, timeout_s: float) -> None:
         self._settings, self._timeout_s = settings, timeout_s
-        python = settings.python or "{}.{}".format(*sys.version_info)
-        self.name = f"tests, rules {RULES}, {timeout_s} s, Python {python}, {settings.model_dump_json()}"
+        own = "{}.{}".format(*sys.version_info) if settings.engine == "bubblewrap" else f"of the {settings.engine}"
+        said = settings.model_dump_json(exclude={"url"})
+        self.name = f"tests, rules {RULES}, {timeout_s} s, Python {settings.python or own}, {said}"
         self._stop = threading.Event()
         self._is_tried = False
 
@@ -47,11 +48,9 @@ class CodeGrader:
     def grade(self, rows: Sequence[Row]) -> list[Verdict | Ungraded]:
         """Have rows graded, some at a time."""
         if rows and not self._is_tried:
-            try_sandbox(self._settings)
+            try_sandbox(self._settings, self._timeout_s)
             self._is_tried = True
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        workers = max(1, min(MOST, os.cpu_count() or 1, memory // (2 * self._settings.memory_mb * MIB)))
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(_workers(self._settings)) as pool:
             try:
                 return [*pool.map(self._verdict, rows)]
             except BaseException:
@@ -100,3 +99,11 @@ class CodeGrader:
         if ran.passed == "stopped":
             raise EngineError("grading was stopped; run again, what was graded is kept")
         return ran.output, mark, ran.passed is None and ran.status == 0
+
+
+def _workers(settings: SandboxSettings) -> int:
+    """Return how many sandboxes there may be at a time: for as many as this machine has processors and memory."""
+    if settings.url is not None:
+        return MOST
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(MOST, os.cpu_count() or 1, memory // (2 * settings.memory_mb * MIB)))

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from persyn_hf.text import first_line
+
 
 LOOK_S = 0.005
 STARVED = 10
@@ -47,6 +49,13 @@ class Ran:
     words: str  # the end of standard error
     status: int  # the exit status; -9 where it was killed
     passed: Passed | None
+
+
+def reason_of(ran: Ran) -> str:
+    """Return the line of standard error that says what is wrong: warnings may stand before it, and help behind it."""
+    lines = [line for line in ran.words.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() and "level=warning" not in line]
+    return first_line((errors or lines[-1:] or [f"it ended with status {ran.status}"])[0])
 
 
 def run_watched(

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from persyn_hf.backends.routers.settings import FEATURED, RouterSettings
+from persyn_hf.backends.tracking import Tracked
 from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.assignment import column_means
 from persyn_hf.errors import InputError
@@ -25,6 +26,7 @@ Advance = Callable[[int], None]
 Scale = Literal["reward", "log_odds"]  # of scores; differences of log-odds are those of one teacher being preferred
 
 FILE = "router.json"
+NOBODY = Tracked()
 MODULES = {
     name: f"persyn_hf.backends.routers.{'featured' if name in FEATURED else name}"
     for name in ("llm", "logistic", "ridge", "knn", "best_per_topic", "stacking", "global_best", "extended")
@@ -74,17 +76,20 @@ def fit(
     *,
     seed: int,
     advance: Advance | None = None,
+    tracked: Tracked = NOBODY,
 ) -> dict[str, Any]:
     """Train a router of `settings.kind`, not `auto`, into `folder` (made if needed) and return its training record.
 
     `validation` chooses the epoch (llm), the regularisation, or the number of neighbours or topics. Where it is empty,
     the last epoch is taken, or the middle one of the values. The cheap kinds put a teacher without any reward last.
-    `advance` gets the number of epochs that were done (llm), else 1 at the end. The record is plain JSON, and the same
-    for the same input and seed. Raises `InputError` or `RecipeError` where data or settings do not allow the training.
+    `advance` gets the number of epochs that were done (llm), else 1 at the end; `tracked` follows those of llm. The
+    record is plain JSON, and the same for the same input and seed. Raises `InputError` or `RecipeError` where data or
+    settings do not allow the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(MODULES[settings.kind])
-    record: dict[str, Any] = module.fit(settings, tuple(teachers), train, validation, folder, seed, advance)
+    own = {"tracked": tracked} if settings.kind == "llm" else {}
+    record: dict[str, Any] = module.fit(settings, tuple(teachers), train, validation, folder, seed, advance, **own)
     return record
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from persyn_hf.backends.loading import no_logs
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings, describe
 from persyn_hf.backends.routers.llm_model import Llm, LlmTraining, device_of, labels
+from persyn_hf.backends.tracking import Tracked
 from persyn_hf.errors import InputError, reason, require
 
 
@@ -25,6 +26,7 @@ def fit(
     folder: Path,
     seed: int,
     advance: Advance | None,
+    tracked: Tracked,
 ) -> dict[str, Any]:
     """Train for at most `epochs` epochs; the one with the least validation regret stays in `folder`.
 
@@ -34,7 +36,7 @@ def fit(
     torch = require("torch", extra="models", feature="the llm router")
     require("transformers", extra="models", feature="the llm router")
     alpha = _implied_alpha(train) if settings.objective == "two_head" else None
-    training = LlmTraining(settings, teachers, train, validation, alpha, folder, seed, advance)
+    training = LlmTraining(settings, teachers, train, validation, alpha, folder, seed, advance, tracked)
     with torch.random.fork_rng():
         if settings.method == "frozen":
             from persyn_hf.backends.routers import llm_frozen

@@ -12,6 +12,7 @@ import numpy as np
 from persyn_hf.backends import launch
 from persyn_hf.backends.routers import Labelled, RouterSettings
 from persyn_hf.backends.routers.llm_model import LlmTraining
+from persyn_hf.backends.tracking import Tracked
 from persyn_hf.errors import InputError
 
 
@@ -42,6 +43,7 @@ def train(training: LlmTraining) -> dict[str, Any]:
         "folder": str(folder),
         "seed": training.seed,
         "cpu": bool(config.use_cpu),
+        "tracked": training.tracked,
     }
     (place / TASK).write_text(json.dumps(task), encoding="utf-8")
     for name, part in (("train", training.train), ("validation", training.validation)):
@@ -81,6 +83,7 @@ def main(place: Path) -> None:
             folder=Path(task["folder"]),
             seed=task["seed"],
             advance=launch.advancing(place) if process.rank == 0 else None,
+            tracked=Tracked(*task["tracked"]),
         )
         record = llm_training.train(training)
         if process.rank == 0:

@@ -10,6 +10,7 @@ from persyn_hf.backends.batches import plan_batches
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.loading import check_template, no_logs, suitable_batch
 from persyn_hf.backends.routers import Advance, Conversation, Labelled, RouterSettings, Scale
+from persyn_hf.backends.tracking import Tracked
 from persyn_hf.core.arrays import FloatArray
 from persyn_hf.core.conversations import user_text
 from persyn_hf.errors import InputError, reason, require
@@ -30,6 +31,7 @@ class LlmTraining(NamedTuple):
     folder: Path
     seed: int
     advance: Advance | None  # gets the number of epochs that were done since its last call
+    tracked: Tracked
 
 
 class Llm:

@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from persyn_hf.backends import tracking
 from persyn_hf.backends.loading import no_logs, suitable_threads
 from persyn_hf.backends.routers import Advance, Labelled, RouterSettings
 from persyn_hf.backends.routers.llm_data import Prompts, mean_loss, prompt_losses, targets
@@ -27,7 +28,14 @@ from persyn_hf.errors import RecipeError, require
 
 STATE = "trainer_state.json"  # the last file of a checkpoint
 ADAPTED = "base_model.model."  # what PEFT puts before the name of a parameter
-NOT_THE_RESULT = {"device", "micro_batch_size", "gradient_checkpointing", "accelerate", "save_steps"}  # of settings
+NOT_THE_RESULT = {
+    "device",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "accelerate",
+    "save_steps",
+    "report_to",
+}  # of settings
 
 
 def train(training: LlmTraining) -> dict[str, Any]:
@@ -40,7 +48,7 @@ def train(training: LlmTraining) -> dict[str, Any]:
     scratch = folder.with_name(f"{folder.name}-training-{_digest(training, data)}")
     if settings.method == "lora":
         router.model = _with_adapters(router.model, settings)
-    args = _arguments(settings, router, scratch, training.seed, bool(len(training.validation.conversations)))
+    args = _arguments(training, router, scratch)
     data.fill(args.world_size, settings.micro_batch_size)
     args.per_device_train_batch_size, args.gradient_accumulation_steps = data.micro, data.accumulation
     args.warmup_steps = int(settings.warmup * settings.epochs * data.steps)
@@ -163,7 +171,8 @@ class Watch(TrainerCallback):
             self.advance(1)
 
 
-def _arguments(settings: RouterSettings, router: Llm, scratch: Path, seed: int, validated: bool) -> TrainingArguments:
+def _arguments(training: LlmTraining, router: Llm, scratch: Path) -> TrainingArguments:
+    settings, validated = training.settings, bool(len(training.validation.conversations))
     gpu = router.device.type == "cuda"
     args = TrainingArguments(
         output_dir=str(scratch),
@@ -183,8 +192,8 @@ def _arguments(settings: RouterSettings, router: Llm, scratch: Path, seed: int, 
         logging_steps=1,
         logging_nan_inf_filter=False,
         dataloader_pin_memory=gpu,
-        seed=seed,
-        report_to="none",
+        seed=training.seed,
+        **tracking.arguments(training.tracked),
         disable_tqdm=True,
     )
     if args.n_gpu > 1:

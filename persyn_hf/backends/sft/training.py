@@ -136,7 +136,7 @@ def _arguments(training: Training, schedule: Schedule, checkpoints: Path, cpu: b
         save_strategy="steps",
         save_steps=math.ceil(training.save_steps / logging_steps) * logging_steps,  # else a resumed curve would differ
         save_total_limit=KEPT,
-        **tracking.arguments(training.report_to, training.project, training.run),
+        **tracking.arguments(tracking.Tracked(training.report_to, training.project, training.run)),
         disable_tqdm=True,
     )
     if args.n_gpu > 1:

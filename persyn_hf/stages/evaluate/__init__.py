@@ -40,7 +40,7 @@ __all__ = ["INPUTS", "NOT_COVERED", "OPTIONAL_INPUTS", "OUTPUT", "VERSION", "Set
 INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student before training is evaluated
 OUTPUT = EVALUATION
-NOT_COVERED = frozenset({"batch_size", "timeout_s"}) | VLLM_NOT_COVERED
+NOT_COVERED = frozenset({"batch_size", "timeout_s", "sandbox.url"}) | VLLM_NOT_COVERED
 VERSION = 5  # 4: generation is ours, prompts are whole, thoughts are not judged; 5: other rules of grading
 
 
@@ -58,7 +58,7 @@ def check_files(settings: Settings) -> None:
         if task.path is not None and not task.is_stock:
             load(task, settings)
         if task.is_tested:
-            check_grader("tests", CommandSettings(), settings.sandbox)
+            check_grader("tests", timeout_s=settings.timeout_s, command=CommandSettings(), sandbox=settings.sandbox)
 
 
 def run(settings: Settings, context: Context, student: Path | None = None) -> Result:

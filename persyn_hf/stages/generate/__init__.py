@@ -53,7 +53,7 @@ OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = (
     frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"})
-    | {"command.timeout_s", "command.memory_gb", "command.workers"}
+    | {"command.timeout_s", "command.memory_gb", "command.workers", "sandbox.url"}
     | ENGINE_NOT_COVERED
 )
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
@@ -69,7 +69,9 @@ LATER: dict[str, Any] = {
 def check_files(settings: Settings) -> None:
     """Refuse a grader that cannot work on this machine, before an answer is paid for."""
     if settings.verify != "none":
-        check_grader(settings.verify, settings.command, settings.sandbox)
+        check_grader(
+            settings.verify, timeout_s=settings.verify_timeout_s, command=settings.command, sandbox=settings.sandbox
+        )
 
 
 def run(

@@ -57,7 +57,7 @@ NOT_COVERED = frozenset(
 def check_files(settings: Settings) -> None:
     """Refuse a command that cannot work on this machine, or a rubric that a judge could not be asked by."""
     if settings.quality == "command":
-        check_grader("command", settings.command, SandboxSettings())
+        check_grader("command", timeout_s=0, command=settings.command, sandbox=SandboxSettings())
     if settings.judge is not None:
         read_rubric(settings.judge.rubric, settings.judge.mode, settings.judge.scale)
 

@@ -204,7 +204,10 @@ def _router(manifest: Manifest) -> str:
         "oracle (1), with its 95 % interval."
     )
     header = ("", *(METRIC_TITLES[metric] for metric in (*ROUTER_METRICS, "gap_closed")))
-    return _join(_table(header, rows), note if rows else "")
+    followed = _followed(manifest)
+    return _join(
+        _table(header, rows), note if rows else "", f"Its training was followed by {followed}." if followed else ""
+    )
 
 
 def _value(line: Mapping[str, Any], metric: str, interval: bool = False) -> str:
@@ -220,10 +223,17 @@ def _student(manifest: Manifest) -> str:
     named = {"rows": "examples", "trained_tokens": "tokens with loss, per epoch", "steps": "optimiser steps"}
     named |= {"final_loss": "final loss (nats per token)", "parameters": "parameters", "method": "fine-tuning"}
     rows = [(name, cell(metrics[key])) for key, name in named.items() if key in metrics]
-    if tracked := metrics.get("tracked"):
-        by = ", ".join(map(text, tracked["by"]))
-        rows.append(("followed by", f"{by}: project {code(tracked['project'])}, run {code(tracked['run'])}"))
+    if followed := _followed(manifest):
+        rows.append(("followed by", followed))
     return _table(("training", ""), rows)
+
+
+def _followed(manifest: Manifest) -> str:
+    """Say where a training can be looked at; empty where no tracker followed it."""
+    tracked = _mapping(manifest.metrics.get("tracked"))
+    if not tracked:
+        return ""
+    return f"{', '.join(map(text, tracked['by']))}: project {code(tracked['project'])}, run {code(tracked['run'])}"
 
 
 def models(manifest: Manifest) -> str:

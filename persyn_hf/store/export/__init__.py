@@ -1,7 +1,7 @@
 """Write what artifacts hold as files that other trainers read.
 
 rows_of_sft.py       training rows: for SFT in TRL, LLaMA-Factory, ms-swift and Axolotl
-rows_of_rewards.py   preferences and difficulties: for DPO, KTO, reward models and GRPO
+rows_of_rewards.py   preferences (DPO, KTO, reward models) for TRL, LLaMA-Factory and ms-swift; difficulties for GRPO
 rows_of_routes.py    the teacher of each prompt: for on-policy distillation from several teachers
 """
 

@@ -1,4 +1,6 @@
-"""Preferences and difficulties, of a `rewards` artifact and the answers that it was measured on, in TRL's forms.
+"""Preferences and difficulties, of a `rewards` artifact and the answers that it was measured on.
+
+The forms are TRL's; those of LLaMA-Factory and ms-swift are made of them.
 
 Every teacher's answers to the calibration prompts were paid for, and say more than which one is best. Dev prompts,
 which judge the router, are left out. Answers that a student could not be trained on (errors, cut off, empty) are left
@@ -7,13 +9,15 @@ out, too, on both sides: a trainer would learn that they are short, or cut.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from persyn_hf.core.conversations import full_response
 from persyn_hf.core.mixing import drop_reason
 from persyn_hf.core.preferences import Candidate, labels_of, pairs_of
 from persyn_hf.core.references import alternatives
-from persyn_hf.store.export.forms import Form, Row, Wishes, input_of, nothing_beside
+from persyn_hf.store.export.beside import llama_factory, ms_swift
+from persyn_hf.store.export.forms import Beside, Form, Row, Wishes, input_of, nothing_beside
 from persyn_hf.store.local import Store
 from persyn_hf.store.stored import Stored
 
@@ -119,7 +123,46 @@ def _said(candidate: Candidate) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": candidate.text}]
 
 
+def _turned(make: Make, turn: Callable[[Row], Row]) -> Make:
+    """Make the rows of another trainer's form out of TRL's."""
+
+    def made(*given: Any) -> Iterator[Row]:
+        return map(turn, make(*given))
+
+    return made
+
+
+def _ranked(row: Row) -> Row:
+    """Turn a pair into LLaMA-Factory's: the prompt, and a message for each of the two."""
+    return {"messages": row["prompt"], "chosen": row["chosen"][0], "rejected": row["rejected"][0]}
+
+
+def _tagged(row: Row) -> Row:
+    """Turn a labelled answer into LLaMA-Factory's for KTO."""
+    return {"messages": [*row["prompt"], *row["completion"]], "kto_tag": row["label"]}
+
+
+def _rejecting(row: Row) -> Row:
+    """Turn a pair into ms-swift's: a conversation, and the text that could have been its last answer."""
+    return {"messages": [*row["prompt"], *row["chosen"]], "rejected_response": row["rejected"][0]["content"]}
+
+
+def _labelled(row: Row) -> Row:
+    """Turn a labelled answer into ms-swift's for KTO."""
+    return {"messages": [*row["prompt"], *row["completion"]], "label": row["label"]}
+
+
+def _form(make: Make, beside: Callable[[Store, Stored, Path], Beside] = nothing_beside) -> Form:
+    return Form(kind="rewards", rows=_rows(make), beside=beside)
+
+
 FORMS = {
-    name: Form(kind="rewards", rows=_rows(make), beside=nothing_beside)
-    for name, make in (("dpo", _dpo), ("kto", _kto), ("reward-model", _reward_model), ("grpo", _grpo))
+    "dpo": _form(_dpo),
+    "kto": _form(_kto),
+    "reward-model": _form(_reward_model),
+    "grpo": _form(_grpo),
+    "llama-factory-dpo": _form(_turned(_dpo, _ranked), llama_factory("chosen", "rejected", ranking=True)),
+    "llama-factory-kto": _form(_turned(_kto, _tagged), llama_factory("kto_tag")),
+    "ms-swift-dpo": _form(_turned(_dpo, _rejecting), ms_swift),
+    "ms-swift-kto": _form(_turned(_kto, _labelled), ms_swift),
 }
