@@ -14,8 +14,8 @@ from openai_server import OpenAIServer
 from sft_run import ENVIRONMENT
 
 from persyn_hf.backends.answers import Answer, Request, Sampling
-from persyn_hf.backends.engines.batch import FORGOTTEN_S, BatchEngine
-from persyn_hf.backends.engines.batch_service import lines_of
+from persyn_hf.backends.engines.batch.engine import BatchEngine
+from persyn_hf.backends.engines.batch.notes import FORGOTTEN_S
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings, VllmSettings
@@ -275,10 +275,16 @@ def test_the_key_goes_with_every_request(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_files_are_cut_by_number_and_by_bytes() -> None:
-    lines: list[Any] = [(None, b"x" * size) for size in (5, 5, 5, 20, 1)]
-    sizes = [[len(line) for _, line in part] for part in lines_of(lines, 2, 11)]
-    assert sizes == [[5, 5], [5], [20], [1]]
-    assert [len(part) for part in lines_of(lines, 1, 100)] == [1] * 5
+    sizes: list[Any] = [5, 5, 5, 20, 1]
+
+    def line(size: Any, mark: str) -> bytes:
+        return mark[:1].encode() * size
+
+    parts = list(cut(sizes, line, 2, 11))
+    assert [[len(made) for _, made in part] for _, part in parts] == [[5, 5], [5], [20], [1]]
+    assert len({mark for mark, _ in parts}) == 4
+    assert {made[:1].decode() == mark[:1] for mark, part in parts for _, made in part} == {True}
+    assert [len(part) for _, part in cut(sizes, line, 1, 100)] == [1] * 5
 
 
 def test_notes_that_say_nothing_are_passed_over_and_old_ones_removed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.batch.notes import NOBODY, Sender
 from persyn_hf.backends.engines.settings import BatchSettings, RaySettings, ServerSettings, VllmSettings
 from persyn_hf.backends.loading import Dtype
 
@@ -33,6 +34,7 @@ def open_local(
     server: ServerSettings,
     vllm: VllmSettings,
     batch: BatchSettings | None = None,
+    sender: Sender = NOBODY,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:
@@ -42,10 +44,10 @@ def open_local(
 
         return ServerEngine(model, server, revision=revision, system_prompt=system_prompt)
     if kind == "batch":
-        from persyn_hf.backends.engines.batch import BatchEngine
+        from persyn_hf.backends.engines.batch.engine import BatchEngine
 
-        given = batch or BatchSettings()
-        return BatchEngine(model, server, given, revision=revision, system_prompt=system_prompt, state_dir=state_dir)
+        asked: dict[str, Any] = {"revision": revision, "system_prompt": system_prompt, "sender": sender}
+        return BatchEngine(model, server, batch or BatchSettings(), state_dir=state_dir, **asked)
     if kind == "vllm":
         from persyn_hf.backends.engines.vllm import VllmEngine
 
