@@ -1,57 +1,23 @@
 """The batch engine against a real server: nothing is sent twice, whatever dies when; what expires is sent anew."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_asking import ask, check_kills, engine, notes, requests
 from batch_server import BatchServer, answered
 from openai_server import OpenAIServer
-from sft_run import ENVIRONMENT
 
-from persyn_hf.backends.answers import Answer, Request, Sampling
 from persyn_hf.backends.engines.batch.engine import BatchEngine
 from persyn_hf.backends.engines.batch.notes import FORGOTTEN_S
+from persyn_hf.backends.engines.batch.service import cut
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings, VllmSettings
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.stages.generate.settings import Settings
-
-
-SAMPLING = Sampling(temperature=0.5, top_p=1.0, top_k=0, max_tokens=9, seed=2**40 + 3)
-
-
-def engine(url: str, folder: Path, extra: dict[str, Any] | None = None, patience_s: float = 5, **batch: Any) -> Any:
-    settings = ServerSettings(urls=(url,), extra=extra or {}, patience_s=patience_s)
-    given = BatchSettings(**{"poll_s": 0.05, **batch})
-    return BatchEngine("m", settings, given, state_dir=folder / "unfinished")
-
-
-def requests(engine: ServerEngine, number: int) -> list[Request]:
-    return [
-        Request(
-            prompt_id=f"p{index}",
-            model=engine.model,
-            engine=engine.kind,
-            sample_index=0,
-            prompt=engine.prepare([{"role": "user", "content": f"word {index}"}]),
-            sampling=SAMPLING,
-        )
-        for index in range(number)
-    ]
-
-
-def ask(engine: BatchEngine, asked: list[Request]) -> list[Answer]:
-    return [answer for answers in engine.generate([[request] for request in asked]) for answer in answers]
-
-
-def notes(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "batches").iterdir())
 
 
 def test_every_request_is_sent_once_and_answered_as_a_server_would(tmp_path: Path) -> None:
@@ -311,42 +277,8 @@ def test_what_cannot_be_asked_in_batches_is_refused(tmp_path: Path) -> None:
         open_local(**options, server=ServerSettings(), state_dir=tmp_path)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import test_batch_engine as of
-folder = Path(sys.argv[1])
-with of.engine(sys.argv[2], folder, max_requests=2) as batch:
-    asked = [request for request in of.requests(batch, 12) if not (folder / request.key).exists()]
-    for answers in batch.generate([[request] for request in asked]):
-        for answer in answers:
-            (folder / answer.request.key).write_text(answer.text)
-"""
-
-
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 @pytest.mark.parametrize("dealt", [False, True], ids=["before", "after"])
 def test_killed_at_any_request_nothing_is_sent_twice(heavy: None, dealt: bool, kills: int, tmp_path: Path) -> None:
-    """12 requests in six batches. Runs are killed at their first to fourth request of HTTP, in turns."""
-    runs: list[subprocess.Popen[bytes]] = []
-    first: list[int] = []  # the number of the first request of the present run
-
-    def strike(number: int, path: str) -> None:
-        if len(first) < len(runs):
-            first.append(number)
-        if len(runs) <= kills and number - first[-1] >= len(runs) % 4:
-            os.kill(runs[-1].pid, signal.SIGKILL)
-
     with BatchServer(looks=1) as server:
-        if dealt:
-            server.after = strike
-        else:
-            server.before = strike  # type: ignore[assignment]
-        command = [sys.executable, "-c", CHILD, str(tmp_path), server.url]
-        while not runs or (runs[-1].wait() == -signal.SIGKILL and len(runs) <= kills + 1):
-            runs.append(subprocess.Popen(command, env=ENVIRONMENT))
-        assert runs[-1].wait() == 0 and len(runs) > kills // 2
-        assert set(server.sent.values()) == {1} and len(server.sent) == 12
-    assert sorted(path.read_text() for path in tmp_path.iterdir() if path.is_file()) == sorted(
-        f"you said word {index}" for index in range(12)
-    )
+        check_kills(server, tmp_path, "openai", kills=kills, dealt=dealt)

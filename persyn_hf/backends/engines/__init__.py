@@ -28,11 +28,6 @@ class Engine(Protocol):
         return None
 
     @property
-    def collects_from(self) -> str | None:
-        """The service whose batches it collects, as notes of batches name it; most engines collect none."""
-        return None
-
-    @property
     def counter(self) -> Counter | None:
         """The tokenizer that counts where the engine's server does not; None where there is none, or no need."""
         return None
