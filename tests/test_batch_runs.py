@@ -125,20 +125,22 @@ def test_another_engine_does_not_pay_for_what_is_under_way(tmp_path: Path, capsy
         recipe = written(tmp_path, small.url, big.url)
         assert go(recipe, "--detach") == 0
         capsys.readouterr()
-        changes = {"big": "generate.engine=server", "small": f"teachers.1.server.urls=[{other.url}]"}
-        for refused, change in changes.items():
-            assert go(recipe, "--set", change, "--no-checks", command="plan") == 0
+        at_once = ("--set", "generate.engine=server")
+        for refused, url, options in (("big", small.url, at_once), ("small", other.url, ())):
+            written(tmp_path, url, big.url)
+            assert go(recipe, *options, "--no-checks", command="plan") == 0
             assert "18 answers of small are under way in batches that its engine does not collect" in " ".join(
                 capsys.readouterr().out.split()
             )
-            assert go(recipe, "--set", change) == 2
+            assert go(recipe, *options) == 2
             error = capsys.readouterr().err
             assert f"teacher `{refused}`: 18 of the answers that are missing are under way in batches at http" in error
             assert "collect them with `engine: batch` and that url, or remove /" in error
         assert (small.at_once, big.at_once, other.bodies) == (0, 0, [])
         for note in notes(recipe):
             notes(recipe).remove(note)
-        assert go(recipe, "--set", "generate.engine=server") == 0
+        written(tmp_path, small.url, big.url)
+        assert go(recipe, *at_once) == 0
         assert (small.at_once, big.at_once) == (18, 18), "as the user wants it"
 
 
