@@ -1,5 +1,6 @@
 """The batch engine against a real server: nothing is sent twice, whatever dies when; what expires is sent anew."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 from batch_asking import ask, check_kills, engine, notes, requests
-from batch_server import BatchServer, answered
+from batch_server import BatchServer, Reply, answered
 from openai_server import OpenAIServer
 
 from persyn_hf.backends.engines.batch.engine import BatchEngine
@@ -263,6 +264,47 @@ def test_notes_that_say_nothing_are_passed_over_and_old_ones_removed(tmp_path: P
     with BatchServer() as server, engine(server.url, tmp_path) as batch:
         assert len(ask(batch, requests(batch, 1))) == 1
     assert notes(tmp_path) == ["half.json", "other.json"]
+
+
+def test_notes_of_earlier_versions_are_collected(tmp_path: Path) -> None:
+    with BatchServer() as server:
+        with engine(server.url, tmp_path) as batch:
+            batch.send([[request] for request in requests(batch, 3)])
+        (path,) = (tmp_path / "batches").iterdir()
+        known = json.loads(path.read_text())
+        old = ("service", "model", "mark", "keys", "file", "batch", "attempt")
+        path.write_text(json.dumps({name: known[name] for name in old}))
+        with engine(server.url, tmp_path) as batch:
+            assert len(ask(batch, requests(batch, 2))) == 2 and len(notes(tmp_path)) == 1
+            assert len(ask(batch, requests(batch, 3)[2:])) == 1 and notes(tmp_path) == []
+        assert len(server.batches) == 1
+
+
+def test_files_that_lie_elsewhere_are_fetched_without_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    with BatchServer() as server, BatchServer() as storage:
+        away = Reply(302, {"location": f"{storage.url}/files/file_of_batch_1/content?signed=1"})
+        server.before = lambda number, path: away if path.endswith("content") else None
+        storage.files = server.files
+        settings = ServerSettings(urls=(server.url,), api_key_env="MY_KEY")
+        with BatchEngine("m", settings, BatchSettings(poll_s=0.05), state_dir=tmp_path / "unfinished") as batch:
+            assert {answer.error for answer in ask(batch, requests(batch, 2))} == {None}
+        assert storage.keys == [None] and set(server.keys) == {"Bearer secret"}
+
+
+def test_a_lost_batch_behind_too_many_others_is_not_sent_anew(tmp_path: Path) -> None:
+    class Endless(BatchServer):
+        def listed(self, query: str) -> dict[str, Any]:
+            return {"data": [{"id": f"batch_{self.number}", "created_at": time.time()}], "has_more": True}
+
+    with Endless() as server:
+        with engine(server.url, tmp_path) as batch:
+            batch.send([[request] for request in requests(batch, 2)])
+        (path,) = (tmp_path / "batches").iterdir()
+        path.write_text(json.dumps({**json.loads(path.read_text()), "batch": None}))
+        with engine(server.url, tmp_path) as batch, pytest.raises(EngineError, match="lists more than 5,000 batches"):
+            ask(batch, requests(batch, 2))
+        assert len(server.batches) == 1 and notes(tmp_path) == [path.name]
 
 
 def test_what_cannot_be_asked_in_batches_is_refused(tmp_path: Path) -> None:

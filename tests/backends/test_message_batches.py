@@ -1,6 +1,7 @@
 """Anthropic's message batches against a real server: nothing is sent twice, and no other run's batch is taken."""
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from persyn_hf.backends.engines.messages import message_body, read_message, refu
 from persyn_hf.backends.engines.replies import Fault
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings
-from persyn_hf.errors import EngineError
+from persyn_hf.backends.judging.settings import JudgeSettings
+from persyn_hf.errors import EngineError, RecipeError
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.stages.generate.settings import Settings, check
 
 
 engine = partial(asking.engine, api="anthropic", patience_s=60)
@@ -303,6 +308,15 @@ def test_what_the_api_refuses_is_refused_before_anything_is_sent(
     extra: dict[str, Any], temperature: float, top_p: float, words: str | None
 ) -> None:
     assert refused(extra, temperature=temperature, top_p=top_p) == words
+    server = {"urls": ["http://a/v1"], "api": "anthropic", "extra": extra}
+    own = Settings(engine="server", temperature=temperature, top_p=top_p)
+    with pytest.raises(RecipeError) if words else nullcontext() as caught:
+        check(own, (Teacher(name="t", model="m", server=server),))
+    assert caught is None or str(caught.value) == f"the teacher `t`: {words}"
+    judge = {"model": "m", "temperature": temperature, "top_p": top_p, "server": server}
+    with pytest.raises(RecipeError) if words else nullcontext() as caught:
+        read_section(JudgeSettings, judge, "score.judge")
+    assert caught is None or f"the judge `m`: {words}" in str(caught.value)
 
 
 def test_thoughts_text_end_and_tokens_are_read_in_one_place() -> None:

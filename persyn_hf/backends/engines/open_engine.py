@@ -12,9 +12,12 @@ from persyn_hf.backends.loading import Dtype
 
 
 def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
-    """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster."""
+    """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster.
+
+    A batch API is asked from here: what was sent is noted in one place.
+    """
     local = open_local(**options)
-    if executor is None:
+    if executor is None or options["kind"] == "batch":
         return local
     from persyn_hf.backends.engines.ray_actors import RayEngine
 

@@ -23,8 +23,9 @@ from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.generate.asking import Asking, grade
+from persyn_hf.stages.generate.asking import Asking
 from persyn_hf.stages.generate.costs import costs
+from persyn_hf.stages.generate.graded import grade
 from persyn_hf.stages.generate.requests import Prompt
 from persyn_hf.stages.generate.settings import Settings, check, num_samples
 

@@ -15,7 +15,7 @@ Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `sam
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,12 +28,12 @@ from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
-from persyn_hf.backends.grading.verdicts import Row
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.budget import open_budget
+from persyn_hf.stages.generate.graded import can_be_graded, grade, row_of
 from persyn_hf.stages.generate.requests import Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 
@@ -235,8 +235,8 @@ class Asking:
         rows = []
         for answer in answers:
             prompt = self._prompts[answer.request.prompt_id]
-            if answer.error is None and _can_be_graded(self._grader, prompt):
-                rows.append(_row(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
+            if answer.error is None and can_be_graded(self._grader, prompt):
+                rows.append(row_of(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
         if rows:
             self._grader.submit(rows)
 
@@ -288,35 +288,6 @@ class Asking:
             if is_right(sample):
                 right.add(sample.prompt["prompt_id"])
         return kept
-
-
-def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
-    """Judge the samples that can be graded and have no verdict yet; returns all samples, in order."""
-    open_rows = [
-        row
-        for row, sample in enumerate(samples)
-        if sample.entry.error is None and sample.is_correct is None and _can_be_graded(grader, sample.prompt)
-    ]
-    judged = list(samples)
-    verdicts = grader.judge([_row(samples[row].prompt, samples[row].response) for row in open_rows])
-    for row, verdict in zip(open_rows, verdicts, strict=True):
-        assert verdict is None or isinstance(verdict, bool)  # a number is a verdict of `score` only
-        judged[row] = replace(samples[row], is_correct=verdict)
-    return judged
-
-
-def _can_be_graded(grader: Grader, prompt: Prompt) -> bool:
-    return prompt["reference"] is not None or not grader.needs_reference
-
-
-def _row(prompt: Prompt, response: str) -> Row:
-    reference = prompt["reference"]
-    return Row(
-        reference=None if reference is None else str(reference),
-        answer=response,
-        prompt_id=prompt["prompt_id"],
-        messages=prompt["messages"],
-    )
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
