@@ -358,9 +358,7 @@ def test_the_batches_of_a_panel_are_sent_before_any_is_awaited(tmp_path: Path) -
             server.looks = 0 if len(server.batches) == 2 else 10**6
 
         asked = {"engine": "batch", "batch": {"poll_s": 0.01}, "panel": [{"model": "n"}]}
-        with pytest.raises(
-            UnderWay, match="5 requests of `judge m` in 1 batch; .* 5 .* of `judge n` in 1 batch"
-        ):
+        with pytest.raises(UnderWay, match="5 requests of `judge m` in 1 batch; .* 5 .* of `judge n` in 1 batch"):
             run(tmp_path, server, context={"limits": Limits(wait_for_batches=False)}, **asked)
         server.before = both  # type: ignore[assignment]
         found = run(tmp_path, server, **asked)
