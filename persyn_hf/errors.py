@@ -37,6 +37,10 @@ class BudgetReached(PersynError):
     """The run has used up its limit on cost or generations: a clean stop, no fault."""
 
 
+class UnderWay(PersynError):
+    """Batches are under way, and the run was not to wait for them: a clean stop, no fault."""
+
+
 def check(condition: bool, name: str, value: object, need: str) -> None:
     """Raise `RecipeError` unless `condition` holds: "`alpha` must be a number from 0 to 1, got 3"."""
     if not condition:

@@ -62,6 +62,7 @@ class Limits:
 
     max_generations: int | None = None  # answers
     max_cost: float | None = None  # in the currency of the recipe's prices
+    wait_for_batches: bool = True  # False: a run that has nothing left to do but wait ends, and a later one goes on
     new_journal: bool = False  # ask again what was paid for, where the journal has lost it
     are_options: bool = False  # given to the command `persyn run`, whose options errors name; else to Python's `run`
 

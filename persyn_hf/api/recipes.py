@@ -99,6 +99,7 @@ def run(
     overrides: Iterable[str] = (),
     max_generations: int | None = None,
     max_cost: float | None = None,
+    wait_for_batches: bool = True,
     progress: bool = False,
 ) -> Run:
     """Run a recipe, as `persyn run` does: what is stored is reused, and what was paid for is not paid again.
@@ -108,9 +109,11 @@ def run(
         store: a store or its root; None: `PERSYN_STORE`, else `./artifacts`.
         overrides: `key.subkey=value` with a YAML value, as after `--set`.
         max_generations: answers that the recipe asks for in all its runs. max_cost: money, likewise.
+        wait_for_batches: False: end instead of waiting where only batches of batch APIs are waited for.
         progress: show bars, and a line per step.
 
     Raises:
+        UnderWay: batches are under way, and `wait_for_batches` is false; run again later to collect their answers.
         BudgetReached: a limit allows no more; run again with a higher one.
         PersynError: there is something to mend; the store holds every step that was finished.
     """
@@ -125,7 +128,7 @@ def run(
     opened, place = _recipe(recipe, overrides), _store(store)
     said = StringIO()
     console = new_console() if progress else Console(file=said, markup=False, emoji=False, highlight=False)
-    limits = Limits(max_generations=max_generations, max_cost=max_cost)
+    limits = Limits(max_generations=max_generations, max_cost=max_cost, wait_for_batches=wait_for_batches)
     done = run_recipe(opened, place, console, limits)
     return Run(
         recipe=opened, store=place, stored=stored_of(opened, place, done), notes=tuple(said.getvalue().splitlines())

@@ -45,6 +45,15 @@ class Request:
     prompt: Prepared
     sampling: Sampling
 
+    @property
+    def most_tokens(self) -> tuple[int, int]:
+        """The most that it can take: (tokens of the prompt, tokens generated).
+
+        A token has at least one byte, so the bytes of the prompt bound its tokens where the engine does not know them.
+        """
+        known = self.prompt.num_tokens or len(self.prompt.text.encode("utf-8", "surrogatepass"))
+        return known, self.sampling.max_tokens
+
     @cached_property
     def digest(self) -> str:
         """The sha256 of all that may change the answer, except the model: text, engine kind and sampling."""

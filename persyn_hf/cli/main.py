@@ -26,7 +26,7 @@ from persyn_hf.cli import (
     run,
 )
 from persyn_hf.cli.options import Parser
-from persyn_hf.errors import BudgetReached, PersynError
+from persyn_hf.errors import BudgetReached, PersynError, UnderWay
 from persyn_hf.store.hub.apart import is_left
 from persyn_hf.text import one_line, readable
 from persyn_hf.version import __version__
@@ -75,8 +75,8 @@ what to type first:
 def main(argv: list[str] | None = None) -> int:
     """Run `persyn` with the arguments `argv`, by default those of the process.
 
-    Returns the exit code: 0 done, 1 no run was started (status), artifacts differ (diff) or the questions were left
-    (init), 2 there is something to mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
+    Returns the exit code: 0 done (or ended by `--detach`), 1 no run was started (status), artifacts differ (diff) or
+    questions were left (init), 2 there is something to mend, 3 a limit is reached, 130 interrupted (Ctrl-C, SIGTERM).
     """
     parser = _parser()
     completion.answer_shell(parser)
@@ -95,6 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     except BudgetReached as stop:
         print(f"stopped: {readable(stop)}", file=sys.stderr)
         return 3
+    except UnderWay as batches:
+        again = one_line(" ".join(["persyn", *(argv if argv is not None else sys.argv[1:])]))
+        print(f"under way: {readable(batches)}; collect their answers with: {again}")
+        return 0
     except PersynError as error:
         print(f"error: {readable(error)}", file=sys.stderr)
     except KeyboardInterrupt as stop:

@@ -23,6 +23,8 @@ def add(commands: Any) -> None:
     )
     text = "go on where the journal has lost what the recipe has paid for, and pay for it again"
     run.add_argument("--new-journal", action="store_true", help=text)
+    text = "end instead of waiting where only batches of batch APIs are waited for; the same command collects them"
+    run.add_argument("--detach", action="store_true", help=text)
     text = "publish every artifact on the Hugging Face Hub when it is made, students last"
     run.add_argument("--push", action="store_true", help=text)
     run.add_argument("--private", action="store_true", default=None, help="with --push: make new repositories private")
@@ -49,6 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(
         max_generations=arguments.max_generations,
         max_cost=arguments.max_cost,
+        wait_for_batches=not arguments.detach,
         new_journal=arguments.new_journal,
         are_options=True,
     )

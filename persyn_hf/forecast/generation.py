@@ -69,6 +69,7 @@ def _to_pay(outlook: Outlook) -> Table:
     """Make the table of what a run will pay for now; tokens and money are those of the expected answers."""
     found = outlook.to_pay
     asks = {} if found is None else {**found.teachers, "total": found.total}
+    under_way = any(ask.under_way for ask in asks.values())
     sure = all(ask.certain == ask.at_most for ask in asks.values())
     per_answer = {name: cell * (1 / cell.requests) for name, cell in outlook.cells.items()}
     costs = {name: per_answer[name] * asks[name].expected for name in outlook.cells if name in asks}
@@ -80,13 +81,17 @@ def _to_pay(outlook: Outlook) -> Table:
         numbers = [ask.certain] if sure else [ask.certain, ask.expected, ask.at_most]
         part = {n: cost * scale for n, cost in costs.items()} if name == "total" else {name: costs[name]}
         cost = _cells(outlook, columns, part)
-        rows.append([name, f"{ask.journalled:,}", *(f"{number:,.0f}" for number in numbers), *cost])
-    counted = ["to pay"] if sure else ["certain", "expected", "at most"]
+        known = [ask.journalled, ask.under_way] if under_way else [ask.journalled]
+        rows.append([name, *(f"{number:,}" for number in known), *(f"{number:,.0f}" for number in numbers), *cost])
+    counted = ["under way"] if under_way else []
+    counted += ["to pay"] if sure else ["certain", "expected", "at most"]
     notes = [] if found is None else [*found.notes]
     if found is not None and not sure:
         bases = [f"{basis} for {', '.join(dict.fromkeys(whom))}" for basis, whom in found.bases.items()]
         notes.insert(0, "certain: whatever comes out before; tokens, compute and money are of the expected answers")
         notes.insert(1, f"expected: {'; '.join(bases)}")
+    if under_way:
+        notes.append("under way: sent in batches and paid for; `persyn run` collects them")
     return Table(
         name="to_pay",
         title=f"Answers that `persyn run` will pay for ({outlook.recipe.name})",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.engines.batch.notes import Notes
 from persyn_hf.backends.journal_reading import JournalReader
 from persyn_hf.backends.judging.opening import asked_formats, open_judge
 from persyn_hf.backends.judging.questions import Question, Shown, make_questions, make_requests, num_pairs
@@ -31,6 +32,7 @@ class Verdicts:
 
     judge: Judge
     journalled: int  # paid for already
+    under_way: int  # sent in batches, and paid for already
     certain: int
     at_most: int
     money: float | None  # of `at_most` replies as long as they may be, prompts not counted; None: there is no price
@@ -70,22 +72,26 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
     return [
         Verdicts(
             judge=judge,
-            journalled=total - missing,
+            journalled=total - missing - under_way,
+            under_way=under_way,
             certain=missing,
             at_most=missing + each,
             money=money(judge.price, 0, (missing + each) * settings.max_tokens, None),
         )
-        for judge, (total, missing) in zip(settings.judges, counted, strict=True)
+        for judge, (total, missing, under_way) in zip(settings.judges, counted, strict=True)
     ]
 
 
 def verdicts_table(found: Sequence[Verdicts]) -> Table:
     """Make the table of what a run will pay judges for; it has no rows where none is asked."""
+    sent = any(line.under_way for line in found)
+    under_way = ["under way"] if sent else []
     priced = any(line.money is not None for line in found)
     rows = [
         [
             line.judge.label,
-            *(f"{number:,}" for number in (line.journalled, line.certain, line.at_most)),
+            *([f"{line.journalled:,}", f"{line.under_way:,}"] if sent else [f"{line.journalled:,}"]),
+            *(f"{number:,}" for number in (line.certain, line.at_most)),
             *([] if not priced else ["–" if line.money is None else f"≤ {line.money:,.4g}"]),
         ]
         for line in found
@@ -93,7 +99,7 @@ def verdicts_table(found: Sequence[Verdicts]) -> Table:
     return Table(
         name="verdicts",
         title="Verdicts that `persyn run` will pay judges for",
-        header=["judge", "in the journal", "certain", "at most", *(["money"] if priced else [])],
+        header=["judge", "in the journal", *under_way, "certain", "at most", *(["money"] if priced else [])],
         rows=rows,
         note="certain: of answers that are stored; at most: of those to come as well, if every teacher answers"
         + ("; money: replies of `max_tokens`, prompts not counted" if priced else ""),
@@ -132,11 +138,13 @@ def _known(
     questions: Sequence[Question],
     seed: int,
     journal: JournalReader,
-) -> tuple[int, int]:
-    """Return the number of requests to one judge that questions make, and of those that the journal lacks."""
-    if not questions or journal.is_empty:
+) -> tuple[int, int, int]:
+    """Return the number of requests to one judge that questions make, of those to pay for, and of those under way."""
+    batches = [note for note in Notes.beside(journal.path) if note.model == judge.model]
+    if not questions or (journal.is_empty and not batches):
         number = len({(question.prompt_id, question.text) for question in questions}) * settings.samples
-        return number, number
+        return number, number, 0
+    sent: set[str] = set()
     errors: dict[str, str | None] = {}  # key of a request, in the form that it goes out in -> error of its reply
     missing: set[str] = set()
     slots = [(place, sample) for place in range(len(questions)) for sample in range(settings.samples)]
@@ -144,18 +152,19 @@ def _known(
     for asked in forms:
         with open_judge(settings, judge, rubric, asked, Path()) as engine:
             made = [make_requests(settings, seed, engine, question) for question in questions]
+            sent |= {key for note in batches if note.service == engine.collects_from for key in note.keys}
         keys = {slot: made[slot[0]][slot[1]].key for slot in slots}
         said = journal.errors(keys.values())
         last = asked == forms[-1]
         if not last and is_refusal(said.get(keys[slots[0]])):  # so no other was sent in this form
             continue
         refused = [] if last else [slot for slot in slots if is_refusal(said.get(keys[slot]))]
-        sent = {keys[slot] for slot in {*slots} - {*refused}}
-        errors |= {key: said.get(key) for key in sent}
-        missing |= sent - said.keys()
+        asked_for = {keys[slot] for slot in {*slots} - {*refused}}
+        errors |= {key: said.get(key) for key in asked_for}
+        missing |= asked_for - said.keys()
         slots = refused
         if not slots:
             break
     if "errors" in settings.rerun:
         missing |= {key for key, error in errors.items() if error is not None}
-    return len(errors), len(missing)
+    return len(errors), len(missing - sent), len(missing & sent)

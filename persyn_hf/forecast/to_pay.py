@@ -18,21 +18,19 @@ A run asks at least 2 and at most 5. Cells that several steps ask count once, as
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.journal_reading import JournalReader
 from persyn_hf.core.arrays import FloatArray, IntArray
 from persyn_hf.core.cost import Cost
-from persyn_hf.errors import PersynError
 from persyn_hf.forecast.cells import Cells, share_of
+from persyn_hf.forecast.missing import count_missing
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
-from persyn_hf.recipe.roles import Student, Teacher
+from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import Strategy
 from persyn_hf.report.measured import sound
 from persyn_hf.runner.fingerprint import described
@@ -40,13 +38,11 @@ from persyn_hf.runner.moved import earlier_prompts, moved
 from persyn_hf.runner.run import Done
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate import Settings, num_samples
-from persyn_hf.stages.generate.requests import cell_requests
-from persyn_hf.stages.generate.settings import engine_options
 from persyn_hf.store.local import Store
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +50,7 @@ class Ask:
     """The answers that the steps left will ask of one teacher, or of all."""
 
     journalled: int  # of certain cells; paid for already
+    under_way: int  # of certain cells; sent in batches, and paid for already
     certain: int  # to be paid for whatever comes out before
     expected: float  # to be paid for, by the shares that are known or assumed
     at_most: int
@@ -97,9 +94,9 @@ def count_to_pay(
     if names.PROMPTS in {item.step.key for item in done if item.stored is None}:
         notes += filter(None, [moved(store, earlier_prompts(store, f"{recipe.full_name}-{names.PROMPTS}"), prompts)])
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
-        missing, first = _missing(cells, settings, left[0].seed, recipe.teachers, journal, prompts, notes)
+        of_cells = count_missing(cells, settings, left[0].seed, recipe.teachers, journal, prompts, notes)
     samples = np.array([num_samples(settings, teacher) for teacher in recipe.teachers])
-    asks, total = _sum_up(cells, samples, missing, first)
+    asks, total = _sum_up(cells, samples, *of_cells)
     return ToPay(teachers=asks, total=total, bases=bases, notes=notes)
 
 
@@ -178,79 +175,9 @@ def _shares(
     return np.full(number, 1 / number), "an even split"
 
 
-def _missing(
-    cells: Cells,
-    settings: Settings,
-    seed: int,
-    teachers: Sequence[Teacher],
-    journal: JournalReader,
-    prompts: "Dataset",
-    notes: list[str],
-) -> tuple[IntArray, IntArray]:
-    """Count per cell (P, n) the samples that the journal lacks, and those that are asked at once whatever is right.
-
-    The second differs with `stop_when_correct`, which asks the next sample only where none is right so far. Of a
-    teacher that cannot be looked up nothing is certain.
-    """
-    missing = np.tile([num_samples(settings, teacher) for teacher in teachers], (len(cells.ids), 1)).astype(np.int64)
-    first = np.minimum(missing, 1) if settings.stop_when_correct else missing.copy()
-    touched = cells.certain | (cells.further > 0)[:, None] | cells.in_rounds
-    for column, teacher in enumerate(teachers):
-        rows = np.flatnonzero(touched[:, column])
-        try:
-            found = _look_up(settings, seed, teacher, journal, prompts, cells, rows)
-        except PersynError as error:
-            notes.append(f"{teacher.name} cannot be looked up in the journal: {error}")
-            first[:, column] = 0
-            continue
-        for row, open_samples in found.items():
-            missing[row, column] = len(open_samples)
-            first[row, column] = int(0 in open_samples) if settings.stop_when_correct else len(open_samples)
-    for column, earlier in _same_models(teachers).items():  # the journal has their answers once
-        shared = cells.certain[:, column] & cells.certain[:, earlier].any(axis=1)
-        more = max(
-            0, num_samples(settings, teachers[column]) - max(num_samples(settings, teachers[e]) for e in earlier)
-        )
-        missing[shared, column] = np.minimum(missing[shared, column], more)
-        first[shared, column] = 0
-    return missing, first
-
-
-def _same_models(teachers: Sequence[Teacher]) -> dict[int, list[int]]:
-    """Return, for each teacher (its place) that is the same model as earlier ones, the places of these."""
-    own = {"name", "family", "params_b", "long_cot", "samples"}
-    models = [{key: value for key, value in described(teacher).items() if key not in own} for teacher in teachers]
-    same = {column: [e for e in range(column) if models[e] == models[column]] for column in range(len(models))}
-    return {column: earlier for column, earlier in same.items() if earlier}
-
-
-def _look_up(
-    settings: Settings,
-    seed: int,
-    teacher: Teacher,
-    journal: JournalReader,
-    prompts: "Dataset",
-    cells: Cells,
-    rows: Sequence[int] | IntArray,
-) -> dict[int, list[int]]:
-    """Return, for each prompt (its row) of which the journal knows anything, the samples that it lacks."""
-    if teacher.model is None or journal.is_empty:  # then no tokenizer need be loaded
-        return {}
-    options = engine_options(settings, teacher)
-    with open_local(**options, log_dir=Path(), state_dir=Path()) as engine:
-        known = journal.prompts_of(engine.model)
-        asked = [int(row) for row in rows if cells.ids[row] in known]
-        requests = {row: cell_requests(settings, seed, engine, teacher, prompts[row]) for row in asked}
-    everything = [request for some in requests.values() for request in some]
-    there = journal.answered((r.key for r in everything), errors="errors" not in settings.rerun)
-    if "truncated" in settings.rerun:
-        there |= journal.finished_shorter([request for request in everything if request.key not in there])
-    return {
-        row: [request.sample_index for request in some if request.key not in there] for row, some in requests.items()
-    }
-
-
-def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray) -> tuple[dict[str, Ask], Ask]:
+def _sum_up(
+    cells: Cells, samples: IntArray, missing: IntArray, first: IntArray, under_way: IntArray
+) -> tuple[dict[str, Ask], Ask]:
     """Sum up by teacher and for all; all together may be less than the sum of what each may come to."""
     pool = list(cells.pool)
     certain = np.where(cells.certain, first, 0)
@@ -266,10 +193,12 @@ def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray)
     left_out = 1 - in_rounds * (cells.free[0] / max(1, int(in_rounds.sum())))
     # A further sample of `stop_when_correct` is asked only where none is right: that is not expected, but possible.
     expected = certain + np.where(possible > 0, first, 0) * (1 - cells.missed * left_out)
-    journalled = np.where(cells.certain, samples - missing, 0)
+    sent = np.where(cells.certain, under_way, 0)
+    journalled = np.where(cells.certain, samples - missing, 0) - sent
     asks = {
         name: Ask(
             journalled=int(journalled[:, column].sum()),
+            under_way=int(sent[:, column].sum()),
             certain=int(certain[:, column].sum()),
             expected=float(expected[:, column].sum()),
             at_most=int(sure[:, column].sum() + possible[:, column].sum()),
@@ -278,6 +207,7 @@ def _sum_up(cells: Cells, samples: IntArray, missing: IntArray, first: IntArray)
     }
     total = Ask(
         journalled=int(journalled.sum()),
+        under_way=int(sent.sum()),
         certain=int(certain.sum()),
         expected=min(float(expected.sum()), float(sure.sum() + beyond)),
         at_most=int(sure.sum()) + beyond,

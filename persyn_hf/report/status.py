@@ -2,12 +2,13 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from persyn_hf.backends.engines.batch.notes import Note, Notes
 from persyn_hf.backends.journal import read_spent
 from persyn_hf.errors import StoreError
 from persyn_hf.formats import time_span
@@ -19,6 +20,8 @@ from persyn_hf.text import readable
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, le=1e15)]
 Words = Annotated[str, AfterValidator(readable)]
+
+ERROR = {"stopped": "stopped", "detached": "under way"}  # what stands before the last words of a run; else: error
 
 
 class _Strict(BaseModel):
@@ -50,7 +53,7 @@ class Heartbeat(_Strict):
 
     pid: int = Field(ge=1, lt=2**31)
     recipe: Words
-    state: Words  # running, finished, interrupted, stopped, failed
+    state: Words  # running, finished, interrupted, stopped, detached, failed
     updated: Seconds
     step: Words | None = None
     number: Count = 0  # of the step
@@ -98,6 +101,7 @@ def standing(state_dir: Path) -> Standing | None:
     state = read_heartbeat(heartbeat)
     running = state.state == "running" and _alive(state.pid)
     word = state.state if running or state.state != "running" else "killed (run the same command again to go on)"
+    word = "ended, batches are under way (run the same command again to collect them)" if word == "detached" else word
     age = time.time() - state.updated
     lines = [f"{state.recipe}: {word}, process {state.pid}, last sign {age:.0f} s ago"]
     if state.step:
@@ -109,11 +113,13 @@ def standing(state_dir: Path) -> Standing | None:
     if running and state.waiting is not None:
         lines.append(f"waiting since {time_span(time.time() - state.waiting.since)}: {state.waiting.reason}")
     if state.error:
-        lines.append(f"{'stopped' if state.state == 'stopped' else 'error'}: {state.error}")
+        lines.append(f"{ERROR.get(state.state, 'error')}: {state.error}")
     lines += [f"{name}: {_kinds(teacher.errors)}" for name, teacher in state.teachers.items() if teacher.errors]
     tables = [_teachers(state, running and state.waiting is None)] if state.teachers else []
-    spent = read_spent(state_dir / "journal.sqlite", state.recipe)
-    return Standing(lines, [*tables, *([_paid(state.recipe, spent)] if spent else [])])
+    journal = state_dir / "journal.sqlite"
+    spent, notes = read_spent(journal, state.recipe), list(Notes.beside(journal))
+    tables += [_paid(state.recipe, spent)] if spent else []
+    return Standing(lines, [*tables, *([_batches(notes)] if notes else [])])
 
 
 def _teachers(state: Heartbeat, running: bool) -> Table:
@@ -168,6 +174,29 @@ def _paid(recipe: str, spent: Mapping[str, Any]) -> Table:
         header=["teacher", "requests", "prompt tokens", "completion tokens", "engine time", "cut off", "failed"],
         rows=rows,
         note="; ".join(filter(None, notes)),
+    )
+
+
+def _batches(notes: Sequence[Note]) -> Table:
+    """Return the table of the batches that are under way, as they are noted here; nobody is asked how far they are."""
+    rows = [
+        [
+            readable(note.payee or note.model),
+            readable(note.recipe),
+            readable(note.service),
+            readable(note.batch or "?"),
+            f"{len(note.keys):,}",
+            time_span(time.time() - note.since) if note.since else "",
+        ]
+        for note in sorted(notes, key=lambda note: note.since)
+    ]
+    lost = "?: a run was killed before it knew the batch; the next one looks for it"
+    return Table(
+        name="batches",
+        title="Batches under way, of all recipes of this store",
+        header=["teacher", "recipe", "at", "batch", "answers to collect", "sent before"],
+        rows=rows,
+        note=lost if any(note.batch is None for note in notes) else "",
     )
 
 

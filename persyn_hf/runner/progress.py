@@ -22,12 +22,13 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 
 from persyn_hf.console import say
-from persyn_hf.errors import BudgetReached
+from persyn_hf.errors import BudgetReached, UnderWay
 from persyn_hf.formats import duration
 from persyn_hf.text import one_line, readable
 
 
 NUMBERS = 52  # characters of a line of bars for all but name and bar: 10,000,000/10,000,000, rate, two times
+ENDS = {KeyboardInterrupt: "interrupted", BudgetReached: "stopped", UnderWay: "detached"}  # all others have failed
 LOG_S = 60  # seconds between two lines about what goes on, where there are no bars
 
 
@@ -73,10 +74,9 @@ class RunProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._bars.stop()
-        ends: dict[Any, str] = {None: "finished", KeyboardInterrupt: "interrupted", BudgetReached: "stopped"}
-        end = ends.get(kind, "failed")
+        end = "finished" if kind is None else ENDS.get(kind, "failed")
         self._state["waiting"] = None
-        self._state |= {"state": end, "error": readable(error) if end in ("failed", "stopped") else None}
+        self._state |= {"state": end, "error": None if end in ("finished", "interrupted") else readable(error)}
         self._beat(force=True)
 
     def step(self, key: str, stage: str) -> None:

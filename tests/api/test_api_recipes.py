@@ -46,7 +46,7 @@ def test_a_dict_is_read_as_its_file_is(here: Path) -> None:
 
 def test_a_plan_counts_and_runs_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     found = persyn_hf.plan(OWN, store="store")
-    assert found.to_pay["total"] == {"journalled": 0, "certain": 12 + 3, "expected": 15, "at_most": 15}
+    assert found.to_pay["total"] == {"journalled": 0, "under_way": 0, "certain": 12 + 3, "expected": 15, "at_most": 15}
     assert set(found.to_pay) == {"qwen-gen", "gemma-md", "total"}
     assert set(found.steps.values()) == {"new"} and "sft-student-mix" in found.steps
     assert not found.faults

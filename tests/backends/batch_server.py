@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -41,6 +41,14 @@ class _Http(ThreadingHTTPServer):
 
 
 @dataclass
+class Reply:
+    """What the server answers instead of what it should."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class BatchServer:
     """Started at once; a context manager.
 
@@ -53,12 +61,13 @@ class BatchServer:
     looks: int = 1
     status: Callable[[int], str] = lambda number: "completed"  # of the n-th batch, from 1
     error: dict[str, Any] = field(default_factory=lambda: {"message": "no such model"})
-    before: Callable[[int, str], int | None] = lambda number, path: None  # a status to answer with, or none
+    before: Callable[[int, str], "int | Reply | None"] = lambda number, path: None  # what to answer with, or none
     after: Callable[[int, str], None] = lambda number, path: None
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, Stored] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)  # custom_id -> batches that held it
     keys: list[str | None] = field(default_factory=list)  # authorization, of every request
+    paths: list[str] = field(default_factory=list)  # of every request, with its query
     number: int = 0
     at_once: int = 0  # chat completions that were answered without a batch
 
@@ -77,6 +86,31 @@ class BatchServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+    def post(self, path: str, headers: Mapping[str, str], body: bytes) -> "dict[str, Any] | Reply":
+        if path == "/v1/batches":
+            return self.create(json.loads(body))
+        if path == "/v1/chat/completions":
+            self.at_once += 1
+            line = self.outcome({"custom_id": "", "body": json.loads(body)}, 1)
+            return {} if line is None else line["response"]["body"]
+        head = b"content-type: " + headers["content-type"].encode() + b"\r\n\r\n"
+        for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
+            if part.get_filename():
+                name = f"file_{len(self.files) + 1}"
+                self.files[name] = part.get_payload(decode=True)
+                return {"id": name, "object": "file", "purpose": "batch"}
+        return {}
+
+    def get(self, path: str, query: str, headers: Mapping[str, str]) -> "bytes | dict[str, Any] | Reply":
+        parts = path.split("/")[2:]
+        if parts[0] == "files":
+            return self.files[parts[1]]
+        if parts[0] == "models":
+            return {"data": [{"id": "m"}]}
+        if len(parts) == 2:
+            return self.show(parts[1])
+        return self.listed(query)
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         name = f"batch_{len(self.batches) + 1}"
@@ -119,48 +153,32 @@ def _handler(server: BatchServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:  # noqa: N802
             body = self.rfile.read(int(self.headers["content-length"]))
-            self.deal(lambda: self.post(body))
+            self.deal(lambda path, query: server.post(path, self.headers, body))
 
         def do_GET(self) -> None:  # noqa: N802
-            self.deal(self.get)
+            self.deal(lambda path, query: server.get(path, query, self.headers))
 
-        def deal(self, act: Callable[[], bytes | dict[str, Any]]) -> None:
+        def deal(self, act: Callable[[str, str], bytes | dict[str, Any] | Reply]) -> None:
+            path, _, query = self.path.partition("?")
             with server.lock:
                 server.number += 1
                 number = server.number
-                server.keys.append(self.headers.get("authorization"))
-            path = self.path.partition("?")[0]
-            status = server.before(number, path) or 200
-            with server.lock:
-                found = act() if status == 200 else {"error": {"message": "not now"}}
+                server.keys.append(self.headers.get("authorization") or self.headers.get("x-api-key"))
+                server.paths.append(self.path)
+            wanted = server.before(number, path)
+            reply = Reply(wanted) if isinstance(wanted, int) else wanted
+            if reply is None:
+                with server.lock:
+                    found = act(path, query)
+                reply = found if isinstance(found, Reply) else Reply(200)
+            if reply.status != 200:
+                found = {"error": {"message": "not now"}}
             server.after(number, path)
             data = found if isinstance(found, bytes) else json.dumps(found).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
+            self.send_response(reply.status)
+            for name, value in {**reply.headers, "content-length": str(len(data))}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
-
-        def post(self, body: bytes) -> dict[str, Any]:
-            if self.path.partition("?")[0] == "/v1/batches":
-                return server.create(json.loads(body))
-            if self.path == "/v1/chat/completions":
-                server.at_once += 1
-                line = server.outcome({"custom_id": "", "body": json.loads(body)}, 1)
-                return {} if line is None else line["response"]["body"]
-            head = b"content-type: " + self.headers["content-type"].encode() + b"\r\n\r\n"
-            for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
-                if part.get_filename():
-                    name = f"file_{len(server.files) + 1}"
-                    server.files[name] = part.get_payload(decode=True)
-                    return {"id": name, "object": "file", "purpose": "batch"}
-            return {}
-
-        def get(self) -> bytes | dict[str, Any]:
-            parts = self.path.partition("?")[0].split("/")[2:]
-            if parts[0] == "files":
-                return server.files[parts[1]]
-            if len(parts) == 2:
-                return server.show(parts[1])
-            return server.listed(self.path.partition("?")[2])
 
     return Handler

@@ -1,57 +1,24 @@
 """The batch engine against a real server: nothing is sent twice, whatever dies when; what expires is sent anew."""
 
+import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_server import BatchServer, answered
+from batch_asking import ask, check_kills, engine, notes, requests
+from batch_server import BatchServer, Reply, answered
 from openai_server import OpenAIServer
-from sft_run import ENVIRONMENT
 
-from persyn_hf.backends.answers import Answer, Request, Sampling
-from persyn_hf.backends.engines.batch import FORGOTTEN_S, BatchEngine
-from persyn_hf.backends.engines.batch_service import lines_of
+from persyn_hf.backends.engines.batch.engine import BatchEngine
+from persyn_hf.backends.engines.batch.notes import FORGOTTEN_S
+from persyn_hf.backends.engines.batch.service import cut
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import BatchSettings, ServerSettings, VllmSettings
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.stages.generate.settings import Settings
-
-
-SAMPLING = Sampling(temperature=0.5, top_p=1.0, top_k=0, max_tokens=9, seed=2**40 + 3)
-
-
-def engine(url: str, folder: Path, extra: dict[str, Any] | None = None, patience_s: float = 5, **batch: Any) -> Any:
-    settings = ServerSettings(urls=(url,), extra=extra or {}, patience_s=patience_s)
-    given = BatchSettings(**{"poll_s": 0.05, **batch})
-    return BatchEngine("m", settings, given, state_dir=folder / "unfinished")
-
-
-def requests(engine: ServerEngine, number: int) -> list[Request]:
-    return [
-        Request(
-            prompt_id=f"p{index}",
-            model=engine.model,
-            engine=engine.kind,
-            sample_index=0,
-            prompt=engine.prepare([{"role": "user", "content": f"word {index}"}]),
-            sampling=SAMPLING,
-        )
-        for index in range(number)
-    ]
-
-
-def ask(engine: BatchEngine, asked: list[Request]) -> list[Answer]:
-    return [answer for answers in engine.generate([[request] for request in asked]) for answer in answers]
-
-
-def notes(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "batches").iterdir())
 
 
 def test_every_request_is_sent_once_and_answered_as_a_server_would(tmp_path: Path) -> None:
@@ -275,10 +242,16 @@ def test_the_key_goes_with_every_request(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_files_are_cut_by_number_and_by_bytes() -> None:
-    lines: list[Any] = [(None, b"x" * size) for size in (5, 5, 5, 20, 1)]
-    sizes = [[len(line) for _, line in part] for part in lines_of(lines, 2, 11)]
-    assert sizes == [[5, 5], [5], [20], [1]]
-    assert [len(part) for part in lines_of(lines, 1, 100)] == [1] * 5
+    sizes: list[Any] = [5, 5, 5, 20, 1]
+
+    def line(size: Any, mark: str) -> bytes:
+        return mark[:1].encode() * size
+
+    parts = list(cut(sizes, line, 2, 11))
+    assert [[len(made) for _, made in part] for _, part in parts] == [[5, 5], [5], [20], [1]]
+    assert len({mark for mark, _ in parts}) == 4
+    assert {made[:1].decode() == mark[:1] for mark, part in parts for _, made in part} == {True}
+    assert [len(part) for _, part in cut(sizes, line, 1, 100)] == [1] * 5
 
 
 def test_notes_that_say_nothing_are_passed_over_and_old_ones_removed(tmp_path: Path) -> None:
@@ -293,6 +266,47 @@ def test_notes_that_say_nothing_are_passed_over_and_old_ones_removed(tmp_path: P
     assert notes(tmp_path) == ["half.json", "other.json"]
 
 
+def test_notes_of_earlier_versions_are_collected(tmp_path: Path) -> None:
+    with BatchServer() as server:
+        with engine(server.url, tmp_path) as batch:
+            batch.send([[request] for request in requests(batch, 3)])
+        (path,) = (tmp_path / "batches").iterdir()
+        known = json.loads(path.read_text())
+        old = ("service", "model", "mark", "keys", "file", "batch", "attempt")
+        path.write_text(json.dumps({name: known[name] for name in old}))
+        with engine(server.url, tmp_path) as batch:
+            assert len(ask(batch, requests(batch, 2))) == 2 and len(notes(tmp_path)) == 1
+            assert len(ask(batch, requests(batch, 3)[2:])) == 1 and notes(tmp_path) == []
+        assert len(server.batches) == 1
+
+
+def test_files_that_lie_elsewhere_are_fetched_without_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    with BatchServer() as server, BatchServer() as storage:
+        away = Reply(302, {"location": f"{storage.url}/files/file_of_batch_1/content?signed=1"})
+        server.before = lambda number, path: away if path.endswith("content") else None
+        storage.files = server.files
+        settings = ServerSettings(urls=(server.url,), api_key_env="MY_KEY")
+        with BatchEngine("m", settings, BatchSettings(poll_s=0.05), state_dir=tmp_path / "unfinished") as batch:
+            assert {answer.error for answer in ask(batch, requests(batch, 2))} == {None}
+        assert storage.keys == [None] and set(server.keys) == {"Bearer secret"}
+
+
+def test_a_lost_batch_behind_too_many_others_is_not_sent_anew(tmp_path: Path) -> None:
+    class Endless(BatchServer):
+        def listed(self, query: str) -> dict[str, Any]:
+            return {"data": [{"id": f"batch_{self.number}", "created_at": time.time()}], "has_more": True}
+
+    with Endless() as server:
+        with engine(server.url, tmp_path) as batch:
+            batch.send([[request] for request in requests(batch, 2)])
+        (path,) = (tmp_path / "batches").iterdir()
+        path.write_text(json.dumps({**json.loads(path.read_text()), "batch": None}))
+        with engine(server.url, tmp_path) as batch, pytest.raises(EngineError, match="lists more than 5,000 batches"):
+            ask(batch, requests(batch, 2))
+        assert len(server.batches) == 1 and notes(tmp_path) == [path.name]
+
+
 def test_what_cannot_be_asked_in_batches_is_refused(tmp_path: Path) -> None:
     two = ServerSettings(urls=("http://a/v1", "http://b/v1"))
     with pytest.raises(RecipeError, match="has 2 urls, and a batch goes to one"):
@@ -305,42 +319,8 @@ def test_what_cannot_be_asked_in_batches_is_refused(tmp_path: Path) -> None:
         open_local(**options, server=ServerSettings(), state_dir=tmp_path)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import test_batch_engine as of
-folder = Path(sys.argv[1])
-with of.engine(sys.argv[2], folder, max_requests=2) as batch:
-    asked = [request for request in of.requests(batch, 12) if not (folder / request.key).exists()]
-    for answers in batch.generate([[request] for request in asked]):
-        for answer in answers:
-            (folder / answer.request.key).write_text(answer.text)
-"""
-
-
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 @pytest.mark.parametrize("dealt", [False, True], ids=["before", "after"])
 def test_killed_at_any_request_nothing_is_sent_twice(heavy: None, dealt: bool, kills: int, tmp_path: Path) -> None:
-    """12 requests in six batches. Runs are killed at their first to fourth request of HTTP, in turns."""
-    runs: list[subprocess.Popen[bytes]] = []
-    first: list[int] = []  # the number of the first request of the present run
-
-    def strike(number: int, path: str) -> None:
-        if len(first) < len(runs):
-            first.append(number)
-        if len(runs) <= kills and number - first[-1] >= len(runs) % 4:
-            os.kill(runs[-1].pid, signal.SIGKILL)
-
     with BatchServer(looks=1) as server:
-        if dealt:
-            server.after = strike
-        else:
-            server.before = strike  # type: ignore[assignment]
-        command = [sys.executable, "-c", CHILD, str(tmp_path), server.url]
-        while not runs or (runs[-1].wait() == -signal.SIGKILL and len(runs) <= kills + 1):
-            runs.append(subprocess.Popen(command, env=ENVIRONMENT))
-        assert runs[-1].wait() == 0 and len(runs) > kills // 2
-        assert set(server.sent.values()) == {1} and len(server.sent) == 12
-    assert sorted(path.read_text() for path in tmp_path.iterdir() if path.is_file()) == sorted(
-        f"you said word {index}" for index in range(12)
-    )
+        check_kills(server, tmp_path, "openai", kills=kills, dealt=dealt)

@@ -13,7 +13,7 @@ from rows import prompt, response
 from tiny_models import save_model
 
 from persyn_hf.backends.judging.settings import JudgeSettings
-from persyn_hf.errors import BudgetReached, EngineError, RecipeError
+from persyn_hf.errors import BudgetReached, EngineError, RecipeError, UnderWay
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, RESPONSES
@@ -343,6 +343,27 @@ def test_a_batch_api_is_asked_for_all_but_the_first_question(tmp_path: Path) -> 
         assert [*quality(found).values()] == [3, 10, 3, 10, 5, 10]
         assert quality(run(tmp_path, server, **asked)) == quality(found)
         assert (server.at_once, len(server.batches)) == (1, 1)
+
+
+def test_the_batches_of_a_panel_are_sent_before_any_is_awaited(tmp_path: Path) -> None:
+    """A judge's batch goes on until the other's is there."""
+
+    def outcome(line: dict[str, Any], times: int) -> dict[str, Any]:
+        body = by_length(line["body"]["messages"][-1]["content"], times).body
+        return {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+
+    with BatchServer(outcome=outcome, looks=10**6) as server:
+
+        def both(number: int, path: str) -> None:
+            server.looks = 0 if len(server.batches) == 2 else 10**6
+
+        asked = {"engine": "batch", "batch": {"poll_s": 0.01}, "panel": [{"model": "n"}]}
+        with pytest.raises(UnderWay, match="5 requests of `judge m` in 1 batch; .* 5 .* of `judge n` in 1 batch"):
+            run(tmp_path, server, context={"limits": Limits(wait_for_batches=False)}, **asked)
+        server.before = both  # type: ignore[assignment]
+        found = run(tmp_path, server, **asked)
+        assert [*quality(found).values()] == [3, 10, 3, 10, 5, 10]
+        assert (server.at_once, len(server.batches), set(server.sent.values())) == (2, 2, {1})
 
 
 def test_a_panel_is_averaged_and_its_agreement_is_told(tmp_path: Path) -> None:

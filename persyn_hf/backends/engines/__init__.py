@@ -23,6 +23,11 @@ class Engine(Protocol):
         """The number of parameters in billions; None where the engine cannot tell."""
 
     @property
+    def collects_from(self) -> str | None:
+        """The service whose batches it collects, as notes of batches name it; most engines collect none."""
+        return None
+
+    @property
     def counter(self) -> Counter | None:
         """The tokenizer that counts where the engine's server does not; None where there is none, or no need."""
         return None
@@ -33,6 +38,10 @@ class Engine(Protocol):
     def plan(self, requests: Sequence[Request]) -> list[Batch]:
         """Group requests into batches; the same requests give the same batches. A server makes its own: one each."""
         return [[request] for request in requests]
+
+    def send(self, batches: Iterable[Batch]) -> None:
+        """Send what is answered without being waited for, as by a batch API; other engines send nothing ahead."""
+        return
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer every request of the batches, and yield lists of answers in order of completion."""

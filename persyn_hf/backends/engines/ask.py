@@ -20,17 +20,22 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from persyn_hf.backends.answers import Answer, Batch, Request
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.batch.notes import Notes
 from persyn_hf.backends.engines.counting import fill_answers, is_uncounted
 from persyn_hf.backends.engines.limits import Budget
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.endings import is_cut
-from persyn_hf.errors import EngineError
+from persyn_hf.errors import EngineError, UnderWay
 from persyn_hf.stage import Progress
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,9 @@ def answer(
     called = named or of_teacher(teacher)
     step = _step(requests, batch_tokens, rerun_errors) if engine.fixed_batches else None
     todo = _todo(requests, engine, journal, step, rerun_errors)
+    _check_not_under_way(todo, engine, journal, called)
+    if engine.collects_from is not None:  # what is paid for comes first, whatever the limits leave for the rest
+        todo.sort(key=lambda batch: not budget.is_under_way(batch))
     left = sum(len(batch) for batch in todo)
     progress.start(called.what, len(requests), len(requests) - left)
     tally.begin(len(requests) - left)
@@ -138,6 +146,52 @@ def answer(
     if step is not None:
         journal.drop_plan(step)
     return new
+
+
+def send(
+    requests: Sequence[Request], engine: Engine, journal: Journal, budget: Budget, teacher: str, *, rerun_errors: bool
+) -> None:
+    """Have an engine send ahead what is to be answered, as far as the budget allows: `answer` collects it."""
+    todo = _todo(requests, engine, journal, None, rerun_errors)
+    _check_not_under_way(todo, engine, journal, of_teacher(teacher))
+    engine.send(_Affordable(todo, teacher, budget))
+
+
+def _check_not_under_way(todo: Sequence[Batch], engine: Engine, journal: Journal, called: Named) -> None:
+    """Refuse to ask what is under way in batches that the engine does not collect: both would be paid for.
+
+    Raises:
+        EngineError: says where they are.
+    """
+    missing = {request.key for batch in todo for request in batch}
+    notes = Notes.beside(journal.path)
+    others = [note for note in notes.holding(missing) if note.service != engine.collects_from] if missing else []
+    if others:
+        number = len(missing & {key for note in others for key in note.keys})
+        files = " and ".join(str(notes.path(note)) for note in others[:3]) + (" and others" if others[3:] else "")
+        raise EngineError(
+            f"{called.who}: {number:,} of the answers that are missing are under way in batches at "
+            f"{others[0].service}, and would be paid for twice; collect them with `engine: batch` and that url, or "
+            f"remove {files} to ask for them anew"
+        )
+
+
+def together(asking: Iterable[Callable[[], T]]) -> list[T]:
+    """Ask several, and return what each returns: batches of one do not keep those of another from being collected.
+
+    Raises:
+        UnderWay: batches are under way, and the run is not to wait for them; all have been asked.
+    """
+    done: list[T] = []
+    left: list[str] = []
+    for ask in asking:
+        try:
+            done.append(ask())
+        except UnderWay as batches:
+            left.append(str(batches))
+    if left:
+        raise UnderWay("; ".join(left))
+    return done
 
 
 def of_teacher(teacher: str) -> Named:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Request, Said, answer_to, failed, refuse
+from persyn_hf.backends.answers import Answer, Request, Said, answer_to, refuse
 from persyn_hf.backends.engines.bodies import Places, keeps_place
 from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.lanes import Lane, Lanes, Limit, back_off
-from persyn_hf.backends.engines.replies import Fault
+from persyn_hf.backends.engines.replies import Fault, lost
 from persyn_hf.errors import EngineError
 
 
@@ -236,8 +236,7 @@ class Client:
         seconds, self._last = now - self._last, now
         if isinstance(found, Said):
             return answer_to(request, found, seconds=seconds)
-        said = replace(failed(found.reason), num_tokens=found.num_tokens, num_prompt_tokens=found.num_prompt_tokens)
-        return answer_to(request, said, seconds=seconds)
+        return answer_to(request, lost(found), seconds=seconds)
 
 
 @dataclass(eq=False)

@@ -26,17 +26,24 @@ class Budget:
         cost: float,
         money: Money,
         uncounted: Mapping[str, int] | None = None,
+        under_way: Mapping[str, float] | None = None,
     ) -> None:
         self._limits, self._money = limits, money
         self._uncounted = Counter(uncounted or {})  # teacher -> answers that cost money and were not counted
         self._generations, self._cost = generations, cost
-        self._reserved: dict[str, float] = {}  # request key -> the most it can cost
+        self._reserved = dict(under_way or {})  # request key -> the most it can cost
         self._lock = threading.Lock()  # engines pull batches from threads of their own
 
     def reserve(self, teacher: str, batch: Batch) -> bool:
-        """Take a batch in and return True, if it fits even at its highest cost; batches are never cut."""
+        """Take a batch in and return True, if it fits even at its highest cost; batches are never cut.
+
+        What is under way already fits: it is paid for.
+        """
         most = {request.key: self._most(teacher, request) for request in batch if not request.prompt.refusal}
         with self._lock:
+            most = {key: cost for key, cost in most.items() if key not in self._reserved}
+            if not most:
+                return True
             generations, cost = self._limits.max_generations, self._limits.max_cost
             if generations is not None and self._generations + len(self._reserved) + len(most) > generations:
                 return False
@@ -47,6 +54,10 @@ class Budget:
                 return False
             self._reserved |= most
         return True
+
+    def is_under_way(self, batch: Batch) -> bool:
+        """Tell whether all of a batch is paid for already, though not answered."""
+        return all(request.key in self._reserved for request in batch)
 
     def uncounted(self, teacher: str) -> int:
         """Return the number of a teacher's answers that cost money and were not counted."""
@@ -74,24 +85,22 @@ class Budget:
                 "{tokenizer: ID-OR-FOLDER}` at the teacher), have the server count, or take "
                 f"{named('max_generations')} for a limit"
             )
-        limit = self._limits.max_generations
-        if limit is not None and self._generations + len(batch) > limit:
+        limit, asked = self._limits.max_generations, self._generations + len(self._reserved)
+        if limit is not None and asked + len(batch) > limit:
             return BudgetReached(
-                f"{named('max_generations')} {limit}: this recipe has asked for {self._generations}, the "
+                f"{named('max_generations')} {limit}: this recipe has asked for {asked}, the "
                 f"next batch of `{teacher}` holds {len(batch)} and {left} answers of it are left in this step; raise "
-                f"it to {self._generations + left} to get these"
+                f"it to {asked + left} to get these"
             )
         most = sum(self._most(teacher, request) for request in batch)
+        sent = sum(self._reserved.values())
+        under_way = f" and has batches under way of up to {sent:.4g}" if sent else ""
         return BudgetReached(
-            f"{named('max_cost')} {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}, the next batch "
-            f"of `{teacher}` may cost up to {most:.4g} and {left} answers of it are "
-            "left in this step; raise it to go on"
+            f"{named('max_cost')} {self._limits.max_cost:g}: this recipe has spent {self._cost:.4g}{under_way}, the "
+            f"next batch of `{teacher}` may cost up to {most:.4g} and {left} answers of it are left in this step; "
+            "raise it to go on"
         )
 
     def _most(self, teacher: str, request: Request) -> float:
-        """Compute the most that a request can cost.
-
-        A token has at least one byte, so the bytes of the prompt bound its tokens where the engine does not know them.
-        """
-        prompt_tokens = request.prompt.num_tokens or len(request.prompt.text.encode("utf-8", "surrogatepass"))
-        return self._money(teacher, prompt_tokens, request.sampling.max_tokens, 0.0)
+        """Compute the most that a request can cost."""
+        return self._money(teacher, *request.most_tokens, 0.0)

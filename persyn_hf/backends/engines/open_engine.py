@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.batch.notes import NOBODY, Sender
 from persyn_hf.backends.engines.settings import BatchSettings, RaySettings, ServerSettings, VllmSettings
 from persyn_hf.backends.loading import Dtype
 
 
 def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
-    """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster."""
+    """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster.
+
+    A batch API is asked from here: what was sent is noted in one place.
+    """
     local = open_local(**options)
-    if executor is None:
+    if executor is None or options["kind"] == "batch":
         return local
     from persyn_hf.backends.engines.ray_actors import RayEngine
 
@@ -33,6 +37,7 @@ def open_local(
     server: ServerSettings,
     vllm: VllmSettings,
     batch: BatchSettings | None = None,
+    sender: Sender = NOBODY,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:
@@ -42,10 +47,10 @@ def open_local(
 
         return ServerEngine(model, server, revision=revision, system_prompt=system_prompt)
     if kind == "batch":
-        from persyn_hf.backends.engines.batch import BatchEngine
+        from persyn_hf.backends.engines.batch.engine import BatchEngine
 
-        given = batch or BatchSettings()
-        return BatchEngine(model, server, given, revision=revision, system_prompt=system_prompt, state_dir=state_dir)
+        asked: dict[str, Any] = {"revision": revision, "system_prompt": system_prompt, "sender": sender}
+        return BatchEngine(model, server, batch or BatchSettings(), state_dir=state_dir, **asked)
     if kind == "vllm":
         from persyn_hf.backends.engines.vllm import VllmEngine
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from persyn_hf.backends.engines.bodies import Places
-from persyn_hf.backends.engines.endpoint import Endpoint
+from persyn_hf.backends.engines.server import APIS
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import PersynError
 
@@ -25,7 +25,7 @@ async def _look(model: str, url: str, settings: ServerSettings) -> str | None:
     try:
         options = settings.options()
         key, hint = options["api_key"], options["key_hint"]
-        endpoint = Endpoint(
+        endpoint = APIS[settings.api](
             model, url, api_key=key, extra=settings.extra, connections=1, key_hint=hint, places=Places()
         )
     except PersynError as error:

@@ -8,12 +8,12 @@ is in docs/servers.md.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from persyn_hf.backends.answers import Said
+from persyn_hf.backends.answers import Said, failed
 from persyn_hf.text import first_line
 
 
@@ -48,6 +48,9 @@ WITHOUT_STATUS: dict[str, Kind] = {  # and of one that comes as 200
     "insufficient_balance": "unpaid",
     "invalid_api_key": "denied",
     "authentication_error": "denied",
+    "permission_error": "denied",
+    "billing_error": "unpaid",
+    "not_found_error": "missing",
     "invalid_request_error": "rejected",
     "context_length_exceeded": "rejected",
     "content_filter": "rejected",
@@ -88,6 +91,11 @@ def read_reply(
         why = "no JSON" if found is None else f"a JSON {type(found).__name__}"
         return Fault(kind="failed", reason=f"the server's answer is no {wanted} ({why})")
     return read(found)
+
+
+def lost(fault: Fault) -> Said:
+    """Make the record of a request that got no answer of use, with what was generated in vain."""
+    return replace(failed(fault.reason), num_tokens=fault.num_tokens, num_prompt_tokens=fault.num_prompt_tokens)
 
 
 def parse(body: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The server engine: a teacher behind one or more OpenAI-compatible urls.
+"""The server engine: a teacher behind one or more urls that speak OpenAI's chat completions, or Anthropic's messages.
 
 Every request carries its own seed. What a server makes of it may still vary with its load and its version, so the
 promise is the journal's: an answer that is there never changes.
@@ -12,12 +12,15 @@ from itertools import chain
 
 from persyn_hf.backends.answers import EMPTY, Answer, Batch, Messages, Prepared, conversation
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines import messages as messages_api
 from persyn_hf.backends.engines.client import Client
 from persyn_hf.backends.engines.counting import Counter, open_counter
+from persyn_hf.backends.engines.endpoint import Endpoint
 from persyn_hf.backends.engines.settings import ServerSettings
 from persyn_hf.errors import RecipeError
 
 
+APIS: dict[str, type[Endpoint]] = {"openai": Endpoint, "anthropic": messages_api.MessagesEndpoint}
 NEVER_EXTRA = ("model", "messages", "n", "stream")
 ONLY_NULL = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed")  # the recipe sets them
 
@@ -43,7 +46,8 @@ class ServerEngine(Engine):
             )
         _check_extra(settings)
         extra = json.dumps(settings.extra, sort_keys=True, separators=(",", ":"))
-        self.kind = f"server/{extra}" if settings.extra else "server"
+        form = "server" if settings.api == "openai" else settings.api  # one model may answer otherwise through another
+        self.kind = f"{form}/{extra}" if settings.extra else form
         self.model = model if revision is None else f"{model}@{revision}"
         self._name = model
         self._settings = settings
@@ -78,6 +82,8 @@ class ServerEngine(Engine):
             json.dumps(turns, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             refusal = "the prompt is no valid Unicode text"
+        if self._settings.api == "anthropic":
+            refusal = refusal or messages_api.refusal(turns)
         text = json.dumps(turns, sort_keys=True, separators=(",", ":"))
         return Prepared(text=text, num_tokens=0, refusal=refusal, messages=tuple(turns))
 
@@ -99,6 +105,7 @@ class ServerEngine(Engine):
                     settings.urls,
                     extra=settings.extra,
                     waits=self._waits,
+                    endpoint=APIS[settings.api],
                     **settings.options(),
                 )
             return self._client

@@ -76,10 +76,15 @@ class Connection(Strict):
 
 
 class ServerSettings(Connection):
-    """The settings of OpenAI-compatible endpoints. Only `extra` may change an answer, and `tokenizer` its length."""
+    """The settings of endpoints. Only `api` and `extra` may change an answer, and `tokenizer` its length."""
 
     place = "generate.server"
 
+    api: Literal["openai", "anthropic"] = Field(
+        default="openai",
+        description="The form of the API: OpenAI's chat completions and batch files, which most servers speak, or "
+        "Anthropic's messages and message batches.",
+    )
     # max_completion_tokens: null sends max_tokens under that name, as some servers want it.
     extra: dict[str, Any] = Field(
         default_factory=dict,
@@ -101,10 +106,16 @@ class BatchSettings(Strict):
     )
     window: str = Field(default="24h", description="The time within which the provider is to answer. OpenAI has 24h.")
     max_requests: int = Field(
-        default=50_000, ge=1, le=1_000_000, description="The requests of one batch at most. OpenAI takes 50,000."
+        default=50_000,
+        ge=1,
+        le=1_000_000,
+        description="The requests of one batch at most. OpenAI takes 50,000, Anthropic 100,000.",
     )
     max_bytes: int = Field(
-        default=190_000_000, ge=1, le=10**10, description="The bytes of one batch's file at most. OpenAI takes 200 MB."
+        default=95_000_000,
+        ge=1,
+        le=10**10,
+        description="The bytes of one batch at most. Groq takes 100 MB, OpenAI 200 MB, Anthropic 256 MB.",
     )
     attempts: int = Field(
         default=3, ge=1, le=1000, description="The times that a request is sent whose batch expires or fails."
@@ -146,7 +157,7 @@ class VllmSettings(Strict):
 
 # Where and how fast an engine runs is not covered by fingerprints; what may change its answers is.
 VLLM_NOT_COVERED = frozenset(f"vllm.{key}" for key in VllmSettings.model_fields if key != "args")
-SERVER_COVERED = ("extra", "tokenizer")
+SERVER_COVERED = ("api", "extra", "tokenizer")
 BATCH_NOT_COVERED = frozenset(f"batch.{key}" for key in BatchSettings.model_fields)
 BY_SERVER = ("server", "batch")  # engines that ask an address
 ENGINE_NOT_COVERED = (

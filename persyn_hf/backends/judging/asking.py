@@ -10,9 +10,11 @@ alone; where its error says that the server does not know the form, no other que
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from persyn_hf.backends.answers import Answer, Entry, Request, Said
 from persyn_hf.backends.engines import Engine, ask
+from persyn_hf.backends.engines.batch.notes import NOBODY, Notes, Sender
 from persyn_hf.backends.engines.counting import fill
 from persyn_hf.backends.engines.limits import Budget
 from persyn_hf.backends.engines.samples import add_known, split_response
@@ -20,8 +22,8 @@ from persyn_hf.backends.journal import Journal
 from persyn_hf.backends.judging.opening import asked_formats, num_gpus, open_judge
 from persyn_hf.backends.judging.questions import Question, make_requests
 from persyn_hf.backends.judging.rubrics import Rubric
-from persyn_hf.backends.judging.settings import Judge, JudgeSettings
-from persyn_hf.backends.judging.structured import is_refusal
+from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
+from persyn_hf.backends.judging.structured import Asked, is_refusal
 from persyn_hf.backends.judging.verdicts import WINNER_FORM, Form, Verdict, read_verdict, score_form
 from persyn_hf.core.cost import Cost, answers_cost
 from persyn_hf.core.endings import is_cut
@@ -90,10 +92,34 @@ class Bench:
     journal: Journal
     budget: Budget
     progress: Progress
+    sender: Sender = NOBODY
     form: Form = field(init=False)
+    _tried: Counter[str] = field(default_factory=Counter)  # judge -> replies to the question that goes out alone
 
     def __post_init__(self) -> None:
         self.form = WINNER_FORM if self.settings.mode == "pairwise" else score_form(*self.rubric.scale)
+
+    def hear_all(self, judges: Sequence[Judge], questions: Sequence[Question]) -> list[Heard]:
+        """Have several judges answer every question; batches of all are sent first. May raise as `hear` does."""
+        for judge in judges:
+            if engine_options(self.settings, judge)["kind"] == "batch":
+                self._send(judge, questions)
+        return ask.together(partial(self.hear, judge, questions) for judge in judges)
+
+    def _send(self, judge: Judge, questions: Sequence[Question]) -> None:
+        """Send the batches of a judge in the first form that its server knows; `hear` collects them."""
+        forms, again = asked_formats(self.settings, judge), "errors" in self.settings.rerun
+        for asked in forms if questions else ():
+            if asked != forms[-1]:
+                fresh, knows = self._try(judge, asked, questions, 0)
+                self._tried[judge.payee] += fresh
+                if not knows:
+                    continue
+            with self._open(judge, asked) as engine:
+                engine.when_waiting(self.progress.waiting)
+                requests = self._requests(engine, questions)
+                ask.send(requests, engine, self.journal, self.budget, judge.payee, rerun_errors=again)
+            return
 
     def hear(self, judge: Judge, questions: Sequence[Question]) -> Heard:
         """Have a judge answer every question, and read its verdicts.
@@ -102,12 +128,9 @@ class Bench:
             BudgetReached: the limits allow no more; what was answered is in the journal.
             EngineError: the judge cannot be run, or too many of its replies failed or hold no verdict.
         """
-        named = ask.Named(
-            who=f"judge `{judge.label}`",
-            what=f"judge with {judge.label}",
-            bound="score.judge.max_error_rate",
-        )
+        named = _named(judge)
         replies, new, params_b = self._replies(judge, questions, named)
+        new += self._tried.pop(judge.payee, 0)
         unread = _Unread(settings=self.settings, named=named, total=len(replies))
         verdicts = [self._verdict(request, entry) for request, entry in replies]
         for verdict, (_, entry) in zip(verdicts, replies, strict=True):
@@ -128,16 +151,15 @@ class Bench:
         found: dict[int, Reply] = {}
         left = list(range(total))
         new, params_b = 0, judge.params_b
-        folder, forms = self.journal.path.parent, asked_formats(self.settings, judge)
+        forms = asked_formats(self.settings, judge)
         for asked in forms if left else ():
             last = asked == forms[-1]
             if not last:
-                with open_judge(self.settings, judge, self.rubric, asked, folder, at_once=True) as engine:
-                    fresh, knows = self._try(engine, self._requests(engine, questions)[left[0]], named, tally)
+                fresh, knows = self._try(judge, asked, questions, left[0])
                 new += fresh
                 if not knows:
                     continue
-            with open_judge(self.settings, judge, self.rubric, asked, folder) as engine:
+            with self._open(judge, asked) as engine:
                 engine.when_waiting(self.progress.waiting)
                 made = self._requests(engine, questions)
                 requests = {place: made[place] for place in left}
@@ -150,24 +172,32 @@ class Bench:
                 break
         return [found[place] for place in range(total)], new, params_b
 
+    def _open(self, judge: Judge, asked: Asked, *, at_once: bool = False) -> Engine:
+        folder = self.journal.path.parent
+        return open_judge(self.settings, judge, self.rubric, asked, folder, at_once=at_once, sender=self.sender)
+
     def _requests(self, engine: Engine, questions: Sequence[Question]) -> list[Request]:
         return [r for question in questions for r in make_requests(self.settings, self.seed, engine, question)]
 
-    def _try(self, engine: Engine, request: Request, named: ask.Named, tally: ask.Tally) -> tuple[int, bool]:
+    def _try(self, judge: Judge, asked: Asked, questions: Sequence[Question], place: int) -> tuple[int, bool]:
         """Have one request answered; returns the number of new answers, and whether the server knows the form."""
-        alone = ask.Tally(teacher=tally.teacher, progress=self.progress, total=1)
-        new = ask.answer(
-            [request],
-            engine,
-            self.journal,
-            self.budget,
-            alone,
-            batch_tokens=self.settings.batch_tokens,
-            max_error_rate=1,
-            rerun_errors="errors" in self.settings.rerun,
-            arrived=lambda answers: None,
-            named=named,
-        )
+        alone = ask.Tally(teacher=judge.payee, progress=self.progress, total=1)
+        with self._open(judge, asked, at_once=True) as engine:
+            request = self._requests(engine, questions)[place]
+            if Notes.beside(self.journal.path).holding({request.key}):  # it went out with the others, in this form
+                return 0, True
+            new = ask.answer(
+                [request],
+                engine,
+                self.journal,
+                self.budget,
+                alone,
+                batch_tokens=self.settings.batch_tokens,
+                max_error_rate=1,
+                rerun_errors="errors" in self.settings.rerun,
+                arrived=lambda answers: None,
+                named=_named(judge),
+            )
         return new, not is_refusal(self.journal.read([request.key])[request.key].error)
 
     def _ask(self, engine: Engine, requests: Sequence[Request], named: ask.Named, tally: ask.Tally) -> int:
@@ -204,6 +234,12 @@ class Bench:
             return Verdict(fault="failed")
         text, _ = split_response(request, said)
         return read_verdict(text, self.form, is_cut=is_cut(said.finish_reason))
+
+
+def _named(judge: Judge) -> ask.Named:
+    return ask.Named(
+        who=f"judge `{judge.label}`", what=f"judge with {judge.label}", bound="score.judge.max_error_rate"
+    )
 
 
 def _cost(entries: Iterable[Entry], gpus: float | None, params_b: float | None, judge: Judge) -> Cost:

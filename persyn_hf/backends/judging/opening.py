@@ -1,9 +1,11 @@
 """Open the engines of judges, and say what they cost: as teachers' engines, with a form of reply on top."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends.engines import Engine
+from persyn_hf.backends.engines.batch.notes import NOBODY, Sender
 from persyn_hf.backends.engines.open_engine import open_local
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.judging.rubrics import Rubric
@@ -15,17 +17,28 @@ from persyn_hf.stage import Payee
 def asked_formats(settings: JudgeSettings, judge: Judge) -> tuple[Asked, ...]:
     """Return the forms of structured output to ask a judge for, one after another."""
     options = engine_options(settings, judge)
-    if options["kind"] not in BY_SERVER or "response_format" in options["server"].extra:
+    server = options["server"]
+    if options["kind"] not in BY_SERVER or server.api != "openai" or "response_format" in server.extra:
         return ("none",)
     return formats(settings.response_format)
 
 
 def open_judge(
-    settings: JudgeSettings, judge: Judge, rubric: Rubric, asked: Asked, folder: Path, *, at_once: bool = False
+    settings: JudgeSettings,
+    judge: Judge,
+    rubric: Rubric,
+    asked: Asked,
+    folder: Path,
+    *,
+    at_once: bool = False,
+    sender: Sender = NOBODY,
 ) -> Engine:
-    """Open the engine of a judge; nothing is loaded or sent yet. `folder` is the journal's.
+    """Open the engine of a judge; nothing is loaded or sent yet.
 
-    at_once: what a batch API would answer within a day is asked of its server, under the same keys.
+    Args:
+        folder: the journal's.
+        at_once: what a batch API would answer within a day is asked of its server, under the same keys.
+        sender: for whom batches are sent; it need not name the judge.
     """
     options: dict[str, Any] = engine_options(settings, judge)
     if at_once and options["kind"] == "batch":
@@ -34,7 +47,8 @@ def open_judge(
     if form is not None:
         extra = {**options["server"].extra, "response_format": form}
         options["server"] = options["server"].model_copy(update={"extra": extra})
-    return open_local(**options, log_dir=folder / "logs", state_dir=folder / "unfinished")
+    sent = replace(sender, payee=judge.payee)
+    return open_local(**options, sender=sent, log_dir=folder / "logs", state_dir=folder / "unfinished")
 
 
 def num_gpus(settings: JudgeSettings, judge: Judge) -> float | None:

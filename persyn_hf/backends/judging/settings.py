@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from persyn_hf.backends.engines import messages
 from persyn_hf.backends.engines.settings import (
     BY_SERVER,
     ENGINE_NOT_COVERED,
@@ -197,6 +198,10 @@ class JudgeSettings(Judge):
                     f"the judge `{judge.label}` is to be asked at a server, but no url is given; set "
                     "`server: {urls: [http://HOST:PORT/v1]}`, or another `engine`"
                 )
+            if options["kind"] in BY_SERVER and options["server"].api == "anthropic":
+                fault = messages.refused(options["server"].extra, temperature=self.temperature, top_p=self.top_p)
+                if fault is not None:
+                    raise ValueError(f"the judge `{judge.label}`: {fault}")
         return self
 
     @property

@@ -23,8 +23,9 @@ from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.generate.asking import Asking, grade
+from persyn_hf.stages.generate.asking import Asking
 from persyn_hf.stages.generate.costs import costs
+from persyn_hf.stages.generate.graded import grade
 from persyn_hf.stages.generate.requests import Prompt
 from persyn_hf.stages.generate.settings import Settings, check, num_samples
 
@@ -59,6 +60,7 @@ NOT_COVERED = (
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
 LATER: dict[str, Any] = {
     "think_tags": [],
+    "server.api": "openai",
     "server.tokenizer": None,
     "ragged_rows": "refuse",
     "command": CommandSettings().model_dump(mode="json"),
@@ -82,13 +84,14 @@ def run(
     assignments: "Dataset",
     calibration: "Dataset | None" = None,
 ) -> Result:
-    """Ask one teacher after another, verify, and select one sample of each cell.
+    """Ask the teachers, verify, and select one sample of each cell.
 
     calibration: every teacher's responses to the calibration prompts, by which costs are compared. Rows come out by
     teacher (in the order of the pool), then prompt, then sample_index.
 
     Raises:
         BudgetReached: the run's limits allow no more answers.
+        UnderWay: batches are under way, and the run is not to wait for them.
         EngineError: a teacher cannot be run, or too many of its answers failed.
         InputError, RecipeError: assignments, prompts and pool do not fit together.
     """
@@ -110,8 +113,7 @@ def run(
         for teacher in asked_of:
             asking.expect(teacher, len(cells[teacher.name]))
             asking.check_key(teacher, cells[teacher.name])
-        for teacher in asked_of:
-            asking.ask(teacher, cells[teacher.name], round=0)
+        asking.ask_all({teacher.name: cells[teacher.name] for teacher in asked_of}, round=0)
         _escalate(settings, context, asking, prompts, assignments)
         pool = [teacher.name for teacher in context.teachers]
         data, totals = _cut(context, asking.samples(pool, prompts["prompt_id"][:]))
@@ -179,9 +181,7 @@ def _escalate(
                 untried = [name for name in names if not asking.was_asked(name, row["prompt_id"])]
                 if untried:
                     again.setdefault(untried[0], []).append(row)
-        for teacher in context.teachers:
-            if teacher.name in again:
-                asking.ask(teacher, again[teacher.name], round)
+        asking.ask_all(again, round)
 
 
 def _imported(

@@ -15,23 +15,25 @@ Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `sam
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from persyn_hf.backends.answers import Answer, Entry, Request
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
+from persyn_hf.backends.engines.batch.notes import Sender
 from persyn_hf.backends.engines.counting import fill, is_uncounted
 from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
-from persyn_hf.backends.grading.verdicts import Row
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.budget import open_budget
+from persyn_hf.stages.generate.graded import can_be_graded, grade, row_of
 from persyn_hf.stages.generate.requests import Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 
@@ -94,6 +96,44 @@ class Asking:
                 if len(self._journal.answered(request.key for request in some)) < len(some):
                     raise
 
+    def ask_all(self, cells: Mapping[str, Sequence[Prompt]], round: int) -> None:
+        """Have the cells of several teachers (name -> prompts) answered.
+
+        Batches of all teachers are sent first. Those who answer at once are asked while the batches go on, and what
+        is waited for at last goes on together. `round` and what is raised are as of `ask`, and further:
+
+        Raises:
+            UnderWay: batches are under way, and the run is not to wait for them; all others are asked.
+        """
+        asked = [teacher for teacher in self._context.teachers if teacher.name in cells]
+        later = [teacher for teacher in asked if engine_options(self._settings, teacher)["kind"] == "batch"]
+        for teacher in later:
+            self._send(teacher, cells[teacher.name])
+        ordered = [*(teacher for teacher in asked if teacher not in later), *later]
+        journalled.together(partial(self.ask, teacher, cells[teacher.name], round) for teacher in ordered)
+
+    def _send(self, teacher: Teacher, prompts: Sequence[Prompt]) -> None:
+        """Send the batches of a teacher, of the samples that it is asked first; `ask` collects them."""
+        with self._open(teacher) as engine:
+            engine.when_waiting(self._context.progress.waiting)
+            samples = 1 if self._settings.stop_when_correct else None
+            requests = [r for row in prompts for r in self._requests(engine, teacher, row)[:samples]]
+            stands = self._shorter(requests)
+            journalled.send(
+                [request for request in requests if request.key not in stands],
+                engine,
+                self._journal,
+                self._budget,
+                teacher.name,
+                rerun_errors="errors" in self._settings.rerun,
+            )
+
+    def _open(self, teacher: Teacher) -> Engine:
+        """Open a teacher's engine; nothing is loaded or sent yet."""
+        limits, options = self._context.limits, engine_options(self._settings, teacher)
+        sender = Sender(recipe=self._context.recipe, payee=teacher.name, waits=limits.wait_for_batches)
+        return open_engine(self._settings.executor, sender=sender, **self._folders, **options)
+
     def ask(self, teacher: Teacher, prompts: Sequence[Prompt], round: int) -> None:
         """Have the samples of a teacher's cells answered in the journal.
 
@@ -108,8 +148,7 @@ class Asking:
             self.expect(teacher, 0)
         asked = self.asked[teacher.name]
         self._prompts |= {row["prompt_id"]: row for row in prompts}
-        options = engine_options(self._settings, teacher)
-        with open_engine(self._settings.executor, **self._folders, **options) as engine:
+        with self._open(teacher) as engine:
             engine.when_waiting(self._context.progress.waiting)
             fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
             asked.requests |= fresh
@@ -166,9 +205,7 @@ class Asking:
     def _answer(self, engine: Engine, asked: Asked, requests: Sequence[Request]) -> None:
         """Have requests answered, except those for which a shorter answer stands (`Asked.stands`)."""
         settings = self._settings
-        if "truncated" in settings.rerun:
-            for some in _chunks(requests):
-                asked.stands |= self._journal.finished_shorter(some, errors="errors" not in settings.rerun)
+        asked.stands |= self._shorter(requests)
         open_requests = [request for request in requests if request.key not in asked.stands]
         asked.tally.add(len(requests) - len(open_requests))
         asked.new += journalled.answer(
@@ -183,6 +220,14 @@ class Asking:
             arrived=self._arrived,
         )
 
+    def _shorter(self, requests: Sequence[Request]) -> dict[str, str]:
+        """Find the requests for which a shorter answer stands, as `Asked.stands` has them."""
+        rerun = self._settings.rerun
+        found: dict[str, str] = {}
+        for some in _chunks(requests) if "truncated" in rerun else ():
+            found |= self._journal.finished_shorter(some, errors="errors" not in rerun)
+        return found
+
     def _arrived(self, answers: Sequence[Answer]) -> None:
         """Have new answers graded in the background while teachers go on answering."""
         if self._grader is None:
@@ -190,8 +235,8 @@ class Asking:
         rows = []
         for answer in answers:
             prompt = self._prompts[answer.request.prompt_id]
-            if answer.error is None and _can_be_graded(self._grader, prompt):
-                rows.append(_row(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
+            if answer.error is None and can_be_graded(self._grader, prompt):
+                rows.append(row_of(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
         if rows:
             self._grader.submit(rows)
 
@@ -243,35 +288,6 @@ class Asking:
             if is_right(sample):
                 right.add(sample.prompt["prompt_id"])
         return kept
-
-
-def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
-    """Judge the samples that can be graded and have no verdict yet; returns all samples, in order."""
-    open_rows = [
-        row
-        for row, sample in enumerate(samples)
-        if sample.entry.error is None and sample.is_correct is None and _can_be_graded(grader, sample.prompt)
-    ]
-    judged = list(samples)
-    verdicts = grader.judge([_row(samples[row].prompt, samples[row].response) for row in open_rows])
-    for row, verdict in zip(open_rows, verdicts, strict=True):
-        assert verdict is None or isinstance(verdict, bool)  # a number is a verdict of `score` only
-        judged[row] = replace(samples[row], is_correct=verdict)
-    return judged
-
-
-def _can_be_graded(grader: Grader, prompt: Prompt) -> bool:
-    return prompt["reference"] is not None or not grader.needs_reference
-
-
-def _row(prompt: Prompt, response: str) -> Row:
-    reference = prompt["reference"]
-    return Row(
-        reference=None if reference is None else str(reference),
-        answer=response,
-        prompt_id=prompt["prompt_id"],
-        messages=prompt["messages"],
-    )
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from persyn_hf.backends.engines import messages
 from persyn_hf.backends.engines.imported import ImportSettings
 from persyn_hf.backends.engines.settings import (
     BY_SERVER,
@@ -145,7 +146,7 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
     """Refuse a teacher that cannot be asked as the settings say, before anything runs.
 
     Raises:
-        RecipeError: it has no model, or no url of its server is known.
+        RecipeError: it has no model, no url of its server is known, or its API does not take the settings.
     """
     if settings.engine == "import":
         return
@@ -161,6 +162,11 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
                 f"the teacher `{teacher.name}` is to be asked at a server, but no url is given; set "
                 "`generate.server: {urls: [http://HOST:PORT/v1]}`, or `server: {urls: [...]}` at the teacher"
             )
+        own = settings.of(teacher)
+        if options["kind"] in BY_SERVER and options["server"].api == "anthropic":
+            fault = messages.refused(options["server"].extra, temperature=own.temperature, top_p=own.top_p)
+            if fault is not None:
+                raise RecipeError(f"the teacher `{teacher.name}`: {fault}")
 
 
 def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:

@@ -45,6 +45,7 @@ LATER = {
     "near_tie": 1e-6,
     "command": CommandSettings().model_dump(mode="json"),
     "judge": None,
+    "judge.server.api": "openai",
 }
 NOT_COVERED = frozenset(
     {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from persyn_hf.backends.engines.batch.notes import Sender
 from persyn_hf.backends.engines.spending import open_budget
 from persyn_hf.backends.journal import Journal
 from persyn_hf.backends.judging.asking import Bench, Heard
@@ -27,6 +28,7 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
 
     Raises:
         BudgetReached: the run's limits allow no more.
+        UnderWay: batches are under way, and the run is not to wait for them.
         EngineError: a judge cannot be run, or too many of its replies hold no verdict.
         RecipeError: the rubric cannot be used.
     """
@@ -42,8 +44,9 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
             journal=journal,
             budget=open_budget(context.limits, journal, context.recipe, known),
             progress=context.progress,
+            sender=Sender(recipe=context.recipe, waits=context.limits.wait_for_batches),
         )
-        panel = [bench.hear(one, questions) for one in settings.judges]
+        panel = bench.hear_all(settings.judges, questions)
     verdicts = np.array([heard.means for heard in panel], dtype=np.float64).reshape(len(panel), len(questions))
     metrics: dict[str, Any] = {"judges": {heard.judge.label: _line(heard) for heard in panel}}
     if settings.mode == "pairwise":
