@@ -1,8 +1,8 @@
 """What a column, a dataset and a model artifact must be: the shape of the contracts in `persyn_hf.schemas`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: its name, its dtype (`messages`, `list<float64>` or an Arrow scalar) and what it holds."""
+    """One column: its name, its dtype (`messages` and others of `_feature`, or an Arrow scalar) and what it holds."""
 
     name: str
     dtype: str
@@ -26,7 +26,11 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """The contract of one kind of dataset; `version` goes up when a column changes or a nullable one is added."""
+    """The contract of one kind of dataset; `version` goes up when a column changes or a nullable one is added.
+
+    `optional` columns may be null, and stand behind the others only where a setting asks for them. So they need no new
+    `version`: what is made without them is as it was.
+    """
 
     kind: str
     row: str
@@ -35,11 +39,17 @@ class Schema:
     version: int = 1
     config_by: str | None = None
     split_by: str | None = None
+    optional: tuple[Column, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the columns, in order."""
+        """Return the names of the columns that every dataset of the contract has, in order."""
         return [column.name for column in self.columns]
+
+    def having(self, names: Collection[str]) -> "Schema":
+        """Return the contract of a dataset that has the optional columns among `names`, and no others."""
+        there = tuple(column for column in self.optional if column.name in names)
+        return replace(self, columns=(*self.columns, *there), optional=())
 
     @property
     def features(self) -> "Features":
@@ -86,9 +96,10 @@ class Schema:
 
     def check(self, dataset: "Dataset", what: str) -> None:
         """Raise an `InputError` for a dataset with other columns or dtypes, or with nulls where none may be."""
-        if dataset.features != self.features:
-            expected, features = self.features, dataset.features
-            wrong = [name for name in self.names if features.get(name) != expected[name]]
+        own = self.having(dataset.column_names)
+        if dataset.features != own.features:
+            expected, features = own.features, dataset.features
+            wrong = [name for name in expected if features.get(name) != expected[name]]
             extra = [name for name in features if name not in expected]
             raise InputError(
                 f"{what} is no `{self.kind}` dataset: columns {wrong} are missing or of another type, "
@@ -115,6 +126,9 @@ def _feature(dtype: str) -> Any:
 
     if dtype == "messages":
         return List({"role": Value("string"), "content": Value("string")})
+    if dtype == "verdicts":
+        texts = {name: Value("string") for name in ("judge", "shown", "reason", "fault")}
+        return List({**texts, "verdict": Value("float64")})
     if dtype.startswith("list<"):
         return List(Value(dtype[5:-1]))
     return Value(dtype)

@@ -17,6 +17,15 @@ def prompt_id(messages: Iterable[Mapping[str, str]]) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
+# What an answer may be judged by (`score.quality`), in the order of their columns in the rewards.
+CRITERIA = ("correct", "pass_rate", "column", "reward_model", "judge", "command")
+
+
+def criterion_column(criterion: str) -> str:
+    """Return the name of the column of the rewards that holds what a criterion says."""
+    return f"quality_{criterion}"
+
+
 PROMPT_ID = Column(name="prompt_id", dtype="string", meaning="first 16 hex digits of the sha256 of the messages")
 SPLIT = Column(name="split", dtype="string", meaning="calibration, dev or pool; drawn once, in `prompts`")
 TEACHER = Column(name="teacher", dtype="string", meaning="name of the teacher in the recipe")
@@ -101,7 +110,12 @@ RESPONSES = Schema(
             meaning="agrees with the reference; null: no reference, or it could not be judged",
             nullable=True,
         ),
-        Column(name="quality", dtype="float64", meaning="quality imported with the response", nullable=True),
+        Column(
+            name="quality",
+            dtype="float64",
+            meaning="quality imported with the response, or by which one of several was kept",
+            nullable=True,
+        ),
         Column(name="selected", dtype="bool", meaning="the one sample of its cell that is scored and trained on"),
         Column(
             name="round",
@@ -145,6 +159,24 @@ REWARDS = Schema(
         Column(name="reward", dtype="float64", meaning="paper Eq. 2; null: cell missing or unjudged", nullable=True),
         Column(name="rank", dtype="int64", meaning="1 is best; equal rewards share the better rank", nullable=True),
         SPLIT,
+    ),
+    optional=(
+        *(
+            Column(
+                name=criterion_column(criterion),
+                dtype="float64",
+                meaning=f"where several criteria were weighted: what `{criterion}` says, raw; null: nothing",
+                nullable=True,
+            )
+            for criterion in CRITERIA
+        ),
+        Column(
+            name="verdicts",
+            dtype="verdicts",
+            meaning="where judges were asked, what each replied: `shown` is empty, or `as A, against NAME` of a pair; "
+            "`verdict` is null where none could be read, and `fault` says why; null: nobody was asked",
+            nullable=True,
+        ),
     ),
 )
 

@@ -19,10 +19,11 @@ from persyn_hf.api.tables import (
     texts_in,
 )
 from persyn_hf.core import rewards as core
+from persyn_hf.core.criteria import mix_criteria
 from persyn_hf.core.pairs import TIE
 from persyn_hf.core.rewards import NOISE, How, Measure
 from persyn_hf.errors import InputError
-from persyn_hf.schemas import PROMPTS, REWARDS
+from persyn_hf.schemas import CRITERIA, PROMPTS, REWARDS, criterion_column
 
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def recombine(
     normalisation: How = "minmax",
     measure: Measure = "mean_logprob",
     near_tie: float = NOISE,
+    weights: Mapping[str, float] | None = None,
 ) -> "Dataset":
     """Combine the raw values of stored rewards anew, with another weight, normalisation or measure; no model runs.
 
@@ -88,9 +90,13 @@ def recombine(
         rewards: a table of the `rewards` contract, such as `load_artifact` or the function `rewards` returns it.
         alpha, normalisation, near_tie: as in the function `rewards`.
         measure: `mean_logprob`, `rank_surprisal` (which stored rewards allow) or `none`.
+        weights: criterion -> its weight in the quality, above 0, such as `{"correct": 1, "judge": 2}`. It makes
+            `quality_raw` anew, and needs rewards whose `score.quality` was a list that names these criteria. None: the
+            stored quality is taken as it is.
 
     Returns:
-        The same rows with `quality_reward`, `learnability_reward`, `reward` and `rank` made anew.
+        The same rows with `quality_reward`, `learnability_reward`, `reward` and `rank` made anew. What judges have
+        replied (`verdicts`) is left out.
 
     Raises:
         InputError: a column is missing, or null everywhere although it counts, or a value is not finite.
@@ -104,9 +110,43 @@ def recombine(
     for place, name in enumerate(RAW):
         if name in columns or place < (2 if measure == "mean_logprob" else len(RAW)):
             columns[name] = numbers_in(columns, name, "rewards", "which stored rewards have")
+    columns.pop("verdicts", None)
+    for name in map(criterion_column, CRITERIA):
+        if name in columns:
+            columns[name] = numbers_in(columns, name, "rewards", "which a criterion has said")
+    if weights is not None:
+        _check_weights(weights)
+        said = {name: _said(columns, name) for name in weights}
+        columns["quality_raw"] = mix_criteria(columns, said, weights, normalisation, near_tie=near_tie)
     _check_measured(columns, alpha, measure)
     columns["split"] = splits_in(columns, "rewards", SPLIT)
     return reward_table(columns | core.recombine(columns, alpha, normalisation, measure, near_tie=near_tie))
+
+
+def _said(columns: Columns, criterion: str) -> list[Any]:
+    """Return what a criterion says of each row of stored rewards."""
+    name = criterion_column(criterion)
+    if name not in columns:
+        raise InputError(
+            f"the rewards have no column `{name}` to weigh `{criterion}` by; give rewards of a run whose "
+            "`score.quality` was a list that names it"
+        )
+    return columns[name]
+
+
+def _check_weights(weights: Any) -> None:
+    """Refuse weights that are no mapping of criteria to numbers above 0."""
+    from persyn_hf.stages.score.settings import check_weight
+
+    if not isinstance(weights, Mapping) or not weights:
+        raise InputError(
+            f'`weights` must map criteria to numbers, as {{"correct": 0.7, "judge": 0.3}}, got {weights!r:.60}'
+        )
+    for criterion, weight in weights.items():
+        try:
+            check_weight(criterion, weight)
+        except ValueError as error:
+            raise InputError(f"`weights`: {error}") from None
 
 
 def _check_measured(columns: Columns, alpha: float, measure: Measure) -> None:
@@ -185,10 +225,10 @@ def reward_table(columns: Mapping[str, Sequence[Any]]) -> "Dataset":
     """Make a dataset of the `rewards` contract of the columns that there are; the others are null."""
     from datasets import Dataset
 
-    size = len(columns["prompt_id"])
-    nothing: Columns = {name: [None] * size for name in REWARDS.names}
+    size, schema = len(columns["prompt_id"]), REWARDS.having(columns)
+    nothing: Columns = {name: [None] * size for name in schema.names}
     missing = nothing | {"truncated": [False] * size, "split": [SPLIT] * size}
-    known = {name: list(columns.get(name, missing[name])) for name in REWARDS.names}
+    known = {name: list(columns.get(name, missing[name])) for name in schema.names}
     known["truncated"] = [bool(cut) for cut in known["truncated"]]
     known["num_tokens"] = [None if number is None else int(number) for number in known["num_tokens"]]
-    return Dataset.from_dict(known, features=REWARDS.features)
+    return Dataset.from_dict(known, features=schema.features)

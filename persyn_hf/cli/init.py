@@ -22,6 +22,10 @@ ENGINES = {
     "vllm": "here, with vLLM",
     "server": "behind an OpenAI-compatible server",
 }
+JUDGES = {
+    "reward-model": "a reward model, on this machine",
+    "judge": "a language model behind a server, by a rubric",
+}
 NOBODY = "none"  # in place of a student
 TESTS = {"math": "GSM8K, MATH-500 and SVAMP", "instruct": "IFEval and TruthfulQA"}  # of what a recipe extends
 
@@ -36,6 +40,8 @@ def add(commands: Any) -> None:
         "my.yaml --prompts answers.parquet --kind answers --student none",
         "my.yaml --prompts q.csv --columns prompt=frage reference=antwort --teachers small,large --student none "
         "--engine server --url http://localhost:8000/v1",
+        "my.yaml --prompts instructions.jsonl --teachers A,B --student none --judge gpt-4.1-mini "
+        "--judge-url https://api.openai.com/v1 --judge-key-env OPENAI_API_KEY",
     )
     command = add_command(commands, "init", _init, text, *examples, store=False)
     command.add_argument("recipe", type=Path, nargs="?", default=Path("my.yaml"), help="default: my.yaml")
@@ -55,6 +61,12 @@ def add(commands: Any) -> None:
         "--url", action="append", default=[], help="of the server, as http://host:8000/v1; repeatable"
     )
     command.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
+    text = "language model that judges answers, as its server names it (default without references: a reward model)"
+    command.add_argument("--judge", metavar="MODEL", help=text)
+    command.add_argument(
+        "--judge-url", action="append", default=[], metavar="URL", help="of its server (default: --url)"
+    )
+    command.add_argument("--judge-key-env", metavar="NAME", help="environment variable that holds its key")
     command.add_argument("--test", metavar="FILE", help="questions with answers, to evaluate the student on")
     command.add_argument("--force", action="store_true", help="overwrite the recipe, where it is there")
 
@@ -156,7 +168,22 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Wishes, list[str]]:
         fill(named, what, "--url", lambda said: {"engine": engine, "urls": [said]})
     elif engine is not None:
         wishes = replace(wishes, engine=engine)
+    if (judge := _judge(arguments, wishes)) is not None:
+        urls = arguments.judge_url or arguments.url
+        key = arguments.judge_key_env or (None if arguments.judge_url else arguments.api_key_env)
+        named = {"judge": judge, "judge_urls": urls, "judge_key": key} if urls else None
+        what = "the url of the judge's server, as http://host:8000/v1"
+        fill(named, what, "--judge-url", lambda said: {"judge": judge, "judge_urls": [said], "judge_key": key})
     return wishes, told
+
+
+def _judge(arguments: argparse.Namespace, wishes: Wishes) -> str | None:
+    """Return the language model that is to judge answers; None: another measure does."""
+    if arguments.judge is not None or wishes.quality != "reward_model":
+        judge: str | None = arguments.judge
+        return judge
+    chosen = choose("what judges the answers", JUDGES, "reward-model")
+    return ask("the judge, as its server names it", "--judge") if chosen == "judge" else None
 
 
 def _test(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Engine = Literal["transformers", "vllm", "server"]
 
 KINDS: dict[str, str] = {
     "math": "questions with an answer that can be checked",
-    "instruct": "instructions, whose answers a reward model judges",
+    "instruct": "instructions, whose answers a model judges",
     "answers": "answers of several models that exist already, in a file",
 }
 SIZE = re.compile(r"(?<![\dx.])(\d+(?:\.\d+)?)([BbMm])(?![A-Za-z])")
@@ -36,6 +36,9 @@ class Wishes:
     engine: Engine = "transformers"
     urls: Sequence[str] = field(default=())
     key: str | None = None  # environment variable that holds the key of the servers
+    judge: str | None = None  # a language model; None: none judges
+    judge_urls: Sequence[str] = field(default=())
+    judge_key: str | None = None
     test: str | None = None  # file to evaluate the student on
     test_columns: dict[str, str] = field(default_factory=dict)
     test_marked: bool = False
@@ -49,6 +52,8 @@ class Wishes:
     @property
     def quality(self) -> str:
         """Return what judges answers."""
+        if self.judge is not None:
+            return "judge"
         if "quality" in self.columns:
             return "column"
         return "correct" if "reference" in self.columns else "reward_model"
@@ -180,11 +185,25 @@ def _score(wishes: Wishes) -> list[str]:
         "correct": "1 where the answer is right",
         "column": "what the file says of each answer",
         "reward_model": "the score of the reward model that is named in what is extended",
+        "judge": "what a language model says of each answer; does it judge as you would? persyn judge-check",
     }[wishes.quality]
     lines = ["", "score:", f"  quality: {wishes.quality}  # {what}"]
+    if wishes.judge is not None:
+        lines += _judge(wishes.judge, wishes.judge_urls, wishes.judge_key)
     if wishes.student is None:
         return [*lines, "  learnability: none  # needs the model of a student", "  alpha: 0"]
     return [*lines, "  alpha: 0.4  # weight of learnability, the rest is quality; another one asks no teacher again"]
+
+
+def _judge(model: str, urls: Sequence[str], key: str | None) -> list[str]:
+    server = {"urls": list(urls)} | ({"api_key_env": key} if key else {})
+    return [
+        "  judge:",
+        f"    model: {flow(model)}",
+        "    rubric: helpfulness  # or instruction-following, correctness, safety, ./my-rubric.yaml",
+        f"    server: {flow(server)}",
+        "    # price: {prompt: 0.4, completion: 1.6}  # per million tokens, by which `plan` and --max-cost go",
+    ]
 
 
 def _rest(wishes: Wishes) -> list[str]:

@@ -79,7 +79,7 @@ def further_responses(
     Returns:
         prompt_id -> further responses, best first. None of them is wrong, cut off or empty, and no two answers to a
         prompt have the same words (`core.wording`), the kept one among them. Right ones go before unjudged ones, then
-        the higher reward, then the selected sample, then the order of `responses`.
+        the higher reward, then the selected sample, then one of higher quality, then the order of `responses`.
     """
     found: dict[str, list[Row]] = {}
     for row in responses:
@@ -87,9 +87,10 @@ def further_responses(
         if row["prompt_id"] in at_most and not drop_reason(sample, keep_incorrect=False, unknown_ends=unknown_ends):
             found.setdefault(row["prompt_id"], []).append(row)
 
-    def merit(row: Row) -> tuple[bool, float, bool]:
-        reward = rewards.get((row["prompt_id"], row["teacher"]))
-        return row["is_correct"] is True, -math.inf if reward is None else reward, row["selected"]
+    def merit(row: Row) -> tuple[bool, float, bool, float]:
+        reward, quality = rewards.get((row["prompt_id"], row["teacher"])), row["quality"]
+        by = [-math.inf if value is None else value for value in (reward, quality)]
+        return row["is_correct"] is True, by[0], row["selected"], by[1]
 
     further: dict[str, list[Row]] = {}
     for prompt_id, rows in found.items():

@@ -10,6 +10,7 @@ tolerance 1 the row [0, 0.6, 1.2, 3] becomes [0, 0, 0, 3]. Its 0 and 1.2 are fur
 is tied to 0.6, and equality may not depend on which two are compared.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -113,19 +114,23 @@ def combine(quality: ArrayLike | None, learnability: ArrayLike | None, alpha: fl
     """
     check(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     if alpha == 0 and quality is not None:
-        reward = np.asarray(quality, dtype=np.float64)
-    elif alpha == 1 and learnability is not None:
-        reward = np.asarray(learnability, dtype=np.float64)
-    elif quality is None or learnability is None:
+        return weighted_sum([np.asarray(quality, dtype=np.float64)])
+    if alpha == 1 and learnability is not None:
+        return weighted_sum([np.asarray(learnability, dtype=np.float64)])
+    if quality is None or learnability is None:
         missing, only = ("quality", 1) if quality is None else ("learnability", 0)
         raise InputError(f"alpha {alpha} needs {missing} rewards, found none; measure them, or set alpha {only}")
-    else:
-        terms = (1 - alpha) * np.asarray(quality, dtype=np.float64), alpha * np.asarray(learnability, np.float64)
-        reward = terms[0] + terms[1]
-        # where terms cancel, the sum is nothing but their rounding
-        size = np.maximum(*(_magnitude(np.where(np.isnan(reward), np.nan, term)) for term in terms))
-        return _settle(reward, ROUNDING * np.maximum(size, _magnitude(reward)))
-    return _settle(reward, ROUNDING * _magnitude(reward))
+    return weighted_sum(
+        [(1 - alpha) * np.asarray(quality, dtype=np.float64), alpha * np.asarray(learnability, np.float64)]
+    )
+
+
+def weighted_sum(terms: Sequence[FloatArray]) -> FloatArray:
+    """Return the sum of terms, (N, n) each; neighbours that differ by no more than rounding tie (`combine`)."""
+    total = functools.reduce(np.add, terms)
+    # where terms cancel, the sum is nothing but their rounding
+    sizes = [_magnitude(np.where(np.isnan(total), np.nan, term)) for term in (*terms, total)]
+    return _settle(total, ROUNDING * functools.reduce(np.maximum, sizes))
 
 
 def rank_rewards(rewards: ArrayLike) -> IntArray:

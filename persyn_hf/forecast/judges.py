@@ -21,8 +21,10 @@ from persyn_hf.backends.judging.structured import is_refusal
 from persyn_hf.core.cost import money
 from persyn_hf.forecast.rehearsal import Rehearsal
 from persyn_hf.report.tables import Table
+from persyn_hf.runner.payees import panel_of
 from persyn_hf.runner.run import Done
 from persyn_hf.runner.step import Step
+from persyn_hf.stages.generate.settings import num_samples
 from persyn_hf.store.local import Store
 
 
@@ -38,23 +40,32 @@ class Verdicts:
     money: float | None  # of `at_most` replies as long as they may be, prompts not counted; None: there is no price
 
 
-def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> list[Verdicts]:
-    """Count the verdicts that the steps left will ask; empty where no judge is asked, or the prompts are not known."""
+def count_verdicts(
+    done: Sequence[Done], store: Store, rehearsal: Rehearsal, sizes: Mapping[str, int] | None
+) -> list[Verdicts]:
+    """Count the verdicts that the steps left will ask.
+
+    sizes: prompts per split, by which those of data sets that are not here yet are bounded. The result is empty where
+    no judge is asked, or neither prompts nor sizes are known.
+    """
     steps = {item.step.key: item.step for item in done}
-    scoring = [item.step for item in done if item.stored is None and item.step.stage == "score"]
-    panels = [(step, panel) for step in scoring if (panel := getattr(step.settings, "judge", None)) is not None]
-    if not panels:
-        return []
-    settings: JudgeSettings = panels[0][1]
-    rubric = read_rubric(settings.rubric, settings.mode, settings.scale)
+    asking = [item.step for item in done if item.stored is None and panel_of(item.step) is not None]
+    settings = panel_of(asking[0]) if asking else None
     prompts = rehearsal.prompts()
-    if prompts is None:
+    if settings is None or (prompts is None and sizes is None):
         return []
-    by_id = {row["prompt_id"]: row for row in prompts}
+    rubric = read_rubric(settings.rubric, settings.mode, settings.scale)
+    by_id: dict[str, Any] = (
+        {f"{split} {number}": {"split": split} for split, size in (sizes or {}).items() for number in range(size)}
+        if prompts is None
+        else {row["prompt_id"]: row for row in prompts}
+    )
     questions: list[Question] = []
     coming: dict[str, int] = defaultdict(int)  # prompt -> questions about answers that are yet to come, at most
-    for step in {step.inputs["responses"]: step for step, _ in panels}.values():
-        responses = rehearsal.rows(step.inputs["responses"])
+    at_most = 0  # of the same, to one prompt
+    scored = {step.inputs["responses"] for step in asking if step.stage == "score"}
+    for key in dict.fromkeys(step.inputs["responses"] if step.stage == "score" else step.key for step in asking):
+        responses = rehearsal.rows(key)
         if responses is not None:
             shown = [
                 Shown(prompt=by_id[row["prompt_id"]], text=row["response"])
@@ -62,21 +73,22 @@ def count_verdicts(done: Sequence[Done], store: Store, rehearsal: Rehearsal) -> 
                 if row["selected"] and row["prompt_id"] in by_id
             ]
             questions += make_questions(settings, rubric, shown)
-        else:
-            for prompt_id, number in _coming(step, steps, rehearsal, by_id).items():
-                coming[prompt_id] += _number(settings, number)
-    everything = _number(settings.model_copy(update={"opponents": None}), len(scoring[0].teachers))
-    each = sum(min(number, everything) for number in coming.values()) * settings.samples
+            continue
+        each = _per_cell(steps.get(key), asking[0], key in scored)
+        at_most = max(at_most, _number(settings.model_copy(update={"opponents": None}), each))
+        for prompt_id, cells in _coming(key, asking[0], steps, rehearsal, by_id).items():
+            coming[prompt_id] += _number(settings, each[:cells])
+    each_sample = sum(min(number, at_most) for number in coming.values()) * settings.samples
     with JournalReader(store.state_dir / "journal.sqlite") as journal:
-        counted = [_known(settings, judge, rubric, questions, scoring[0].seed, journal) for judge in settings.judges]
+        counted = [_known(settings, judge, rubric, questions, asking[0].seed, journal) for judge in settings.judges]
     return [
         Verdicts(
             judge=judge,
             journalled=total - missing - under_way,
             under_way=under_way,
             certain=missing,
-            at_most=missing + each,
-            money=money(judge.price, 0, (missing + each) * settings.max_tokens, None),
+            at_most=missing + each_sample,
+            money=money(judge.price, 0, (missing + each_sample) * settings.max_tokens, None),
         )
         for judge, (total, missing, under_way) in zip(settings.judges, counted, strict=True)
     ]
@@ -106,29 +118,41 @@ def verdicts_table(found: Sequence[Verdicts]) -> Table:
     )
 
 
-def _number(settings: JudgeSettings, answers: int) -> int:
-    """Return the questions that so many answers to one prompt bring."""
-    return answers if settings.mode == "pointwise" else 2 * num_pairs(answers, settings.opponents)
+def _number(settings: JudgeSettings, cells: Sequence[int]) -> int:
+    """Return the questions that answers to one prompt bring: so many of each teacher, in pairs one of each."""
+    return sum(cells) if settings.mode == "pointwise" else 2 * num_pairs(len(cells), settings.opponents)
+
+
+def _per_cell(generating: Step | None, asking: Step, is_scored: bool) -> list[int]:
+    """Return the answers of each teacher that are judged to one prompt, at most, the largest number first.
+
+    One is where the answers are scored; all samples are where the best of several is to be kept.
+    """
+    settings: Any = None if generating is None else generating.settings
+    if settings is None or settings.chosen_by is None:
+        return [1] * len(asking.teachers)
+    asked = [1 if settings.engine == "import" else num_samples(settings, teacher) for teacher in asking.teachers]
+    return sorted((number if number > 1 else int(is_scored) for number in asked), reverse=True)
 
 
 def _coming(
-    step: Step, steps: Mapping[str, Step], rehearsal: Rehearsal, prompts: Mapping[str, Any]
+    key: str, asking: Step, steps: Mapping[str, Step], rehearsal: Rehearsal, prompts: Mapping[str, Any]
 ) -> Mapping[str, int]:
-    """Return the answers per prompt, at most, that a step of `score` will be given: one per prompt and teacher."""
-    generating = steps.get(step.inputs["responses"])
-    key = "" if generating is None else generating.inputs["assignments"]
-    assignments = rehearsal.rows(key)
+    """Return the teachers per prompt, at most, that a step of `generate` will have answer."""
+    generating = steps.get(key)
+    source = "" if generating is None else generating.inputs["assignments"]
+    assignments = rehearsal.rows(source)
     number: dict[str, int] = defaultdict(int)
     if assignments is not None:
         for prompt_id in assignments["prompt_id"][:]:
             number[prompt_id] += 1
     else:
-        chosen: Any = steps[key].settings if key in steps else None
+        chosen: Any = steps[source].settings if source in steps else None
         splits = ("calibration", "dev", "pool") if chosen is None else chosen.chosen_splits
-        each = len(step.teachers) if chosen is None or chosen.kind == "all" else chosen.per_prompt
+        each = len(asking.teachers) if chosen is None or chosen.kind == "all" else chosen.per_prompt
         number |= {prompt_id: each for prompt_id, row in prompts.items() if row["split"] in splits}
     further = getattr(generating and generating.settings, "escalate", 0)
-    return {prompt_id: min(many + further, len(step.teachers)) for prompt_id, many in number.items()}
+    return {prompt_id: min(many + further, len(asking.teachers)) for prompt_id, many in number.items()}
 
 
 def _known(

@@ -102,13 +102,14 @@ def look_ahead(recipe: Recipe, done: list[Done], store: Store) -> Outlook:
 def _look_ahead(recipe: Recipe, done: list[Done], store: Store, rehearsal: Rehearsal) -> Outlook:
     states = {item.step.key: "done" if item.stored else "partly done" if item.started else "new" for item in done}
     manifests = manifests_of(recipe, store, done)
+    sizes = _sizes(manifests, done, rehearsal)
     facts: dict[str, Any] = {
         "recipe": recipe,
         "steps": [(item.step.key, item.step.stage, states[item.step.key]) for item in done],
         "manifests": manifests,
-        "sizes": _sizes(manifests, done, rehearsal),
+        "sizes": sizes,
         "settings": {item.step.stage: item.step.settings for item in reversed(done)},
-        "verdicts": count_verdicts(done, store, rehearsal),
+        "verdicts": count_verdicts(done, store, rehearsal, sizes),
     }
     settings = facts["settings"].get("generate")
     if not isinstance(settings, generate.Settings) or settings.engine == "import":

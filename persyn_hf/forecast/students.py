@@ -178,7 +178,7 @@ def _left_out(outlook: Outlook) -> list[str]:
     work = {
         "the llm router's training": "train_router" in settings
         and "llm" in {strategy.router or settings["train_router"].kind for strategy in strategies},
-        **{name: "score" in settings and settings["score"].quality == kind for kind, name in BY_MODEL.items()},
+        **{name: "score" in settings and kind in settings["score"].weights for kind, name in BY_MODEL.items()},
         "evaluation": "evaluate" in settings,
     }
     named = [name for name, there in work.items() if there]

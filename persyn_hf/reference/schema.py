@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from persyn_hf.backends.routers.settings import RouterSettings, Trained
 from persyn_hf.recipe.recipe import STAGES, Recipe
 from persyn_hf.recipe.roles import NAME
-from persyn_hf.runner.plan import BY_CALIBRATION, BY_STRATEGY
+from persyn_hf.runner.plan import BY_CALIBRATION, BY_SCORE, BY_STRATEGY
 
 
 Node = dict[str, Any]  # a JSON Schema, or a part of one
@@ -27,8 +27,9 @@ def recipe_schema() -> Node:
     for stage in STAGES:
         settings = importlib.import_module(f"persyn_hf.stages.{stage}").Settings
         section = _schema_of(settings) | {"description": keys[stage]["description"]}
-        for decided in BY_STRATEGY.get(stage, set()) | BY_CALIBRATION.get(stage, set()):
-            del section["properties"][decided]
+        for decided_by in (BY_STRATEGY, BY_CALIBRATION, BY_SCORE):
+            for decided in decided_by.get(stage, ()):
+                del section["properties"][decided]
         keys[stage] = section
     _short_forms(keys)
     text = "The files that this one goes on top of, a path or a list of paths. They count from this file."

@@ -1,4 +1,4 @@
-"""Judges in a report: what they said of the answers, how often nothing, what bias was measured, and their cost."""
+"""Criteria and judges in a report: what they said of the answers, how often nothing, their bias and their cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,28 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.report.strategy_costs import Paid
 from persyn_hf.report.tables import Table
 from persyn_hf.store.manifest import Manifest
+
+
+def criteria_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
+    """Return a row per criterion that the quality was weighed of; no rows where it is a single one."""
+    stored = manifests.get(names.matrix_rewards(student))
+    lines: Mapping[str, Any] = {} if stored is None else stored.metrics.get("criteria", {})
+    rows = [
+        [
+            name,
+            _share(line["weight"]),
+            UNKNOWN if line["mean"] is None else f"{line['mean']:.3f}",
+            _share(line["unjudged"]),
+        ]
+        for name, line in lines.items()
+    ]
+    return Table(
+        name=f"criteria-{student.name}",
+        title=f"Criteria of quality ({student.name})",
+        header=["criterion", "weight", "mean, raw", "without a value"],
+        rows=rows,
+        note="each is normalised per prompt before it is weighted; where it says nothing of a prompt it has no weight",
+    )
 
 
 def judges_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:

@@ -10,7 +10,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import alpha_of
 from persyn_hf.report.frontier import frontier_table
-from persyn_hf.report.judges import judges_table, paid_judges
+from persyn_hf.report.judges import criteria_table, judges_table, paid_judges
 from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
@@ -36,7 +36,8 @@ def summary(
     """
     tables: list[Table] = []
     for student in recipe.students:
-        make_each = (judges_table, _alpha, allocation, frontier_table, labelling_table, _routers, _cost, _spending)
+        judging = (criteria_table, judges_table)
+        make_each = (*judging, _alpha, allocation, frontier_table, labelling_table, _routers, _cost, _spending)
         tables += [make(recipe, manifests, student) for make in make_each]
         for key in router_metrics(recipe, manifests, student):
             tables += comparison_tables(names.without_kind(key), manifests[key])

@@ -75,11 +75,19 @@ def warn_of_families(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
             )
 
 
+def panel_of(step: Step) -> JudgeSettings | None:
+    """Return the judges that a step asks: of `score`, or of `generate` where they choose among samples."""
+    settings: Any = step.settings
+    if step.stage == "generate":
+        return None if settings.chosen_by is None else settings.chosen_by.judge
+    return settings.judge if step.stage == "score" else None
+
+
 def _panels(steps: Sequence[Step]) -> list[JudgeSettings]:
-    """Return the unlike settings of judges among the steps of `score`."""
+    """Return the unlike settings of judges among the steps."""
     panels: list[JudgeSettings] = []
     for step in steps:
-        panel = getattr(step.settings, "judge", None) if step.stage == "score" else None
+        panel = panel_of(step)
         if panel is not None and panel not in panels:
             panels.append(panel)
     return panels

@@ -17,7 +17,7 @@ from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
 from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.runner.item_sets import with_tasks
-from persyn_hf.runner.plan_checks import check_qualities, check_routers
+from persyn_hf.runner.plan_checks import check_qualities, check_routers, chosen_by
 from persyn_hf.runner.step import Step
 
 
@@ -39,12 +39,13 @@ PHASES = (
     "evaluate",
 )
 
-# Settings that the plan takes from the strategies and from `calibration`; the sections of the stages may not set them.
+# Settings that the plan takes from other sections; the sections of the stages may not set them.
 BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate", "escalate_below"},
 }
 BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
+BY_SCORE = {"generate": {"chosen_by"}}
 ROUTED = {"assign": {"budget"}}  # settings that only steps of routed kinds are given
 
 
@@ -262,10 +263,12 @@ def _settings(recipe: Recipe, stage: str, **fixed: Any) -> Strict:
     """Read the stage's section of the recipe, with the settings that the plan itself decides on top."""
     module = importlib.import_module(f"persyn_hf.stages.{stage}")
     section = getattr(recipe, stage)
-    for who, keys in (("the strategies", BY_STRATEGY), ("`calibration`", BY_CALIBRATION)):
+    for who, keys in (("the strategies", BY_STRATEGY), ("`calibration`", BY_CALIBRATION), ("`score`", BY_SCORE)):
         decided = sorted(keys.get(stage, set()) & set(section))
         if decided:
             raise RecipeError(f"{stage}: `{decided[0]}` is decided by {who}; set it there, not here")
+    if stage == "generate" and section.get("choose_by") == "quality":
+        fixed["chosen_by"] = chosen_by(_settings(recipe, "score"))
     left_out = set() if _is_routed(fixed.get("kind")) else ROUTED.get(stage, set())
     section = {key: value for key, value in section.items() if key not in left_out}
     settings: Strict = read_section(module.Settings, {**section, **fixed}, stage)

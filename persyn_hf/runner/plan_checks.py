@@ -5,6 +5,7 @@ from typing import Any
 
 from persyn_hf.errors import RecipeError
 from persyn_hf.runner.step import Step
+from persyn_hf.stages.generate.settings import ChosenBy
 
 
 BY_AUTO = ("seeds", "curve")  # settings of `train_router` that the kind `auto` alone reads
@@ -15,7 +16,8 @@ def check_qualities(steps: Sequence[Step]) -> None:
     engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}
     for step in steps:
         engine = engines.get(step.inputs.get("responses", ""), "import")
-        if step.stage == "score" and getattr(step.settings, "quality", "") == "column" and engine != "import":
+        settings: Any = step.settings
+        if step.stage == "score" and "column" in settings.weights and engine != "import":
             raise RecipeError(
                 f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
                 "take another `quality`, or `engine: import`"
@@ -54,9 +56,29 @@ def check_references(steps: Sequence[Step]) -> None:
             "tests`"
         )
     scores: list[Any] = [step.settings for step in steps if step.stage == "score"]
-    judged = next((s.quality for s in scores if s.quality in ("correct", "pass_rate") and s.alpha < 1), None)
+    by_reference = ("correct", "pass_rate")
+    judged = next((word for s in scores if s.alpha < 1 for word in by_reference if word in s.weights), None)
     if judged is not None and source.columns.reference is None and verify != "command":
         raise RecipeError(
             f"`score.quality: {judged}` judges answers by the references of the prompts, and `prompts.columns` names "
             "no column for them; set `prompts: {columns: {reference: ...}}`, or take another `quality`"
         )
+
+
+def chosen_by(score: Any) -> ChosenBy:
+    """Return by what samples are judged where `generate.choose_by` is `quality`; `score`: the settings of that stage.
+
+    Raises:
+        RecipeError: its quality tells no two samples of a teacher apart.
+    """
+    if not {"judge", "command"} & score.weights.keys():
+        raise RecipeError(
+            "`generate.choose_by: quality` has the judge or the command of `score.quality` choose among samples, and "
+            f"that is {', '.join(score.weights)}; set `score.quality: judge` or `command`, or leave `choose_by` out"
+        )
+    if score.judge is not None and score.judge.mode == "pairwise":
+        raise RecipeError(
+            "`generate.choose_by: quality` needs a number for each sample, and `score.judge.mode: pairwise` compares "
+            "two; set `mode: pointwise`, or leave `choose_by` out"
+        )
+    return ChosenBy(weights=score.weights, judge=score.judge, command=score.command)

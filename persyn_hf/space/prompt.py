@@ -6,6 +6,7 @@ from typing import Any
 
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.roles import Teacher
+from persyn_hf.schemas import CRITERIA, criterion_column
 from persyn_hf.space.collection import Shelf, teachers_of
 from persyn_hf.space.database import Database
 from persyn_hf.space.decisions import measured
@@ -35,6 +36,10 @@ class Candidate:
     measures: dict[str, Any]  # by the names of MEASURES
     answers: list[dict[str, Any]]
     chosen: bool
+    criteria: dict[str, float | None] = field(default_factory=dict)  # raw, where several make the quality
+    verdicts: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what judges replied on the answer that stands for it
 
     @property
     def is_measured(self) -> bool:
@@ -109,7 +114,7 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
     messages, reference, topic = about[0] if about else ((), None, None)
     cells = f"SELECT teacher, {', '.join(MEASURES)} FROM ({measured(database, assignment)}) WHERE prompt_id = ?"
     measures = {row[0]: dict(zip(MEASURES, row[1:], strict=True)) for row in database.rows(cells, [prompt_id])}
-    answers = _answers(database, assignment, prompt_id)
+    answers, said = _answers(database, assignment, prompt_id), _said(database, assignment, prompt_id)
     pool = teachers_of(assignment)
     candidates = [
         Candidate(
@@ -118,6 +123,7 @@ def open_prompt(database: Database, assignment: Stored, prompt_id: str) -> Opene
             measures=measures.get(teacher.name, dict.fromkeys(MEASURES)),
             answers=answers.get(teacher.name, []),
             chosen=teacher.name in teachers,
+            **said.get(teacher.name, {}),
         )
         for place, teacher in enumerate(pool)
     ]
@@ -174,6 +180,28 @@ def on_hub(database: Database, assignment: Stored, prompt_id: str) -> list[tuple
 def _number(value: float | None) -> float | None:
     """Return a number, None where it is null or none."""
     return None if value is None or math.isnan(value) else value
+
+
+def _said(database: Database, assignment: Stored, prompt_id: str) -> dict[str, dict[str, Any]]:
+    """Return, by teacher, what each criterion and the judges say of one prompt; the first rewards that know it count.
+
+    Most rewards have none of these columns.
+    """
+    for item in database.shelf.rewards(assignment):
+        view = database.view(item)
+        there = {row[0] for row in database.rows(f"DESCRIBE {view}")}
+        criteria = [name for name in CRITERIA if criterion_column(name) in there]
+        columns = ["teacher", *map(criterion_column, criteria), *(["verdicts"] if "verdicts" in there else [])]
+        rows = database.rows(f"SELECT {', '.join(columns)} FROM {view} WHERE prompt_id = ?", [prompt_id])
+        if rows:
+            return {
+                teacher: {
+                    "criteria": {name: _number(value) for name, value in zip(criteria, values, strict=False)},
+                    "verdicts": (values[-1] or []) if "verdicts" in there else [],
+                }
+                for teacher, *values in rows
+            }
+    return {}
 
 
 def _answers(database: Database, assignment: Stored, prompt_id: str) -> dict[str, list[dict[str, Any]]]:

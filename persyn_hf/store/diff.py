@@ -168,7 +168,7 @@ def _rows(old: Stored, new: Stored, schema: Schema) -> Iterator[Section]:
     keys = [row_keys(item, schema.key) for item in (old, new)]
     at_old, at_new = shared(keys[0], keys[1])
     changed, any_changed = [], np.zeros(len(at_old), dtype=bool)
-    for column in schema.names:
+    for column in (*schema.names, *(column.name for column in schema.optional)):
         if column not in schema.key:
             differs = column_hashes(old, column)[at_old] != column_hashes(new, column)[at_new]
             any_changed |= differs

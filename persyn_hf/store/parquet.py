@@ -88,6 +88,7 @@ def _table(dataset: "Dataset", schema: Schema) -> "pa.Table":
     import pyarrow as pa
 
     table = dataset.data.table if dataset._indices is None else _gather(dataset)
+    schema = schema.having(table.column_names)
     columns: pa.Table = table.select(schema.names)
     return columns.cast(schema.features.arrow_schema)
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_replies import SCORES, WINNERS
 
-from persyn_hf.backends.judging.verdicts import WINNER_FORM, Form, Verdict, read_verdict, score_form
+from persyn_hf.backends.judging.verdicts import (
+    MOST_REASON,
+    WINNER_FORM,
+    Form,
+    Verdict,
+    read_reason,
+    read_verdict,
+    score_form,
+)
 from persyn_hf.backends.thoughts import split_thoughts
 
 
@@ -97,3 +105,25 @@ def test_long_replies_take_no_time(part: str) -> None:
     begun = time.process_time()
     read_verdict(part * (150_000 // len(part)), ONE_TO_TEN)
     assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ('{"reason": " It is short. ", "score": 8}', "It is short."),
+        ('Well: ```json\n{"score": 8, "Reason": "x"}\n```', "x"),
+        ('{"score": 8}', '{"score": 8}'),
+        ('{"reason": 7, "score": 8}', '{"reason": 7, "score": 8}'),
+        ('{"reason": "cut o', '{"reason": "cut o'),
+        ('{"reason": "a \\ud800 half", "score": 8}', "a ? half"),
+        ("I like it.", "I like it."),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_read_for_people(reply: str, reason: str) -> None:
+    assert read_reason(reply) == reason
+
+
+@given(st.text() | st.builds(lambda text: json.dumps({"reason": text, "score": 1}), st.text()))
+def test_a_reason_can_be_stored_whatever_was_replied(reply: str) -> None:
+    assert len(read_reason(reply).encode()) <= 4 * MOST_REASON

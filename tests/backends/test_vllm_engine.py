@@ -25,6 +25,8 @@ from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.engines.vllm import VllmEngine
 from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.backends.judging.structured import response_format
+from persyn_hf.backends.judging.verdicts import read_verdict, score_form
 from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import EngineError, RecipeError
 
@@ -412,3 +414,23 @@ def test_a_server_that_keeps_dying_ends_the_run(zoo: Path, tmp_path: Path) -> No
     lines = str(error.value).splitlines()
     assert "died and `generate.vllm.max_restarts` (0) is used up; mend what its log" in lines[0]
     assert "    RuntimeError: Unsupported CPU attention configuration: head_dim=24 isa=1 kv_cache_idx=0" in lines
+
+
+@needs_vllm
+def test_answers_are_held_to_a_form_from_their_first_token(heavy: None, zoo: Path, tmp_path: Path) -> None:
+    form = response_format("json_schema", "pointwise", (1, 10), with_reason=False)
+    free = open_engine(zoo / "llama-long", tmp_path)
+    with VllmEngine(
+        str(zoo / "llama-long"),
+        settings=VllmSettings(args=list(ARGS)),
+        dtype="float32",
+        response_format=form,
+        log_dir=tmp_path,
+    ) as engine:
+        assert engine.kind != free.kind, "the journal tells replies in a form from others"
+        asked = [ask(engine, question, sampling) for question in ("1 + 1?", "Why?") for sampling in (GREEDY, DRAWN)]
+        replies = [found for batch in engine.generate(engine.plan(asked)) for found in batch]
+    assert len(replies) == 4
+    for found in replies:
+        assert read_verdict(found.text, score_form(1, 10), is_cut=False).value in range(1, 11), found
+        assert list(json.loads(found.text)) == ["score"]

@@ -128,6 +128,29 @@ def test_instructions_behind_a_server_from_another_folder(folder: Path) -> None:
     assert values["generate"]["engine"] == "server" and values["generate"]["server"] == server_settings
 
 
+JUDGE = ("--judge", "gpt-4.1-mini", "--judge-url", "https://api.openai.com/v1", "--judge-key-env", "OPENAI_API_KEY")
+
+
+def test_a_judge_takes_the_place_of_the_reward_model(capsys: pytest.CaptureFixture[str]) -> None:
+    models = ("--teachers", TEACHERS, "--student", STUDENT, "--test", "q.jsonl")
+    values = init("--prompts", "q.jsonl", "--kind", "instruct", *models, *JUDGE)
+    server = {"urls": ["https://api.openai.com/v1"], "api_key_env": "OPENAI_API_KEY"}
+    judge = {"model": "gpt-4.1-mini", "rubric": "helpfulness", "server": server}
+    assert values["score"] == {"quality": "judge", "judge": judge, "alpha": 0.4}
+    assert values["generate"]["verify"] == "none" and "extends" not in values
+    assert "judge-check" in Path("my.yaml").read_text()
+    teachers_server = ("--url", "http://localhost:8000/v1", "--api-key-env", "KEY")
+    values = init(
+        "two.yaml", "--prompts", "q.jsonl", "--kind", "instruct", *models, "--judge", "big", *teachers_server
+    )
+    assert values["score"]["judge"]["server"] == {"urls": ["http://localhost:8000/v1"], "api_key_env": "KEY"}
+    assert main(["init", "three.yaml", "--prompts", "q.jsonl", "--kind", "instruct", *models, "--judge", "big"]) == 2
+    assert "there is no terminal to ask at for the url of the judge's server" in capsys.readouterr().err
+    assert main(["init", "four.yaml", "--prompts", "q.jsonl", *models, "--judge", "b", "--judge-url", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not Path("four.yaml").exists()
+
+
 @pytest.mark.heavy
 def test_answers_with_a_quality_become_training_data(folder: Path) -> None:
     rows = [

@@ -128,6 +128,7 @@ def test_answers_that_exist_need_a_column_of_teachers_and_one_of_answers(tmp_pat
         ("which column holds the names of the teachers", "wer"),
         ("which column holds the answers of the teachers", "was"),
         (THE_STUDENT, "none"),
+        ("what judges the answers", ""),
         options=("--prompts", "a.jsonl", "--kind", "answers"),
     )
     assert code == 0, shown
@@ -159,6 +160,11 @@ def test_none_of_the_columns_leads_to_another_kind_or_another_file(tmp_path: Pat
         (REFERENCES, ""),
         (KIND, "instruct"),
         *REST,
+        ("what judges the answers", "model"),
+        ("what judges the answers", "judge"),
+        ("the judge, as its server names it", "big"),
+        ("the url of the judge's server", "localhost"),
+        ("the url of the judge's server", "http://localhost:8000/v1"),
     )
     assert code == 0, shown
     assert (
@@ -167,7 +173,11 @@ def test_none_of_the_columns_leads_to_another_kind_or_another_file(tmp_path: Pat
         and "save it as UTF-8" in shown
     )
     assert "its column `input` holds no prompts" in shown and "did you mean `math`?" in shown
-    assert written(tmp_path)["prompts"]["columns"] == {"prompt": "task"}
+    assert "`model` is not known (known: reward-model, judge)" in shown
+    recipe = written(tmp_path)
+    assert recipe["prompts"]["columns"] == {"prompt": "task"}
+    assert recipe["score"]["judge"]["model"] == "big"
+    assert recipe["score"]["judge"]["server"] == {"urls": ["http://localhost:8000/v1"]}
 
 
 def test_wrong_options_are_asked_for(tmp_path: Path) -> None:

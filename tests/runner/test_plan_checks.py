@@ -6,7 +6,9 @@ import pytest
 
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.file import load_recipe
+from persyn_hf.runner.fingerprint import fingerprint
 from persyn_hf.runner.plan import make_plan
+from persyn_hf.runner.plan_checks import check_references
 
 
 def plan(root: Path, *overrides: str) -> None:
@@ -22,6 +24,19 @@ def plan(root: Path, *overrides: str) -> None:
             "it out, or set `kind: auto` with these kinds as its `candidates`",
         ),
         ("train_router.curve=[10]", "train_router: only `kind: auto` reads `curve`"),
+        (
+            "score.quality=[{correct: 1}, {column: 1}]",
+            "score: `quality: column` is what imported answers bring along, and `generate.engine` is transformers",
+        ),
+        (
+            "generate.choose_by=quality",
+            "`generate.choose_by: quality` has the judge or the command of `score.quality` choose among samples, and "
+            "that is correct; set `score.quality: judge` or `command`, or leave `choose_by` out",
+        ),
+        (
+            "generate.chosen_by={weights: {judge: 1}}",
+            "generate: `chosen_by` is decided by `score`; set it there, not here",
+        ),
         ("prompts.config=main", "`config` is of a `dataset`, and none is read; take it out"),
         ("prompts.revision=abc", "`revision` is of a `dataset`, and none is read; take it out"),
         ("generate.revision=abc", "`revision` is of a `dataset`, and none is read; take it out"),
@@ -42,3 +57,38 @@ def test_one_router_that_is_chosen_suffices_for_the_settings_of_auto(root: Path)
     plan(root, "train_router.seeds=3", "train_router.kind=auto")
     plan(root, "train_router.seeds=3", "strategies=[strong]")  # trains none
     plan(root, "train_router.seeds=1")
+
+
+JUDGED = ("score.quality=judge", "score.judge={model: j, server: {urls: [http://localhost:1/v1]}}")
+
+
+def test_samples_are_chosen_by_what_gives_each_a_number(root: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="needs a number for each sample, and `score.judge.mode: pairwise` compares two"
+    ):
+        plan(root, *JUDGED, "score.judge.mode=pairwise", "generate.choose_by=quality")
+
+
+def test_a_criterion_in_a_list_needs_references_too(root: Path) -> None:
+    nothing = (
+        "prompts.columns.reference=null",
+        "prompts.references=none",
+        "generate.verify=none",
+        "strategies=[strong]",
+    )
+    sets = (JUDGED[1], "score.quality=[{correct: 1}, {judge: 1}]", *nothing)
+    with pytest.raises(RecipeError, match="`score.quality: correct` judges answers by the references of the prompts"):
+        check_references(make_plan(load_recipe(root / "recipes" / "tiny" / "smoke.yaml", sets)))
+
+
+def test_what_chooses_samples_counts_in_fingerprints_and_its_address_does_not(root: Path) -> None:
+    def of_generate(*overrides: str) -> list[str]:
+        steps = make_plan(load_recipe(root / "recipes" / "tiny" / "smoke.yaml", overrides))
+        return [fingerprint(step, 0, {}) for step in steps if step.stage == "generate"]
+
+    plain, chosen = of_generate(*JUDGED), of_generate(*JUDGED, "generate.choose_by=quality")
+    assert plain == of_generate(), "with another quality the same answers are kept"
+    assert not {*plain} & {*chosen}
+    elsewhere = "score.judge.server.urls=[http://localhost:2/v1]"
+    assert of_generate(*JUDGED, "generate.choose_by=quality", elsewhere) == chosen
+    assert not {*chosen} & {*of_generate(*JUDGED, "generate.choose_by=quality", "score.judge.model=other")}

@@ -67,7 +67,8 @@ def desk_of(folder: Path, rows: Rows, pool: list[dict[str, Any]] = TEACHERS, **s
         if rows[kind]:
             own = {"rewards": SETTINGS, "assignments": {"kind": "persyn"} | settings}.get(kind, {})
             fields = {"stage": kind, "teachers": pool, "student": STUDENT, "settings": own, "inputs": dict(inputs)}
-            put = store.put(repo=f"org/{kind}", schema=schema, data=schema.dataset(rows[kind]), fields=fields)
+            own_schema = schema.having(rows[kind][0])
+            put = store.put(repo=f"org/{kind}", schema=schema, data=own_schema.dataset(rows[kind]), fields=fields)
             inputs[kind] = {"ref": put.ref, "digest": put.digest}
     return Desk(open_shelf([], store))
 
@@ -108,6 +109,25 @@ def changed(kind: str, **values: Any) -> Callable[[Rows], Rows]:
     return lambda rows: rows | {kind: [row | values for row in rows[kind]]}
 
 
+def said(judge: str, reason: str, verdict: float | None = 8.0, shown: str = "", fault: str | None = None) -> Rows:
+    reply = {"judge": judge, "shown": shown, "reason": reason, "verdict": verdict, "fault": fault}
+    return {"verdicts": [reply]}  # type: ignore[dict-item]
+
+
+def judged(rows: Rows) -> Rows:
+    """Two criteria; judges were asked about `small` twice, about `large` in a pair, and not about the last."""
+    replies = {
+        "small": said("gpt", "It says **four**, <b>briefly</b>.")["verdicts"]
+        + said("claude", "I cannot tell.", None, fault="no_verdict")["verdicts"],
+        "large": said("gpt", "", 0.0, "as A, against small")["verdicts"],
+    }
+    measured = [
+        row | {"quality_correct": 1.0, "quality_judge": None, "verdicts": replies.get(row["teacher"])}
+        for row in rows["rewards"]
+    ]
+    return rows | {"rewards": measured}
+
+
 KINDS: dict[str, Callable[[Rows], Rows]] = {
     "everything": lambda rows: rows,
     "nothing measured": without("rewards"),
@@ -119,8 +139,22 @@ KINDS: dict[str, Callable[[Rows], Rows]] = {
     "asked in a second round": changed("responses", round=1),
     "a number that is none": changed("assignments", margin=float("nan"), scores=[float("nan")] * 3),
     "fewer scores than teachers": changed("assignments", scores=[1.0]),
+    "judged by two criteria": judged,
     "nothing but the choice": lambda rows: rows | {"rewards": [], "responses": []},
 }
+
+
+def test_what_criteria_and_judges_say_stands_with_the_answer(tmp_path: Path) -> None:
+    desk = desk_of(tmp_path, judged(rows_of_all()))
+    written = desk.show(desk.defaults | {"view": "prompts", "prompt": "plain"})["opened"]
+    assert "correct,<br>raw</th>" in written and "judge,<br>raw</th>" in written
+    assert written.count('class="said"') == 2, "nobody judged the last one"
+    assert "It says **four**, &lt;b&gt;briefly&lt;/b&gt;." in written, "text of a judge is text"
+    shown = " ".join(re.sub(r"<[^>]+>", "", written).split())
+    assert "gpt: 8" in shown and "claude: no verdict that could be read I cannot tell." in html.unescape(shown)
+    assert "gpt shown as A, against small: the other is better It gave no reason." in " ".join(shown.split())
+    plain = desk_of(tmp_path / "plain", rows_of_all())
+    assert 'class="said"' not in opened(plain, "plain") and opened(plain, "plain").count("raw</th>") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.errors import BudgetReached, EngineError, RecipeError, UnderWay
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
-from persyn_hf.schemas import PROMPTS, RESPONSES
+from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Limits, Result
 from persyn_hf.stages import score
 from persyn_hf.stages.score.criteria import Judged
@@ -405,3 +405,37 @@ def test_a_judge_that_runs_here_is_asked_once(tmp_path: Path, heavy: None) -> No
     assert first.values == second.values
     assert (first.cost["total"]["new"], second.cost["total"]["new"]) == (3, 0)
     assert first.counts["replies"] == 3
+
+
+def replies(result: Result) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
+    """What judges said of each answer: (judge, shown, verdict, reason, fault), by teacher and prompt."""
+    rows = zip(*(result.data[name] for name in ("teacher", "prompt_id", "verdicts")), strict=True)
+    keys = ("judge", "shown", "verdict", "reason", "fault")
+    return {(t, p): [tuple(said[key] for key in keys) for said in some or ()] for t, p, some in rows}
+
+
+def test_the_reasons_of_judges_are_kept_with_the_answers(tmp_path: Path) -> None:
+    def behave(text: str, times: int) -> Response:
+        if answer_in(text) == "red":
+            return Response(body=completion("<think>hm</think>I would rather not say."))
+        return by_length(text, times)
+
+    with OpenAIServer(behave) as server:
+        found = run(tmp_path, server)
+    REWARDS.check(found.data, "the rewards")
+    said = list(replies(found).values())
+    assert said[0] == [("m", "", 3, "length", None)]
+    assert [("m", "", None, "I would rather not say.", "no_verdict")] in said
+    assert len(said) == 6
+
+
+def test_a_reply_to_a_pair_stands_with_the_answer_that_was_shown_first(tmp_path: Path) -> None:
+    def first(text: str, times: int) -> Response:
+        return Response(body=completion(json.dumps({"reason": "first", "winner": "A"})))
+
+    with OpenAIServer(first) as server:
+        found = run(tmp_path, server, mode="pairwise")
+    assert {teacher: some for (teacher, _), some in replies(found).items()} == {
+        "terse": [("m", "as A, against long", 1, "first", None)],
+        "long": [("m", "as A, against terse", 1, "first", None)],
+    }

@@ -38,10 +38,14 @@ def open_local(
     vllm: VllmSettings,
     batch: BatchSettings | None = None,
     sender: Sender = NOBODY,
+    response_format: Mapping[str, Any] | None = None,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:
-    """Open an engine in this process; no weights are loaded and no server is started yet."""
+    """Open an engine in this process; no weights are loaded and no server is started yet.
+
+    response_format: of `vllm`; servers take it within their `extra`.
+    """
     if kind == "server":
         from persyn_hf.backends.engines.server import ServerEngine
 
@@ -61,6 +65,7 @@ def open_local(
             dtype=dtype,
             system_prompt=system_prompt,
             template_kwargs=template_kwargs,
+            response_format=response_format,
             log_dir=log_dir,
         )
     from persyn_hf.backends.engines.transformers import TransformersEngine

@@ -65,20 +65,30 @@ def select(samples: Sequence[Sample], salt: str) -> list[Sample]:
     Of these a correct one is kept, else a wrong one, both drawn, the best judged ones where a quality came along; else
     the first, or the best judged. The draw depends on `salt` and the prompt only.
     """
+    kept = set()
+    for prompt_id, rows in answered(samples).items():
+        draw = random.Random(seed_from(salt, prompt_id))
+        rows = contenders(samples, rows)
+        judged = _best(rows, [samples[row].quality for row in rows])
+        kept.add(draw.choice(judged[:1] if samples[rows[0]].is_correct is None else judged))
+    return [replace(sample, selected=row in kept) for row, sample in enumerate(samples)]
+
+
+def answered(samples: Sequence[Sample]) -> dict[str, list[int]]:
+    """Return the rows of each prompt's answers, errors left out."""
     cells: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
         if sample.entry.error is None:
             cells.setdefault(sample.prompt["prompt_id"], []).append(row)
-    kept = set()
-    for prompt_id, rows in cells.items():
-        draw = random.Random(seed_from(salt, prompt_id))
-        rows = _best(rows, [_merit(samples[row]) for row in rows])
-        correct = [row for row in rows if samples[row].is_correct]
-        wrong = [row for row in rows if samples[row].is_correct is False]
-        rows = correct or wrong or rows
-        judged = _best(rows, [samples[row].quality for row in rows])
-        kept.add(draw.choice(judged if correct or wrong else judged[:1]))
-    return [replace(sample, selected=row in kept) for row, sample in enumerate(samples)]
+    return cells
+
+
+def contenders(samples: Sequence[Sample], rows: list[int]) -> list[int]:
+    """Return the rows, among those of a cell's answers, that only a quality tells apart: as usable, and as right."""
+    rows = _best(rows, [_merit(samples[row]) for row in rows])
+    correct = [row for row in rows if samples[row].is_correct]
+    wrong = [row for row in rows if samples[row].is_correct is False]
+    return correct or wrong or rows
 
 
 def _merit(sample: Sample) -> int:

@@ -4,6 +4,7 @@ Every request carries its own seed and is sent by itself; numerics may vary with
 the journal's: what has been answered never changes.
 """
 
+import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,8 +25,16 @@ from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 
 
+# Weak models go on with blanks for ever where JSON may have them. vLLM knows this as a setting of the whole server,
+# and of a backend that is named.
+COMPACT = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})
+
+
 class VllmEngine(Engine):
-    """One teacher. The tokenizer is loaded at once, the server started at the first request that is to be sent."""
+    """One teacher. The tokenizer is loaded at once, the server started at the first request that is to be sent.
+
+    `response_format`, as in OpenAI's API, is the form that its answers are held to from their first token.
+    """
 
     fixed_batches = False
 
@@ -38,13 +47,16 @@ class VllmEngine(Engine):
         dtype: models.Dtype = "auto",
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | None = None,
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
         thoughts = ["thoughts"] if chat.special_thoughts(self.tokenizer) else []  # as in the transformers engine
-        self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts))
+        self._extra = {} if response_format is None else {"response_format": dict(response_format)}
+        form = [json.dumps(self._extra, sort_keys=True, separators=(",", ":"))] if self._extra else []
+        self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts, *form))
         self._source = (model, revision, dtype)
         self._settings = settings
         self._system_prompt = system_prompt
@@ -129,7 +141,7 @@ class VllmEngine(Engine):
                     self.model,
                     [self._server.url],
                     api_key=None,
-                    extra={},
+                    extra=self._extra,
                     concurrency=in_flight,
                     max_concurrency=in_flight,
                     timeout_s=self._settings.timeout_s,
@@ -159,6 +171,8 @@ class VllmEngine(Engine):
         }
         if revision is not None:
             arguments |= {"--revision": revision, "--tokenizer-revision": revision}
+        if self._extra:
+            arguments["--structured-outputs-config"] = COMPACT
         if self.context_length < 1 << 30:
             arguments["--max-model-len"] = str(self.context_length)
         ours = [part for name, value in arguments.items() if value_of(given, name) is None for part in (name, value)]

@@ -47,6 +47,9 @@ class CommandSettings(Strict):
     )
 
 
+COMMAND_NOT_COVERED = frozenset({"timeout_s", "memory_gb", "workers"})  # how fast it grades; fingerprints leave it out
+
+
 class SandboxSettings(Strict):
     """The sandbox in which tests of code run; each run of an answer has one of its own."""
 

@@ -19,6 +19,17 @@ class Row:
     messages: Sequence[Mapping[str, str]] = ()
 
 
+def row_of(prompt: Mapping[str, Any], answer: str) -> Row:
+    """Return an answer to a row of the prompts dataset as graders read it."""
+    reference = prompt["reference"]
+    return Row(
+        reference=None if reference is None else str(reference),
+        answer=answer,
+        prompt_id=prompt["prompt_id"],
+        messages=prompt["messages"],
+    )
+
+
 @dataclass(frozen=True)
 class Ungraded:
     """The verdict of a grader that has failed: null, counted under `reason`, and asked for again by the next run."""

@@ -24,7 +24,7 @@ from persyn_hf.backends.judging.questions import Question, make_requests
 from persyn_hf.backends.judging.rubrics import Rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
 from persyn_hf.backends.judging.structured import Asked, is_refusal
-from persyn_hf.backends.judging.verdicts import WINNER_FORM, Form, Verdict, read_verdict, score_form
+from persyn_hf.backends.judging.verdicts import WINNER_FORM, Form, Verdict, read_reason, read_verdict, score_form
 from persyn_hf.core.cost import Cost, answers_cost
 from persyn_hf.core.endings import is_cut
 from persyn_hf.errors import EngineError
@@ -43,6 +43,7 @@ class Heard:
 
     judge: Judge
     verdicts: list[list[Verdict]]
+    reasons: list[list[str]]  # as `verdicts`: what the judge gives as its reason, "" where it says nothing
     cost: Cost
     new: int  # replies that this run has paid for
 
@@ -139,8 +140,15 @@ class Bench:
         once = {request.key: entry for request, entry in replies}
         cost = _cost(once.values(), num_gpus(self.settings, judge), params_b, judge)
         each = self.settings.samples
-        per_question = [verdicts[at : at + each] for at in range(0, len(verdicts), each)]
-        return Heard(judge=judge, verdicts=per_question, cost=cost, new=new)
+        reasons = [self._reason(request, entry) for request, entry in replies]
+        starts = range(0, len(verdicts), each)
+        return Heard(
+            judge=judge,
+            verdicts=[verdicts[at : at + each] for at in starts],
+            reasons=[reasons[at : at + each] for at in starts],
+            cost=cost,
+            new=new,
+        )
 
     def _replies(
         self, judge: Judge, questions: Sequence[Question], named: ask.Named
@@ -234,6 +242,9 @@ class Bench:
             return Verdict(fault="failed")
         text, _ = split_response(request, said)
         return read_verdict(text, self.form, is_cut=is_cut(said.finish_reason))
+
+    def _reason(self, request: Request, said: Said) -> str:
+        return "" if said.error is not None else read_reason(split_response(request, said)[0])
 
 
 def _named(judge: Judge) -> ask.Named:

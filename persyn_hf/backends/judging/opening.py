@@ -11,16 +11,27 @@ from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.judging.rubrics import Rubric
 from persyn_hf.backends.judging.settings import Judge, JudgeSettings, engine_options
 from persyn_hf.backends.judging.structured import Asked, formats, response_format
+from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.stage import Payee
 
 
 def asked_formats(settings: JudgeSettings, judge: Judge) -> tuple[Asked, ...]:
     """Return the forms of structured output to ask a judge for, one after another."""
     options = engine_options(settings, judge)
+    if options["kind"] == "vllm":  # it knows them all, and another try would start it again
+        thinks = settings.response_format == "auto" and _begins_to_think(settings, judge)
+        return ("none",) if thinks else formats(settings.response_format)[:1]
     server = options["server"]
     if options["kind"] not in BY_SERVER or server.api != "openai" or "response_format" in server.extra:
         return ("none",)
     return formats(settings.response_format)
+
+
+def _begins_to_think(settings: JudgeSettings, judge: Judge) -> bool:
+    """Tell whether the judge's template opens its thoughts: a form would have to hold within them."""
+    with open_local(**engine_options(settings, judge), log_dir=Path(), state_dir=Path()) as engine:
+        prompt = engine.prepare([{"role": "user", "content": "?"}]).text
+    return split_thoughts("", prompt)[1] is not None
 
 
 def open_judge(
@@ -44,7 +55,9 @@ def open_judge(
     if at_once and options["kind"] == "batch":
         options["kind"] = "server"
     form = response_format(asked, settings.mode, rubric.scale, settings.reason)
-    if form is not None:
+    if form is not None and options["kind"] == "vllm":
+        options["response_format"] = form
+    elif form is not None:
         extra = {**options["server"].extra, "response_format": form}
         options["server"] = options["server"].model_copy(update={"extra": extra})
     sent = replace(sender, payee=judge.payee)

@@ -136,7 +136,7 @@ class JudgeSettings(Judge):
     )
     response_format: ResponseFormat = Field(
         default="auto",
-        description="Of `engine: server`: the structured output to ask for. auto takes the first that the server does "
+        description="Of servers and `vllm`: the structured output to ask for. auto takes the first that a server does "
         "not refuse: json_schema, json_object, none.",
     )
     engine: Engine = Field(

@@ -25,6 +25,7 @@ Fault = Literal["empty", "cut", "no_verdict", "off_scale", "several", "failed"]
 # of another scale. several: statements that differ. failed: no reply has come (the journal's errors).
 
 MOST_CHARS = 200_000  # of a reply that is read
+MOST_REASON = 4000  # of a reason that is kept
 MOST_OBJECTS = 200  # braces at which an object is looked for
 AROUND = " \t\r\n*_`\"'$[](){},"  # what may stand around a verdict
 NUMBER = re.compile(r"(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?:\s*(?:/|out of)\s*([0-9]{1,6}(?:\.[0-9]{1,6})?))?")
@@ -112,6 +113,17 @@ def read_verdict(reply: str, form: Form, *, is_cut: bool = False) -> Verdict:
     if not stated:
         return NONE
     return known.pop() if len(known) == 1 else Verdict(fault="several")
+
+
+def read_reason(text: str) -> str:
+    """Return the reason that a reply gives: that of its first JSON object which has one, else the whole reply.
+
+    It is for people to read. At most `MOST_REASON` characters of it are returned.
+    """
+    objects = _json_objects(text[:MOST_CHARS])
+    given = (value for *_, pairs in objects for key, value in pairs if key.strip().lower() == "reason")
+    said = next((value for value in given if isinstance(value, str)), text)
+    return said.encode("utf-8", "replace").decode().strip()[:MOST_REASON]  # JSON may hold half of a surrogate pair
 
 
 def _parse(text: str, form: Form) -> Verdict | None:

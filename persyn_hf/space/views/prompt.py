@@ -11,6 +11,14 @@ from persyn_hf.space.scene import Scene
 from persyn_hf.space.views.prompts import listed
 
 
+FAULTS = {  # of a judge's reply
+    "empty": "an empty reply",
+    "cut": "a reply that was cut off",
+    "no_verdict": "no verdict that could be read",
+    "off_scale": "a number off the scale",
+    "several": "several verdicts that differ",
+    "failed": "no reply came",
+}
 FEW = 3  # teachers that are named where many are tied
 
 
@@ -36,6 +44,8 @@ def show(scene: Scene) -> str:
         found=found,
         moves=moves,
         ordered=ordered,
+        faults=FAULTS,
+        criteria=list(next((c.criteria for c in ordered if c.criteria), ())),
         why=why(found),
         longest=LONGEST,
         hub=on_hub(scene.database, scene.assignment, found.prompt_id),

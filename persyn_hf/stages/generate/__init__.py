@@ -16,14 +16,17 @@ from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_r
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.grading.opening import check_grader, open_grader
-from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
+from persyn_hf.backends.grading.settings import COMMAND_NOT_COVERED, CommandSettings, SandboxSettings
 from persyn_hf.backends.journal import Journal
+from persyn_hf.backends.judging.rubrics import read_rubric
+from persyn_hf.backends.judging.settings import JUDGE_NOT_COVERED
 from persyn_hf.core.assignment import best_first
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.generate.asking import Asking
+from persyn_hf.stages.generate.choosing import Chosen, Samples, judge_samples
 from persyn_hf.stages.generate.costs import costs
 from persyn_hf.stages.generate.graded import grade
 from persyn_hf.stages.generate.requests import Prompt
@@ -54,7 +57,9 @@ OUTPUT = RESPONSES
 # `batch_tokens` is covered: it fixes what is sampled.
 NOT_COVERED = (
     frozenset({"device", "max_error_rate", "verify_timeout_s", "executor"})
-    | {"command.timeout_s", "command.memory_gb", "command.workers", "sandbox.url"}
+    | {f"{section}.{key}" for section in ("command", "chosen_by.command") for key in COMMAND_NOT_COVERED}
+    | {f"chosen_by.{section}.{key}" for section in ("judge", "judge.panel") for key in JUDGE_NOT_COVERED}
+    | {"sandbox.url"}
     | ENGINE_NOT_COVERED
 )
 VERSION = 4  # 4: rules of grading; 3: which sample is selected, tokens that nobody has counted, tags of thoughts
@@ -65,6 +70,8 @@ LATER: dict[str, Any] = {
     "ragged_rows": "refuse",
     "command": CommandSettings().model_dump(mode="json"),
     "sandbox": SandboxSettings().model_dump(mode="json"),
+    "choose_by": "correct",
+    "chosen_by": None,
 }
 
 
@@ -74,6 +81,11 @@ def check_files(settings: Settings) -> None:
         check_grader(
             settings.verify, timeout_s=settings.verify_timeout_s, command=settings.command, sandbox=settings.sandbox
         )
+    by = settings.chosen_by
+    if by is not None and by.command.run:
+        check_grader("command", timeout_s=0, command=by.command, sandbox=settings.sandbox)
+    if by is not None and by.judge is not None:
+        read_rubric(by.judge.rubric, by.judge.mode, by.judge.scale)
 
 
 def run(
@@ -103,11 +115,12 @@ def run(
     ):
         if settings.engine == "import":
             errors: Counter[str] = Counter()
-            data, totals = _cut(context, _imported(settings, context, grader, cells, errors))
+            chosen = _choose(settings, context, journal, _imported(settings, context, grader, cells, errors))
+            data, totals = _cut(context, chosen.samples)
             missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
             ragged = {"ragged_rows": errors["ragged_rows"]} if errors["ragged_rows"] else {}
-            counts = _counts(totals) | missing | ragged | (grader.failures if grader else {})
-            return Result(data=data, counts=counts, metrics=_metrics(totals))
+            counts = _counts(totals) | missing | ragged | (grader.failures if grader else {}) | chosen.counts
+            return Result(data=data, counts=counts, metrics=_metrics(totals), cost=chosen.cost)
         asking = Asking(settings, context, journal, grader)
         asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
         for teacher in asked_of:
@@ -116,11 +129,19 @@ def run(
         asking.ask_all({teacher.name: cells[teacher.name] for teacher in asked_of}, round=0)
         _escalate(settings, context, asking, prompts, assignments)
         pool = [teacher.name for teacher in context.teachers]
-        data, totals = _cut(context, asking.samples(pool, prompts["prompt_id"][:]))
+        chosen = _choose(settings, context, journal, asking.samples(pool, prompts["prompt_id"][:]))
+        data, totals = _cut(context, chosen.samples)
     counts = _counts(totals) | ({"escalated": asking.num_escalated} if settings.escalate else {})
-    counts |= grader.failures if grader else {}
+    counts |= (grader.failures if grader else {}) | chosen.counts
     cost = costs(settings, context.teachers, asking.asked, totals, prompts["split"][:], calibration)
-    return Result(data=data, counts=counts, metrics=_metrics(totals), cost=cost)
+    return Result(data=data, counts=counts, metrics=_metrics(totals), cost=cost | chosen.cost)
+
+
+def _choose(settings: Settings, context: Context, journal: Journal, chunks: Iterable[Samples]) -> Chosen:
+    """Have samples judged where the settings say so; else they come as they are, some at a time."""
+    if settings.chosen_by is None:
+        return Chosen(samples=chunks)
+    return judge_samples(settings.chosen_by, context, journal, chunks)
 
 
 def _open_grader(settings: Settings, journal: Journal) -> AbstractContextManager[Grader | None]:

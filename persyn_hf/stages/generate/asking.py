@@ -28,12 +28,13 @@ from persyn_hf.backends.engines.open_engine import open_engine, open_local
 from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
+from persyn_hf.backends.grading.verdicts import row_of
 from persyn_hf.backends.journal import Journal
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.budget import open_budget
-from persyn_hf.stages.generate.graded import can_be_graded, grade, row_of
+from persyn_hf.stages.generate.graded import can_be_graded, grade
 from persyn_hf.stages.generate.requests import Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 

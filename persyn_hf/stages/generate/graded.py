@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.backends.grading.journalled import Grader
-from persyn_hf.backends.grading.verdicts import Row
+from persyn_hf.backends.grading.verdicts import row_of
 from persyn_hf.stages.generate.requests import Prompt
 
 
@@ -26,14 +26,3 @@ def grade(grader: Grader, samples: list[Sample]) -> list[Sample]:
 def can_be_graded(grader: Grader, prompt: Prompt) -> bool:
     """Tell whether a grader has what it needs to judge answers to a prompt."""
     return prompt["reference"] is not None or not grader.needs_reference
-
-
-def row_of(prompt: Prompt, response: str) -> Row:
-    """Make what a grader is shown of an answer."""
-    reference = prompt["reference"]
-    return Row(
-        reference=None if reference is None else str(reference),
-        answer=response,
-        prompt_id=prompt["prompt_id"],
-        messages=prompt["messages"],
-    )

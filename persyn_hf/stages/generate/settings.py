@@ -15,13 +15,23 @@ from persyn_hf.backends.engines.settings import (
     engine_arguments,
 )
 from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
+from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import Strict
 
 
 FEW_SAMPLES = 2  # appendix A.1: teachers of 72B and over and Long-CoT teachers are sampled twice
 LARGE_B = 72
+
+
+class ChosenBy(Strict):
+    """By what several samples are judged, taken from `score`."""
+
+    weights: dict[str, float]
+    judge: JudgeSettings | None = None
+    command: CommandSettings = CommandSettings()
 
 
 class Settings(ImportSettings):
@@ -101,6 +111,12 @@ class Settings(ImportSettings):
         le=86_400,
         description="The seconds that verifying one answer may take. Of `tests`: one run of the answer's code.",
     )
+    choose_by: Literal["correct", "quality"] = Field(
+        default="correct",
+        description="The sample that is kept: a right one, else the first; or, of those equally right, the best by "
+        "the judge or command of `score.quality`, which is asked about each.",
+    )
+    chosen_by: ChosenBy | None = Field(default=None, description="Of `choose_by: quality`: the judge and the command.")
     command: CommandSettings = Field(
         default=CommandSettings(), description="Of `verify: command`: the command that says true, false or null."
     )
@@ -127,6 +143,10 @@ class Settings(ImportSettings):
             raise ValueError(
                 "`verify: command` and `command: {run: [...]}` belong together, found only one of them; give both, or "
                 "another `verify`"
+            )
+        if self.choose_by == "quality" and self.columns.quality is not None:
+            raise ValueError(
+                "`choose_by: quality` judges samples, and `columns.quality` brings their quality along; leave one out"
             )
         for name in ("stop_when_correct", "escalate"):
             if getattr(self, name) and (self.verify == "none" or self.engine == "import"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from persyn_hf.backends.grading.opening import check_grader
-from persyn_hf.backends.grading.settings import CommandSettings, SandboxSettings
+from persyn_hf.backends.grading.settings import COMMAND_NOT_COVERED, CommandSettings, SandboxSettings
 from persyn_hf.backends.judging.rubrics import read_rubric
 from persyn_hf.backends.judging.settings import JUDGE_NOT_COVERED
 from persyn_hf.core.alpha_sweep import alpha_sweep
@@ -21,7 +21,7 @@ from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, RESPONSES, REWARDS
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages.score import quality
-from persyn_hf.stages.score.criteria import Judged
+from persyn_hf.stages.score.criteria import Cell, Judged
 from persyn_hf.stages.score.measuring import likelihood_columns, likelihoods
 from persyn_hf.stages.score.settings import Settings
 
@@ -29,8 +29,6 @@ from persyn_hf.stages.score.settings import Settings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
-Cell = tuple[str, str]  # prompt_id, teacher
 
 __all__ = ["INPUTS", "LATER", "NOT_COVERED", "OUTPUT", "VERSION", "Settings", "check_files", "run"]
 
@@ -49,7 +47,7 @@ LATER = {
 }
 NOT_COVERED = frozenset(
     {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}
-    | {"command.timeout_s", "command.memory_gb", "command.workers"}
+    | {f"command.{key}" for key in COMMAND_NOT_COVERED}
     | {f"judge.{key}" for key in JUDGE_NOT_COVERED}
     | {f"judge.panel.{key}" for key in JUDGE_NOT_COVERED}
 )
@@ -57,7 +55,7 @@ NOT_COVERED = frozenset(
 
 def check_files(settings: Settings) -> None:
     """Refuse a command that cannot work on this machine, or a rubric that a judge could not be asked by."""
-    if settings.quality == "command":
+    if "command" in settings.weights:
         check_grader("command", timeout_s=0, command=settings.command, sandbox=SandboxSettings())
     if settings.judge is not None:
         read_rubric(settings.judge.rubric, settings.judge.mode, settings.judge.scale)
@@ -92,10 +90,10 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     conversations = [prompt_rows[prompt_id]["messages"] for prompt_id, _ in answered]
     answers = [Judged(prompt_rows[cell[0]], selected[cell], shares[cell]) for cell in answered]
     found = quality.of_answers(settings, context, answers)
-    judged = found.values
-    columns["quality_raw"] = _spread(judged, answered, cells, quality.of_failed(settings.quality, judged))
+    columns |= quality.columns_of(settings, found, columns, answered, cells)
     numbers(columns, "quality_raw")  # refuses what is no number before the student measures anything
-    _check_judged(settings, judged)
+    of_cell = dict(zip(cells, columns["quality_raw"], strict=True))
+    _check_judged(settings, [of_cell[cell] for cell in answered])
     measured = None
     if settings.learnability != "none":
         texts = [full_response(selected[cell]) for cell in answered]
@@ -105,7 +103,8 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
     columns |= recombine(
         columns, settings.alpha, settings.normalisation, settings.learnability, settings.in_part, settings.near_tie
     )
-    data = Dataset.from_dict({name: columns[name] for name in OUTPUT.names}, features=OUTPUT.features)
+    schema = OUTPUT.having(columns)
+    data = Dataset.from_dict({name: columns[name] for name in schema.names}, features=schema.features)
     counts = {
         "cells": len(cells),
         "missing": len(order) * len(pool) - len(cells),
@@ -117,22 +116,22 @@ def run(settings: Settings, context: Context, prompts: "Dataset", responses: "Da
         counts["failed"] = len(cells) - len(answered)
     sweep = alpha_sweep(columns, pool, settings.learnability, settings.alpha)
     metrics = {"teachers": _summary(columns, pool)} | ({"alpha": sweep} if sweep else {})
-    return Result(
-        data=data, counts={**counts, **found.counts}, metrics={**metrics, **found.metrics}, cost={**found.cost}
-    )
+    told = quality.summary(settings, found)
+    return Result(data=data, counts={**counts, **told.counts}, metrics={**metrics, **told.metrics}, cost={**told.cost})
 
 
 def _check_judged(settings: Settings, judged: Sequence[float | None]) -> None:
-    """Raise `InputError` where quality counts and no answer has any."""
+    """Raise `InputError` where quality counts and no answer has any, by any criterion."""
     if judged and settings.alpha < 1 and all(value is None for value in judged):
-        if settings.judge is not None:
+        if [*settings.weights] == ["judge"]:
             raise InputError(
                 f"the judge has no verdict on any of the {len(judged)} answers: there is nothing to compare, or its "
                 "rubric shows references and the prompts have none; take another rubric or mode, or set `alpha: 1`"
             )
         raise InputError(
-            f"`quality: {settings.quality}` found nothing to judge any of the {len(judged)} answers by; give prompts "
-            "references, import a quality (`generate.columns.quality`), take a reward model, or set `alpha: 1`"
+            f"`quality: {', '.join(settings.weights)}` found nothing to judge any of the {len(judged)} answers by; "
+            "give prompts references, import a quality (`generate.columns.quality`), take a reward model, or set "
+            "`alpha: 1`"
         )
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+Cell = tuple[str, str]  # prompt_id, teacher
+
+
 @dataclass(frozen=True)
 class Judged:
     """An answer to judge: the row of its prompt, the row of the kept response, and the share of right samples."""
@@ -19,6 +22,7 @@ class Quality:
     """The quality of every answer, in order, and what the card says of how it was found."""
 
     values: Sequence[float | None]
+    verdicts: Sequence[list[dict[str, Any]] | None] | None = None  # what judges replied on each; None: none was asked
     counts: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends.engines.batch.notes import Sender
-from persyn_hf.backends.engines.spending import open_budget
 from persyn_hf.backends.journal import Journal
-from persyn_hf.backends.judging.asking import Bench, Heard
-from persyn_hf.backends.judging.opening import payees
-from persyn_hf.backends.judging.questions import Question, Shown, make_questions
+from persyn_hf.backends.judging.asking import Heard
+from persyn_hf.backends.judging.panel import hear_panel, means_of, verdicts_of
+from persyn_hf.backends.judging.questions import Question, Shown
 from persyn_hf.backends.judging.rubrics import read_rubric
 from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.core.arrays import FloatArray
@@ -32,22 +30,10 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
         EngineError: a judge cannot be run, or too many of its replies hold no verdict.
         RecipeError: the rubric cannot be used.
     """
-    rubric = read_rubric(settings.rubric, settings.mode, settings.scale)
     shown = [Shown(prompt=answer.prompt, text=answer.response["response"]) for answer in answers]
-    questions = make_questions(settings, rubric, shown)
     with Journal(journal_of(context), recipe=context.recipe) as journal:
-        known = {**context.payees, **payees(settings)}
-        bench = Bench(
-            settings=settings,
-            rubric=rubric,
-            seed=context.seed,
-            journal=journal,
-            budget=open_budget(context.limits, journal, context.recipe, known),
-            progress=context.progress,
-            sender=Sender(recipe=context.recipe, waits=context.limits.wait_for_batches),
-        )
-        panel = bench.hear_all(settings.judges, questions)
-    verdicts = np.array([heard.means for heard in panel], dtype=np.float64).reshape(len(panel), len(questions))
+        questions, panel = hear_panel(settings, context, journal, shown)
+    verdicts = verdicts_of(questions, panel)
     metrics: dict[str, Any] = {"judges": {heard.judge.label: _line(heard) for heard in panel}}
     if settings.mode == "pairwise":
         values = _strengths(shown, questions, verdicts)
@@ -56,18 +42,41 @@ def judge(settings: JudgeSettings, context: Context, answers: Sequence[Judged]) 
             heard.judge.label: position_bias(row) for heard, row in zip(panel, verdicts, strict=True)
         }
     else:
-        values = _means(len(answers), questions, verdicts)
+        values = means_of(len(answers), questions, verdicts)
         units = verdicts
     if len(panel) > 1:
         metrics["agreement"] = _agreement(units)
     faults = sum((heard.faults for heard in panel), Counter[str]())
     counts = {"replies": sum(len(some) for heard in panel for some in heard.verdicts)}
     counts |= {f"unread_{fault}": number for fault, number in sorted(faults.items())}
-    if rubric.needs_reference:
+    if read_rubric(settings.rubric, settings.mode, settings.scale).needs_reference:
         counts["no_reference"] = sum(answer.prompt["reference"] is None for answer in answers)
     costs = {heard.judge.payee: heard.cost for heard in panel}
     cost = ledger(costs, {heard.judge.payee: heard.new for heard in panel})
-    return Quality(values=values, counts=counts, metrics=metrics, cost=cost)
+    said = _said(answers, questions, panel)
+    return Quality(values=values, verdicts=said, counts=counts, metrics=metrics, cost=cost)
+
+
+def _said(
+    answers: Sequence[Judged], questions: Sequence[Question], panel: Sequence[Heard]
+) -> list[list[dict[str, Any]] | None]:
+    """Return what the judges replied on each answer; of two in one question it stands with the one shown first."""
+    said: list[list[dict[str, Any]] | None] = [None] * len(answers)
+    for heard in panel:
+        for question, verdicts, reasons in zip(questions, heard.verdicts, heard.reasons, strict=True):
+            first, *other = question.places
+            shown = f"as A, against {answers[other[0]].response.get('teacher', 'another answer')}" if other else ""
+            said[first] = (said[first] or []) + [
+                {
+                    "judge": heard.judge.label,
+                    "shown": shown,
+                    "verdict": verdict.value,
+                    "reason": reason,
+                    "fault": verdict.fault,
+                }
+                for verdict, reason in zip(verdicts, reasons, strict=True)
+            ]
+    return said
 
 
 def _line(heard: Heard) -> dict[str, Any]:
@@ -79,14 +88,6 @@ def _line(heard: Heard) -> dict[str, Any]:
         "mean": float(np.mean(values)) if values else None,
         "unread": heard.faults.total() / replies if replies else 0.0,
     }
-
-
-def _means(number: int, questions: Sequence[Question], verdicts: FloatArray) -> list[float | None]:
-    """Return the mean over the panel of each answer; None where a judge has none: judges differ in severity."""
-    values: list[float | None] = [None] * number
-    for question, mean in zip(questions, verdicts.mean(axis=0), strict=True):
-        values[question.places[0]] = None if np.isnan(mean) else float(mean)
-    return values
 
 
 def _strengths(shown: Sequence[Shown], questions: Sequence[Question], verdicts: FloatArray) -> list[float | None]:

@@ -1,19 +1,71 @@
 """The settings of `score`, and what is refused before anything is measured."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.grading.settings import CommandSettings
 from persyn_hf.backends.judging.settings import JudgeSettings
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.core.rewards import NOISE
-from persyn_hf.recipe.strict import Strict
+from persyn_hf.recipe.strict import Strict, nearest
+from persyn_hf.schemas import CRITERIA
 
 
 # Measures of quality that a model judges, and what `persyn plan` calls that model, whose work it does not know.
 BY_MODEL = {"reward_model": "the reward model", "command": "the command of `score.quality`"}
+
+
+Criterion = Literal["correct", "pass_rate", "column", "reward_model", "judge", "command"]  # `schemas.CRITERIA`
+HEAVIEST = 1e6  # of weights
+Weight = Annotated[float, Field(gt=0, le=HEAVIEST)]
+NEEDED = "must be a criterion, or a list that weighs several: [{correct: 0.7}, {judge: 0.3}]"
+
+
+def read_quality(value: Any) -> str | tuple[dict[str, float], ...]:
+    """Read `score.quality`: a criterion, or entries of one criterion with its weight each.
+
+    Raises:
+        ValueError: says what is needed.
+    """
+    if isinstance(value, str):
+        _check_criterion(value)
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{NEEDED}, got {value!r:.100}")
+    found: list[str] = []
+    for entry in value:
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ValueError(f"an entry must be one criterion with its weight, as in `judge: 0.3`, got {entry!r:.100}")
+        ((criterion, weight),) = entry.items()
+        check_weight(criterion, weight)
+        if criterion in found:
+            raise ValueError(f"`{criterion}` is weighed twice; give it one weight")
+        found.append(criterion)
+    if len(found) < 2:
+        instead = f"write `quality: {found[0]}`" if found else "name them"
+        raise ValueError(f"a list weighs two criteria or more, found {len(found)}; {instead}")
+    return tuple({key: float(weight) for key, weight in entry.items()} for entry in value)
+
+
+def check_weight(criterion: Any, weight: Any) -> None:
+    """Refuse what is no criterion, and a weight that is no number above 0.
+
+    Raises:
+        ValueError: says what is needed.
+    """
+    _check_criterion(criterion)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:
+        raise ValueError(
+            f"the weight of `{criterion}` must be a number above 0 and at most {HEAVIEST:,.0f}, got {weight!r:.100}; "
+            "leave out what is not to count"
+        )
+
+
+def _check_criterion(word: Any) -> None:
+    if word not in CRITERIA:
+        raise ValueError(f"{NEEDED}, got {word!r:.100}{nearest(str(word), CRITERIA)}")
 
 
 class RewardServer(Connection):
@@ -54,10 +106,10 @@ class RewardModel(Strict):
 class Settings(Strict):
     """The settings of this stage: what a reward is made of, and how it is measured."""
 
-    quality: Literal["correct", "pass_rate", "column", "reward_model", "judge", "command"] = Field(
+    quality: Criterion | tuple[dict[Criterion, Weight], ...] = Field(
         default="correct",
-        description="The quality of an answer: 1 if the kept one is right, the share of right samples, the imported "
-        "column, a reward model's score, what a language model says as judge, or a command's number.",
+        description="The quality of an answer: is the kept one right, the share of right samples, the imported "
+        "column, a reward model's score, a judge's, a command's; or weights: [{correct: 0.7}, {judge: 0.3}].",
     )
     learnability: Literal["mean_logprob", "rank_surprisal", "none"] = Field(
         default="mean_logprob",
@@ -114,6 +166,11 @@ class Settings(Strict):
         default=CommandSettings(), description="Of `quality: command`: the command that gives each answer a number."
     )
 
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return read_quality(value)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.learnability == "none" and self.alpha != 0:
@@ -125,19 +182,26 @@ class Settings(Strict):
                 f"`device: {self.device}` and `accelerate` contradict each other; leave `device` out, the config of "
                 "`accelerate` says where to measure"
             )
-        if (self.quality == "reward_model") != (self.reward_model.model is not None):
-            raise ValueError(
-                "`quality: reward_model` and `reward_model: {model: ...}` belong together, found only one of them; "
-                "give both, or another `quality`"
-            )
-        if (self.quality == "command") != bool(self.command.run):
-            raise ValueError(
-                "`quality: command` and `command: {run: [...]}` belong together, found only one of them; give both, "
-                "or another `quality`"
-            )
-        if (self.quality == "judge") != (self.judge is not None):
-            raise ValueError(
-                "`quality: judge` and `judge: {model: ...}` belong together, found only one of them; give both, or "
-                "another `quality`"
-            )
+        for criterion, is_set, section in (
+            ("reward_model", self.reward_model.model is not None, "reward_model: {model: ...}"),
+            ("command", bool(self.command.run), "command: {run: [...]}"),
+            ("judge", self.judge is not None, "judge: {model: ...}"),
+        ):
+            if (criterion in self.weights) != is_set:
+                raise ValueError(
+                    f"`quality: {criterion}` and `{section}` belong together, found only one of them; give both, or "
+                    "another `quality`"
+                )
         return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The criteria of the quality, each with its weight; a single one has 1."""
+        if isinstance(self.quality, str):
+            return {self.quality: 1.0}
+        return {criterion: weight for entry in self.quality for criterion, weight in entry.items()}
+
+    @property
+    def is_mixed(self) -> bool:
+        """Tell whether the quality is made of several criteria."""
+        return not isinstance(self.quality, str)

@@ -106,10 +106,10 @@ def _columns(schema: Schema | ModelSchema) -> str:
         (
             markdown.code(column.name),
             markdown.code(column.dtype),
-            "yes" if column.nullable else "no",
+            "yes, or absent" if column in schema.optional else "yes" if column.nullable else "no",
             column.meaning.replace("|", "\\|"),
         )
-        for column in schema.columns
+        for column in (*schema.columns, *schema.optional)
     ]
     return markdown.table(("column", "dtype", "may be null", "meaning"), rows)
 

@@ -150,7 +150,17 @@ def _rewards(manifest: Manifest) -> str:
         for name, line in _of_teachers(manifest, "teachers")
     ]
     header = ("teacher", "quality", "log-prob per token (nats)", "reward", "is the best teacher")
-    return _join(_table(header, rows), _judges(manifest))
+    return _join(_join(_table(header, rows), _criteria(manifest)), _judges(manifest))
+
+
+def _criteria(manifest: Manifest) -> str:
+    """Return a row per criterion of the quality: its weight, its mean and how often it said nothing."""
+    rows = [
+        (text(name), share(line.get("weight")), cell(line.get("mean")), share(line.get("unjudged")))
+        for name, line in _of_teachers(manifest, "criteria")
+    ]
+    note = "Each criterion is normalised per prompt before it is weighted; its raw values are in a column of its own."
+    return _join(_table(("criterion", "weight", "mean", "without a value"), rows), note if rows else "")
 
 
 def _judges(manifest: Manifest) -> str:
