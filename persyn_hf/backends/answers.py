@@ -3,8 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 
 Messages = Sequence[Mapping[str, str]]
@@ -13,7 +12,7 @@ Messages = Sequence[Mapping[str, str]]
 Batch = list["Request"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # as all of a request: a driver holds millions of them
 class Sampling:
     """The way tokens are drawn. Temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
 
@@ -24,7 +23,7 @@ class Sampling:
     seed: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """A prompt in the form that one teacher gets; `refusal` says why it cannot be asked at all."""
 
@@ -34,7 +33,7 @@ class Prepared:
     messages: tuple[Mapping[str, str], ...] = ()  # what a server is sent, the system prompt included
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """One sample asked of one teacher."""
 
@@ -44,6 +43,11 @@ class Request:
     sample_index: int
     prompt: Prepared
     sampling: Sampling
+    # The name of the answer in the journal: the sha256 of (prompt_id, model, sample_index, digest).
+    key: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self._named(self.digest))
 
     @property
     def most_tokens(self) -> tuple[int, int]:
@@ -54,22 +58,22 @@ class Request:
         known = self.prompt.num_tokens or len(self.prompt.text.encode("utf-8", "surrogatepass"))
         return known, self.sampling.max_tokens
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The sha256 of all that may change the answer, except the model: text, engine kind and sampling."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling)}
-        return _sha256(json.dumps(fields, sort_keys=True))
+        return _sha256(json.dumps(self._fields(), sort_keys=True))
 
-    @cached_property
+    @property
     def family(self) -> str:
         """The sha256 that two requests share when they differ in nothing but `max_tokens`."""
-        fields = {"prompt": self.prompt.text, "engine": self.engine, **vars(self.sampling), "max_tokens": None}
-        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, fields], sort_keys=True))
+        return self._named(self._fields() | {"max_tokens": None})
 
-    @cached_property
-    def key(self) -> str:
-        """The name of the answer in the journal: the sha256 of (prompt_id, model, sample_index, digest)."""
-        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, self.digest]))
+    def _fields(self) -> dict[str, object]:
+        drawn = {name: getattr(self.sampling, name) for name in Sampling.__slots__}
+        return {"prompt": self.prompt.text, "engine": self.engine, **drawn}
+
+    def _named(self, about: object) -> str:
+        return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, about], sort_keys=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Read how an answer ended: the words of servers, and which of them mean that the teacher had said all."""
 
+from functools import lru_cache
 from typing import Any
 
 
@@ -27,7 +28,12 @@ def ending(word: Any) -> str:
 
     A server may put more behind a colon (Gemini's `content_filter: RECITATION`).
     """
-    said = word.strip().lower() if isinstance(word, str) else ""
+    return _stored(word) if isinstance(word, str) else UNKNOWN
+
+
+@lru_cache  # every answer is asked for its ending several times, and few words are in use
+def _stored(word: str) -> str:
+    said = word.strip().lower()
     found = _MEANING.get(said.partition(":")[0].strip(), said)
     return "".join(letter for letter in found if letter.isprintable())[:LONGEST] or UNKNOWN
 

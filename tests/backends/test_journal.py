@@ -2,6 +2,7 @@
 and full disks: test_journal_faults.py."""
 
 import hashlib
+import pickle
 import sqlite3
 import stat
 import zlib
@@ -28,6 +29,21 @@ def test_every_part_of_a_request_is_in_its_key() -> None:
     assert len({base.key, *(other.key for other in others)}) == 11
     assert request().key == base.key
     assert replace(base, prompt=Prepared(text="<p>", num_tokens=4)).key == base.key
+
+
+def test_answers_of_old_journals_are_found() -> None:
+    asked = request("é", 1)  # the values are those that journals hold since the first version
+    assert asked.key == "3b17b289b931dfef6dc8b7934ca8b501277169c2b8dc03c85fe93770cb45d157"
+    assert asked.digest == "ad5560cd5cde57f87784f040d57d47343ff08bc14a658466fab750c41acf8862"
+    assert asked.family == "498970d6164e558bbe3f517d5a8a484d178fc8273cbcfde015f6c4e60eda66be"
+
+
+def test_a_request_is_small_and_travels() -> None:
+    asked = request("q", 2)
+    for part in (asked, asked.prompt, asked.sampling):  # millions are held: a dict each would double them
+        assert not hasattr(part, "__dict__")
+    sent = pickle.loads(pickle.dumps(asked))
+    assert (sent, sent.key) == (asked, asked.key), "as Ray's actors get it"
 
 
 def test_an_answered_key_never_changes(tmp_path: Path) -> None:
