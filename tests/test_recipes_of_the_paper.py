@@ -201,7 +201,7 @@ def test_the_figures_of_the_readme_are_those_of_the_plan(root: Path, tmp_path: P
             if trained:
                 assert total(load_recipe(path), tmp_path, "students")["GPU time"] == f"~ {trained}", name
                 checked += 1
-    assert checked == 8 + 14
+    assert checked == 9 + 15
     named = "".join(files.replace("STUDENT", r"[^/]*") for files, *_ in rows)
     listed = re.findall(r"`([^`]+)`", named)
     for path in paper(root):

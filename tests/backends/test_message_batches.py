@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -263,9 +264,8 @@ def test_a_request_is_sent_as_the_api_takes_it(tmp_path: Path) -> None:
         late = batch.prepare([*turns, *system, *turns])
     assert prompt.refusal is None
     assert late.refusal == "a system turn is not the first, which Anthropic's API does not take"
-    fields = {**vars(asked), "prompt": prompt}
-    one = type(asked)(**{name: fields[name] for name in asked.__dataclass_fields__})
-    assert message_body("m", {"thinking": {"type": "adaptive"}, "temperature": None}, one) == {
+    asked = replace(asked, prompt=prompt)
+    assert message_body("m", {"thinking": {"type": "adaptive"}, "temperature": None}, asked) == {
         "model": "m",
         "max_tokens": 9,
         "messages": turns,
@@ -273,9 +273,7 @@ def test_a_request_is_sent_as_the_api_takes_it(tmp_path: Path) -> None:
         "thinking": {"type": "adaptive"},
     }
     sampling = Sampling(temperature=0.5, top_p=1.0, top_k=0, max_tokens=4, seed=3)
-    sent = message_body(
-        "m", {}, type(asked)(**{**{n: fields[n] for n in asked.__dataclass_fields__}, "sampling": sampling})
-    )
+    sent = message_body("m", {}, replace(asked, sampling=sampling))
     assert sent["temperature"] == 0.5 and not {"top_p", "seed", "stream", "top_k"} & sent.keys()
 
 

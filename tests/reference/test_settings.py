@@ -15,7 +15,7 @@ from persyn_hf.recipe.strict import read_section
 from persyn_hf.reference.anew import follow, runs_anew
 from persyn_hf.reference.schema import Node
 from persyn_hf.reference.settings import list_settings
-from persyn_hf.runner.plan import BY_CALIBRATION, BY_STRATEGY, PHASES
+from persyn_hf.runner.plan import BY_CALIBRATION, BY_SCORE, BY_STRATEGY, PHASES
 from persyn_hf.runner.run import look_up
 from persyn_hf.store.local import Store
 
@@ -25,7 +25,8 @@ LEAVES = [setting for setting in SETTINGS.values() if not setting.is_section]
 LATER = ("train_router", "assign", "generate", "score_chosen", "mix", "train_student", "evaluate")
 
 # Texts that have to be of a certain shape.
-OF_A_SHAPE = {"train_router.candidates", "train_router.extend", "evaluate.livebench.release", "score.judge.rubric"}
+OF_A_SHAPE = {"train_router.candidates", "train_router.extend", "evaluate.livebench.release"}
+OF_A_SHAPE |= {"score.quality", "score.judge.rubric"}
 LISTS = (["evaluate", "tasks"], ["score", "judge", "panel"])  # sections of which there are several
 
 # Setting -> an override of the recipe that was run, which may change nothing else.
@@ -68,7 +69,7 @@ def test_the_settings_are_the_fields_of_the_sections_but_those_that_are_decided_
     for stage in STAGES:
         fields = set(importlib.import_module(f"persyn_hf.stages.{stage}").Settings.model_fields)
         known = {path.split(".")[1] for path in SETTINGS if path.startswith(f"{stage}.")}
-        assert fields - known == BY_STRATEGY.get(stage, set()) | BY_CALIBRATION.get(stage, set())
+        assert fields - known == {key for by in (BY_STRATEGY, BY_CALIBRATION, BY_SCORE) for key in by.get(stage, ())}
         assert known <= fields
 
 

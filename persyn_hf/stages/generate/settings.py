@@ -1,6 +1,6 @@
 """The settings of `generate`, and what follows from them for one teacher."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,7 +29,7 @@ LARGE_B = 72
 class ChosenBy(Strict):
     """By what several samples are judged, taken from `score`."""
 
-    weights: dict[str, float]
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]]
     judge: JudgeSettings | None = None
     command: CommandSettings = CommandSettings()
 
