@@ -1,6 +1,6 @@
 """Say which criterion predicts what a student learns, from the sets that `train.py` has trained it on.
 
-    python analyse.py ../study.yaml measured.jsonl
+    python recipes/tiny/study-reward/analyse.py recipes/tiny/study.yaml measured.jsonl
 
 A criterion's value of a set is its mean over the set's rows. Shown are rank correlations (Spearman) with the accuracy
 of the student after training, over all sets, over the random ones, which no criterion has chosen, and over the better

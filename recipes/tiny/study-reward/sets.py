@@ -87,8 +87,8 @@ def _kinds(cells: Cells) -> Iterator[tuple[str, Callable[[np.random.Generator], 
         yield f"by skill {copy}", by_skill
     for copy in range(6):
         yield f"skills {copy}", mixture
-    for share in (1.0, 1.0, 1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.0):
-        yield f"right {share:.0%}", right_first(share)
+    for copy, share in enumerate((1.0, 1.0, 1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.0)):
+        yield f"right {copy}: {share:.0%}", right_first(share)
     for teacher in range(pool):
         yield f"teacher {teacher}", best(np.eye(pool)[np.full(number, teacher)], 1, 1.0)
     for name, values in cells.criteria.items():

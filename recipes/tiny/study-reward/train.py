@@ -1,7 +1,7 @@
 """Train a student on each of the training sets of `sets.py`, and measure how many questions it then answers.
 
-    persyn run ../study.yaml --set strategies=[oracle] --set until=mix
-    python train.py ../study.yaml --out measured.jsonl
+    persyn run recipes/tiny/study.yaml --set 'strategies=[oracle]' --set until=assign
+    python recipes/tiny/study-reward/train.py recipes/tiny/study.yaml --out measured.jsonl
 
 The recipe's artifacts hold every teacher's answer to every prompt, so nothing is generated anew. One line per set
 goes to the output; a killed run goes on with the sets that have no line yet. `--part 0/2` takes every second set, so
@@ -35,7 +35,7 @@ TASKS = ("test", "validation")  # 400 and 320 questions; no teacher answered any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", type=Path, help="../study.yaml, or ../study-student.yaml for the other student")
+    parser.add_argument("recipe", type=Path, help="study.yaml, or study-student.yaml for the other student")
     parser.add_argument("--store", type=Path, default=None, help="default: $PERSYN_STORE, or ./artifacts")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines: name, teachers, right answers per task")
     parser.add_argument("--part", default="0/1", help="which sets: the first number, modulo the second")
