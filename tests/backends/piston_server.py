@@ -127,5 +127,7 @@ def bwrap(folder: str, *, share_net: bool) -> list[str]:
     options = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "1001", "--gid", "1001", "--cap-drop", "ALL"]
     options += ["--share-net"] if share_net else []
     options += ["--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    options += ["--size", str(10_000_000), "--tmpfs", "/tmp", "--ro-bind", folder, "/mnt", "--chdir", "/mnt"]
-    return options
+    options += ["--size", str(10_000_000), "--tmpfs", "/tmp"]
+    for prefix in {sys.prefix, sys.base_prefix}:
+        options += ["--ro-bind", prefix, prefix]  # it may lie below /tmp, which is empty now
+    return [*options, "--ro-bind", folder, "/mnt", "--chdir", "/mnt"]
