@@ -191,5 +191,5 @@ def test_a_finished_trial_outlives_a_kill(tmp_path, monkeypatch):
     assert load(tmp_path / "saved").scores([[]]).tolist() == [first.dev[0].tolist()]
 
 
-def test_all_cheap_kinds_but_their_sum_are_heads_or_read_no_prompt():
+def test_all_cheap_kinds_are_heads_or_read_no_prompt():
     assert {*RouterSettings().candidates, "stacking"} == {*FEATURED, "global_best"}
