@@ -47,10 +47,6 @@ class Neighbours:
             scores[start : start + block] = np.where(number > 0, mean, self.means)
         return scores
 
-    def of(self, k: int) -> "Neighbours":
-        """Return the same prompts with another number of neighbours."""
-        return Neighbours(self.points, self.rewards, k)
-
     def arrays(self) -> dict[str, np.ndarray]:
         own = {"rewards": self.rewards, "k": np.array([self.k])}
         if isinstance(self.points, np.ndarray):

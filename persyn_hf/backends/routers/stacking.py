@@ -35,11 +35,12 @@ class Stacked:
         self.linear = linear
         self.neighbours = neighbours  # with the rewards of all prompts
         self.weights = dict(weights)  # number of neighbours -> weight
+        self._near = {k: Neighbours(neighbours.points, neighbours.rewards, k) for k in self.weights}
 
     def scores(self, features: Any) -> FloatArray:
         scores = self.linear.scores(features)
         for k, weight in self.weights.items():
-            scores = scores + weight * self.neighbours.of(k).scores(features)
+            scores = scores + weight * self._near[k].scores(features)
         measured = self.neighbours.measured.any(axis=0)
         lowest = scores[:, measured].min(axis=1, keepdims=True)
         return np.where(measured, scores, lowest - 1.0)
@@ -80,13 +81,13 @@ def fit_stacking(
     weights, share = _weights(unseen, train.rewards)
     means = teacher_means(train.rewards)
     linear = Linear(np.zeros((train.features.shape[1], len(means))), means * (1 - weights.sum()), "reward")
-    for member, weight in zip(members, weights.tolist(), strict=True):
+    weighed = list(zip(members, weights.tolist(), strict=True))
+    for member, weight in weighed:
         if member.kind == "ridge" and weight > 0:
             head = member.fit(settings, train)
             linear = Linear(linear.weights + weight * head.weights, linear.bias + weight * head.bias, "reward")
-    near = {int(m.value): w for m, w in zip(members, weights.tolist(), strict=True) if m.kind == "knn" and w > 0}
-    each = [{member.kind: member.value, "weight": weight} for member, weight in zip(members, weights, strict=True)]
-    record = {"members": [line | {"weight": float(line["weight"])} for line in each], "share": share}
+    near = {int(member.value): weight for member, weight in weighed if member.kind == "knn" and weight > 0}
+    record = {"members": [{member.kind: member.value, "weight": weight} for member, weight in weighed], "share": share}
     return Stacked(linear, Neighbours(train.features, train.rewards, number), near), record
 
 

@@ -22,7 +22,7 @@ from persyn_hf.backends.engines import messages
 from persyn_hf.backends.engines.addresses import addresses
 from persyn_hf.backends.engines.batch.notes import Note
 from persyn_hf.backends.engines.batch.service import PASSING, SKEW_S, Found, Result, State, unfound, whole
-from persyn_hf.backends.engines.batch.wire import GoneError, Wire
+from persyn_hf.backends.engines.batch.wire import GoneError, Wire, Wired
 from persyn_hf.backends.engines.endpoint import URLS_AT
 from persyn_hf.backends.engines.replies import Fault, lost, parse, read_reply
 from persyn_hf.errors import EngineError
@@ -36,7 +36,7 @@ COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 KEY_DIGITS = 32  # of a request's key behind the mark: a `custom_id` has 64 characters at most
 
 
-class MessageBatches:
+class MessageBatches(Wired):
     """A `Service` in Anthropic's form."""
 
     def __init__(
@@ -44,22 +44,8 @@ class MessageBatches:
     ) -> None:
         self.model, self._extra, self._key, self._settle_s = model, dict(extra), key, settle_s
         address, _ = addresses(url, messages.MESSAGES, URLS_AT)
-        self._wire = Wire(url, address, "/messages", messages.headers(key), key=key, **hints)
-        self.name, self.place = self._wire.name, self._wire.place
+        super().__init__(Wire(url, address, "/messages", messages.headers(key), key=key, **hints))
         self._begins: dict[str, str] = {}  # id of a batch that has ended -> first `custom_id` of its results
-
-    @property
-    def waits(self) -> Callable[[str | None], None]:
-        """The listener that is told why nothing goes on."""
-        return self._wire.waits
-
-    @waits.setter
-    def waits(self, listener: Callable[[str | None], None]) -> None:
-        self._wire.waits = listener
-
-    def close(self) -> None:
-        """Close the connections; batches go on."""
-        self._wire.close()
 
     def line(self, request: Request, mark: str) -> bytes:
         """Make the entry of a request."""

@@ -19,7 +19,7 @@ from persyn_hf.backends.answers import Request, failed
 from persyn_hf.backends.engines.addresses import addresses
 from persyn_hf.backends.engines.batch.notes import Note
 from persyn_hf.backends.engines.batch.service import PASSING, SKEW_S, Found, Result, State, unfound, whole
-from persyn_hf.backends.engines.batch.wire import Wire
+from persyn_hf.backends.engines.batch.wire import Wire, Wired
 from persyn_hf.backends.engines.completions import read_chat
 from persyn_hf.backends.engines.endpoint import CHAT, URLS_AT, chat_body
 from persyn_hf.backends.engines.replies import Fault, lost, parse, read_reply, words
@@ -37,7 +37,7 @@ UNDONE = frozenset({"batch_expired", "batch_cancelled", "request_timeout"})
 FULL = "token_limit_exceeded"  # OpenAI: the enqueued tokens of a model and an organisation
 
 
-class OpenAIBatches:
+class OpenAIBatches(Wired):
     """A `Service` in OpenAI's form."""
 
     def __init__(
@@ -55,21 +55,7 @@ class OpenAIBatches:
         self._window, self._settle_s = window, settle_s
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         address, _ = addresses(url, CHAT, URLS_AT)
-        self._wire = Wire(url, address, CHAT.removeprefix("/v1"), headers, key=key, **hints)
-        self.name, self.place = self._wire.name, self._wire.place
-
-    @property
-    def waits(self) -> Callable[[str | None], None]:
-        """The listener that is told why nothing goes on."""
-        return self._wire.waits
-
-    @waits.setter
-    def waits(self, listener: Callable[[str | None], None]) -> None:
-        self._wire.waits = listener
-
-    def close(self) -> None:
-        """Close the connections; batches go on."""
-        self._wire.close()
+        super().__init__(Wire(url, address, CHAT.removeprefix("/v1"), headers, key=key, **hints))
 
     def line(self, request: Request, mark: str) -> bytes:
         """Make the line of a request."""

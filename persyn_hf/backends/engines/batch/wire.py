@@ -205,3 +205,24 @@ def _further(address: httpx2.URL, response: httpx2.Response) -> httpx2.URL | Non
         return None
     safe = further.scheme == "https" or (further.scheme == "http" and address.scheme == "http")
     return further if safe and further.host else None
+
+
+class Wired:
+    """What services have in common that speak over a `Wire`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.name, self.place = wire.name, wire.place
+
+    @property
+    def waits(self) -> Callable[[str | None], None]:
+        """The listener that is told why nothing goes on."""
+        return self._wire.waits
+
+    @waits.setter
+    def waits(self, listener: Callable[[str | None], None]) -> None:
+        self._wire.waits = listener
+
+    def close(self) -> None:
+        """Close the connections; batches go on."""
+        self._wire.close()
