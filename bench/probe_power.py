@@ -16,9 +16,9 @@ from persyn_hf.backends.routers.cross_validation import FOLDS, choose, coordinat
 from persyn_hf.backends.routers.featured import texts_of
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.cli.probe import WORTH
-from persyn_hf.core.arrays import FloatArray
+from persyn_hf.core.arrays import BoolArray, FloatArray
 from persyn_hf.core.metrics import routed_reward
-from persyn_hf.core.partial_calibration import BoolArray, first_in_full, halve, survivors
+from persyn_hf.core.partial_calibration import first_in_full, halve, survivors
 from persyn_hf.core.probe import complete, probe
 from persyn_hf.core.rewards import reward_matrix
 from persyn_hf.store.local import Store

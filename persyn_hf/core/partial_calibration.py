@@ -18,13 +18,10 @@ tells the price of a cell by teacher. Later rounds spend an `allowance`.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
 from persyn_hf.core.assignment import column_means
 
-
-BoolArray = NDArray[np.bool_]
 
 SIGNALS = (0.1, 0.3, 0.6, 0.9)  # shares of a teacher's reward variance that features may explain; the rest is noise
 DEVIATIONS = 1.0  # half-width of a predicted interval, in standard deviations

@@ -14,8 +14,7 @@ from persyn_hf.backends.routers import RouterSettings
 from persyn_hf.backends.routers.cross_validation import FOLDS, coordinates, cross_validated
 from persyn_hf.backends.routers.featured import texts_of
 from persyn_hf.backends.routers.features import fit_features
-from persyn_hf.core.arrays import FloatArray
-from persyn_hf.core.partial_calibration import BoolArray
+from persyn_hf.core.arrays import BoolArray, FloatArray
 from persyn_hf.core.probe import Probe, complete
 from persyn_hf.core.probe import probe as find
 from persyn_hf.core.rewards import reward_matrix

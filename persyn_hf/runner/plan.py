@@ -236,10 +236,8 @@ class _Planner:
             kept: dict[str, Any] = {"student": student, "phase": "score_chosen", **both, **decided}
             self._add(names.chosen_rewards(student, strategy), "score", inputs=prompts | answered, **kept)
             rewards |= {"pool_rewards": names.chosen_rewards(student, strategy)}
-        paid = self._paid_answers(student, strategy)
-        self._add(
-            names.sft(student, strategy), "mix", inputs=prompts | assignments | answered | rewards | paid, **both
-        )
+        mixed = prompts | assignments | answered | rewards | self._paid_answers(student, strategy)
+        self._add(names.sft(student, strategy), "mix", inputs=mixed, **both)
         rows = assignments | {"sft": names.sft(student, strategy)}
         for suffix, seed in self.recipe.sft_seeds.items():
             trained = names.trained_student(student, strategy, suffix)

@@ -1,9 +1,9 @@
 """Train and load routers, which score every teacher for every prompt. `fit` writes into a folder, `load` reads it.
 
-The cheap kinds are a head (`logistic`, `ridge`, `knn`, `stacking` of the last two,
-`best_per_topic`) over features of the prompt (`tfidf` or
-`embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind, teachers in order, knobs)
-and what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays (safetensors, JSON).
+The cheap kinds are a head (`logistic`, `ridge`, `knn`, `stacking` of the last two, `best_per_topic`) over features of
+the prompt (`tfidf` or `embeddings`), or `global_best`, which reads no prompt. A folder holds `router.json` (kind,
+teachers in order, knobs) and what its kind needs: a stock transformers model and tokenizer (`llm`), or plain arrays
+(safetensors, JSON).
 """
 
 import importlib

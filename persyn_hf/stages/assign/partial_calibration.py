@@ -27,9 +27,8 @@ import numpy as np
 from persyn_hf.backends.routers import RouterSettings
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.core import partial_calibration as core
-from persyn_hf.core.arrays import FloatArray, IntArray
+from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
 from persyn_hf.core.conversations import user_text
-from persyn_hf.core.partial_calibration import BoolArray
 from persyn_hf.core.rewards import to_matrix
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
