@@ -7,6 +7,7 @@ from typing import Any
 
 from persyn_hf.backends import generation
 from persyn_hf.backends.chat import DATE
+from persyn_hf.backends.harness import weighing
 from persyn_hf.backends.harness.answers import Sheet, Spoken
 from persyn_hf.backends.loading import suitable_threads
 from persyn_hf.stage import Progress
@@ -36,6 +37,12 @@ def make_lm(model: Any, sheet: Sheet, batch_size: int, progress: Progress) -> An
             with suitable_threads(self.model):
                 return sheet.weigh(requests, weigh)
 
+        def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> Any:
+            if not shares:
+                return super()._loglikelihood_tokens(requests, **kwargs)
+            rows = [(context, continuation) for _, context, continuation in requests]
+            return weighing.weigh(self.model, rows, batch_size, progress.advance)
+
         def _complete(self, requests: Any, stops: list[str], ends: list[int], max_tokens: int) -> list[Spoken]:
             """Answer greedily, in batches of similar length, the longest first."""
             progress.start(self.what, total=len(requests))
@@ -57,6 +64,7 @@ def make_lm(model: Any, sheet: Sheet, batch_size: int, progress: Progress) -> An
             return [spoken[place] for place in range(len(requests))]
 
     generation.prepare(model)
+    shares = weighing.can_share(model)
     # A rendered chat template already holds its special tokens: add_bos_token=False adds none, as in training.
     lm = StudentLM(
         pretrained=model,
