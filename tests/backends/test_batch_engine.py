@@ -21,6 +21,9 @@ from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.stages.generate.settings import Settings
 
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
 def test_every_request_is_sent_once_and_answered_as_a_server_would(tmp_path: Path) -> None:
     with BatchServer() as server, engine(server.url, tmp_path, {"min_p": 0.1}, max_requests=4) as batch:
         asked = requests(batch, 10)

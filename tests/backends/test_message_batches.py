@@ -31,6 +31,9 @@ from persyn_hf.stages.generate.settings import Settings, check
 engine = partial(asking.engine, api="anthropic", patience_s=60)
 
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
 def lose(folder: Path) -> str:
     """Make the one note forget the id of its batch, as after a kill, and return the id."""
     path = next((folder / "batches").glob("*.json"))
