@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from persyn_hf.backends.engines.supervised import Kept
@@ -14,14 +15,18 @@ LAUNCHED = "launcher"
 SAFE = {"PYTHONSAFEPATH": "1"}  # modules do not come from where we are
 
 
-def start(plan: Plan, module: str, folder: Path) -> Started:
-    """Start the processes of a plan, each as `python -m MODULE FOLDER`."""
+def start(plan: Plan, module: str, folder: Path, needs: Sequence[str] = (), again: bool = False) -> Started:
+    """Start the processes of a plan, each as `python -m MODULE FOLDER`.
+
+    needs: files and folders of this machine, where they are any, that others must have as well. again: others were
+    lost, and may be about to return.
+    """
     if plan.executor is None:
         assert plan.path is not None
         return Kept(command(plan.path, module, folder), environment=os.environ | SAFE, log=folder / LOG)
     from persyn_hf.backends.launching.ray_group import RayGroup
 
-    return RayGroup(plan, module, folder)
+    return RayGroup(plan, module, folder, needs, again)
 
 
 def command(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persyn_hf.backends.launch import restarting
 from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.backends.tracking import Tracker
@@ -117,12 +118,15 @@ def train(
             f"got {training.batch_size}"
         )
     checkpoints = folder.with_name(f"{folder.name}-checkpoints-{launched.layout(plan)}")
-    last, done = here.clear(checkpoints)
-    progress.start("training the student", Schedule.of(training, len(examples)).total, done)
-    if plan is None:
-        curve = here.train(training, examples, folder, checkpoints, last, progress.advance)
-    else:
-        curve = launched.train(plan, training, examples, folder, checkpoints, last, progress.advance)
+
+    def once(again: bool) -> list[list[float]]:
+        last, done = here.clear(checkpoints)
+        progress.start("training the student", Schedule.of(training, len(examples)).total, done)
+        if plan is None:
+            return here.train(training, examples, folder, checkpoints, last, progress.advance)
+        return launched.train(plan, training, examples, folder, checkpoints, last, progress.advance, again)
+
+    curve = restarting(plan, once)
     if training.lora:
         merge(training, folder)
     return curve

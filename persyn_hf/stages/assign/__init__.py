@@ -138,8 +138,8 @@ def _routed(
     if where:
         if not isinstance(router, Llm):
             raise RecipeError(
-                f"{where} of `assign` is for the llm router, which is slow on one device; this router scores thousands "
-                "of prompts a second: leave it out"
+                f"{where} of `assign` is for the llm router, which is slow on one device; this router scores "
+                "thousands of prompts a second: leave it out"
             )
         plan = plan_of(settings, "assign", "prompts are routed")
         assert plan is not None
