@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 
 from persyn_hf import errors
 from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.backends.launching.command import LOG
 from persyn_hf.backends.launching.plan import Plan
-from persyn_hf.backends.launching.start import LOG, start
+from persyn_hf.backends.launching.start import start
 from persyn_hf.errors import EngineError
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from persyn_hf.backends.engines import ray_cluster
 from persyn_hf.backends.engines.supervised import Kept
+from persyn_hf.backends.launching.command import LOG, SAFE, command
 from persyn_hf.backends.launching.node_look import look_from
 from persyn_hf.backends.launching.plan import Plan, write_config
-from persyn_hf.backends.launching.start import LOG, SAFE, command
 from persyn_hf.errors import EngineError, reason
 from persyn_hf.version import __version__
 
