@@ -29,8 +29,7 @@ def connect(address: str | None, key: str) -> Any:
     require("ray.data", extra="ray", feature=f"`{key}`")
     if ray.is_initialized():
         return ray
-    if address is not None:
-        _check_address(address, key)
+    check_address(address, key)
     try:
         with _quiet():
             options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
@@ -85,9 +84,9 @@ def _quiet() -> Iterator[None]:
             os.close(terminal)
 
 
-def _check_address(address: str, key: str) -> None:
+def check_address(address: str | None, key: str) -> None:
     """Refuse an address that nothing answers at: Ray itself tries it for minutes and then ends the process."""
-    if address == "auto":
+    if address in (None, "auto"):
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in address:

@@ -24,7 +24,7 @@ SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 def train(training: LlmTraining) -> dict[str, Any]:
     """Train by `llm_training.train` in the processes that the settings name; return the record."""
     settings, folder = training.settings, training.folder
-    plan = plan_of(settings, "train_router", "a router is trained")
+    plan = plan_of(settings, "train_router")
     assert plan is not None
     if plan.kind in SHARDED:
         raise InputError(

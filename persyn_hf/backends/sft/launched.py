@@ -26,7 +26,7 @@ KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
 def read_plan(settings: Any) -> Plan | None:
     """Read the plan, and refuse one that a student cannot be trained by before anything is started."""
-    plan = plan_of(settings, "train_student", "a student is trained")
+    plan = plan_of(settings, "train_student")
     if plan is None:
         return None
     if plan.kind not in KINDS:
