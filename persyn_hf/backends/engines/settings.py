@@ -210,10 +210,10 @@ def value_of(args: Sequence[str], *names: str) -> str | None:
 
 
 class RaySettings(Strict):
-    """The settings of engines that run as actors of a Ray cluster."""
+    """The settings of work that runs in actors of a Ray cluster."""
 
-    kind: Literal["ray"] = Field(description="The word ray: engines run as actors of a Ray cluster.")
-    replicas: int = Field(default=1, ge=1, le=100_000, description="The actors per teacher.")
+    kind: Literal["ray"] = Field(description="The word ray: the work is done in actors of a Ray cluster.")
+    replicas: int = Field(default=1, ge=1, le=100_000, description="The actors; in `generate`, per teacher.")
     gpus_per_replica: float | int = Field(default=0, ge=0, le=1024, description="The GPUs of one actor.")
     cpus_per_replica: float | int = Field(default=1, gt=0, le=4096, description="The CPU cores of one actor.")
     address: str | None = Field(
