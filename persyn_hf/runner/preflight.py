@@ -174,7 +174,7 @@ def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
         case "generate" if settings.engine != "import":
             for teacher in step.teachers:
                 yield from ENGINES.get(teacher.engine or settings.engine, ())
-            if settings.executor is not None:
+            if settings.executor is not None and settings.executor.kind == "ray":
                 yield "the executor `ray`", "ray", "ray"
         case "score":
             if settings.learnability != "none":
