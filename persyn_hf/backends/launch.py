@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from persyn_hf import errors
-from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.engines.vllm_server import telling_lines
-from persyn_hf.errors import EngineError, InputError, reason, require
+from persyn_hf.backends.launching.plan import Plan
+from persyn_hf.backends.launching.start import LOG, start
+from persyn_hf.errors import EngineError
 
 
-LOG = "log"
-LAUNCHED = "launcher"
 DONE = "done"  # a file with one character for every unit of work that is done
 RESULT = "result.json"
 POLL_S = 0.2
@@ -40,66 +39,37 @@ LAUNCHER = re.compile(r"^W\d{4} .*\n|^E\d{4} [^]]*\] ", re.MULTILINE)
 SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
 
 
-def read_config(path: str, key: str, doing: str) -> Any:
-    """Read an accelerate config (`use_cpu`, `distributed_type`, ...) before anything is started.
-
-    `key` names the setting in a recipe; `doing` completes the sentence of an error ("answers are scored"). Raises
-    `InputError` where the config cannot be read or does not describe one machine.
-    """
-    require("accelerate", extra="models", feature=f"`{key}`")
-    from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.utils import DistributedType
-
-    try:
-        config = load_config_from_file(path)
-    except Exception as error:  # noqa: BLE001  # no YAML, no mapping, unknown keys: anything is raised
-        raise InputError(f"the accelerate config {path} cannot be read: {reason(error)}") from None
-    if getattr(config, "num_machines", 1) != 1:
-        raise InputError(
-            f"the accelerate config {path} names {config.num_machines} machines, and {doing} on one; "
-            "set `num_machines: 1`"
-        )
-    if config.distributed_type == DistributedType.MULTI_CPU and not config.mpirun_config:
-        raise InputError(
-            f"the accelerate config {path} is of type MULTI_CPU, of which accelerate starts one process only unless "
-            "MPI is configured; write `distributed_type: MULTI_GPU` and `use_cpu: true` for processes on the CPU"
-        )
-    return config
+class Lost(EngineError):
+    """Processes on other machines were lost: killed, or with their actor or node. They may be started again."""
 
 
-def launch(config: str, module: str, folder: Path) -> Iterator[int | None]:
+def launch(plan: Plan, module: str, folder: Path) -> Iterator[int | None]:
     """Start the processes; yield None a few times a second while they run, then their exit status."""
-    options = ["--config_file", config, "--main_process_port", "0"]  # 0: a free one
-    options += ["--log_dir", str(folder / LAUNCHED)]  # else torch leaves a folder in the system's for every launch
-    kept = Kept(
-        [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, str(folder)],
-        environment=os.environ | {"PYTHONSAFEPATH": "1"},  # modules do not come from where we are
-        log=folder / LOG,
-    )
+    started = start(plan, module, folder)
     try:
         status = None
         while status is None:
             time.sleep(POLL_S)
-            status = kept.poll()  # before the caller reads what they wrote, or it would miss the last of it
+            status = started.poll()  # before the caller reads what they wrote, or it would miss the last of it
             yield status
     finally:
-        kept.stop()
+        started.stop()
 
 
-def follow(config: str, module: str, folder: Path, advance: Callable[[int], None] | None, state: str) -> Any:
+def follow(plan: Plan, module: str, folder: Path, advance: Callable[[int], None] | None, state: str) -> Any:
     """Run the processes to their end and return the result that the first one left (`leave`).
 
     `advance` gets the number of units of work that were done since its last call (`advancing`). The folder is removed.
     Raises the `fault` where the processes end without a result; `state` says what is done and left then.
     """
     before, status = 0, None
-    for status in launch(config, module, folder):  # noqa: B007
+    for status in launch(plan, module, folder):  # noqa: B007
         done = (folder / DONE).stat().st_size if (folder / DONE).exists() else 0
         if advance is not None and done > before:
             advance(done - before)
         before = done
     if status or not (folder / RESULT).exists():
-        raise fault(folder, status, state)
+        raise fault(plan, folder, status, state)
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     shutil.rmtree(folder)
     return result
@@ -122,7 +92,7 @@ def leave(folder: Path, result: Any) -> None:
     part.rename(folder / RESULT)
 
 
-def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
+def fault(plan: Plan, folder: Path, status: int | None, state: str) -> errors.PersynError:
     """Make the error for processes that failed: the sentence of the first one that left any, else a quote of the log.
 
     `status` is the exit status; `state` says what was left to do and what is kept ("while 3 rows were ...").
@@ -131,10 +101,13 @@ def fault(folder: Path, status: int | None, state: str) -> errors.PersynError:
         left = json.loads(path.read_text(encoding="utf-8"))
         error: errors.PersynError = getattr(errors, left["kind"])(left["sentence"])
         return error
-    log = (folder / LOG).read_text(encoding="utf-8", errors="replace").partition(SUMMARY)[0]
-    quote = "".join(f"\n    {line}" for line in telling_lines(LAUNCHER.sub("", log)))
-    says = f"; its log {folder / LOG} says:{quote}" if quote else ""
-    return EngineError(f"`accelerate launch` ended with status {status} {state}: mend the cause and run again{says}")
+    says = ""
+    for path in sorted(folder.glob(f"{LOG}*")):  # one for each machine
+        log = path.read_text(encoding="utf-8", errors="replace").partition(SUMMARY)[0]
+        if quote := "".join(f"\n    {line}" for line in telling_lines(LAUNCHER.sub("", log))):
+            says += f"; its log {path} says:{quote}"
+    kind = EngineError if plan.executor is None else Lost
+    return kind(f"`accelerate launch` ended with status {status} {state}: mend the cause and run again{says}")
 
 
 @contextmanager

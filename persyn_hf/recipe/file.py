@@ -17,7 +17,7 @@ from persyn_hf.recipe.yaml_text import read_yaml
 
 
 # The values of these keys are always files. Elsewhere `a/b` may be the id of a Hub model, and only `./a/b` is a path.
-PATH_KEYS = ("path", "fewshot_path", "chat_template", "accelerate")
+PATH_KEYS = ("path", "fewshot_path", "chat_template", "accelerate", "shared")
 LONGEST_CHAIN = 20
 OWN = frozenset({"name", "teachers", "students"})  # a file with none of these keys is one that recipes extend
 

@@ -17,7 +17,7 @@ from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.reachable import look_at_servers
 from persyn_hf.backends.engines.settings import BY_SERVER
-from persyn_hf.backends.launch import read_config
+from persyn_hf.backends.launching.plan import plan_of
 from persyn_hf.backends.routers.auto import candidates
 from persyn_hf.errors import PersynError, reason
 from persyn_hf.formats import file_size
@@ -91,9 +91,8 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
         return  # the other checks need them
     unlike = _unlike(steps)
     for step in unlike:
-        config = getattr(step.settings, "accelerate", None)
-        if config is not None:
-            yield partial(_accelerate, config, step.stage)
+        if hasattr(step.settings, "accelerate"):
+            yield partial(_plan, step)
     looks: list[tuple[str, Check]] = [(one.model, partial(_quietly, one.look)) for one in models_of(steps)]
     for step in unlike:
         if hasattr(step.module, "check_files"):
@@ -142,9 +141,9 @@ def _quietly(look: Callable[[], str]) -> None:
     look()
 
 
-def _accelerate(config: str, stage: str) -> None:
-    """Refuse a config of accelerate that cannot be read."""
-    read_config(config, f"{stage}.accelerate", f"`{stage}` runs")
+def _plan(step: Step) -> None:
+    """Refuse a config of accelerate that cannot be read, or does not fit the executor."""
+    plan_of(step.settings, step.stage, f"`{step.stage}` runs")
 
 
 def _positions(steps: Sequence[Step]) -> Iterator[str]:

@@ -124,7 +124,7 @@ def look_up(recipe: Recipe, store: Store) -> list[Done]:
         if len(digests) == len(inputs):
             print_of = fingerprint(step, step.seed, digests)
             artifact = find_whole(store, _repo(recipe, step), step.output.kind, print_of)
-            started = _work_dir(store, print_of).exists()
+            started = _work_dir(store, step, print_of).exists()
         if artifact is not None:
             stored[step.key] = artifact
         done.append(Done(step=step, stored=artifact, started=started))
@@ -149,9 +149,13 @@ def _repo(recipe: Recipe, step: Step) -> str:
     return f"{recipe.full_name}-{step.key}"
 
 
-def _work_dir(store: Store, print_of: str) -> Path:
-    """Return the work folder of a fingerprint: a later run of the same step finds what a killed one left."""
-    return store.state_dir / "work" / print_of[:32]
+def _work_dir(store: Store, step: Step, print_of: str) -> Path:
+    """Return the work folder of a fingerprint: a later run of the same step finds what a killed one left.
+
+    Processes on other machines need it as well, so an executor may name another place for it.
+    """
+    shared = getattr(getattr(step.settings, "executor", None), "shared", None)
+    return (Path(shared) if shared else store.state_dir / "work") / print_of[:32]
 
 
 def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | None:
@@ -188,7 +192,7 @@ def _run_step(
     payees: Mapping[str, Payee],
 ) -> Stored:
     """Run a step, check its result, and store it with its manifest and card."""
-    work_dir = _work_dir(store, print_of)
+    work_dir = _work_dir(store, step, print_of)
     with disk_faults(store.root):
         work_dir.mkdir(parents=True, exist_ok=True)
     context = Context(

@@ -40,7 +40,7 @@ INPUTS = {"prompts": PROMPTS}
 OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; the router to extend
 OUTPUT = ROUTER
 NOT_COVERED = frozenset(
-    {"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate", "report_to"}
+    {"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate", "executor", "report_to"}
 )
 
 REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; without a tag, the newest

@@ -13,7 +13,8 @@ from pydantic import Field
 from persyn_hf.backends import chat, tracking
 from persyn_hf.backends import loading as models
 from persyn_hf.backends import sft as backend
-from persyn_hf.backends.sft import IGNORED
+from persyn_hf.backends.launching.settings import Executor
+from persyn_hf.backends.sft import IGNORED, launched
 from persyn_hf.backends.tracking import Tracked, Tracker
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import Strict
@@ -29,7 +30,7 @@ INPUTS = {"sft": SFT}
 OPTIONAL_INPUTS = {"assignments": ASSIGNMENTS}  # which the rows answer; without, only their prompts must differ
 OUTPUT = STUDENT
 # per_device_batch_size is covered: it changes the rounding
-NOT_COVERED = frozenset({"accelerate", "save_steps", "report_to"})
+NOT_COVERED = frozenset({"accelerate", "executor", "save_steps", "report_to"})
 VERSION = 4  # 4: the end of turn is learnt also where it pads; what was said is trained on, whatever a template writes
 
 
@@ -90,6 +91,9 @@ class Settings(Strict):
     accelerate: str | None = Field(
         default=None, description="The config file of `accelerate launch`, in whose processes the student is trained."
     )
+    executor: Executor | None = Field(
+        default=None, description="The Ray cluster on whose nodes the student is trained. Null: on this machine."
+    )
     save_steps: int = Field(
         default=200, ge=1, le=10**9, description="The optimiser steps from checkpoint to checkpoint."
     )
@@ -143,10 +147,10 @@ def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "D
         seed=context.seed,
         project=context.recipe,
         run=context.step,
-        **settings.model_dump(exclude={"learning_rate", "epochs", "max_length", "method", "accelerate"}),
+        **settings.model_dump(exclude={"learning_rate", "epochs", "max_length", "method", "accelerate", "executor"}),
     )
     folder = context.work_dir / "student"
-    curve = backend.train(training, examples, folder, context.progress, settings.accelerate)
+    curve = backend.train(training, examples, folder, context.progress, launched.read_plan(settings))
     metrics = _metrics(training, examples, curve) | {"max_length": max_length, "parameters": size}
     metrics |= tracking.metrics(Tracked(settings.report_to, context.recipe, context.step))
     per_token = 4 if lora else 6  # frozen weights need no gradient of their own

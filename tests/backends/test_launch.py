@@ -6,7 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from persyn_hf.backends.launch import LAUNCHED, launch
+from persyn_hf.backends.launch import launch
+from persyn_hf.backends.launching.plan import read_plan
+from persyn_hf.backends.launching.start import LAUNCHED
 
 
 CPU_2 = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
@@ -25,7 +27,7 @@ def test_nothing_is_left_in_the_temporary_folder(
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     before = psutil.Process().children(recursive=True)
-    running = launch(CPU_2, "platform", folder)  # a module that ends at once
+    running = launch(read_plan("score", CPU_2), "platform", folder)  # a module that ends at once
     statuses = []
     for status in running:
         statuses.append(status)

@@ -15,6 +15,7 @@ from sft_run import STEPS, Told
 from persyn_hf.backends.sft import launched
 from persyn_hf.errors import InputError, PersynError, RecipeError
 from persyn_hf.stage import Result
+from persyn_hf.stages.train_student import Settings
 
 
 CPU_2 = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
@@ -103,14 +104,14 @@ def test_configs_that_a_student_cannot_be_trained_by(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("{distributed_type: MEGATRON_LM, num_machines: 1, num_processes: 2, mixed_precision: 'no'}")
     with pytest.raises(InputError) as caught:
-        launched.read_config(str(config))
+        launched.read_plan(Settings(accelerate=str(config)))
     assert str(caught.value) == (
         f"the accelerate config {config} is of type MEGATRON_LM, and a student is trained by NO, MULTI_GPU, FSDP, "
         "DEEPSPEED; write one of these as its `distributed_type`"
     )
     config.write_text("{distributed_type: MULTI_GPU, num_processes: 8, num_machines: 2}")
     with pytest.raises(InputError, match="names 2 machines, and a student is trained on one; set `num_machines: 1`"):
-        launched.read_config(str(config))
+        launched.read_plan(Settings(accelerate=str(config)))
 
 
 @pytest.mark.parametrize("path", sorted(Path(CPU_2).parent.glob("*.yaml")), ids=lambda path: path.stem)
@@ -118,7 +119,7 @@ def test_configs_that_come_with_us(path: Path) -> None:
     """They can be read by accelerate, and say in their names what they are."""
     kind, number, *sharding = path.stem.split("-")
     try:
-        config = launched.read_config(str(path))
+        plan = launched.read_plan(Settings(accelerate=str(path)))
     except PersynError as error:  # deepspeed is not installed
         assert sharding and sharding[0].startswith("zero")
         assert str(error) == (
@@ -128,4 +129,5 @@ def test_configs_that_come_with_us(path: Path) -> None:
         return
     kinds = {"fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
     expected = kinds[sharding[0]] if sharding else "MULTI_GPU" if int(number) > 1 else "NO"
-    assert config == (str(path), expected, int(number), kind == "cpu")
+    assert plan is not None
+    assert (plan.path, plan.kind, plan.processes, plan.cpu) == (str(path), expected, int(number), kind == "cpu")

@@ -59,8 +59,10 @@ def test_processes_for_a_cheap_router_are_refused(tmp_path: Path) -> None:
     router = tmp_path / "router"
     train(tiny(tmp_path, kind="global_best"), router)
     with pytest.raises(
-        RecipeError, match="`assign.accelerate` is for the llm router, which is slow on one device; th"
+        RecipeError, match="`accelerate` of `assign` is for the llm router, which is slow on one device; th"
     ):
         run(tmp_path / "work", router, accelerate="x.yaml")
-    with pytest.raises(RecipeError, match="decides on devices, found `device: cpu` as well; leave one out"):
+    with pytest.raises(
+        RecipeError, match="`accelerate` decides on devices, found `device: cpu` as well; leave one out"
+    ):
         read_section(assign.Settings, {"accelerate": "x.yaml", "device": "cpu"}, "assign")

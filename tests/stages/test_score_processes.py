@@ -303,8 +303,8 @@ def test_refusals_at_the_command_line(
         "working directory"
     )
     assert refuse("--set", "score.accelerate=/a/b.yaml", "--set", "score.device=cuda:1") == (
-        "score: `device: cuda:1` and `accelerate` contradict each other; leave `device` out, the config of "
-        "`accelerate` says where to measure"
+        "score: `device: cuda:1` and `accelerate` contradict each other; leave `device` out, `accelerate` "
+        "says where to measure"
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert refuse() == (

@@ -96,7 +96,7 @@ def fit(
 def describe(folder: Path, settings: RouterSettings, teachers: Sequence[str], scale: Scale, **own: Any) -> None:
     """Write `router.json`, which tells `load` what the rest of the folder is."""
     # Model folders are paths, which are no one else's business; the manifest names them by their content.
-    paths = {"backbone", "backbone_revision", "encoder", "encoder_revision", "accelerate"}
+    paths = {"backbone", "backbone_revision", "encoder", "encoder_revision", "accelerate", "executor"}
     left_out = {"kind", "device", "candidates", *paths}
     knobs = settings.model_dump(mode="json", include=set(RouterSettings.model_fields) - left_out)
     saved = {"kind": settings.kind, "scale": scale, "teachers": list(teachers), "settings": knobs, **own}

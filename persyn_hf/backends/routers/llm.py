@@ -42,7 +42,7 @@ def fit(
             from persyn_hf.backends.routers import llm_frozen
 
             record = llm_frozen.train(training)
-        elif settings.accelerate is None:
+        elif settings.accelerate is None and settings.executor is None:
             from persyn_hf.backends.routers import llm_training
 
             record = llm_training.train(training)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from persyn_hf.backends import launch
+from persyn_hf.backends.launching.plan import plan_of
 from persyn_hf.backends.routers import Labelled, RouterSettings
 from persyn_hf.backends.routers.llm_model import LlmTraining
 from persyn_hf.backends.tracking import Tracked
@@ -18,38 +19,39 @@ from persyn_hf.errors import InputError
 
 TASK = "task.json"
 MODULE = "persyn_hf.backends.routers.llm_launched"
-KEY = "train_router.accelerate"
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 def train(training: LlmTraining) -> dict[str, Any]:
-    """Train by `llm_training.train` in the processes that the file `settings.accelerate` names; return the record."""
+    """Train by `llm_training.train` in the processes that the settings name; return the record."""
     settings, folder = training.settings, training.folder
-    assert settings.accelerate is not None
-    config = launch.read_config(settings.accelerate, KEY, "a router is trained")
-    kind = getattr(config.distributed_type, "value", config.distributed_type)
-    if kind in SHARDED:
+    plan = plan_of(settings, "train_router", "a router is trained")
+    assert plan is not None
+    if plan.kind in SHARDED:
         raise InputError(
-            f"the accelerate config {settings.accelerate} is of type {kind}, and a router is "
+            f"the accelerate config {settings.accelerate} is of type {plan.kind}, and a router is "
             "trained whole on every device; write `distributed_type: MULTI_GPU`, and `method: lora` where memory lacks"
         )
     place = folder.with_name(f"{folder.name}-launch")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     task = {
-        "settings": settings.model_dump(mode="json", include=set(RouterSettings.model_fields)),
+        "settings": settings.model_dump(
+            mode="json", include=set(RouterSettings.model_fields) - {"accelerate", "executor"}
+        ),
         "teachers": training.teachers,
         "alpha": training.alpha,
         "folder": str(folder),
         "seed": training.seed,
-        "cpu": bool(config.use_cpu),
+        "cpu": plan.cpu,
+        "key": plan.key,
         "tracked": training.tracked,
     }
     (place / TASK).write_text(json.dumps(task), encoding="utf-8")
     for name, part in (("train", training.train), ("validation", training.validation)):
         _write(place / name, part)
     state = "before the router was trained; its last checkpoint is kept"
-    record: dict[str, Any] = launch.follow(settings.accelerate, MODULE, place, training.advance, state)
+    record: dict[str, Any] = launch.follow(plan, MODULE, place, training.advance, state)
     return record
 
 
@@ -73,9 +75,9 @@ def main(place: Path) -> None:
         from persyn_hf.backends.routers import llm_training
 
         task: Mapping[str, Any] = json.loads((place / TASK).read_text(encoding="utf-8"))
-        device = launch.own_device(task["cpu"], process.local_rank, KEY)
+        device = launch.own_device(task["cpu"], process.local_rank, task["key"])
         training = LlmTraining(
-            settings=RouterSettings.model_validate({**task["settings"], "accelerate": None, "device": device}),
+            settings=RouterSettings.model_validate({**task["settings"], "device": device}),
             teachers=tuple(task["teachers"]),
             train=_read(place / "train"),
             validation=_read(place / "validation"),

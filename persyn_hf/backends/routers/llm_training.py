@@ -33,6 +33,7 @@ NOT_THE_RESULT = {
     "micro_batch_size",
     "gradient_checkpointing",
     "accelerate",
+    "executor",
     "save_steps",
     "report_to",
 }  # of settings

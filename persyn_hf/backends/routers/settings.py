@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from persyn_hf.backends.launching.settings import Executor, decider
 from persyn_hf.recipe.strict import Strict, nearest
 
 
@@ -132,6 +133,9 @@ class RouterSettings(Strict):
     accelerate: str | None = Field(
         default=None, description="Of `llm`: the config file of `accelerate launch`, to train in several processes."
     )
+    executor: Executor | None = Field(
+        default=None, description="Of `llm`: the Ray cluster on whose nodes it is trained. Null: on this machine."
+    )
     max_length: int = Field(
         default=2048,
         ge=1,
@@ -168,11 +172,12 @@ class RouterSettings(Strict):
             raise ValueError(
                 f"the objective `two_head` is for the kind `llm`, found {self.kind}; take `soft_bt`, or `kind: llm`"
             )
-        if self.accelerate is not None and (self.method == "frozen" or self.device != "auto"):
+        where = decider(self)
+        if where and (self.method == "frozen" or self.device != "auto"):
             other = "`method: frozen`" if self.method == "frozen" else f"`device: {self.device}`"
             raise ValueError(
-                f"{other} and `accelerate` contradict each other; leave one out: the config of `accelerate` says "
-                "where to train, and a frozen backbone is read once, in this process"
+                f"{other} and {where} contradict each other; leave one out: {where} says where to train, and a frozen "
+                "backbone is read once, in this process"
             )
         for name in ("neighbours", "topics"):
             if min(getattr(self, name)) < 1:

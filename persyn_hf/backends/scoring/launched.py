@@ -12,6 +12,7 @@ from typing import Any
 
 from persyn_hf.backends import launch
 from persyn_hf.backends.chat import Row
+from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.scoring import Measured, Values
 
 
@@ -20,7 +21,7 @@ WORKER = "persyn_hf.backends.scoring.worker"
 
 
 def score_launched(
-    config: str,
+    plan: Plan,
     folder: Path,
     rows: Sequence[Row],
     under: Sequence[Any],
@@ -29,15 +30,12 @@ def score_launched(
     options: dict[str, Any],
     batch_tokens: int | None = None,
     skip: frozenset[int] = frozenset(),
-    key: str = "score.accelerate",
 ) -> Measured:
-    """Measure rows by the scorer of `kind` and `options` in the processes that the accelerate config describes.
+    """Measure rows by the scorer of `kind` and `options` in the processes of the plan.
 
     Finished rows come as from `score_rows`. `folder` is emptied first: what it holds must be in the journal. `under`
-    (see `measure.measure`) is kept for `read_left`. `key` is the setting that names the config in a recipe. Raises the
-    error of a process that fails.
+    (see `measure.measure`) is kept for `read_left`. Raises the error of a process that fails.
     """
-    cpu = bool(launch.read_config(config, key, "answers are scored").use_cpu)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -48,19 +46,21 @@ def score_launched(
         "options": options,
         "batch_tokens": batch_tokens,
         "skip": sorted(skip),
-        "cpu": cpu,
-        "key": key,
+        "cpu": plan.cpu,
+        "key": plan.key,
         "under": list(under),
     }
     (folder / TASK).write_text(json.dumps(task), encoding="utf-8")
     offsets: dict[Path, int] = {}
     left, status = len(rows) - len(skip), None
-    for status in launch.launch(config, WORKER, folder):  # noqa: B007
+    for status in launch.launch(plan, WORKER, folder):  # noqa: B007
         for numbers, values in _read_new(folder, offsets):
             left -= len(numbers)
             yield numbers, values
     if status or left:
-        raise launch.fault(folder, status, f"while {left} rows were still to be scored; what was measured is kept")
+        raise launch.fault(
+            plan, folder, status, f"while {left} rows were still to be scored; what was measured is kept"
+        )
 
 
 def read_left(folder: Path) -> Iterator[tuple[Sequence[Any], Row, Values]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.backends.tracking import Tracker
 from persyn_hf.errors import InputError, RecipeError, reason, require
@@ -92,13 +93,13 @@ def describe(model: str, revision: str | None) -> tuple[int, str, int | None]:
 
 
 def train(
-    training: Training, examples: "Dataset", folder: Path, progress: Progress, accelerate: str | None = None
+    training: Training, examples: "Dataset", folder: Path, progress: Progress, plan: Plan | None = None
 ) -> list[list[float]]:
     """Fine-tune on `examples` (token ids, labels) and leave the student in `folder`, ready for `from_pretrained`.
 
     Returns the loss curve: [step, mean nats per trained token since the last entry]. Checkpoints are kept next to
     `folder`. With LoRA the adapters are merged, and are in `adapter/` as well. The same seed, threads and machine give
-    the same weights on the CPU. With `accelerate`, a config of `accelerate launch`, other processes do the training.
+    the same weights on the CPU. With a `plan`, its processes do the training.
     Raises `RecipeError` where the batch size does not divide, or the loss is no number.
     """
     require("trl", extra="train", feature="Training a student")
@@ -108,21 +109,20 @@ def train(
     from persyn_hf.backends.sft import training as here
     from persyn_hf.backends.sft.student_model import merge
 
-    config = None if accelerate is None else launched.read_config(accelerate)
-    processes = config.processes if config else 1
+    processes = plan.processes if plan else 1
     if training.batch_size % (training.per_device_batch_size * processes):
         raise RecipeError(
             "`train_student.batch_size` must be a multiple of `per_device_batch_size` x processes = "
             f"{training.per_device_batch_size} x {processes} = {training.per_device_batch_size * processes}, "
             f"got {training.batch_size}"
         )
-    checkpoints = folder.with_name(f"{folder.name}-checkpoints-{launched.layout(config)}")
+    checkpoints = folder.with_name(f"{folder.name}-checkpoints-{launched.layout(plan)}")
     last, done = here.clear(checkpoints)
     progress.start("training the student", Schedule.of(training, len(examples)).total, done)
-    if config is None:
+    if plan is None:
         curve = here.train(training, examples, folder, checkpoints, last, progress.advance)
     else:
-        curve = launched.train(config, training, examples, folder, checkpoints, last, progress.advance)
+        curve = launched.train(plan, training, examples, folder, checkpoints, last, progress.advance)
     if training.lora:
         merge(training, folder)
     return curve

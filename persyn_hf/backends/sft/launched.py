@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends import launch
+from persyn_hf.backends.launching.plan import Plan, plan_of
 from persyn_hf.backends.sft import Training
 from persyn_hf.errors import InputError, require
 
@@ -19,46 +20,36 @@ if TYPE_CHECKING:
 
 
 TASK, ROWS = "task.json", "rows.arrow"
-KEY = "train_student.accelerate"
 KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
-class Config(NamedTuple):
-    """The parts of an accelerate config that a training depends on."""
-
-    path: str
-    kind: str
-    processes: int
-    cpu: bool
-
-
-def read_config(path: str) -> Config:
-    """Read the config, and refuse one that a student cannot be trained by before anything is started."""
-    config = launch.read_config(path, KEY, "a student is trained")
-    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
-    if kind not in KINDS:
+def read_plan(settings: Any) -> Plan | None:
+    """Read the plan, and refuse one that a student cannot be trained by before anything is started."""
+    plan = plan_of(settings, "train_student", "a student is trained")
+    if plan is None:
+        return None
+    if plan.kind not in KINDS:
         raise InputError(
-            f"the accelerate config {path} is of type {kind}, and a student is trained by {', '.join(KINDS)}; "
-            "write one of these as its `distributed_type`"
+            f"the accelerate config {plan.path} is of type {plan.kind}, and a student is trained by "
+            f"{', '.join(KINDS)}; write one of these as its `distributed_type`"
         )
-    if kind == "DEEPSPEED":
-        require("deepspeed", extra="deepspeed", feature=f"the accelerate config {path}")
-        settings = getattr(config, "deepspeed_config", None) or {}
-        if settings.get("zero_stage") == 3 and not settings.get("zero3_save_16bit_model"):
+    if plan.kind == "DEEPSPEED":
+        require("deepspeed", extra="deepspeed", feature=f"the accelerate config {plan.path}")
+        if plan.deepspeed.get("zero_stage") == 3 and not plan.deepspeed.get("zero3_save_16bit_model"):
             raise InputError(
-                f"the accelerate config {path} shards the weights (`zero_stage: 3`) and does not gather them; write "
-                "`zero3_save_16bit_model: true` under `deepspeed_config`"
+                f"the accelerate config {plan.path} shards the weights (`zero_stage: 3`) and does not gather them; "
+                "write `zero3_save_16bit_model: true` under `deepspeed_config`"
             )
-    return Config(path, kind, int(config.num_processes), bool(config.use_cpu))
+    return plan
 
 
-def layout(config: Config | None) -> str:
+def layout(plan: Plan | None) -> str:
     """Name what checkpoints depend on besides the training: sharded ones fit the same number of processes only."""
-    return "1" if config is None else f"{config.kind}-{config.processes}".lower()
+    return "1" if plan is None else f"{plan.kind}-{plan.processes}".lower()
 
 
 def train(
-    config: Config,
+    plan: Plan,
     training: Training,
     examples: "Dataset",
     folder: Path,
@@ -66,7 +57,7 @@ def train(
     last: Path | None,
     advance: Callable[[int], None],
 ) -> list[list[float]]:
-    """Train by `training.train` in the processes that `config` describes, and return the loss curve."""
+    """Train by `training.train` in the processes of the plan, and return the loss curve."""
     from datasets.arrow_writer import ArrowWriter
 
     place = folder.with_name(f"{folder.name}-launch")
@@ -77,14 +68,15 @@ def train(
         "folder": str(folder),
         "checkpoints": str(checkpoints),
         "last": last and str(last),
-        "cpu": config.cpu,
+        "cpu": plan.cpu,
+        "key": plan.key,
     }
     (place / TASK).write_text(json.dumps(task), encoding="utf-8")
     with ArrowWriter(path=str(place / ROWS), features=examples.features) as writer:
         writer.write_table(examples.data.table)
         writer.finalize()
     state = "before the student was trained; its last checkpoint is kept"
-    curve: list[list[float]] = launch.follow(config.path, "persyn_hf.backends.sft.launched", place, advance, state)
+    curve: list[list[float]] = launch.follow(plan, "persyn_hf.backends.sft.launched", place, advance, state)
     return curve
 
 
@@ -98,7 +90,7 @@ def main(place: Path) -> None:
 
         task: dict[str, Any] = json.loads((place / TASK).read_text(encoding="utf-8"))
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # of the config; `train_student.dtype` decides
-        launch.own_device(task["cpu"], process.local_rank, KEY)
+        launch.own_device(task["cpu"], process.local_rank, task["key"])
 
         curve = here.train(
             Training(**task["training"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.backends.launching.settings import decider
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
@@ -41,7 +42,7 @@ OPTIONAL_INPUTS = {
     "calibration": RESPONSES,  # answers to the calibration prompts, by which a budget counts costs
 }
 OUTPUT = ASSIGNMENTS
-NOT_COVERED = frozenset({"device", "accelerate"})
+NOT_COVERED = frozenset({"device", "accelerate", "executor"})
 LATER = {"labelling.budget": None}
 VERSION = 2  # 2: of equal scores the teacher of higher measured rewards wins, not the one of higher scores
 
@@ -120,26 +121,30 @@ def _routed(
     report: dict[str, Any],
 ) -> Iterator[Decision]:
     """Decide by the router in `folder`, within the budget where there is one; `report` gets what dev and it say."""
+    from persyn_hf.backends.launching.plan import plan_of
     from persyn_hf.backends.routers import load
     from persyn_hf.backends.routers.llm_model import Llm
 
     alpha, splits = _alpha(settings), settings.chosen_splits
     measured = Measured([rewards], splits, pool, alpha)
-    router = load(folder, "cpu" if settings.accelerate else settings.device, alpha)
+    where = decider(settings)
+    router = load(folder, "cpu" if where else settings.device, alpha)
     if list(router.teachers) != pool:
         raise InputError(
             f"the router was trained for the teachers {', '.join(router.teachers)}, the pool is {', '.join(pool)}; "
             f"train it again, or name the same teachers in the same order"
         )
     score, at_a_time = score_with(router, context.progress.advance), CHUNK
-    if settings.accelerate is not None:
+    if where:
         if not isinstance(router, Llm):
             raise RecipeError(
-                "`assign.accelerate` is for the llm router, which is slow on one device; this router scores thousands "
+                f"{where} of `assign` is for the llm router, which is slow on one device; this router scores thousands "
                 "of prompts a second: leave it out"
             )
+        plan = plan_of(settings, "assign", "prompts are routed")
+        assert plan is not None
         folders, advance = (folder, alpha, len(pool), context.work_dir), context.progress.advance
-        score, at_a_time = score_launched_with(settings.accelerate, *folders, advance), LAUNCHED
+        score, at_a_time = score_launched_with(plan, *folders, advance), LAUNCHED
     dev = learn_from_dev(settings, prompts, Measured([rewards], ("dev",), pool, alpha), measured.means, score)
     return decide(settings, context, prompts, measured, score, dev, calibration, report, at_a_time)
 
@@ -171,7 +176,7 @@ def decide(
         )
     number = sum(map(len, chunks(prompts, splits, ("split",))))
     context.progress.start("routing prompts", number - measured.num_prompts)
-    if settings.budget is None and settings.accelerate is None:
+    if settings.budget is None and not decider(settings):
         return routed(prompts, settings, measured, score, dev.curve)
     scores = scores_of(prompts, splits, measured, score, context.work_dir / "scores", at_a_time)
     if settings.budget is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from persyn_hf.backends.launching.plan import Plan
     from persyn_hf.backends.routers import Router
 
 FEW = 20  # with fewer measured dev prompts nothing is said of how sure a router is
@@ -48,9 +49,9 @@ def score_with(router: "Router", advance: Callable[[int], None]) -> Score:
 
 
 def score_launched_with(
-    config: str, folder: Path, alpha: float | None, num_teachers: int, work_dir: Path, advance: Callable[[int], None]
+    plan: "Plan", folder: Path, alpha: float | None, num_teachers: int, work_dir: Path, advance: Callable[[int], None]
 ) -> Score:
-    """Make a `Score` of an llm router in the processes of the accelerate config file `config`."""
+    """Make a `Score` of an llm router in the processes of the plan."""
     from persyn_hf.backends.scoring.launched import score_launched
 
     options = {"folder": str(folder), "alpha": alpha}
@@ -59,13 +60,12 @@ def score_launched_with(
         scores = np.empty((len(prompts), num_teachers))
         rows = [(messages, "") for messages in prompts["messages"].to_pylist()]
         for numbers, values in score_launched(
-            config,
+            plan,
             work_dir / "router",
             rows,
             [],
             kind="router",
             options=options,
-            key="assign.accelerate",
         ):
             scores[numbers] = values
             advance(len(numbers))

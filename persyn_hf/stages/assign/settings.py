@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from persyn_hf.backends.launching.settings import Executor, decider
 from persyn_hf.recipe.recipe import Calibration
 from persyn_hf.recipe.strategies import KINDS, Budget
 from persyn_hf.recipe.strict import Strict
@@ -68,12 +69,14 @@ class Settings(Strict):
         default=None, description="The config file of `accelerate launch`. An `llm` router scores in its processes."
     )
 
+    executor: Executor | None = Field(
+        default=None, description="The Ray cluster on whose nodes an `llm` router scores. Null: on this machine."
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        if self.accelerate is not None and self.device != "auto":
-            raise ValueError(
-                f"the config of `accelerate` decides on devices, found `device: {self.device}` as well; leave one out"
-            )
+        if self.device != "auto" and (other := decider(self)):
+            raise ValueError(f"{other} decides on devices, found `device: {self.device}` as well; leave one out")
         if self.budget is not None and self.per_prompt > 1:
             raise ValueError(
                 f"a `budget` gives each prompt one teacher, found `per_prompt` {self.per_prompt}; "

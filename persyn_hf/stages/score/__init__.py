@@ -46,7 +46,7 @@ LATER = {
     "judge.server.api": "openai",
 }
 NOT_COVERED = frozenset(
-    {"device", "batch_tokens", "accelerate", "reward_model.batch_tokens", "reward_model.server"}
+    {"device", "batch_tokens", "accelerate", "executor", "reward_model.batch_tokens", "reward_model.server"}
     | {f"command.{key}" for key in COMMAND_NOT_COVERED}
     | {f"judge.{key}" for key in JUDGE_NOT_COVERED}
     | {f"judge.panel.{key}" for key in JUDGE_NOT_COVERED}

@@ -7,6 +7,7 @@ from typing import Any
 from persyn_hf.backends import loading as models
 from persyn_hf.backends import templates
 from persyn_hf.backends.chat import Row
+from persyn_hf.backends.launching.plan import plan_of
 from persyn_hf.backends.scoring import Measured, Values, score_rows
 from persyn_hf.backends.scoring.launched import read_left, score_launched
 from persyn_hf.backends.scoring.likelihood import MEASURES
@@ -66,13 +67,14 @@ def by_scorer(
     `under` names all that the values depend on other than the row; the journal keeps them by it.
     """
     folder = context.work_dir / kind
+    plan = plan_of(settings, "score", "answers are scored")
 
     def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
-        if settings.accelerate is None:
+        if plan is None:
             scorer = open_scorer(kind, **options, device=settings.device)
             return score_rows(scorer, todo, batch_tokens=batch_tokens, skip=skip)
         return score_launched(
-            settings.accelerate,
+            plan,
             folder,
             todo,
             under,

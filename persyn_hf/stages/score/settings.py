@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from persyn_hf.backends.engines.settings import Connection
 from persyn_hf.backends.grading.settings import CommandSettings
 from persyn_hf.backends.judging.settings import JudgeSettings
+from persyn_hf.backends.launching.settings import Executor, decider
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.core.rewards import NOISE
 from persyn_hf.recipe.strict import Strict, nearest
@@ -155,6 +156,9 @@ class Settings(Strict):
     accelerate: str | None = Field(
         default=None, description="The config file of `accelerate launch`. Models measure in its processes."
     )
+    executor: Executor | None = Field(
+        default=None, description="The Ray cluster on whose nodes models measure. Null: on this machine."
+    )
     reward_model: RewardModel = Field(
         default_factory=RewardModel, description="Of `quality: reward_model`: the model that judges."
     )
@@ -177,10 +181,10 @@ class Settings(Strict):
             raise ValueError(
                 f"`learnability: none` leaves nothing for alpha {self.alpha} to weigh; set `alpha: 0`, or measure it"
             )
-        if self.accelerate is not None and self.device != "auto":
+        if self.device != "auto" and (other := decider(self)):
             raise ValueError(
-                f"`device: {self.device}` and `accelerate` contradict each other; leave `device` out, the config of "
-                "`accelerate` says where to measure"
+                f"`device: {self.device}` and {other} contradict each other; leave `device` out, {other} says where "
+                "to measure"
             )
         for criterion, is_set, section in (
             ("reward_model", self.reward_model.model is not None, "reward_model: {model: ...}"),

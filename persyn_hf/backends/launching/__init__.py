@@ -1,0 +1,21 @@
+"""Start the processes of `accelerate launch`: here, or on the nodes that an executor gives.
+
+    settings.py    the executors of a recipe: `score.executor`, `train_student.executor`, ...
+    plan.py        how many processes, on what, by which accelerate config
+    start.py       who starts them, and what by
+    ray_group.py   on the nodes of a Ray cluster
+
+What runs in the processes is `backends.launch`.
+"""
+
+from typing import Protocol
+
+
+class Started(Protocol):
+    """Processes that were started, on one machine or several; as `engines.supervised.Kept`."""
+
+    def poll(self) -> int | None:
+        """Return the status of the first launcher that failed, 0 once all have ended well; None while they run."""
+
+    def stop(self) -> None:
+        """End all of the processes, and return when they are gone."""
