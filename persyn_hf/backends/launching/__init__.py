@@ -4,6 +4,7 @@
     plan.py        how many processes, on what, by which accelerate config
     start.py       who starts them, and what by
     ray_group.py   on the nodes of a Ray cluster
+    slurm_launch.py, slurm_task.py   on the nodes of a Slurm job; what runs there first
 
 What runs in the processes is `backends.launch`.
 """

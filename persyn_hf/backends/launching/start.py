@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from persyn_hf.backends.engines.supervised import Kept
@@ -19,6 +20,11 @@ def start(plan: Plan, module: str, folder: Path) -> Started:
     if plan.executor is None:
         assert plan.path is not None
         return Kept(command(plan.path, module, folder), environment=os.environ | SAFE, log=folder / LOG)
+    if plan.executor.kind == "slurm":
+        from persyn_hf.backends.launching.slurm_launch import SlurmLaunch
+
+        launcher = partial(command, module=module, folder=folder)
+        return SlurmLaunch(plan, folder, launcher, environment=os.environ | SAFE, log=folder / LOG)
     from persyn_hf.backends.launching.ray_group import RayGroup
 
     return RayGroup(plan, module, folder)

@@ -1,0 +1,86 @@
+"""Start the processes of a plan on nodes of the Slurm job that this process runs in: `srun`, a launcher on each node.
+
+On every node srun runs `slurm_task`, which looks whether the node sees this folder, and becomes `accelerate launch`.
+"""
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
+from persyn_hf.backends.launching.plan import Plan, write_config
+from persyn_hf.backends.launching.slurm_task import MODULE, SAYS, TOKEN
+from persyn_hf.errors import EngineError
+
+
+class SlurmLaunch:
+    """A launcher on each replica's node, as `launching.Started`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        launcher: Callable[..., list[str]],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+    ) -> None:
+        """Start them; `launcher` makes the command line of one from the config and where the first one listens.
+
+        Raises:
+            EngineError: the job has not what the plan asks for, or the port is taken.
+        """
+        assert plan.executor is not None
+        self._folder, self._log = folder, log
+        job = find_job(plan.key)
+        places, part = place_replicas(job, plan.executor, plan.key, alone=True)
+        port = _port(plan.executor.port, plan.key)
+        token = secrets.token_hex(8)
+        (folder / TOKEN).write_text(token, encoding="utf-8")
+        line = launcher(str(write_config(plan, folder)), rank=0, address=job.addresses[0], port=port)
+        self._step = SlurmStep(
+            [sys.executable, "-m", MODULE, str(folder.absolute()), token, plan.key, *line],
+            job=job,
+            nodes=[job.nodes[place] for place in places],
+            part=part,
+            environment=environment,
+            log=log,
+        )
+
+    def poll(self) -> int | None:
+        """Return the exit status of srun, which is that of the first launcher that failed; None while they run."""
+        status = self._step.poll()
+        if status:
+            self._pass_on()
+        return status
+
+    def stop(self) -> None:
+        """End all processes, and return when they are gone."""
+        self._step.stop()
+
+    def _pass_on(self) -> None:
+        """Leave the sentence of a node for `launch.fault`: one that does not see the folder can only print it."""
+        for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
+            _, mark, sentence = line.partition(SAYS)
+            if mark:
+                left = {"kind": "EngineError", "sentence": sentence}
+                (self._folder / "fault-node.json").write_text(json.dumps(left), encoding="utf-8")
+                return
+
+
+def _port(wanted: int | None, place: str) -> int:
+    """Return a port of this node at which nobody listens: the wanted one, or any."""
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the launcher does
+        try:
+            found.bind(("", wanted or 0))
+        except OSError as error:
+            raise EngineError(
+                f"the port {wanted} (`{place}.port`) cannot be used on {os.uname().nodename}: {error.strerror}; name "
+                "another one, or leave it out for a free one"
+            ) from None
+        return int(found.getsockname()[1])
