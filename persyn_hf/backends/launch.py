@@ -18,18 +18,20 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from persyn_hf import errors
 from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.backends.launching.command import LOG
 from persyn_hf.backends.launching.plan import Plan
-from persyn_hf.backends.launching.start import LOG, start
+from persyn_hf.backends.launching.start import start
 from persyn_hf.errors import EngineError
 
 
+TASK = "task.json"
 DONE = "done"  # a file with one character for every unit of work that is done
 RESULT = "result.json"
 POLL_S = 0.2
@@ -38,14 +40,31 @@ POLL_S = 0.2
 LAUNCHER = re.compile(r"^W\d{4} .*\n|^E\d{4} [^]]*\] ", re.MULTILINE)
 SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
 
+Made = TypeVar("Made")
+
 
 class Lost(EngineError):
     """Processes on other machines were lost: killed, or with their actor or node. They may be started again."""
 
 
-def launch(plan: Plan, module: str, folder: Path) -> Iterator[int | None]:
-    """Start the processes; yield None a few times a second while they run, then their exit status."""
-    started = start(plan, module, folder)
+def restarting(plan: Plan | None, once: Callable[[bool], Made]) -> Made:
+    """Call `once` with False; where processes were lost, with True, at most as often as the executor says."""
+    left = plan.executor.max_restarts if plan is not None and plan.executor is not None else 0
+    again = False
+    while True:
+        try:
+            return once(again)
+        except Lost:
+            if not left:
+                raise
+            left, again = left - 1, True
+
+
+def launch(
+    plan: Plan, module: str, folder: Path, needs: Sequence[str] = (), again: bool = False
+) -> Iterator[int | None]:
+    """Start the processes (`start`); yield None a few times a second while they run, then their exit status."""
+    started = start(plan, module, folder, needs, again)
     try:
         status = None
         while status is None:
@@ -56,14 +75,22 @@ def launch(plan: Plan, module: str, folder: Path) -> Iterator[int | None]:
         started.stop()
 
 
-def follow(plan: Plan, module: str, folder: Path, advance: Callable[[int], None] | None, state: str) -> Any:
-    """Run the processes to their end and return the result that the first one left (`leave`).
+def follow(
+    plan: Plan,
+    module: str,
+    folder: Path,
+    advance: Callable[[int], None] | None,
+    state: str,
+    needs: Sequence[str] = (),
+    again: bool = False,
+) -> Any:
+    """Run the processes (`start`) to their end and return the result that the first one left (`leave`).
 
     `advance` gets the number of units of work that were done since its last call (`advancing`). The folder is removed.
     Raises the `fault` where the processes end without a result; `state` says what is done and left then.
     """
     before, status = 0, None
-    for status in launch(plan, module, folder):  # noqa: B007
+    for status in launch(plan, module, folder, needs, again):  # noqa: B007
         done = (folder / DONE).stat().st_size if (folder / DONE).exists() else 0
         if advance is not None and done > before:
             advance(done - before)
@@ -122,21 +149,30 @@ def telling_faults(folder: Path, rank: int) -> Iterator[None]:
         sys.exit(1)
 
 
-def join() -> Any:
-    """Return this process's rank, world_size and local_rank, and have it end when its launcher ends.
+def join(folder: Path) -> Any:
+    """Return this process's rank, world_size and local_rank, and have it end when its launcher or its task ends.
 
-    A launcher that was killed can no longer end the processes that it started.
+    A launcher that was killed can no longer end the processes that it started. A process that no one can reach any
+    more must not go on to write when others have taken over its folder, and with it the task.
     """
     from accelerate.utils.environment import get_cpu_distributed_information
 
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_end_with, args=[os.getppid(), folder / TASK], daemon=True).start()
     return get_cpu_distributed_information()  # as torchrun, MPI or nobody has set it; true of GPUs as well
 
 
-def _end_with(launcher: int) -> None:
-    while os.getppid() == launcher:
+def _end_with(launcher: int, task: Path) -> None:
+    written = _written(task)
+    while os.getppid() == launcher and _written(task) == written:
         time.sleep(POLL_S)
     os._exit(1)
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def own_device(cpu: bool, local_rank: int, key: str) -> str:

@@ -17,7 +17,6 @@ from persyn_hf.backends import loading as models
 from persyn_hf.backends.engines.local_prompts import context_length
 from persyn_hf.backends.engines.reachable import look_at_servers
 from persyn_hf.backends.engines.settings import BY_SERVER
-from persyn_hf.backends.launching.plan import plan_of
 from persyn_hf.backends.routers.auto import candidates
 from persyn_hf.errors import PersynError, reason
 from persyn_hf.formats import file_size
@@ -25,6 +24,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.strategies import known_shares
 from persyn_hf.report.results import same_teacher
 from persyn_hf.runner.checks import check_imported, check_paid, pays
+from persyn_hf.runner.executors import check_processes, is_on_ray, look_at_clusters
 from persyn_hf.runner.model_checks import models_of, teachers_of
 from persyn_hf.runner.payees import check_judges, check_prices, judges_of, warn_of_families
 from persyn_hf.runner.plan_checks import check_references
@@ -91,8 +91,7 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
         return  # the other checks need them
     unlike = _unlike(steps)
     for step in unlike:
-        if hasattr(step.settings, "accelerate"):
-            yield partial(_plan, step)
+        yield partial(check_processes, step)
     looks: list[tuple[str, Check]] = [(one.model, partial(_quietly, one.look)) for one in models_of(steps)]
     for step in unlike:
         if hasattr(step.module, "check_files"):
@@ -108,6 +107,7 @@ def _checks(recipe: Recipe, steps: Sequence[Step], store: Store, limits: Limits)
     if not away:
         yield partial(_positions, steps)
     yield partial(_servers, steps)
+    yield partial(look_at_clusters, steps)
     yield partial(_disk, recipe, steps, store.root)
     yield partial(_meaning, recipe, steps)
     yield partial(warn_of_families, recipe, steps)
@@ -141,11 +141,6 @@ def _quietly(look: Callable[[], str]) -> None:
     look()
 
 
-def _plan(step: Step) -> None:
-    """Refuse a config of accelerate that cannot be read, or does not fit the executor."""
-    plan_of(step.settings, step.stage, f"`{step.stage}` runs")
-
-
 def _positions(steps: Sequence[Step]) -> Iterator[str]:
     """Warn of teachers that run here and have no room for answers as long as the recipe allows."""
     for step in steps:
@@ -169,12 +164,12 @@ def _positions(steps: Sequence[Step]) -> Iterator[str]:
 def _packages(step: Step) -> Iterator[tuple[str, str, str]]:
     """Yield feature, module and extra of what a step needs installed."""
     settings: Any = step.settings
+    if is_on_ray(step):
+        yield "the executor `ray`", "ray", "ray"
     match step.stage:
         case "generate" if settings.engine != "import":
             for teacher in step.teachers:
                 yield from ENGINES.get(teacher.engine or settings.engine, ())
-            if settings.executor is not None and settings.executor.kind == "ray":
-                yield "the executor `ray`", "ray", "ray"
         case "score":
             if settings.learnability != "none":
                 yield "measuring learnability", "transformers", "models"

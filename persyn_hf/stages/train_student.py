@@ -105,8 +105,9 @@ class Settings(Strict):
 
 
 def check_files(settings: Settings) -> None:
-    """Refuse a tracker whose package is not installed, before anything is paid for."""
+    """Refuse trackers that are not installed and processes that cannot train, before anything is paid for."""
     tracking.check(settings.report_to, "train_student.report_to")
+    backend.check_batch(settings, launched.read_plan(settings))
 
 
 def run(settings: Settings, context: Context, *, sft: "Dataset", assignments: "Dataset | None" = None) -> Result:

@@ -117,9 +117,7 @@ class RealSlurm:
 
     def _start(self, *command: str) -> None:
         quiet = subprocess.DEVNULL
-        self._daemons.append(
-            subprocess.Popen(command, env=self.environment, stdin=quiet, stdout=quiet, stderr=quiet)
-        )
+        self._daemons.append(subprocess.Popen(command, env=self.environment, stdin=quiet, stdout=quiet, stderr=quiet))
 
     def _ask(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout

@@ -85,7 +85,7 @@ def main(what: str, folder: Path, executor: str) -> int:
     try:
         result = {"score": scored, "train": trained, "ask": asked}[what](folder, json.loads(executor))
     except PersynError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
     (folder / "result.json").write_text(json.dumps(result))
     return 0

@@ -70,7 +70,7 @@ def end(groups: list[int]) -> None:
 def squeue(arguments: list[str]) -> int:
     for step in (STATE / "steps").iterdir():
         if found := json.loads(step.read_text()):
-            print(f"{os.environ['SLURM_JOB_ID']}.{step.name}|{found[0]}")
+            sys.stdout.write(f"{os.environ['SLURM_JOB_ID']}.{step.name}|{found[0]}\n")
     return 0
 
 
@@ -84,10 +84,10 @@ def scancel(arguments: list[str]) -> int:
 def scontrol(arguments: list[str]) -> int:
     if arguments[:2] == ["show", "hostnames"]:
         first, last = arguments[2].strip("n[]").split("-")
-        print(*(f"n{number}" for number in range(int(first), int(last) + 1)), sep="\n")
+        sys.stdout.writelines(f"n{number}\n" for number in range(int(first), int(last) + 1))
     else:
         for node in arguments[-1].split(","):
-            print(f"NodeName={node} Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName=localhost")
+            sys.stdout.write(f"NodeName={node} Arch=x86_64 NodeAddr=127.0.0.1 NodeHostName=localhost\n")
     return 0
 
 

@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from persyn_hf.backends.launch import launch
+from persyn_hf.backends.launching.command import LAUNCHED
 from persyn_hf.backends.launching.plan import read_plan
-from persyn_hf.backends.launching.start import LAUNCHED
 
 
 CPU_2 = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")

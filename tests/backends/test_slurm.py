@@ -4,29 +4,21 @@ Both have two "nodes" on this host. What runs on them is real: accelerate, torch
 """
 
 import json
-import os
-import re
 import shlex
-import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import sft_run
 import slurm_cluster
 from scoring_run import ENVIRONMENT
-from slurm_cluster import Cluster, RealSlurm, StandIn, until
+from slurm_cluster import Cluster, RealSlurm, StandIn
 from slurm_job import scored, trained
 
-from persyn_hf.backends.engines import slurm
-from persyn_hf.backends.engines.settings import RaySettings
-from persyn_hf.backends.engines.slurm import Job, Part, find_job, place_replicas, srun
-from persyn_hf.backends.launching import slurm_task
-from persyn_hf.errors import EngineError
+from persyn_hf.backends.engines.slurm import Job
 
 
 TWO = {"kind": "slurm", "replicas": 2}
@@ -45,7 +37,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module", params=["slurm", "stand-in"])
-def cluster(heavy: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(
+    heavy: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     if request.param == "slurm" and (reason := slurm_cluster.why_not()):
         pytest.skip(f"the real Slurm is not tried: {reason}")
     one: Any = StandIn(tmp_path_factory.mktemp("stand-in")) if request.param == "stand-in" else None

@@ -55,13 +55,12 @@ def test_two_processes_give_the_same_assignments(
     }
 
 
-def test_processes_for_a_cheap_router_are_refused(tmp_path: Path) -> None:
+def test_a_cheap_router_scores_in_this_process(tmp_path: Path, root: Path) -> None:
     router = tmp_path / "router"
     train(tiny(tmp_path, kind="global_best"), router)
-    with pytest.raises(
-        RecipeError, match="`accelerate` of `assign` is for the llm router, which is slow on one device; th"
-    ):
-        run(tmp_path / "work", router, accelerate="x.yaml")
+    config = str(root / "recipes" / "accelerate" / "cpu-2.yaml")
+    assert run(tmp_path / "work", router, accelerate=config) == run(tmp_path / "alone", router)
+    assert not (tmp_path / "work" / "router").exists()
     with pytest.raises(
         RecipeError, match="`accelerate` decides on devices, found `device: cpu` as well; leave one out"
     ):

@@ -21,6 +21,7 @@ from persyn_hf.backends.engines.settings import RaySettings
 from persyn_hf.errors import EngineError, PersynError, reason
 
 
+KEY = "generate.executor"
 AHEAD = 2  # fixed batches an actor holds: one at work, one waiting, so that it does not idle for the driver's answer
 THREADS = 64  # of an actor whose engine takes requests one by one, with GROUP batches each: more than an engine has
 GROUP = 8  # in flight, so that a row that waits for its last answer leaves no gap
@@ -106,8 +107,8 @@ class RayEngine(Engine):
 
     def _start(self) -> tuple[Any, Generator[dict[str, Any], None, None]]:
         """Start the pool, which lives until `close` however often `generate` is called."""
-        ray = ray_cluster.connect(self._settings.address)
-        ray_cluster.check_room(ray, self._settings)
+        ray = ray_cluster.connect(self._settings.address, KEY)
+        ray_cluster.check_room(ray, self._settings, KEY)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )

@@ -17,18 +17,19 @@ CONNECT_S = 10.0
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # of the terminal and of telemetry
 
 
-def connect(address: str | None) -> Any:
+def connect(address: str | None, key: str) -> Any:
     """Connect to the cluster at `address` and return the module `ray`; None starts one that ends with this process.
+
+    `key` is the setting that asks for it, for errors: `score.executor`.
 
     Raises:
         EngineError: there is no cluster, or it cannot be used.
     """
-    ray = require("ray", extra="ray", feature="`generate.executor`")
-    require("ray.data", extra="ray", feature="`generate.executor`")
+    ray = require("ray", extra="ray", feature=f"`{key}`")
+    require("ray.data", extra="ray", feature=f"`{key}`")
     if ray.is_initialized():
         return ray
-    if address is not None:
-        _check_address(address)
+    check_address(address, key)
     try:
         with _quiet():
             options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
@@ -37,23 +38,30 @@ def connect(address: str | None) -> Any:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # Ray's own words hide it
         if "AuthenticationError" in str(cause):
             raise EngineError(
-                f"the Ray cluster at {address} wants a token (`generate.executor.address`); set RAY_AUTH_MODE=token, "
+                f"the Ray cluster at {address} wants a token (`{key}.address`); set RAY_AUTH_MODE=token, "
                 "and RAY_AUTH_TOKEN where ~/.ray/auth_token does not hold it, or use `address: auto` on a node of it"
             ) from None
-        raise _no_cluster(address, reason(cause)) from None
+        raise _no_cluster(address, reason(cause), key) from None
     return ray
 
 
-def check_room(ray: Any, settings: RaySettings) -> None:
-    """Refuse actors that fit on no node, for Ray would wait for one in silence for ever (`EngineError`)."""
+def check_room(ray: Any, settings: RaySettings, key: str, replicas: int = 1) -> None:
+    """Refuse actors that the nodes have no room for, for Ray would wait for it in silence for ever (`EngineError`).
+
+    replicas: how many must run at the same time.
+    """
     need = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+    room = sum(int(min(node.get(name, 0) // amount for name, amount in need.items() if amount)) for node in nodes)
+    if room >= replicas:
         return
     sizes = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+    asked = f"the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `{key}` asks for each replica"
     raise EngineError(
-        f"no node of the Ray cluster has the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `generate.executor` "
-        f"asks for each replica (found: {sizes}); ask for less, or add a node"
+        f"no node of the Ray cluster has {asked} (found: {sizes}); ask for less, or add a node"
+        if not room
+        else f"the Ray cluster has {asked} for {room} of {replicas} replicas (found: {sizes}); ask for less, or add a "
+        "node"
     )
 
 
@@ -97,26 +105,26 @@ def _quiet() -> Iterator[None]:
             os.close(terminal)
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str | None, key: str) -> None:
     """Refuse an address that nothing answers at: Ray itself tries it for minutes and then ends the process."""
-    if address == "auto":
+    if address in (None, "auto"):
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in address:
         raise EngineError(
-            f"`generate.executor.address` must be auto or HOST:PORT of the cluster's head node, found {address!r}; "
+            f"`{key}.address` must be auto or HOST:PORT of the cluster's head node, found {address!r}; "
             "run on a node of the cluster (Ray Client, ray://, is not supported)"
         )
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise _no_cluster(address, reason(error)) from None
+        raise _no_cluster(address, reason(error), key) from None
 
 
-def _no_cluster(address: str | None, found: str) -> EngineError:
+def _no_cluster(address: str | None, found: str, key: str) -> EngineError:
     if address is None:
         return EngineError(f"Ray cannot be started on this machine: {found}")
     return EngineError(
-        f"there is no Ray cluster at {address} (`generate.executor.address`): {found}; start one with "
+        f"there is no Ray cluster at {address} (`{key}.address`): {found}; start one with "
         "`ray start --head`, or leave `address` out to start one for this run"
     )

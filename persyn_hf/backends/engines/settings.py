@@ -255,7 +255,7 @@ class RaySettings(Strict):
         default=1,
         ge=1,
         le=100_000,
-        description="The actors or servers per teacher; the launchers of a training or measurement.",
+        description="The actors or servers, in `generate` per teacher; of other stages the launchers, on a node each.",
     )
     gpus_per_replica: float | int = Field(default=0, ge=0, le=1024, description="The GPUs of one replica.")
     cpus_per_replica: float | int = Field(

@@ -2,8 +2,10 @@
 
     settings.py    the executors of a recipe: `score.executor`, `train_student.executor`, ...
     plan.py        how many processes, on what, by which accelerate config
-    start.py       who starts them, and what by
+    command.py     the command line of one machine
+    start.py       who starts them
     ray_group.py   on the nodes of a Ray cluster
+    node_look.py   what is looked at on such a node first
     slurm_launch.py, slurm_task.py   on the nodes of a Slurm job; what runs there first
 
 What runs in the processes is `backends.launch`.

@@ -16,6 +16,13 @@ CONFIG = "accelerate.yaml"  # in the folder of a launch on other machines
 # Of a config, what the executor decides on instead.
 DECIDED = ("gpu_ids", "machine_rank", "main_process_ip", "main_process_port", "rdzv_backend", "same_network")
 
+DOING = {
+    "score": "answers are scored",
+    "assign": "prompts are routed",
+    "train_router": "a router is trained",
+    "train_student": "a student is trained",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -49,18 +56,18 @@ class Plan:
         return f"{self.stage}.{'executor' if self.executor else 'accelerate'}"
 
 
-def plan_of(settings: Any, stage: str, doing: str) -> Plan | None:
+def plan_of(settings: Any, stage: str) -> Plan | None:
     """Read the plan of a stage's settings, `accelerate` and `executor`; None where neither is given."""
     if settings.accelerate is None and settings.executor is None:
         return None
-    return read_plan(stage, settings.accelerate, settings.executor, doing)
+    return read_plan(stage, settings.accelerate, settings.executor)
 
 
-def read_plan(stage: str, path: str | None, executor: Executor | None = None, doing: str = "it runs") -> Plan:
+def read_plan(stage: str, path: str | None, executor: Executor | None = None) -> Plan:
     """Read the accelerate config (`use_cpu`, `distributed_type`, ...) before anything is started.
 
-    `doing` completes the sentence of an error ("answers are scored"). Raises `InputError` where the config cannot be
-    read or does not describe one machine, and `RecipeError` where it does not fit the executor.
+    Raises `InputError` where the config cannot be read or does not describe one machine, `RecipeError` where it does
+    not fit the executor.
     """
     require("accelerate", extra="models", feature=f"`{stage}.{'accelerate' if path else 'executor'}`")
     if path is None:
@@ -69,7 +76,7 @@ def read_plan(stage: str, path: str | None, executor: Executor | None = None, do
         return Plan(
             stage=stage, path=None, kind="MULTI_GPU", per_machine=each, cpu=cpu, deepspeed={}, executor=executor
         )
-    config = _load(path, doing)
+    config = _load(path, DOING[stage])
     plan = Plan(
         stage=stage,
         path=path,

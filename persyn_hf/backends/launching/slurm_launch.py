@@ -8,10 +8,11 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
+from persyn_hf.backends.launching.command import LOG, SAFE, command
 from persyn_hf.backends.launching.plan import Plan, write_config
 from persyn_hf.backends.launching.slurm_task import MODULE, SAYS, TOKEN
 from persyn_hf.errors import EngineError
@@ -20,35 +21,36 @@ from persyn_hf.errors import EngineError
 class SlurmLaunch:
     """A launcher on each replica's node, as `launching.Started`."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: Path,
-        launcher: Callable[..., list[str]],
-        *,
-        environment: Mapping[str, str],
-        log: Path,
-    ) -> None:
-        """Start them; `launcher` makes the command line of one from the config and where the first one listens.
+    def __init__(self, plan: Plan, module: str, folder: Path, needs: Sequence[str] = ()) -> None:
+        """Start them; `needs` are local files and folders that every node must have.
 
         Raises:
             EngineError: the job has not what the plan asks for, or the port is taken.
         """
         assert plan.executor is not None
-        self._folder, self._log = folder, log
+        self._folder, self._log = folder, folder / LOG
         job = find_job(plan.key)
         places, part = place_replicas(job, plan.executor, plan.key, alone=True)
         port = _port(plan.executor.port, plan.key)
         token = secrets.token_hex(8)
         (folder / TOKEN).write_text(token, encoding="utf-8")
-        line = launcher(str(write_config(plan, folder)), rank=0, address=job.addresses[0], port=port)
+        config = str(write_config(plan, folder))
+        launcher = command(config, module, folder, rank=0, address=job.addresses[0], port=port)
+        task = {
+            "folder": str(folder.absolute()),
+            "token": token,
+            "place": plan.key,
+            "needs": [str(Path(path).absolute()) for path in needs if os.path.exists(path)],
+            "launcher": launcher,
+        }
+        threads = max(1, part.cpus // plan.per_machine)
         self._step = SlurmStep(
-            [sys.executable, "-m", MODULE, str(folder.absolute()), token, plan.key, *line],
+            [sys.executable, "-m", MODULE, json.dumps(task)],
             job=job,
             nodes=[job.nodes[place] for place in places],
             part=part,
-            environment=environment,
-            log=log,
+            environment=os.environ | SAFE | {"OMP_NUM_THREADS": str(threads)},
+            log=self._log,
         )
 
     def poll(self) -> int | None:

@@ -3,11 +3,12 @@
 What is wrong is printed, for the log of srun reaches the driver where the folder may not.
 """
 
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 MODULE = "persyn_hf.backends.launching.slurm_task"
@@ -17,21 +18,27 @@ SEEN_S = 30.0  # network disks show a new file late
 LOOK_S = 0.5
 
 
-def main(folder: Path, token: str, place: str, launcher: Sequence[str]) -> None:
+def main(task: dict[str, Any]) -> None:
     """Become the launcher of this node.
 
     Args:
-        token: what the driver wrote to the folder.
-        place: the setting that names this executor, such as `score.executor`.
-        launcher: the command line of the launcher on the first node.
+        task: `folder` and the `token` that the driver wrote there; `place`, the setting that names this executor;
+            `needs`, files that must be here; `launcher`, the command line on the first node.
     """
-    if not _sees(folder, token, SEEN_S):
-        node = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
+    node = f"the node {os.environ.get('SLURMD_NODENAME', os.uname().nodename)} of the Slurm job (`{task['place']}`)"
+    if not _sees(Path(task["folder"]), task["token"], SEEN_S):
         sys.exit(
-            f"{SAYS}the node {node} does not see what the first node wrote to {folder}; put the store (`--store`) or "
-            f"`{place}.shared` on a disk that all nodes see"
+            f"{SAYS}{node} does not see what is written to {task['folder']} on the first one; let "
+            f"`{task['place']}.shared` name a folder that all nodes share (NFS, Lustre)"
         )
-    rank = list(launcher).index("--machine_rank") + 1
+    lacking = [path for path in task["needs"] if not os.path.exists(path)]
+    if lacking:
+        sys.exit(
+            f"{SAYS}{node} lacks {lacking[0]}, which is there on the first one; copy it there to the same path, or "
+            "name a model of the Hub"
+        )
+    launcher = task["launcher"]
+    rank = launcher.index("--machine_rank") + 1
     line = [*launcher[:rank], os.environ["SLURM_PROCID"], *launcher[rank + 1 :]]
     os.execv(line[0], line)
 
@@ -52,4 +59,4 @@ def _sees(folder: Path, token: str, seconds: float) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    main(json.loads(sys.argv[1]))

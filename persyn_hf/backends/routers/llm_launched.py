@@ -17,7 +17,6 @@ from persyn_hf.backends.tracking import Tracked
 from persyn_hf.errors import InputError
 
 
-TASK = "task.json"
 MODULE = "persyn_hf.backends.routers.llm_launched"
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
@@ -25,7 +24,7 @@ SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 def train(training: LlmTraining) -> dict[str, Any]:
     """Train by `llm_training.train` in the processes that the settings name; return the record."""
     settings, folder = training.settings, training.folder
-    plan = plan_of(settings, "train_router", "a router is trained")
+    plan = plan_of(settings, "train_router")
     assert plan is not None
     if plan.kind in SHARDED:
         raise InputError(
@@ -33,8 +32,6 @@ def train(training: LlmTraining) -> dict[str, Any]:
             "trained whole on every device; write `distributed_type: MULTI_GPU`, and `method: lora` where memory lacks"
         )
     place = folder.with_name(f"{folder.name}-launch")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
     task = {
         "settings": settings.model_dump(
             mode="json", include=set(RouterSettings.model_fields) - {"accelerate", "executor"}
@@ -47,12 +44,29 @@ def train(training: LlmTraining) -> dict[str, Any]:
         "key": plan.key,
         "tracked": training.tracked,
     }
-    (place / TASK).write_text(json.dumps(task), encoding="utf-8")
-    for name, part in (("train", training.train), ("validation", training.validation)):
-        _write(place / name, part)
     state = "before the router was trained; its last checkpoint is kept"
-    record: dict[str, Any] = launch.follow(plan, MODULE, place, training.advance, state)
-    return record
+    needs = [settings.backbone]
+    most = 0  # epochs that were reported; a training that goes on counts those of its checkpoint again
+
+    def once(again: bool) -> dict[str, Any]:
+        epochs = 0
+
+        def advance(count: int) -> None:
+            nonlocal epochs, most
+            epochs += count
+            if epochs > most and training.advance is not None:
+                training.advance(epochs - most)
+            most = max(most, epochs)
+
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for name, part in (("train", training.train), ("validation", training.validation)):
+            _write(place / name, part)
+        (place / launch.TASK).write_text(json.dumps(task), encoding="utf-8")
+        record: dict[str, Any] = launch.follow(plan, MODULE, place, advance, state, needs, again)
+        return record
+
+    return launch.restarting(plan, once)
 
 
 def _write(path: Path, labelled: Labelled) -> None:
@@ -70,11 +84,11 @@ def _read(path: Path) -> Labelled:
 
 def main(place: Path) -> None:
     """Train in one of the processes; the first one counts the epochs and leaves the record."""
-    process = launch.join()
+    process = launch.join(place)
     with launch.telling_faults(place, process.rank):
         from persyn_hf.backends.routers import llm_training
 
-        task: Mapping[str, Any] = json.loads((place / TASK).read_text(encoding="utf-8"))
+        task: Mapping[str, Any] = json.loads((place / launch.TASK).read_text(encoding="utf-8"))
         device = launch.own_device(task["cpu"], process.local_rank, task["key"])
         training = LlmTraining(
             settings=RouterSettings.model_validate({**task["settings"], "device": device}),

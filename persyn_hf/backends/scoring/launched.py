@@ -16,7 +16,8 @@ from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.scoring import Measured, Values
 
 
-TASK, ROWS = "task.json", "rows.jsonl"
+ROWS = "rows.jsonl"
+LOCAL = ("model", "folder", "chat_template")  # options that may be files or folders of this machine
 WORKER = "persyn_hf.backends.scoring.worker"
 
 
@@ -34,43 +35,56 @@ def score_launched(
     """Measure rows by the scorer of `kind` and `options` in the processes of the plan.
 
     Finished rows come as from `score_rows`. `folder` is emptied first: what it holds must be in the journal. `under`
-    (see `measure.measure`) is kept for `read_left`. Raises the error of a process that fails.
+    (see `measure.measure`) is kept for `read_left`. Processes that are lost are started again, for the rows that are
+    left. Raises the error of a process that fails.
     """
+    task = {
+        "kind": kind,
+        "options": options,
+        "batch_tokens": batch_tokens,
+        "cpu": plan.cpu,
+        "key": plan.key,
+        "under": list(under),
+    }
+    needs = [value for name, value in options.items() if name in LOCAL and value is not None]
+    done = set(skip)
+    restarts = plan.executor.max_restarts if plan.executor else 0
+    for restart in range(restarts + 1):
+        _fill(folder, rows, {**task, "skip": sorted(done)}, plan.processes)
+        offsets: dict[Path, int] = {}
+        status = None
+        for status in launch.launch(plan, WORKER, folder, needs, again=restart > 0):  # noqa: B007
+            yield from _read_new(folder, offsets, done)
+        yield from _read_new(folder, offsets, done)  # of the time in which the others were ended
+        left = len(rows) - len(done)
+        if not left:
+            return
+        state = f"while {left} rows were still to be scored; what was measured is kept"
+        fault = launch.fault(plan, folder, status, state)
+        if restart == restarts or not isinstance(fault, launch.Lost):
+            raise fault
+
+
+def _fill(folder: Path, rows: Sequence[Row], task: dict[str, Any], processes: int) -> None:
+    """Write what the processes read, and empty files for what they write: NFS may show new ones late."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     with (folder / ROWS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps([list(messages), response]) + "\n" for messages, response in rows)
-    task = {
-        "kind": kind,
-        "options": options,
-        "batch_tokens": batch_tokens,
-        "skip": sorted(skip),
-        "cpu": plan.cpu,
-        "key": plan.key,
-        "under": list(under),
-    }
-    (folder / TASK).write_text(json.dumps(task), encoding="utf-8")
-    offsets: dict[Path, int] = {}
-    left, status = len(rows) - len(skip), None
-    for status in launch.launch(plan, WORKER, folder):  # noqa: B007
-        for numbers, values in _read_new(folder, offsets):
-            left -= len(numbers)
-            yield numbers, values
-    if status or left:
-        raise launch.fault(
-            plan, folder, status, f"while {left} rows were still to be scored; what was measured is kept"
-        )
+    for rank in range(processes):
+        (folder / f"measured-{rank}.jsonl").touch()
+    (folder / launch.TASK).write_text(json.dumps(task), encoding="utf-8")
 
 
 def read_left(folder: Path) -> Iterator[tuple[Sequence[Any], Row, Values]]:
     """Yield what a killed run measured in `folder`, as (`under`, row, values)."""
     try:
-        task = json.loads((folder / TASK).read_text(encoding="utf-8"))
+        task = json.loads((folder / launch.TASK).read_text(encoding="utf-8"))
         rows = read_rows(folder)
     except (FileNotFoundError, ValueError):  # killed while the folder was filled or emptied; torn by a power cut
         return
-    for numbers, values in _read_new(folder, {}):
+    for numbers, values in _read_new(folder, {}, set()):
         for number, of_row in zip(numbers, values, strict=True):
             yield task["under"], rows[number], of_row
 
@@ -81,8 +95,11 @@ def read_rows(folder: Path) -> list[Row]:
         return [(messages, response) for messages, response in map(json.loads, file)]
 
 
-def _read_new(folder: Path, offsets: dict[Path, int]) -> Measured:
-    """Yield the batches that were written whole since the last call; `offsets` remembers how far files were read."""
+def _read_new(folder: Path, offsets: dict[Path, int], done: set[int]) -> Measured:
+    """Yield the batches that were written whole since the last call; `done` gets the numbers of their rows.
+
+    `offsets` remembers how far files were read.
+    """
     for path in sorted(folder.glob("measured-*.jsonl")):
         with path.open("rb") as file:
             file.seek(offsets.get(path, 0))
@@ -93,4 +110,5 @@ def _read_new(folder: Path, offsets: dict[Path, int]) -> Measured:
                 numbers, values = json.loads(line)
             except ValueError:  # torn by a power cut: it is measured again
                 continue
+            done.update(numbers)
             yield numbers, values

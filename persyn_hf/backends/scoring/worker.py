@@ -15,12 +15,12 @@ from persyn_hf.backends.scoring.open_scorer import open_scorer
 
 def main(folder: Path) -> None:
     """Measure this process's share of the rows."""
-    place = launch.join()
+    place = launch.join(folder)
     with (
         (folder / f"measured-{place.rank}.jsonl").open("a", encoding="utf-8") as measured,
         launch.telling_faults(folder, place.rank),
     ):
-        task = json.loads((folder / launched.TASK).read_text(encoding="utf-8"))
+        task = json.loads((folder / launch.TASK).read_text(encoding="utf-8"))
         device = launch.own_device(task["cpu"], place.local_rank, task["key"])
         scorer = open_scorer(task["kind"], **task["options"], device=device)
         for batch in score_rows(

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from persyn_hf.backends.launch import restarting
 from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.backends.tracking import Tracker
@@ -92,6 +93,17 @@ def describe(model: str, revision: str | None) -> tuple[int, str, int | None]:
     return int(size), dtype, getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def check_batch(training: Any, plan: Plan | None) -> None:
+    """Refuse a batch (`batch_size`, `per_device_batch_size`) that the processes cannot share (`RecipeError`)."""
+    processes = plan.processes if plan else 1
+    together = training.per_device_batch_size * processes
+    if training.batch_size % together:
+        raise RecipeError(
+            "`train_student.batch_size` must be a multiple of `per_device_batch_size` x processes = "
+            f"{training.per_device_batch_size} x {processes} = {together}, got {training.batch_size}"
+        )
+
+
 def train(
     training: Training, examples: "Dataset", folder: Path, progress: Progress, plan: Plan | None = None
 ) -> list[list[float]]:
@@ -109,20 +121,17 @@ def train(
     from persyn_hf.backends.sft import training as here
     from persyn_hf.backends.sft.student_model import merge
 
-    processes = plan.processes if plan else 1
-    if training.batch_size % (training.per_device_batch_size * processes):
-        raise RecipeError(
-            "`train_student.batch_size` must be a multiple of `per_device_batch_size` x processes = "
-            f"{training.per_device_batch_size} x {processes} = {training.per_device_batch_size * processes}, "
-            f"got {training.batch_size}"
-        )
+    check_batch(training, plan)
     checkpoints = folder.with_name(f"{folder.name}-checkpoints-{launched.layout(plan)}")
-    last, done = here.clear(checkpoints)
-    progress.start("training the student", Schedule.of(training, len(examples)).total, done)
-    if plan is None:
-        curve = here.train(training, examples, folder, checkpoints, last, progress.advance)
-    else:
-        curve = launched.train(plan, training, examples, folder, checkpoints, last, progress.advance)
+
+    def once(again: bool) -> list[list[float]]:
+        last, done = here.clear(checkpoints)
+        progress.start("training the student", Schedule.of(training, len(examples)).total, done)
+        if plan is None:
+            return here.train(training, examples, folder, checkpoints, last, progress.advance)
+        return launched.train(plan, training, examples, folder, checkpoints, last, progress.advance, again)
+
+    curve = restarting(plan, once)
     if training.lora:
         merge(training, folder)
     return curve

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-TASK, ROWS = "task.json", "rows.arrow"
+ROWS = "rows.arrow"
+MODULE = "persyn_hf.backends.sft.launched"
 KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
 def read_plan(settings: Any) -> Plan | None:
     """Read the plan, and refuse one that a student cannot be trained by before anything is started."""
-    plan = plan_of(settings, "train_student", "a student is trained")
+    plan = plan_of(settings, "train_student")
     if plan is None:
         return None
     if plan.kind not in KINDS:
@@ -56,8 +57,12 @@ def train(
     checkpoints: Path,
     last: Path | None,
     advance: Callable[[int], None],
+    again: bool,
 ) -> list[list[float]]:
-    """Train by `training.train` in the processes of the plan, and return the loss curve."""
+    """Train by `training.train` in the processes of the plan, and return the loss curve.
+
+    again: after others were lost.
+    """
     from datasets.arrow_writer import ArrowWriter
 
     place = folder.with_name(f"{folder.name}-launch")
@@ -71,24 +76,25 @@ def train(
         "cpu": plan.cpu,
         "key": plan.key,
     }
-    (place / TASK).write_text(json.dumps(task), encoding="utf-8")
+    (place / launch.TASK).write_text(json.dumps(task), encoding="utf-8")
     with ArrowWriter(path=str(place / ROWS), features=examples.features) as writer:
         writer.write_table(examples.data.table)
         writer.finalize()
+    needs = [training.model, *([training.chat_template] if training.chat_template else [])]
     state = "before the student was trained; its last checkpoint is kept"
-    curve: list[list[float]] = launch.follow(plan, "persyn_hf.backends.sft.launched", place, advance, state)
+    curve: list[list[float]] = launch.follow(plan, MODULE, place, advance, state, needs, again)
     return curve
 
 
 def main(place: Path) -> None:
     """Train in one of the processes; the first one counts the steps and leaves the loss curve."""
-    process = launch.join()
+    process = launch.join(place)
     with launch.telling_faults(place, process.rank):
         from datasets import Dataset
 
         from persyn_hf.backends.sft import training as here
 
-        task: dict[str, Any] = json.loads((place / TASK).read_text(encoding="utf-8"))
+        task: dict[str, Any] = json.loads((place / launch.TASK).read_text(encoding="utf-8"))
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # of the config; `train_student.dtype` decides
         launch.own_device(task["cpu"], process.local_rank, task["key"])
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.launching.settings import decider
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strategies import KINDS
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES, REWARDS, ROUTER
@@ -127,22 +126,15 @@ def _routed(
 
     alpha, splits = _alpha(settings), settings.chosen_splits
     measured = Measured([rewards], splits, pool, alpha)
-    where = decider(settings)
-    router = load(folder, "cpu" if where else settings.device, alpha)
+    plan = plan_of(settings, "assign")
+    router = load(folder, "cpu" if plan else settings.device, alpha)
     if list(router.teachers) != pool:
         raise InputError(
             f"the router was trained for the teachers {', '.join(router.teachers)}, the pool is {', '.join(pool)}; "
             f"train it again, or name the same teachers in the same order"
         )
     score, at_a_time = score_with(router, context.progress.advance), CHUNK
-    if where:
-        if not isinstance(router, Llm):
-            raise RecipeError(
-                f"{where} of `assign` is for the llm router, which is slow on one device; this router scores thousands "
-                "of prompts a second: leave it out"
-            )
-        plan = plan_of(settings, "assign", "prompts are routed")
-        assert plan is not None
+    if plan is not None and isinstance(router, Llm):  # other routers score thousands of prompts a second
         folders, advance = (folder, alpha, len(pool), context.work_dir), context.progress.advance
         score, at_a_time = score_launched_with(plan, *folders, advance), LAUNCHED
     dev = learn_from_dev(settings, prompts, Measured([rewards], ("dev",), pool, alpha), measured.means, score)
@@ -176,7 +168,7 @@ def decide(
         )
     number = sum(map(len, chunks(prompts, splits, ("split",))))
     context.progress.start("routing prompts", number - measured.num_prompts)
-    if settings.budget is None and not decider(settings):
+    if settings.budget is None and at_a_time == CHUNK:
         return routed(prompts, settings, measured, score, dev.curve)
     scores = scores_of(prompts, splits, measured, score, context.work_dir / "scores", at_a_time)
     if settings.budget is None:

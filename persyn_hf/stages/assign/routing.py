@@ -1,5 +1,6 @@
 """Decide for the routed kinds: the measured best where rewards exist, the router's best elsewhere, chunk by chunk."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +55,8 @@ def score_launched_with(
     """Make a `Score` of an llm router in the processes of the plan."""
     from persyn_hf.backends.scoring.launched import score_launched
 
+    if plan.executor is not None and plan.executor.shared is not None:
+        folder = shutil.copytree(folder, work_dir / "model", dirs_exist_ok=True)  # the store may be the driver's own
     options = {"folder": str(folder), "alpha": alpha}
 
     def score(prompts: "pa.Table") -> FloatArray:

@@ -67,7 +67,7 @@ def by_scorer(
     `under` names all that the values depend on other than the row; the journal keeps them by it.
     """
     folder = context.work_dir / kind
-    plan = plan_of(settings, "score", "answers are scored")
+    plan = plan_of(settings, "score")
 
     def score(todo: Sequence[Row], skip: frozenset[int]) -> Measured:
         if plan is None:
