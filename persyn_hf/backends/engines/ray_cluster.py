@@ -72,7 +72,7 @@ def check_gpus(needed: int, whose: str) -> None:
     """
     ray = require("ray", extra="ray", feature="`vllm.distributed_executor_backend: ray`")
     began = not ray.is_initialized()
-    connect("auto")
+    connect("auto", "vllm.distributed_executor_backend")
     try:
         found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
     finally:
