@@ -198,7 +198,7 @@ def _run_step(
     context = Context(
         seed=step.seed,
         work_dir=work_dir,
-        journal=store.state_dir / "journal.sqlite",
+        journal=store.journal,
         recipe=recipe.full_name,
         step=step.key,
         limits=limits,

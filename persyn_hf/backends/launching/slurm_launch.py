@@ -18,6 +18,9 @@ from persyn_hf.backends.launching.slurm_task import MODULE, SAYS, TOKEN
 from persyn_hf.errors import EngineError
 
 
+SEEN_S = 30.0  # for a network file system to show what was written elsewhere
+
+
 class SlurmLaunch:
     """A launcher on each replica's node, as `launching.Started`."""
 
@@ -39,6 +42,7 @@ class SlurmLaunch:
         task = {
             "folder": str(folder.absolute()),
             "token": token,
+            "patience_s": SEEN_S,
             "place": plan.key,
             "needs": [str(Path(path).absolute()) for path in needs if os.path.exists(path)],
             "launcher": launcher,

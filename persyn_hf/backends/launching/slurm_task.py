@@ -14,7 +14,6 @@ from typing import Any
 MODULE = "persyn_hf.backends.launching.slurm_task"
 TOKEN = "token"  # a file that the driver writes, and every node reads
 SAYS = "persyn says: "
-SEEN_S = 30.0  # network disks show a new file late
 LOOK_S = 0.5
 
 
@@ -23,10 +22,11 @@ def main(task: dict[str, Any]) -> None:
 
     Args:
         task: `folder` and the `token` that the driver wrote there; `place`, the setting that names this executor;
-            `needs`, files that must be here; `launcher`, the command line on the first node.
+            `needs`, files that must be here; `patience_s`, for the folder to be seen; `launcher`, the command line on
+            the first node.
     """
     node = f"the node {os.environ.get('SLURMD_NODENAME', os.uname().nodename)} of the Slurm job (`{task['place']}`)"
-    if not _sees(Path(task["folder"]), task["token"], SEEN_S):
+    if not _sees(Path(task["folder"]), task["token"], task["patience_s"]):
         sys.exit(
             f"{SAYS}{node} does not see what is written to {task['folder']} on the first one; let "
             f"`{task['place']}.shared` name a folder that all nodes share (NFS, Lustre)"
