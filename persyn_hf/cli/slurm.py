@@ -129,7 +129,7 @@ def place(steps: Sequence[Any], nodes: int, gpus: int) -> Iterator[Placed]:
 
 
 def _on(stage: str, nodes: int, gpus: int) -> Placed:
-    executor = {"kind": "slurm", "replicas": nodes, "gpus_per_replica": gpus}
+    executor = {"kind": "slurm", "replicas": nodes} | ({"gpus_per_replica": gpus} if gpus else {})
     return Placed(f"{stage}.executor={json.dumps(executor)}", f"{stage}: {nodes} x {gpus or 1} processes")
 
 

@@ -15,6 +15,7 @@ from scoring_run import POOL, STUDENT, answers
 from persyn_hf.backends.answers import Request, Sampling
 from persyn_hf.backends.engines.open_engine import open_engine
 from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.launching import slurm_launch
 from persyn_hf.cli import main as cli
 from persyn_hf.errors import PersynError
 from persyn_hf.recipe.roles import Student, Teacher
@@ -82,6 +83,7 @@ def asked(folder: Path, executor: Any) -> Any:
 
 def main(what: str, folder: Path, executor: str) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
+    slurm_launch.SEEN_S = 2.0  # the nodes are here
     try:
         result = {"score": scored, "train": trained, "ask": asked}[what](folder, json.loads(executor))
     except PersynError as error:
