@@ -3,10 +3,12 @@
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -69,6 +71,16 @@ def run(cluster: Cluster, script: str, folder: Path, **environment: str) -> Done
     return Done(code, (folder / "output").read_text())
 
 
+def free_ports(count: int) -> list[int]:
+    found = [socket.socket() for _ in range(count)]
+    for one in found:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in found]
+    for one in found:
+        one.close()
+    return ports
+
+
 def why_not() -> str:
     """Say why the real Slurm cannot be started here; empty where it can."""
     missing = [name for name in DAEMONS if shutil.which(name, path=path()) is None]
@@ -86,9 +98,9 @@ class RealSlurm:
 
     name = "slurm"
 
-    def __init__(self, ports: tuple[int, int, int]) -> None:
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short, for the name of a socket
-        ctl, n1, n2 = ports
+        ctl, n1, n2 = free_ports(3)
         user = pwd.getpwuid(os.getuid()).pw_name
         for name in ("state", "spool-n1", "spool-n2"):
             (self.folder / name).mkdir()
@@ -175,9 +187,9 @@ class StandIn:
         return
 
 
-def until(condition: "object", seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until a condition, a function, holds."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

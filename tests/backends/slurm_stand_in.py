@@ -82,7 +82,9 @@ def scancel(arguments: list[str]) -> int:
 
 
 def scontrol(arguments: list[str]) -> int:
-    if arguments[:2] == ["show", "hostnames"]:
+    if arguments[0] == "requeue":
+        sys.stdout.write(f"{' '.join(arguments)}\n")
+    elif arguments[:2] == ["show", "hostnames"]:
         first, last = arguments[2].strip("n[]").split("-")
         sys.stdout.writelines(f"n{number}\n" for number in range(int(first), int(last) + 1))
     else:

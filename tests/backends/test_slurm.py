@@ -35,16 +35,6 @@ JOB = Job("7", ("n1", "n2"), ("10.0.0.1", "10.0.0.2"), 8, 64)
 PROGRAM = Path(__file__).with_name("slurm_job.py")
 
 
-def free_ports(count: int) -> list[int]:
-    found = [socket.socket() for _ in range(count)]
-    for one in found:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in found]
-    for one in found:
-        one.close()
-    return ports
-
-
 @pytest.fixture(scope="module", params=["slurm", "stand-in"])
 def cluster(
     heavy: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -52,7 +42,7 @@ def cluster(
     if request.param == "slurm" and (reason := slurm_cluster.why_not()):
         pytest.skip(f"the real Slurm is not tried: {reason}")
     one: Any = StandIn(tmp_path_factory.mktemp("stand-in")) if request.param == "stand-in" else None
-    one = one or RealSlurm(tuple(free_ports(3)))
+    one = one or RealSlurm()
     yield one
     one.close()
 
