@@ -24,7 +24,7 @@ def _import(arguments: argparse.Namespace) -> int:
     source, store = arguments.source.expanduser(), open_store(arguments)
     if source.is_dir():
         source = source / ".persyn" / "journal.sqlite"
-    with store.lock(), Journal(store.state_dir / "journal.sqlite") as journal:
+    with store.lock(), Journal(store.journal) as journal:
         found = import_journal(journal, source)
     say(
         f"{found.answers:,} answers are new here, {found.known:,} were known; and {found.derived:,} verdicts or "

@@ -24,6 +24,7 @@ from persyn_hf.cli import (
     report,
     route,
     run,
+    slurm,
 )
 from persyn_hf.cli.options import Parser
 from persyn_hf.errors import BudgetReached, PersynError, UnderWay
@@ -56,6 +57,7 @@ GROUPS = (
     overlaps,
     judge_check,
     run,
+    slurm,
     report,
     route,
     artifacts,

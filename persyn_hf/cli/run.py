@@ -3,6 +3,8 @@
 import argparse
 import os
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from persyn_hf.cli.options import add_command, add_recipe, check_memory, open_recipe, open_store, positive
@@ -23,6 +25,8 @@ def add(commands: Any) -> None:
     )
     text = "go on where the journal has lost what the recipe has paid for, and pay for it again"
     run.add_argument("--new-journal", action="store_true", help=text)
+    text = "keep the journal on this disk of the machine during the run, and a copy in the store, whose disk is shared"
+    run.add_argument("--journal", type=Path, metavar="FOLDER", help=text)
     text = "end instead of waiting where only batches of batch APIs are waited for; the same command collects them"
     run.add_argument("--detach", action="store_true", help=text)
     text = "publish every artifact on the Hugging Face Hub when it is made, students last"
@@ -36,6 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from persyn_hf.report.files import part_tables
     from persyn_hf.report.outcomes import Part, outcomes
     from persyn_hf.report.result_tables import result_tables
+    from persyn_hf.runner.local_journal import keep_here
     from persyn_hf.runner.publishing import Publisher
     from persyn_hf.runner.run import run_recipe, stored_of
     from persyn_hf.stage import Limits
@@ -56,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         are_options=True,
     )
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
-    done = run_recipe(recipe, store, console, limits, publisher)
+    with store.lock(), keep_here(store, arguments.journal) if arguments.journal else nullcontext():
+        done = run_recipe(recipe, store, console, limits, publisher)
     part = Part(recipe, stored_of(recipe, store, done))
     for table in (*part_tables(part, store), *result_tables(outcomes([part], store))):
         console.print(table.rich(console.width))

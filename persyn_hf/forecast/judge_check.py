@@ -98,7 +98,7 @@ def check_judge(
         context = Context(
             seed=step.seed,
             work_dir=Path(folder),
-            journal=store.state_dir / "journal.sqlite",
+            journal=store.journal,
             recipe=recipe.full_name,
             limits=limits,
             payees=payees_of(make_plan(recipe), limits),

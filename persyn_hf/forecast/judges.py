@@ -79,7 +79,7 @@ def count_verdicts(
         for prompt_id, cells in _coming(key, asking[0], steps, rehearsal, by_id).items():
             coming[prompt_id] += _number(settings, each[:cells])
     each_sample = sum(min(number, at_most) for number in coming.values()) * settings.samples
-    with JournalReader(store.state_dir / "journal.sqlite") as journal:
+    with JournalReader(store.journal) as journal:
         counted = [_known(settings, judge, rubric, questions, asking[0].seed, journal) for judge in settings.judges]
     return [
         Verdicts(

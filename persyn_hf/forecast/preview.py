@@ -84,7 +84,7 @@ def preview(recipe: Recipe, store: Store, number: int, progress: Progress, limit
         context = Context(
             seed=step.seed,
             work_dir=Path(folder),
-            journal=store.state_dir / "journal.sqlite",
+            journal=store.journal,
             recipe=recipe.full_name,
             limits=limits,
             teachers=tuple(teacher.model_copy(update={"samples": None}) for teacher in step.teachers),

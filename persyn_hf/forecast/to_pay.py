@@ -93,7 +93,7 @@ def count_to_pay(
         notes.append("an error that stays one is asked again by every step that needs the answer")
     if names.PROMPTS in {item.step.key for item in done if item.stored is None}:
         notes += filter(None, [moved(store, earlier_prompts(store, f"{recipe.full_name}-{names.PROMPTS}"), prompts)])
-    with JournalReader(store.state_dir / "journal.sqlite") as journal:
+    with JournalReader(store.journal) as journal:
         of_cells = count_missing(cells, settings, left[0].seed, recipe.teachers, journal, prompts, notes)
     samples = np.array([num_samples(settings, teacher) for teacher in recipe.teachers])
     asks, total = _sum_up(cells, samples, *of_cells)

@@ -28,7 +28,7 @@ def part_tables(part: Part, store: Store) -> list[Table]:
     """Return the tables that concern one recipe alone."""
     recipe, stored = part
     manifests = {key: item.manifest for key, item in stored.items()}
-    tables = summary(recipe, manifests, read_spent(store.state_dir / "journal.sqlite", recipe.full_name))
+    tables = summary(recipe, manifests, read_spent(store.journal, recipe.full_name))
     of_teachers = [teacher_table(measured(store, stored, each, recipe.teachers), each) for each in recipe.students]
     compared = students(recipe, store, stored)
     return [*(table for table in of_teachers if table.rows), *tables, *([compared] if compared.rows else [])]

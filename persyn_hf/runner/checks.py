@@ -62,7 +62,7 @@ def check_paid(step: Step, recipe: Recipe, store: Store) -> None:
         if item.kind in ("responses", "rewards")
         and f"{item.repo.split('/')[0]}/{item.manifest.recipe}" == recipe.full_name
     }
-    journal = store.state_dir / "journal.sqlite"
+    journal = store.journal
     if any(made.values()) and not read_spent(journal, recipe.full_name):
         raise StoreError(
             f"{recipe.full_name} has paid for {sum(made.values()):,.0f} answers or more, as the artifacts in the "

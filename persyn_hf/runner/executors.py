@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from persyn_hf.backends.engines.ray_cluster import check_address
+from persyn_hf.backends.engines.ray_cluster import check_address, check_gpus
+from persyn_hf.backends.engines.settings import VllmSettings
+from persyn_hf.backends.engines.slurm import find_job, place_replicas
 from persyn_hf.backends.launching.plan import plan_of
 from persyn_hf.errors import PersynError
 from persyn_hf.runner.step import Step
+from persyn_hf.stages.generate.settings import engine_options
 
 
 def check_processes(step: Step) -> None:
@@ -30,3 +33,30 @@ def look_at_clusters(steps: Sequence[Step]) -> Iterator[str]:
             check_address(address, key)
         except PersynError as error:
             yield f"warning: {error}"
+
+
+def check_machines(steps: Sequence[Step]) -> None:
+    """Refuse what the machines around a run do not have: a Slurm job, its nodes, the GPUs of a Ray cluster.
+
+    `persyn plan` does not look: it is asked on another machine than the run will have. Raises `EngineError`.
+    """
+    for step in steps:
+        settings: Any = step.settings
+        executor = getattr(settings, "executor", None)
+        if executor is not None and executor.kind == "slurm":
+            place = f"{step.stage}.executor"
+            place_replicas(find_job(place), executor, place, alone=step.stage != "generate")
+        for name, vllm in _servers(step):
+            if vllm.distributed_executor_backend == "ray":
+                check_gpus(vllm.gpus, name)
+
+
+def _servers(step: Step) -> list[tuple[str, VllmSettings]]:
+    """List the vLLM servers that a step starts, each with whom it serves."""
+    settings: Any = step.settings
+    if step.stage == "generate" and settings.engine != "import":
+        options = [(teacher.name, engine_options(settings, teacher)) for teacher in step.teachers]
+        return [(f"the teacher {name}", found["vllm"]) for name, found in options if found["kind"] == "vllm"]
+    if step.stage == "evaluate" and settings.engine == "vllm":
+        return [("the student", settings.vllm)]
+    return []

@@ -24,6 +24,7 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.checks import check_recipe_paths
+from persyn_hf.runner.executors import check_machines
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.inputs import bring, find_whole, open_input, pinned
 from persyn_hf.runner.item_sets import not_compared
@@ -86,6 +87,7 @@ def run_recipe(
                 for warning in found.warnings:
                     progress.note(warning)
                 found.refuse()
+                check_machines(left)
             if earlier is None and step.stage == "generate" and "generate" not in ran:
                 check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
             paid = payees_of(steps, limits) if earlier is None else {}
@@ -196,7 +198,7 @@ def _run_step(
     context = Context(
         seed=step.seed,
         work_dir=work_dir,
-        journal=store.state_dir / "journal.sqlite",
+        journal=store.journal,
         recipe=recipe.full_name,
         step=step.key,
         limits=limits,

@@ -53,6 +53,7 @@ class Store:
         if not isinstance(root, (str, Path, NoneType)):
             raise InputError(f"the store must be a folder, got {type(root).__name__}")
         self.root = Path(root if root is not None else default_root()).expanduser().absolute()
+        self.journal = self.state_dir / "journal.sqlite"  # a run may keep it elsewhere (`runner.local_journal`)
         self._lock = StoreLock(self.root, self.state_dir)
         self._putting = threading.RLock()
 

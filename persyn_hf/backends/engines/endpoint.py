@@ -57,6 +57,7 @@ class Endpoint:
     wanted = "chat completion"
     urls_at = URLS_AT
     model_at = "the teacher's `model`"
+    ours = False  # a server that was started for this run, which no HTTP_PROXY leads to
     check = "that the url ends where /chat/completions follows"
 
     def __init__(
@@ -81,7 +82,7 @@ class Endpoint:
             limits=httpx2.Limits(
                 max_connections=connections + 1, max_keepalive_connections=connections, keepalive_expiry=IDLE_S
             ),
-            mounts={f"all://{host}": None for host in LOCAL},
+            mounts={f"all://{host}": None for host in (*LOCAL, *([httpx2.URL(url).host] if self.ours else []))},
         )
 
     async def close(self) -> None:

@@ -14,8 +14,11 @@ from persyn_hf.backends.loading import Dtype
 def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
     """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster.
 
-    A batch API is asked from here: what was sent is noted in one place.
+    In a Slurm job, vLLM's servers are what runs on the nodes. A batch API is asked from here: what was sent is noted
+    in one place.
     """
+    if executor is not None and executor.kind == "slurm":
+        return open_local(**options, executor=executor)
     local = open_local(**options)
     if executor is None or options["kind"] == "batch":
         return local
@@ -39,12 +42,13 @@ def open_local(
     batch: BatchSettings | None = None,
     sender: Sender = NOBODY,
     response_format: Mapping[str, Any] | None = None,
+    executor: RaySettings | None = None,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:
     """Open an engine in this process; no weights are loaded and no server is started yet.
 
-    response_format: of `vllm`; servers take it within their `extra`.
+    response_format: of `vllm`; servers take it within their `extra`. executor: of `vllm`, of the kind slurm.
     """
     if kind == "server":
         from persyn_hf.backends.engines.server import ServerEngine
@@ -66,6 +70,7 @@ def open_local(
             system_prompt=system_prompt,
             template_kwargs=template_kwargs,
             response_format=response_format,
+            executor=executor,
             log_dir=log_dir,
         )
     from persyn_hf.backends.engines.transformers import TransformersEngine

@@ -66,6 +66,27 @@ def check_room(ray: Any, settings: RaySettings, key: str, replicas: int = 1) -> 
     )
 
 
+def check_gpus(needed: int, whose: str) -> None:
+    """Refuse a vLLM server that runs over the nodes of this node's Ray cluster, where that has fewer GPUs than needed.
+
+    whose: names the model in the error. Raises `EngineError`, also where there is no cluster.
+    """
+    ray = require("ray", extra="ray", feature="`vllm.distributed_executor_backend: ray`")
+    began = not ray.is_initialized()
+    connect("auto", "vllm.distributed_executor_backend")
+    try:
+        found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    finally:
+        if began:
+            ray.shutdown()  # the server connects by itself
+    if sum(found) < needed:
+        raise EngineError(
+            f"the server of {whose} needs {needed} GPUs (tensor x pipeline parallel size), and the Ray cluster of "
+            f"this node has {sum(found)} ({len(found)} {'node' if len(found) == 1 else 'nodes'}); add nodes with "
+            "`ray start --address HEAD:6379`, or lower `vllm.tensor_parallel_size`"
+        )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the start of Ray off the terminal, which its C++ part writes to itself, and its loggers for good."""

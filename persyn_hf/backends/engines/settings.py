@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.strict import Strict, read_section
@@ -129,6 +129,13 @@ class VllmSettings(Strict):
         default=1, ge=1, le=1024, description="The GPUs that share one copy of the model."
     )
     data_parallel_size: int = Field(default=1, ge=1, le=1024, description="The copies of the model.")
+    pipeline_parallel_size: int = Field(
+        default=1, ge=1, le=1024, description="The groups of GPUs, such as nodes, that each hold some of the layers."
+    )
+    distributed_executor_backend: Literal["ray"] | None = Field(
+        default=None,
+        description="Ray: one server runs over nodes of the Ray cluster that this node is in. Null: on this node.",
+    )
     args: tuple[str, ...] = Field(default=(), strict=False, description="More arguments of `vllm serve`.")
     start_timeout_s: float = Field(
         default=1800,
@@ -148,11 +155,39 @@ class VllmSettings(Strict):
         description="The attempts per request, where it times out, the server fails (status 5xx) or dies.",
     )
 
+    @model_validator(mode="after")
+    def _fits(self) -> "VllmSettings":
+        for name, *short in (("--pipeline-parallel-size", "-pp"), ("--distributed-executor-backend",)):
+            key = name[2:].replace("-", "_")
+            if value_of(self.args, name, *short) is not None and key in self.model_fields_set:
+                raise ValueError(f"`args` holds {name}, and `{key}` is set; leave it out of `args`")
+        if self.distributed_executor_backend is not None and self.data_parallel_size > 1:
+            raise ValueError(
+                "a server over nodes of a Ray cluster holds one copy of the model, got data_parallel_size "
+                f"{self.data_parallel_size}; set it to 1, or leave `distributed_executor_backend` out"
+            )
+        return self
+
     @property
     def gpus(self) -> int:
-        """The number of GPUs that one server holds, its pipeline stages included."""
+        """The number of GPUs that one server holds."""
+        return self.gpus_per_copy * self.data_parallel_size
+
+    @property
+    def gpus_per_copy(self) -> int:
+        """The number of GPUs that one copy of the model holds, its pipeline stages included."""
         stages = value_of(self.args, "--pipeline-parallel-size", "-pp")
-        return self.tensor_parallel_size * self.data_parallel_size * int(stages or 1)
+        return self.tensor_parallel_size * int(stages or self.pipeline_parallel_size)
+
+    @property
+    def layout(self) -> dict[str, str]:
+        """The arguments of `vllm serve` that say how the model lies on GPUs."""
+        sizes = {name: str(getattr(self, name)) for name in ("tensor_parallel_size", "data_parallel_size")}
+        if self.pipeline_parallel_size > 1:
+            sizes["pipeline_parallel_size"] = str(self.pipeline_parallel_size)
+        if self.distributed_executor_backend is not None:
+            sizes["distributed_executor_backend"] = self.distributed_executor_backend
+        return {f"--{name.replace('_', '-')}": value for name, value in sizes.items()}
 
 
 # Where and how fast an engine runs is not covered by fingerprints; what may change its answers is.
@@ -210,13 +245,37 @@ def value_of(args: Sequence[str], *names: str) -> str | None:
 
 
 class RaySettings(Strict):
-    """The settings of work that runs in actors of a Ray cluster."""
+    """The settings of work on several machines: of a Ray cluster, or of a Slurm job."""
 
-    kind: Literal["ray"] = Field(description="The word ray: the work is done in actors of a Ray cluster.")
-    replicas: int = Field(default=1, ge=1, le=100_000, description="The actors; in `generate`, per teacher.")
-    gpus_per_replica: float | int = Field(default=0, ge=0, le=1024, description="The GPUs of one actor.")
-    cpus_per_replica: float | int = Field(default=1, gt=0, le=4096, description="The CPU cores of one actor.")
+    kind: Literal["ray", "slurm"] = Field(
+        description="What starts the replicas: ray, as actors of a Ray cluster; slurm, by srun on the nodes of the "
+        "Slurm job that the run is in."
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="The actors or servers, in `generate` per teacher; of other stages the launchers, on a node each.",
+    )
+    gpus_per_replica: float | int = Field(default=0, ge=0, le=1024, description="The GPUs of one replica.")
+    cpus_per_replica: float | int = Field(
+        default=1,
+        gt=0,
+        le=4096,
+        description="The CPU cores of one replica. Where it is left out with slurm: those of the node, shared evenly.",
+    )
     address: str | None = Field(
         default=None,
-        description="The address of a running cluster; auto is the one this node is in. Null starts one here.",
+        description="Of ray: the address of a running cluster; auto is the one this node is in. Null starts one here.",
     )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> "RaySettings":
+        if self.kind == "slurm":
+            if self.address is not None:
+                raise ValueError("`address` is that of a Ray cluster, and `kind` is slurm; leave it out")
+            for name in ("gpus_per_replica", "cpus_per_replica"):
+                value = getattr(self, name)
+                if value != int(value):
+                    raise ValueError(f"Slurm gives whole GPUs and CPU cores, got {name} {value:g}; round it up")
+        return self

@@ -27,11 +27,25 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 
 PATIENCE = 20.0  # seconds to wait for what got SIGKILL; it takes long only where a driver or a disk holds it
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
+
+
+class Process(Protocol):
+    """A process that was started, here (`Kept`) or on other machines (`slurm.SlurmStep`)."""
+
+    @property
+    def group(self) -> int:
+        """The process group, on this machine, of what keeps it or of itself."""
+
+    def poll(self) -> int | None:
+        """Return the exit status as a shell counts it; None while it runs."""
+
+    def stop(self) -> None:
+        """End it with all of its children, and return when they are gone."""
 
 
 class Kept:

@@ -25,6 +25,7 @@ class TokensEndpoint(Endpoint):
 
     path = "/v1/completions"
     wanted = "completion"
+    ours = True
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

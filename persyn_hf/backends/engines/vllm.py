@@ -20,7 +20,8 @@ from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Reques
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.client import Client
-from persyn_hf.backends.engines.settings import VllmSettings, value_of
+from persyn_hf.backends.engines.settings import RaySettings, VllmSettings, value_of
+from persyn_hf.backends.engines.slurm_servers import SlurmServers, fill_replica
 from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
 
@@ -33,7 +34,8 @@ COMPACT = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})
 class VllmEngine(Engine):
     """One teacher. The tokenizer is loaded at once, the server started at the first request that is to be sent.
 
-    `response_format`, as in OpenAI's API, is the form that its answers are held to from their first token.
+    `response_format`, as in OpenAI's API, is the form that its answers are held to from their first token. With an
+    `executor` (of kind slurm) there is a server per replica, on the nodes of the Slurm job.
     """
 
     fixed_batches = False
@@ -48,9 +50,11 @@ class VllmEngine(Engine):
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
+        executor: RaySettings | None = None,
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")
+        self._executor = executor
         self.model = models.identify(model, revision)
         self.tokenizer = models.load_tokenizer(model, revision)
         thoughts = ["thoughts"] if chat.special_thoughts(self.tokenizer) else []  # as in the transformers engine
@@ -58,12 +62,12 @@ class VllmEngine(Engine):
         form = [json.dumps(self._extra, sort_keys=True, separators=(",", ":"))] if self._extra else []
         self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts, *form))
         self._source = (model, revision, dtype)
-        self._settings = settings
+        self._settings = settings if executor is None else fill_replica(settings, executor, model)
         self._system_prompt = system_prompt
         self._template_kwargs = rendered.known_kwargs(self.tokenizer, model, template_kwargs or {})
         self._log = log_dir / f"vllm-{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-')[-80:]}.log"
         self._lock = threading.Lock()  # actors call `generate` from several threads
-        self._server: VllmServer | None = None
+        self._server: VllmServer | SlurmServers | None = None
         self._client: Client | None = None
 
     def close(self) -> None:
@@ -127,20 +131,22 @@ class VllmEngine(Engine):
         """Return the client of the running server, which is started first where it is not."""
         with self._lock:
             if self._client is None:
-                self._server = VllmServer(
-                    self._source[0],
-                    self._arguments(),
-                    stage="generate",
-                    log=self._log,
-                    start_timeout_s=self._settings.start_timeout_s,
-                    max_restarts=self._settings.max_restarts,
-                )
+                options: dict[str, Any] = {
+                    "stage": "generate",
+                    "log": self._log,
+                    "start_timeout_s": self._settings.start_timeout_s,
+                    "max_restarts": self._settings.max_restarts,
+                }
+                if self._executor is None:
+                    self._server = VllmServer(self._source[0], self._arguments(), **options)
+                else:
+                    self._server = SlurmServers(self._executor, self._source[0], self._arguments(), **options)
                 self._server.start()
                 in_flight = self._settings.concurrency * self._settings.data_parallel_size
                 self._client = Client(
                     self.model,
-                    [self._server.url],
-                    api_key=None,
+                    self._server.urls,
+                    api_key=self._server.key,
                     extra=self._extra,
                     concurrency=in_flight,
                     max_concurrency=in_flight,
@@ -166,8 +172,7 @@ class VllmEngine(Engine):
             "--served-model-name": self.model,  # a stranger on the port would not know it
             "--dtype": dtype,
             **generation.VLLM_ARGUMENTS,
-            "--tensor-parallel-size": str(self._settings.tensor_parallel_size),
-            "--data-parallel-size": str(self._settings.data_parallel_size),
+            **self._settings.layout,
         }
         if revision is not None:
             arguments |= {"--revision": revision, "--tokenizer-revision": revision}

@@ -7,21 +7,24 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import random
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from persyn_hf.backends.engines.settings import value_of
-from persyn_hf.backends.engines.supervised import Kept
+from persyn_hf.backends.engines.supervised import Kept, Process
 from persyn_hf.errors import EngineError, RecipeError
 
 
 HEALTH_S = 30  # a server with much to do is slow to say that it is well
+HERE = "127.0.0.1"
+PORTS = range(20_000, 32_000)  # on another machine, of which nobody here knows the free ones; below those of clients
 STARTS = 3  # on other ports, where somebody was quicker to take the free one
 QUOTED = 15  # lines of the log
 PREFIX = re.compile(r"^\(\S+ pid=\d+\) ")
@@ -44,7 +47,8 @@ NOISE = re.compile(r"^(Traceback|INFO:|WARNING:|nanobind:|See https://nanobind|L
 class VllmServer:
     """A server of the model `name` with these arguments of `vllm serve`; its output is appended to `log`.
 
-    `stage` is the stage whose `vllm` section the user has set, for sentences that name a setting.
+    `stage` is the stage whose `vllm` section the user has set, for sentences that name a setting. On another machine,
+    `host` is its address, `begin` starts a process there as `Kept` does here, and `key` keeps strangers out.
     """
 
     def __init__(
@@ -56,11 +60,15 @@ class VllmServer:
         log: Path,
         start_timeout_s: float,
         max_restarts: int,
+        host: str = HERE,
+        key: str | None = None,
+        begin: Callable[..., Process] = Kept,
     ) -> None:
         self._name, self._arguments, self._section, self._log = name, arguments, f"{stage}.vllm", log
+        self._host, self.key, self._start_process = host, key, begin
         self._start_timeout_s, self._max_restarts = start_timeout_s, max_restarts
         self._restarts = self._port = 0
-        self._kept: Kept | None = None
+        self._kept: Process | None = None
         self._begin = 0  # where in the log the newest start is
         self._stopped = threading.Event()
         self._lock = threading.Lock()  # no start after `stop`
@@ -68,7 +76,12 @@ class VllmServer:
     @property
     def url(self) -> str:
         """The url of the OpenAI-compatible API."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://{self._host}:{self._port}/v1"
+
+    @property
+    def urls(self) -> list[str]:
+        """The url, as a list of one."""
+        return [self.url]
 
     def start(self) -> None:
         """Start on a free port, and return once the server answers. Raises `EngineError` where it never does."""
@@ -78,7 +91,7 @@ class VllmServer:
             )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         for left in reversed(range(STARTS)):
-            self._port = _free_port()
+            self._port = _free_port() if self._host == HERE else random.choice(PORTS)
             try:
                 return self._launch()
             except EngineError as error:
@@ -111,9 +124,11 @@ class VllmServer:
                 raise EngineError("the engine was closed while its server was about to start")
             self._begin = self._log.stat().st_size if self._log.exists() else 0
             program = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]  # -P: not from where we are
-            self._kept = Kept(
-                [*program, *self._arguments, "--host", "127.0.0.1", "--port", str(self._port)],
-                environment=os.environ | {"VLLM_NO_USAGE_STATS": "1"},
+            listens = HERE if self._host == HERE else "0.0.0.0"
+            key = {} if self.key is None else {"VLLM_API_KEY": self.key}
+            self._kept = self._start_process(
+                [*program, *self._arguments, "--host", listens, "--port", str(self._port)],
+                environment=os.environ | {"VLLM_NO_USAGE_STATS": "1"} | key,
                 log=self._log,
             )
         deadline = time.monotonic() + self._start_timeout_s
@@ -132,7 +147,7 @@ class VllmServer:
     def _is_up(self) -> bool:
         if self._kept is None or self._kept.poll() is not None:
             return False
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=HEALTH_S)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=HEALTH_S)
         try:
             connection.request("GET", "/health")
             return connection.getresponse().status == 200

@@ -45,8 +45,7 @@ def serve(
         "--model": model,
         "--served-model-name": SERVED,
         "--dtype": _stored_dtype(model, revision) if dtype == "auto" else dtype,
-        "--tensor-parallel-size": str(settings.tensor_parallel_size),
-        "--data-parallel-size": str(settings.data_parallel_size),
+        **settings.layout,
         "--max-model-len": str(length),
     }
     if revision is not None:

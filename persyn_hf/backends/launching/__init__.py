@@ -6,6 +6,7 @@
     start.py       who starts them
     ray_group.py   on the nodes of a Ray cluster
     node_look.py   what is looked at on such a node first
+    slurm_launch.py, slurm_task.py   on the nodes of a Slurm job; what runs there first
 
 What runs in the processes is `backends.launch`.
 """

@@ -18,6 +18,13 @@ class RayLaunch(RaySettings):
         default=3, ge=0, le=1000, description="The restarts after a process, an actor or a node was lost."
     )
 
+    port: int | None = Field(
+        default=None,
+        ge=1024,
+        le=65_535,
+        description="Of slurm: the port of the first node at which the processes meet. Null: a free one.",
+    )
+
     @property
     def machines(self) -> int:
         """The number of launchers, one per replica."""

@@ -19,6 +19,10 @@ def start(plan: Plan, module: str, folder: Path, needs: Sequence[str] = (), agai
     if plan.executor is None:
         assert plan.path is not None
         return Kept(command(plan.path, module, folder), environment=os.environ | SAFE, log=folder / LOG)
+    if plan.executor.kind == "slurm":
+        from persyn_hf.backends.launching.slurm_launch import SlurmLaunch
+
+        return SlurmLaunch(plan, module, folder, needs)
     from persyn_hf.backends.launching.ray_group import RayGroup
 
     return RayGroup(plan, module, folder, needs, again)

@@ -74,7 +74,8 @@ class Settings(ImportSettings):
     )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
     executor: RaySettings | None = Field(
-        default=None, description="The cluster that engines run on. Null: they run on this machine."
+        default=None,
+        description="The Ray cluster that engines run on, or the Slurm job whose nodes run vLLM. Null: this machine.",
     )
     max_error_rate: float = Field(
         default=0.5, ge=0, le=1, description="The share of a teacher's requests that may fail before the run stops."
@@ -182,11 +183,29 @@ def check(settings: Settings, teachers: tuple[Teacher, ...]) -> None:
                 f"the teacher `{teacher.name}` is to be asked at a server, but no url is given; set "
                 "`generate.server: {urls: [http://HOST:PORT/v1]}`, or `server: {urls: [...]}` at the teacher"
             )
+        _check_executor(settings, teacher, options)
         own = settings.of(teacher)
         if options["kind"] in BY_SERVER and options["server"].api == "anthropic":
             fault = messages.refused(options["server"].extra, temperature=own.temperature, top_p=own.top_p)
             if fault is not None:
                 raise RecipeError(f"the teacher `{teacher.name}`: {fault}")
+
+
+def _check_executor(settings: Settings, teacher: Teacher, options: dict[str, Any]) -> None:
+    """Refuse an executor that cannot run a teacher's engine (`RecipeError`)."""
+    executor, engine = settings.executor, options["kind"]
+    if executor is None:
+        return
+    if executor.kind == "slurm" and engine == "transformers":
+        raise RecipeError(
+            f"`generate.executor` is of kind slurm, which runs servers of vLLM, and the teacher `{teacher.name}` is "
+            "asked by the engine `transformers`; set `generate.engine: vllm`, or leave `executor` out"
+        )
+    if engine == "vllm" and options["vllm"].distributed_executor_backend is not None:
+        raise RecipeError(
+            f"the teacher `{teacher.name}` is to run over nodes of a Ray cluster "
+            "(`vllm.distributed_executor_backend`), and `generate.executor` runs it on single nodes; leave one out"
+        )
 
 
 def engine_options(settings: Settings, teacher: Teacher) -> dict[str, Any]:
@@ -203,7 +222,8 @@ def num_gpus(settings: Settings, teacher: Teacher) -> float | None:
     if options["kind"] in BY_SERVER:
         return None
     if settings.executor is not None:
-        return settings.executor.gpus_per_replica
+        servers = settings.executor.replicas if settings.executor.kind == "slurm" else 1  # an actor times itself
+        return settings.executor.gpus_per_replica * servers
     import torch
 
     if not torch.cuda.is_available():
