@@ -8,9 +8,9 @@ would take 15 GB. So stages keep the numbers of rows, 8 bytes each, and make Pyt
     responses              p4 p1 p4           `Grouped.of([3, 1])` yields the two of p4, then none
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,31 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         for numbers in in_parts(np.arange(len(self))):
             yield from self.at(numbers)
+
+
+class Texts(Sequence[str]):
+    """A text of each of some rows, made when it is looked at."""
+
+    def __init__(self, rows: Rows, numbers: IntArray, text: Callable[[Row], str]) -> None:
+        self._rows, self._numbers, self._text = rows, numbers, text
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self._text(row) for row in self._rows.at(self._numbers[place])]
+        return self._text(self._rows.at(self._numbers[place : place + 1])[0])
+
+    def __iter__(self) -> Iterator[str]:
+        for some in in_parts(self._numbers):
+            yield from map(self._text, self._rows.at(some))
 
 
 def in_parts(numbers: IntArray, size: int = AT_A_TIME) -> Iterator[IntArray]:
