@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.answers import Request, Sampling
+from persyn_hf.backends.answers import Listed, Request, Sampling
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.supervised import Kept
@@ -79,12 +79,12 @@ def conversations(count: int) -> list[list[dict[str, str]]]:
 def ours(kind: str, model: str, folder: Path) -> tuple[int, float]:
     """Tokens and seconds of an engine, journal included."""
     with open_engine(kind, model, folder) as engine, Journal(folder / "journal", recipe="local/bench") as journal:
-        for batch in engine.generate(engine.plan(requests(engine, FIRST))):
+        for batch in engine.generate(engine.plan(Listed(requests(engine, FIRST)))):
             journal.write(batch, teacher="bench")
         todo = requests(engine, FIRST + PROMPTS[kind])[FIRST:]
         started = time.perf_counter()
         tokens = 0
-        for batch in engine.generate(engine.plan(todo)):
+        for batch in engine.generate(engine.plan(Listed(todo))):
             journal.write(batch, teacher="bench")
             tokens += sum(answer.num_tokens for answer in batch if answer.error is None)
         return tokens, time.perf_counter() - started

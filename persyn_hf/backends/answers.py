@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from persyn_hf.core.arrays import IntArray
 
 
 Messages = Sequence[Mapping[str, str]]
@@ -74,6 +77,37 @@ class Request:
 
     def _named(self, about: object) -> str:
         return _sha256(json.dumps([self.prompt_id, self.model, self.sample_index, about], sort_keys=True))
+
+
+class Requests(Protocol):
+    """Requests by number, which need not be in memory: each `take` may make them anew."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, numbers: IntArray) -> Iterator[Request]:
+        """Yield the requests of these numbers, in their order."""
+
+
+class Listed(list[Request]):
+    """Requests that are few enough to be held."""
+
+    def take(self, numbers: IntArray) -> Iterator[Request]:
+        """Yield the requests of these numbers, in their order."""
+        return (self[number] for number in numbers.tolist())
+
+
+class Chosen:
+    """Some of many requests, by their numbers."""
+
+    def __init__(self, requests: Requests, numbers: IntArray) -> None:
+        self._requests, self._numbers = requests, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def take(self, numbers: IntArray) -> Iterator[Request]:
+        """Yield the requests of these numbers, in their order."""
+        return self._requests.take(self._numbers[numbers])
 
 
 @dataclass(frozen=True, kw_only=True)

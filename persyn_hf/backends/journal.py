@@ -152,26 +152,35 @@ class Journal:
         with file.faults(self.path):
             return spent_of(self._db, recipe)
 
-    def plan(self, step: str, make: Callable[[], list[Batch]]) -> list[list[str]]:
+    def plan(self, step: str, make: Callable[[], Iterable[Batch]]) -> Iterator[list[str]]:
         """Return a step's batches as lists of keys: those of `make` at its first start, the stored ones afterwards."""
         with file.faults(self.path):
             planned = self._db.execute("SELECT batches FROM planned WHERE step = ?", (step,)).fetchone()
         if planned is None:
-            batches = [[request.key for request in batch] for batch in make()]
             with self.transaction():
-                self._db.execute("INSERT INTO planned VALUES (?, ?)", (step, len(batches)))
-                for number, batch in enumerate(batches):
-                    file.add_batch(self._db, step, number, batch)
-            return batches
+                number = 0
+                for number, batch in enumerate(make(), start=1):
+                    file.add_batch(self._db, step, number - 1, [request.key for request in batch])
+                self._db.execute("INSERT INTO planned VALUES (?, ?)", (step, number))
+            planned = (number,)
         with file.faults(self.path):
-            rows = self._db.execute(
-                "SELECT step, batch, keys, checksum FROM plans WHERE step = ? ORDER BY batch", (step,)
-            ).fetchall()
-            if planned != (len(rows),):
-                raise file.Damage(f"{planned[0]} batches were planned and {len(rows)} are found")
-            for *values, checksum in rows:
+            found = self._db.execute("SELECT count(*) FROM plans WHERE step = ?", (step,)).fetchone()
+            if planned != found:
+                raise file.Damage(f"{planned[0]} batches were planned and {found[0]} are found")
+        return self._batches(step, planned[0])
+
+    def _batches(self, step: str, number: int) -> Iterator[list[str]]:
+        """Yield the batches of a plan, each by a query of its own: one that stays open would keep the log growing."""
+        for batch in range(number):
+            with file.faults(self.path):
+                query = "SELECT step, batch, keys, checksum FROM plans WHERE step = ? AND batch = ?"
+                row = self._db.execute(query, (step, batch)).fetchone()
+                if row is None:
+                    raise file.Damage(f"batch {batch} of a plan is not found")
+                *values, checksum = row
                 check_row(values, checksum, f"plan of batch {values[1]}")
-        return [[keys[at : at + 32].hex() for at in range(0, len(keys), 32)] for _, _, keys, _ in rows]
+            keys = row[2]
+            yield [keys[at : at + 32].hex() for at in range(0, len(keys), 32)]
 
     def drop_plan(self, step: str) -> None:
         """Forget the plan of a step that has ended."""

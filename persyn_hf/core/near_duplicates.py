@@ -6,7 +6,7 @@ that both have, of those that either has. It is estimated by the share of equal 
 99 % of the pairs at 0.7 and all but one in 2,000 at 0.8. Runs of 5 words and 0.7 are what BigCode and many others use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,24 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Signatures = np.ndarray[Any, np.dtype[np.uint32]]  # texts x (BANDS * ROWS)
 
 
-def group_near_duplicates(texts: Sequence[str]) -> Numbers:
+def group_near_duplicates(
+    texts: Sequence[str], room: Callable[[tuple[int, int]], Signatures] | None = None
+) -> Numbers:
     """Return for each text the number of the first one in its group: its own, where it has no near-duplicate before.
 
-    A group is a chain: each of its texts is a near-duplicate of another one in it, not of all.
+    A group is a chain: each of its texts is a near-duplicate of another one in it, not of all. `room` makes the array
+    of the MinHashes, 480 bytes a text, by its shape: of millions it may lie in a file. Null: it lies in memory.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not texts:
         return np.zeros(0, dtype=np.int64)
-    pairs = similar_pairs(np.concatenate([signatures(words) for _, words in encode_in_chunks(texts)]))
+    shape = (len(texts), BANDS * ROWS)
+    found = np.empty(shape, dtype=np.uint32) if room is None else room(shape)
+    for start, words in encode_in_chunks(texts):
+        found[start : start + len(words.starts) - 1] = signatures(words)
+    pairs = similar_pairs(found)
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(texts), len(texts)))
     _, groups = connected_components(links, directed=False)
     _, first, members = np.unique(groups, return_index=True, return_inverse=True)
@@ -62,7 +69,7 @@ def similar_pairs(found: Signatures) -> Numbers:
     Within a bucket of equal bands a text is compared with the first one and with the one before it, so a bucket of
     many costs no more than a few.
     """
-    candidates = []
+    pairs = np.zeros((0, 2), dtype=np.int64)
     worded = np.flatnonzero(found.any(axis=1))
     for band in range(BANDS):
         keys = _mixed(found[worded, band * ROWS : (band + 1) * ROWS])
@@ -70,9 +77,11 @@ def similar_pairs(found: Signatures) -> Numbers:
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
         begins = np.r_[True, keys[order][1:] != keys[order][:-1]]
         leaders = np.flatnonzero(begins)[np.cumsum(begins) - 1] if len(order) else begins
-        for others in (leaders[same], same - 1):
-            candidates.append(np.stack([worded[order[others]], worded[order[same]]], axis=1))
-    pairs = np.unique(np.concatenate(candidates), axis=0)
+        candidates = [
+            np.stack([worded[order[others]], worded[order[same]]], axis=1) for others in (leaders[same], same - 1)
+        ]
+        if len(same):
+            pairs = np.unique(np.concatenate([pairs, *candidates]), axis=0)
     similar = [
         (found[part[:, 0]] == found[part[:, 1]]).mean(axis=1) >= LEAST
         for part in np.array_split(pairs, len(pairs) // CHUNK + 1)

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from persyn_hf.backends.dataset_rows import Rows
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.overlaps import HALF
 from persyn_hf.errors import RecipeError
@@ -12,7 +15,7 @@ from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.item_sets import sets_of
 from persyn_hf.runner.run import look_up
 from persyn_hf.stage import Progress
-from persyn_hf.stages.prompts.decontamination import Compared, compare
+from persyn_hf.stages.prompts.decontamination import Compared, compare, texts_of
 from persyn_hf.store.local import Store
 
 
@@ -74,4 +77,5 @@ def find_overlaps(recipe: Recipe, store: Store, progress: Progress) -> Overlaps:
                 "the prompts lie on the Hub and were not fetched yet; fetch them first: "
                 "persyn run RECIPE --set until=prompts"
             )
-        return Overlaps(compared=compare(list(prompts["messages"]), sets, share, progress), prompts=prompts)
+        texts = texts_of(Rows(prompts), np.arange(len(prompts)))
+        return Overlaps(compared=compare(texts, sets, share, progress), prompts=prompts)

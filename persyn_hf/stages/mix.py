@@ -1,13 +1,15 @@
 """Stage `mix`: assignments and responses in, supervised fine-tuning rows out (PerSyn, section 2.2)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
+from persyn_hf.backends.dataset_rows import Grouped, NameIndex, Rows, in_parts
+from persyn_hf.core.arrays import IntArray
 from persyn_hf.core.mixing import Row, chosen_responses, drop_reason, further_responses, sft_rows
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.strict import Strict
@@ -27,6 +29,7 @@ OPTIONAL_INPUTS = {
     "pool": RESPONSES,
 }
 OUTPUT = SFT
+Cell = tuple[str, str]  # prompt_id, teacher
 VERSION = 2  # 2: answers that may have been cut off are left out; the oracle's rows carry their reward
 LATER = {"unknown_ends": False, "answers_per_prompt": {"calibration": 1, "pool": 1}}
 
@@ -78,21 +81,18 @@ def run(
     Raises:
         InputError: inputs do not fit together, or no response can be trained on.
     """
-    measured: dict[tuple[str, str], float | None] = {}
-    for scored in (rewards, pool_rewards):
-        if scored is not None:
-            cells = zip(scored["prompt_id"][:], scored["teacher"][:], strict=True)
-            measured |= dict(zip(cells, scored["reward"][:], strict=True))
-    assigned = _assigned(prompts, assignments, measured)
-    chosen = chosen_responses(assigned, responses, measured, unknown_ends=settings.unknown_ends)
-    keep = {"keep_incorrect": settings.keep_incorrect, "unknown_ends": settings.unknown_ends}
+    from datasets import Dataset
+
+    tables = _Tables(prompts, assignments, responses, rewards, pool_rewards, calibration, pool)
+    assigned = _check_assigned(tables, assignments)
+    path, totals = context.work_dir / "sft.arrow", _Totals()
     order = [teacher.name for teacher in context.teachers]
-    known = _oracle_rewards(assignments, order) | measured
-    usable = {name: row for name, row in chosen.items() if drop_reason(row, **keep) is None}
-    paid = chain.from_iterable(some for some in (responses, calibration, pool) if some is not None)
-    further = _further(settings, prompts, assigned, usable, paid, known)
-    rows, dropped = sft_rows(prompts, assigned, chosen, known, further, **keep)
-    if not rows:
+    with OUTPUT.writer(path) as writer:
+        for some in in_parts(assigned):
+            for row in _mix(settings, tables, some, order, totals):
+                writer.write(row)
+    dropped = totals.dropped
+    if not totals.kept:
         hint = ", or let `mix: {unknown_ends: true}` take what may be cut off" if dropped["unknown_end"] else ""
         found = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
         raise InputError(
@@ -100,90 +100,148 @@ def run(
         )
     counts = {"assigned": len(assigned)}
     counts |= {f"dropped_{reason}": number for reason, number in dropped.items() if number or reason != "unknown_end"}
-    more = list(chain.from_iterable(further.values()))
     if settings.answers_per_prompt != AnswersPerPrompt():
-        counts["further"] = len(more)
-    kept = [*usable.values(), *more]
-    counts["incorrect"] = sum(response["is_correct"] is False for response in kept)
-    counts["unjudged"] = sum(response["is_correct"] is None for response in kept)
-    counts["escalated"] = sum(response["round"] > 0 for response in kept)
-    return Result(data=OUTPUT.dataset(rows), counts=counts, metrics=_metrics(kept, order))
+        counts["further"] = totals.further
+    counts |= {name: totals.counts[name] for name in ("incorrect", "unjudged", "escalated")}
+    return Result(data=Dataset.from_file(str(path)), counts=counts, metrics=totals.metrics(order))
 
 
-def _further(
-    settings: Settings,
-    prompts: "Dataset",
-    assigned: Mapping[str, list[str]],
-    usable: Mapping[str, Row],
-    paid: Iterable[Row],
-    rewards: Mapping[tuple[str, str], float | None],
-) -> dict[str, list[Row]]:
-    """Return the further answers of each assigned prompt; an answer that is in two inputs is one."""
+class _Tables:
+    """The inputs, of which the rows about some prompts are read together."""
+
+    def __init__(self, prompts: "Dataset", assignments: "Dataset", responses: "Dataset", *others: Any) -> None:
+        index = NameIndex.of(prompts)
+        rewards, pool_rewards, calibration, pool = others
+        self.prompts = Rows(prompts, ["prompt_id", "messages", "split"])
+        self.assignments = Grouped.by_prompt(assignments, index, ["prompt_id", "teacher", "source", "scores"])
+        self.responses = Grouped.by_prompt(responses, index)
+        self._rewards = [
+            Grouped.by_prompt(some, index, ["prompt_id", "teacher", "reward"])
+            for some in (rewards, pool_rewards)
+            if some is not None
+        ]
+        self._further = [Grouped.by_prompt(some, index) for some in (calibration, pool) if some is not None]
+
+    def measured(self, prompts: IntArray) -> dict[Cell, float | None]:
+        """Return the rewards of the cells of some prompts; those of the pool go before others."""
+        rows = (row for some in self._rewards for row in _flat(some, prompts))
+        return {(row["prompt_id"], row["teacher"]): row["reward"] for row in rows}
+
+    def paid(self, prompts: IntArray) -> Iterator[Row]:
+        """Yield all answers to some prompts; one that is in two inputs comes twice."""
+        return (row for some in (self.responses, *self._further) for row in _flat(some, prompts))
+
+
+def _flat(rows: Grouped, prompts: IntArray) -> Iterator[Row]:
+    return chain.from_iterable(rows.of(prompts))
+
+
+@dataclass
+class _Totals:
+    """The sums over what is trained on."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    kept: int = 0  # responses
+    further: int = 0
+    number: Counter[str] = field(default_factory=Counter)  # of each teacher
+    counted: Counter[str] = field(default_factory=Counter)  # of these, with a known number of tokens
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, response: Row) -> None:
+        """Count a response that is kept."""
+        self.kept += 1
+        verdict, teacher, tokens = response["is_correct"], response["teacher"], response["num_tokens"]
+        self.counts.update(
+            incorrect=verdict is False,
+            unjudged=verdict is None,
+            correct=verdict is True,
+            escalated=response["round"] > 0,
+        )
+        self.number[teacher] += 1
+        if tokens is not None:
+            self.counted[teacher] += 1
+            self.tokens[teacher] += tokens
+
+    def metrics(self, order: list[str]) -> dict[str, Any]:
+        """Return the share of right answers among the judged, and per teacher its share of rows and mean tokens."""
+        judged = self.counts["correct"] + self.counts["incorrect"]
+        teachers = [*order, *sorted(set(self.number) - set(order))]
+        tokens = {name: self.tokens[name] / self.counted[name] if self.counted[name] else None for name in teachers}
+        return {
+            "correct_share": self.counts["correct"] / judged if judged else None,
+            "allocation": {teacher: self.number[teacher] / self.kept for teacher in teachers},
+            "mean_tokens": {teacher: mean for teacher, mean in tokens.items() if self.number[teacher]},
+        }
+
+
+def _mix(
+    settings: Settings, tables: _Tables, some: IntArray, order: list[str], totals: _Totals
+) -> Sequence[Mapping[str, Any]]:
+    """Make the training rows of some assigned prompts, and add them to the totals."""
+    prompts, decided = tables.prompts.at(some), list(_flat(tables.assignments, some))
+    measured = tables.measured(some)
+    assigned: dict[str, list[str]] = {}
+    for row in decided:
+        assigned.setdefault(row["prompt_id"], []).append(row["teacher"])
+    chosen = chosen_responses(assigned, _flat(tables.responses, some), measured, unknown_ends=settings.unknown_ends)
+    keep = {"keep_incorrect": settings.keep_incorrect, "unknown_ends": settings.unknown_ends}
+    known = _oracle_rewards(decided, order) | measured
+    usable = {name: row for name, row in chosen.items() if drop_reason(row, **keep) is None}
     each = settings.answers_per_prompt.model_dump()
-    wanted = {
-        prompt_id: each.get(split, 1)
-        for prompt_id, split in zip(prompts["prompt_id"][:], prompts["split"][:], strict=True)
-        if prompt_id in assigned and each.get(split, 1) > 1
-    }
-    if not wanted:
-        return {}
-    return further_responses(usable, paid, rewards, wanted, unknown_ends=settings.unknown_ends)
+    wanted = {row["prompt_id"]: each.get(row["split"], 1) for row in prompts if each.get(row["split"], 1) > 1}
+    further: dict[str, list[Row]] = {}
+    if wanted:
+        paid = tables.paid(some)
+        further = further_responses(usable, paid, known, wanted, unknown_ends=settings.unknown_ends)
+    rows, dropped = sft_rows(prompts, assigned, chosen, known, further, **keep)
+    more = list(chain.from_iterable(further.values()))
+    totals.dropped.update(dropped)
+    totals.further += len(more)
+    for response in (*usable.values(), *more):
+        totals.add(response)
+    return rows
 
 
-def _assigned(
-    prompts: "Dataset", assignments: "Dataset", rewards: Mapping[tuple[str, str], float | None]
-) -> dict[str, list[str]]:
-    """Return prompt_id -> its teachers, best first.
+def _check_assigned(tables: _Tables, assignments: "Dataset") -> IntArray:
+    """Return the assigned prompts, by their rows.
 
     Refuses prompts that are not in `prompts`, and prompts of several teachers of which none has a reward.
     """
-    assigned: dict[str, list[str]] = {}
-    for prompt_id, teacher in zip(assignments["prompt_id"][:], assignments["teacher"][:], strict=True):
-        assigned.setdefault(prompt_id, []).append(teacher)
-    several = {prompt_id: teachers for prompt_id, teachers in assigned.items() if len(teachers) > 1}
-    blind = [p for p, teachers in several.items() if not any((p, teacher) in rewards for teacher in teachers)]
+    strange = tables.assignments.strangers
+    if len(strange):
+        unknown = set(assignments.select(strange)["prompt_id"])
+        raise InputError(
+            f"{len(unknown)} assigned prompts (first {min(unknown)}) are not in `prompts`; "
+            f"give the prompts that the assignments were made from"
+        )
+    assigned = tables.assignments.groups
+    several = assigned[tables.assignments.sizes(assigned) > 1]
+    blind: list[str] = []
+    for some in in_parts(several):
+        measured = tables.measured(some)
+        cells = zip(tables.prompts.at(some), tables.assignments.of(some), strict=True)
+        blind += [
+            prompt["prompt_id"]
+            for prompt, rows in cells
+            if not any((row["prompt_id"], row["teacher"]) in measured for row in rows)
+        ]
     if blind:
         raise InputError(
             f"{len(blind)} prompts (first {min(blind)}) are assigned to several teachers, and no reward says whose "
             "answer to keep; give `pool_rewards`, the rewards of their responses, or assignments of one teacher each"
         )
-    unknown = assigned.keys() - set(prompts["prompt_id"][:])
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} assigned prompts (first {min(unknown)}) are not in `prompts`; "
-            f"give the prompts that the assignments were made from"
-        )
     return assigned
 
 
-def _oracle_rewards(assignments: "Dataset", order: list[str]) -> dict[tuple[str, str], float | None]:
+def _oracle_rewards(assigned: Iterable[Row], order: list[str]) -> dict[Cell, float | None]:
     """Return the reward of each cell that was assigned by it: the scores of an oracle are the measured rewards.
 
     No stage reads the column `reward` of its training rows, so that what was stored without it is as good for training
     and `VERSION` stays.
     """
-    sources = assignments["source"][:]
-    decided = assignments.select([row for row, source in enumerate(sources) if source == "oracle"])
-    cells = zip(decided["prompt_id"][:], decided["teacher"][:], decided["scores"][:], strict=True)
     return {
-        (prompt_id, teacher): scores[order.index(teacher)]
-        for prompt_id, teacher, scores in cells
-        if len(scores) == len(order) and teacher in order
-    }
-
-
-def _metrics(kept: list[Any], order: list[str]) -> dict[str, Any]:
-    """Return the share of right answers among the judged, and per teacher its share of rows and its mean tokens."""
-    judged = [response["is_correct"] for response in kept if response["is_correct"] is not None]
-    number = Counter(response["teacher"] for response in kept)
-    teachers = [*order, *sorted(set(number) - set(order))]
-    counted: dict[str, list[int]] = {teacher: [] for teacher in teachers if number[teacher]}
-    for response in kept:
-        if response["num_tokens"] is not None:
-            counted[response["teacher"]].append(response["num_tokens"])
-    tokens = {teacher: float(np.mean(found)) if found else None for teacher, found in counted.items()}
-    return {
-        "correct_share": sum(judged) / len(judged) if judged else None,
-        "allocation": {teacher: number[teacher] / len(kept) for teacher in teachers},
-        "mean_tokens": tokens,
+        (row["prompt_id"], row["teacher"]): row["scores"][order.index(row["teacher"])]
+        for row in assigned
+        if row["source"] == "oracle" and len(row["scores"]) == len(order) and row["teacher"] in order
     }

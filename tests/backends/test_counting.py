@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_samples import answer, request
 
-from persyn_hf.backends.answers import Answer, Entry, Request
+from persyn_hf.backends.answers import Answer, Entry, Listed, Request
 from persyn_hf.backends.engines import ask
 from persyn_hf.backends.engines.counting import Counter, fill, fill_answers, open_counter
 from persyn_hf.backends.engines.limits import Budget
@@ -174,7 +174,7 @@ def test_a_limit_on_money_is_kept_by_what_is_counted_here(journal: Journal) -> N
     tally = ask.Tally(teacher="t", progress=Silent(), total=9)
     options = {"batch_tokens": 1, "max_error_rate": 0.5, "rerun_errors": False, "arrived": lambda answers: None}
     with pytest.raises(BudgetReached, match=r"this recipe has spent 16"):
-        ask.answer([served(name) for name in "abcdefghi"], engine, journal, budget, tally, **options)
+        ask.answer(Listed(served(name) for name in "abcdefghi"), engine, journal, budget, tally, **options)
     assert (journal.spent("r")["t"].requests, journal.spent("r")["t"].counted_here) == (2, 2)
 
 

@@ -2,21 +2,26 @@ import csv
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
+from persyn_hf.backends.dataset_rows import NameIndex
 from persyn_hf.backends.engines.imported import (
     Columns,
     Imported,
     ImportSettings,
     check_columns,
-    read_responses,
     to_samples,
 )
+from persyn_hf.backends.engines.imported import read_responses as read_into_a_file
+from persyn_hf.backends.engines.samples import Sample
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
@@ -70,6 +75,29 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_where_that_is_wanted(tmp_
     assert texts(found)["sum", "small"] == ["4"] and len(skipped) == 1
     with pytest.raises(InputError, match=r"row 2 \(line 3\) has 4 cells"):
         read_responses(settings.model_copy(update={"ragged_rows": "refuse"}), (SMALL, BIG), CELLS)
+
+
+def read_responses(
+    settings: ImportSettings, teachers: Any, cells: dict[str, list[Any]], skipped: Any = lambda: None
+) -> dict[tuple[str, str], list[Imported]]:
+    """The responses of each cell that the table has."""
+    rows = list({row["prompt_id"]: row for asked in cells.values() for row in asked}.values())
+    numbers = {name: np.array([rows.index(row) for row in asked], dtype=int) for name, asked in cells.items()}
+    prompts = Dataset.from_dict({key: [row[key] for row in rows] for key in ("prompt_id", "messages")})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kept.arrow"
+        found = read_into_a_file(settings, teachers, prompts, NameIndex.of(prompts), numbers, path, skipped)
+        return {
+            (prompt["prompt_id"], name): [one for one in given if one is not None]
+            for name, asked in cells.items()
+            for prompt, given in zip(asked, found.of(name, numbers[name]), strict=True)
+            if given
+        }
+
+
+def samples_of(found: dict[tuple[str, str], list[Imported]], teacher: str, prompts: list[Any]) -> list[Sample]:
+    keys = [(each["prompt_id"], teacher) for each in prompts]
+    return to_samples([found[key] or [None] if key in found else [] for key in keys], prompts)
 
 
 def read(path: Path, cells: Any = CELLS, teachers: Any = (SMALL, BIG), **columns: Any) -> dict[tuple[str, str], Any]:
@@ -189,7 +217,7 @@ def test_samples_of_what_was_imported(tmp_path: Path) -> None:
     found = read(save(tmp_path / "t.csv", rows), quality="grade", is_correct="right")
     figures = [
         (sample.index, sample.response, sample.reasoning, sample.quality, sample.is_correct, sample.entry.error)
-        for sample in to_samples(found, "small", [SUM, PRODUCT, OTHER])
+        for sample in samples_of(found, "small", [SUM, PRODUCT, OTHER])
     ]
     assert figures == [
         (0, "4", None, 0.0, True, None),
@@ -207,7 +235,7 @@ def test_an_empty_response_is_told_from_one_that_is_not_there(tmp_path: Path) ->
     ]
     asked = [SUM, PRODUCT, OTHER]
     found = read(save(tmp_path / "t.jsonl", rows), {"small": asked}, (SMALL,))
-    errors = [sample.entry.error for sample in to_samples(found, "small", asked)]
+    errors = [sample.entry.error for sample in samples_of(found, "small", asked)]
     assert errors == ["the imported response is empty", None, "no imported response"]
 
 
@@ -394,7 +422,7 @@ def test_magpie_zoo_as_it_is_published(tmp_path: Path) -> None:
     columns = {"prompt": "instruction", "responses": {"small": None, "big": None}}
     found = read(path, quality="ArmoRM", **columns)
     assert texts(found) == {("sum", "small"): ["4"], ("sum", "big"): ["four"], ("product", "small"): ["6"]}
-    assert [cell[0].quality for cell in found.values()] == [0.5, None, 0.25]
+    assert [cell[0].quality for cell in found.values()] == [0.5, 0.25, None]
     assert {cell[0].quality for cell in read(path, **columns).values()} == {None}
     for more, said in (
         ({"quality": "Armo"}, "`Armo`, did you mean `ArmoRM`? (known: content, ArmoRM, Skywork)"),

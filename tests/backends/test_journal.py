@@ -107,13 +107,13 @@ def test_a_plan_is_made_once_and_dropped(tmp_path: Path) -> None:
     plan = [[request("a"), request("b")], [request("c")]]
     keys = [[r.key for r in batch] for batch in plan]
     with Journal(tmp_path / "j.sqlite") as journal:
-        assert journal.plan("step", lambda: plan) == keys
+        assert list(journal.plan("step", lambda: plan)) == keys
     with Journal(tmp_path / "j.sqlite") as journal:
-        assert journal.plan("step", lambda: pytest.fail("planned twice")) == keys
-        assert journal.plan("empty", list) == []
-        assert journal.plan("empty", lambda: plan) == []
+        assert list(journal.plan("step", lambda: pytest.fail("planned twice"))) == keys
+        assert list(journal.plan("empty", list)) == []
+        assert list(journal.plan("empty", lambda: plan)) == []
         journal.drop_plan("step")
-        assert journal.plan("step", lambda: plan[1:]) == keys[1:]
+        assert list(journal.plan("step", lambda: plan[1:])) == keys[1:]
 
 
 def test_derived_values_are_kept(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_torn_page_is_never_read_as_if_it_were_whole(tmp_path: Path, size: int
     with Journal(path) as journal:
         journal.write([answer(each, texts[each.key]) for each in asked], teacher="t")
         journal.keep(derived)
-        plan = journal.plan("step", lambda: [asked[:12], asked[12:]])
+        plan = list(journal.plan("step", lambda: [asked[:12], asked[12:]]))
     whole, faults, wrong = path.read_bytes(), 0, []
     for start in range(0, len(whole), PAGE):
         page, other = bytearray(whole[start : start + PAGE]), (start + 2 * PAGE) % len(whole)
@@ -265,7 +265,7 @@ def test_a_torn_page_is_never_read_as_if_it_were_whole(tmp_path: Path, size: int
                         {key: entry.text for key, entry in journal.read(texts).items()}.items() <= texts.items()
                     ),
                     "derived": lambda: journal.recall(texts).items() <= derived.items(),
-                    "plan": lambda: journal.plan("step", lambda: []) in (plan, []),
+                    "plan": lambda: list(journal.plan("step", lambda: [])) in (plan, []),
                 }.items():
                     try:
                         wrong += [] if read() else [(start, name)]

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, Sampling
+from persyn_hf.backends.answers import Answer, Batch, Listed, Messages, Prepared, Request, Requests, Sampling
 from persyn_hf.backends.engines import Engine, ray_actors, ray_cluster
 from persyn_hf.backends.engines.ray_actors import RayEngine
 from persyn_hf.backends.engines.settings import RaySettings
@@ -61,8 +62,8 @@ class Noting:
     def prepare(self, messages: Messages) -> Prepared:
         return Prepared(text=messages[0]["content"], num_tokens=1)
 
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
-        return [[request] for request in requests]
+    def plan(self, requests: Requests) -> Iterator[Batch]:
+        return ([request] for request in requests.take(np.arange(len(requests))))
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         for batch in batches:
@@ -150,7 +151,7 @@ def test_answers_are_the_same_with_and_without_ray_and_a_killed_actor_costs_what
     ):
         assert (spread.kind, spread.model, spread.fixed_batches) == (alone.kind, alone.model, True)
         assert spread.params_b == alone.params_b
-        plan = spread.plan(ask(spread, prompts, samples=4))
+        plan = list(spread.plan(Listed(ask(spread, prompts, samples=4))))
         assert len(plan) > 8
         answers: list[Answer] = []
         killed = None
@@ -182,7 +183,7 @@ def test_batches_come_one_by_one_and_are_pulled_as_answers_come(
             yield batch
 
     with RayEngine(Noting(notes), partial(Noting, notes, pause_s=0.4), ONE) as engine:
-        plan = engine.plan(ask(engine, prompts, samples=1))
+        plan = list(engine.plan(Listed(ask(engine, prompts, samples=1))))
         arrived, taken = [], []
         for answers in engine.generate(affordable(plan)):
             arrived.append(time.monotonic())
@@ -204,7 +205,7 @@ def test_requests_of_a_server_are_many_at_a_time(cluster: None, prompts: list[st
         requests = ask(engine, prompts, samples=8)
         answers: list[Answer] = []
         started = 0.0
-        for batch in engine.generate(engine.plan(requests)):
+        for batch in engine.generate(engine.plan(Listed(requests))):
             started = started or time.monotonic()
             answers += batch
         seconds = time.monotonic() - started
@@ -218,7 +219,7 @@ def test_faults_are_one_sentence(cluster: None, prompts: list[str], tmp_path: Pa
 
     def fail(build: Callable[[], Engine]) -> list[Answer]:
         engine = RayEngine(local, build, ONE)
-        return flat(engine.generate(engine.plan(ask(engine, prompts, samples=1))))
+        return flat(engine.generate(engine.plan(Listed(ask(engine, prompts, samples=1)))))
 
     with pytest.raises(EngineError, match="^the teacher `m` ran out of memory; lower `generate.batch_tokens` and run"):
         fail(partial(Noting, tmp_path / "memory", what="memory"))

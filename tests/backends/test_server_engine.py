@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer, Response, completion
 
-from persyn_hf.backends.answers import Prepared, Request, Sampling
+from persyn_hf.backends.answers import Listed, Prepared, Request, Sampling
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.server import ServerEngine
 from persyn_hf.backends.engines.settings import ServerSettings
@@ -83,7 +83,7 @@ def test_answers_of_all_samples_and_the_plan_is_one_by_one(server: OpenAIServer)
     with open_engine(server.url, system_prompt="Be brief.") as engine:
         good, bad = engine.prepare([turn("2 + 2?")]), engine.prepare([])
         requests = [make_request(engine, good), make_request(engine, bad), make_request(engine, good, 1)]
-        batches = engine.plan(requests)
+        batches = list(engine.plan(Listed(requests)))
         assert batches == [[request] for request in requests]
         found = {answer.request.key: answer for answers in engine.generate(batches) for answer in answers}
     assert [found[request.key].error for request in requests] == [None, "the prompt is empty", None]

@@ -13,7 +13,7 @@ from tiny_models import END, build_tokenizer, save_model
 
 from persyn_hf.backends import chat
 from persyn_hf.backends import loading as models
-from persyn_hf.backends.answers import Request, Sampling
+from persyn_hf.backends.answers import Listed, Request, Sampling
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import EngineError, InputError
@@ -46,9 +46,9 @@ def texts(engine: TransformersEngine, batches: list[list[Request]]) -> dict[str,
 
 def test_the_same_batches_give_the_same_answers_whatever_went_before(engine: TransformersEngine) -> None:
     requests = [ask(engine, prompt, index) for prompt in PROMPTS for index in range(3)]
-    plan = engine.plan(requests)
+    plan = list(engine.plan(Listed(requests)))
     assert len(plan) > 2
-    assert engine.plan(list(reversed(requests))) == plan
+    assert list(engine.plan(Listed(reversed(requests)))) == plan
     whole = texts(engine, plan)
     torch.manual_seed(99)
     assert texts(engine, plan[1:]) | texts(engine, plan[:1]) == whole
@@ -90,8 +90,8 @@ def test_bad_rows_leave_their_neighbours_alone(engine: TransformersEngine) -> No
     good = [ask(engine, prompt) for prompt in PROMPTS[:2]]
     long, empty = ask(engine, "long " * 300), ask(engine, "   ")
     refused = replace(good[0], prompt=engine.prepare([{"role": "system", "content": "refuse"}, *PROMPT]))
-    alone = texts(engine, engine.plan(good))
-    answers = [a for batch in engine.generate(engine.plan([*good, long, empty, refused])) for a in batch]
+    alone = texts(engine, list(engine.plan(Listed(good))))
+    answers = [a for batch in engine.generate(engine.plan(Listed([*good, long, empty, refused]))) for a in batch]
     errors = {a.error for a in answers if a.finish_reason == "error"}
     assert f"the prompt has {long.prompt.num_tokens} tokens, the model's context is 256" in errors
     assert "the prompt is empty" in errors
@@ -107,7 +107,7 @@ def test_a_prompt_near_the_context_gets_what_is_left(engine: TransformersEngine)
     request = ask(engine, content, sampling=replace(SAMPLING, max_tokens=200))
     left = 256 - request.prompt.num_tokens
     assert 0 < left < 200
-    plan = engine.plan([request, ask(engine, "q", sampling=replace(SAMPLING, max_tokens=200))])
+    plan = list(engine.plan(Listed([request, ask(engine, "q", sampling=replace(SAMPLING, max_tokens=200))])))
     assert [len(batch) for batch in plan] == [1, 1]
     answer = next(engine.generate(plan))[0]
     assert answer.num_tokens <= left

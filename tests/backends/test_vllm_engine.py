@@ -19,7 +19,7 @@ from wide_heads import widen
 
 from persyn_hf.backends import chat
 from persyn_hf.backends import loading as models
-from persyn_hf.backends.answers import Answer, Request, Sampling
+from persyn_hf.backends.answers import Answer, Listed, Request, Sampling
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
@@ -75,7 +75,7 @@ def ask(engine: Engine, question: str, sampling: Sampling = GREEDY) -> Request:
 
 def answer(engine: Engine, requests: list[Request]) -> dict[str, Answer]:
     """Answers by prompt; each request is answered once, under its own name."""
-    answers = [found for batch in engine.generate(engine.plan(requests)) for found in batch]
+    answers = [found for batch in engine.generate(engine.plan(Listed(requests))) for found in batch]
     assert sorted(found.request.key for found in answers) == sorted(request.key for request in requests)
     return {found.request.prompt_id: found for found in answers}
 
@@ -290,7 +290,7 @@ def test_a_crash_in_the_middle_loses_nothing(engine: VllmEngine, questions: list
     answers: list[Answer] = []
     before = group_of(engine)
     url = engine._server.url if engine._server else ""
-    for batch in engine.generate(engine.plan(requests)):
+    for batch in engine.generate(engine.plan(Listed(requests))):
         if not answers:
             pid = next(
                 pid for pid, name in members(before).items() if name == "VLLM::EngineCor"
@@ -429,7 +429,7 @@ def test_answers_are_held_to_a_form_from_their_first_token(heavy: None, zoo: Pat
     ) as engine:
         assert engine.kind != free.kind, "the journal tells replies in a form from others"
         asked = [ask(engine, question, sampling) for question in ("1 + 1?", "Why?") for sampling in (GREEDY, DRAWN)]
-        replies = [found for batch in engine.generate(engine.plan(asked)) for found in batch]
+        replies = [found for batch in engine.generate(engine.plan(Listed(asked))) for found in batch]
     assert len(replies) == 4
     for found in replies:
         assert read_verdict(found.text, score_form(1, 10), is_cut=False).value in range(1, 11), found

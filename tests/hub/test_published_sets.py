@@ -135,6 +135,9 @@ UNREADABLE = "the dataset lab/math cannot be read: "
 READ = """
 import json, sys
 from pathlib import Path
+import numpy as np
+from datasets import Dataset
+from persyn_hf.backends.dataset_rows import NameIndex
 from persyn_hf.backends.engines.imported import ImportSettings, read_responses
 from persyn_hf.errors import PersynError
 from persyn_hf.recipe.recipe import Teacher
@@ -150,7 +153,9 @@ for stage, settings in json.loads(sys.argv[1]):
             prompts.run(read_section(prompts.Settings, settings, stage), Context(seed=0, work_dir=Path(sys.argv[2])))
         else:
             cell = {"prompt_id": "x", "messages": [{"role": "user", "content": "asked"}]}
-            read_responses(read_section(ImportSettings, settings, stage), teachers, {"qwen": [cell], "llama": [cell]})
+            rows, index, asked = Dataset.from_list([cell]), NameIndex([["x"]]), np.array([0])
+            cells, path = {"qwen": asked, "llama": asked}, Path(sys.argv[2]) / "kept.arrow"
+            read_responses(read_section(ImportSettings, settings, stage), teachers, rows, index, cells, path)
         said.append("nothing")
     except PersynError as error:
         said.append(str(error))

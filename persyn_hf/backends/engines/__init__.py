@@ -1,10 +1,12 @@
 """The interface of engines, which run a teacher; what they are asked and say is in `backends.answers`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
+import numpy as np
+
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Requests
 from persyn_hf.backends.engines.counting import Counter
 
 
@@ -35,9 +37,9 @@ class Engine(Protocol):
     def prepare(self, messages: Messages) -> Prepared:
         """Render a conversation; a conversation that cannot be asked is prepared with a `refusal`."""
 
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+    def plan(self, requests: Requests) -> Iterator[Batch]:
         """Group requests into batches; the same requests give the same batches. A server makes its own: one each."""
-        return [[request] for request in requests]
+        return ([request] for request in requests.take(np.arange(len(requests))))
 
     def send(self, batches: Iterable[Batch]) -> None:
         """Send what is answered without being waited for, as by a batch API; other engines send nothing ahead."""

@@ -14,21 +14,26 @@ settled in the budget, and only then graded and counted. For an engine whose ans
 A budget that allows [a b] but not [c d] as well reserves the most that a and b can cost, so the engine sees the end of
 its batches after [a b]. When a and b are settled at what they did cost, [c d] is tried once more; only a batch that
 does not fit while nothing is in flight ends the run (`BudgetReached`).
+
+Requests are not held: they are made once to see which are answered, and those that are not once more when they are
+sent. Between the two the driver keeps a number of 8 bytes for each that is to be asked.
 """
 
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from persyn_hf.backends.answers import Answer, Batch, Request
+import numpy as np
+
+from persyn_hf.backends.answers import Answer, Batch, Requests
+from persyn_hf.backends.dataset_rows import in_parts
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.batch.notes import Notes
 from persyn_hf.backends.engines.counting import fill_answers, is_uncounted
 from persyn_hf.backends.engines.limits import Budget
+from persyn_hf.backends.engines.planned import Keys, fixed_batches
 from persyn_hf.backends.journal import Journal
 from persyn_hf.core.endings import is_cut
 from persyn_hf.errors import EngineError, UnderWay
@@ -71,22 +76,34 @@ class Tally:
 
 
 class _Affordable:
-    """The batches up to the first one that the budget does not allow; `taken` is their number."""
+    """The batches up to the first one that the budget does not allow; `next` is that one, None after the last.
 
-    def __init__(self, batches: Sequence[Batch], teacher: str, budget: Budget) -> None:
-        self._batches, self._teacher, self._budget = batches, teacher, budget
+    It may be read again: it goes on where it stopped. `taken` counts the batches.
+    """
+
+    def __init__(self, batches: Iterable[Batch], teacher: str, budget: Budget) -> None:
+        self._batches, self._teacher, self._budget = iter(batches), teacher, budget
+        self.next: Batch | None = next(self._batches, None)
         self.taken = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
-            if not self._budget.reserve(self._teacher, batch):
-                return
+        while self.next is not None and self._budget.reserve(self._teacher, self.next):
             self.taken += 1
+            batch, self.next = self.next, next(self._batches, None)
             yield batch
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Todo:
+    """The batches that are to be asked, made anew by each call, and the number of their requests."""
+
+    number: int
+    batches: Callable[[], Iterator[Batch]]
+    step: str | None = None  # by which the journal knows the plan of fixed batches
+
+
 def answer(
-    requests: Sequence[Request],
+    requests: Requests,
     engine: Engine,
     journal: Journal,
     budget: Budget,
@@ -109,18 +126,16 @@ def answer(
     """
     teacher, progress = tally.teacher, tally.progress
     called = named or of_teacher(teacher)
-    step = _step(requests, batch_tokens, rerun_errors) if engine.fixed_batches else None
-    todo = _todo(requests, engine, journal, step, rerun_errors)
-    _check_not_under_way(todo, engine, journal, called)
-    if engine.collects_from is not None:  # what is paid for comes first, whatever the limits leave for the rest
-        todo.sort(key=lambda batch: not budget.is_under_way(batch))
-    left = sum(len(batch) for batch in todo)
+    todo = _todo(requests, engine, journal, batch_tokens, rerun_errors)
+    _check_not_under_way(todo.batches(), engine, journal, called)
+    left = todo.number
     progress.start(called.what, len(requests), len(requests) - left)
     tally.begin(len(requests) - left)
     errors: Counter[str] = Counter()
     new = 0
-    while todo:
-        affordable = _Affordable(todo, teacher, budget)
+    affordable = _Affordable(_in_order(todo, engine, budget), teacher, budget)
+    while affordable.next is not None:
+        affordable.taken = 0
         for raw in engine.generate(affordable):
             answers = [_refuse_silence(said) for said in raw]
             try:
@@ -139,38 +154,44 @@ def answer(
             errors.update(reasons)
             check_errors(errors, len(requests), called, max_error_rate)
         if not affordable.taken:
-            raise budget.stop(teacher, todo[0], left)
-        todo = todo[affordable.taken :]
+            raise budget.stop(teacher, affordable.next, left)
     if left:
         raise EngineError(f"{called.who}: its engine ended with {left} requests unanswered; run again")
-    if step is not None:
-        journal.drop_plan(step)
+    if todo.step is not None:
+        journal.drop_plan(todo.step)
     return new
 
 
 def send(
-    requests: Sequence[Request], engine: Engine, journal: Journal, budget: Budget, teacher: str, *, rerun_errors: bool
+    requests: Requests, engine: Engine, journal: Journal, budget: Budget, teacher: str, *, rerun_errors: bool
 ) -> None:
     """Have an engine send ahead what is to be answered, as far as the budget allows: `answer` collects it."""
-    todo = _todo(requests, engine, journal, None, rerun_errors)
-    _check_not_under_way(todo, engine, journal, of_teacher(teacher))
-    engine.send(_Affordable(todo, teacher, budget))
+    todo = _todo(requests, engine, journal, 0, rerun_errors)
+    _check_not_under_way(todo.batches(), engine, journal, of_teacher(teacher))
+    engine.send(_Affordable(todo.batches(), teacher, budget))
 
 
-def _check_not_under_way(todo: Sequence[Batch], engine: Engine, journal: Journal, called: Named) -> None:
+def _in_order(todo: _Todo, engine: Engine, budget: Budget) -> Iterable[Batch]:
+    """Return the batches; where some are under way they come first, whatever the limits leave for the rest."""
+    if engine.collects_from is None:
+        return todo.batches()
+    return sorted(todo.batches(), key=lambda batch: not budget.is_under_way(batch))
+
+
+def _check_not_under_way(batches: Iterable[Batch], engine: Engine, journal: Journal, called: Named) -> None:
     """Refuse to ask what is under way in batches that the engine does not collect: both would be paid for.
 
     Raises:
         EngineError: says where they are.
     """
-    missing = {request.key for batch in todo for request in batch}
     notes = Notes.beside(journal.path)
+    noted = {key for note in notes if note.service != engine.collects_from for key in note.keys}
+    missing = {request.key for batch in batches for request in batch if request.key in noted} if noted else set()
     others = [note for note in notes.holding(missing) if note.service != engine.collects_from] if missing else []
     if others:
-        number = len(missing & {key for note in others for key in note.keys})
         files = " and ".join(str(notes.path(note)) for note in others[:3]) + (" and others" if others[3:] else "")
         raise EngineError(
-            f"{called.who}: {number:,} of the answers that are missing are under way in batches at "
+            f"{called.who}: {len(missing):,} of the answers that are missing are under way in batches at "
             f"{others[0].service}, and would be paid for twice; collect them with `engine: batch` and that url, or "
             f"remove {files} to ask for them anew"
         )
@@ -211,26 +232,25 @@ def check_errors(errors: Mapping[str, int], total: int, called: Named, max_error
         )
 
 
-def _step(requests: Sequence[Request], batch_tokens: int, rerun_errors: bool) -> str:
-    keys = sorted(request.key for request in requests)
-    return hashlib.sha256(json.dumps([keys, batch_tokens, rerun_errors]).encode()).hexdigest()
+def _todo(requests: Requests, engine: Engine, journal: Journal, batch_tokens: int, rerun_errors: bool) -> "_Todo":
+    """Find the requests that the journal has no answer to; a key that several have is asked once.
 
-
-def _todo(
-    requests: Sequence[Request], engine: Engine, journal: Journal, step: str | None, rerun_errors: bool
-) -> list[Batch]:
-    """Return the batches that the journal has no answer to.
-
-    Where answers depend on their batch (`step`), the batches are fixed at the first start of the step. A resumed run
-    keeps to that plan, skips the batches that are answered and asks the others whole.
+    Where answers depend on their batch (`fixed_batches`), the batches are fixed at the first start of the step. A
+    resumed run keeps to that plan, skips the batches that are answered and asks the others whole.
     """
-    by_key = {request.key: request for request in requests}
-    answered = journal.answered(by_key, errors=not rerun_errors)
-    missing = [request for key, request in by_key.items() if key not in answered]
-    if step is None:
-        return engine.plan(missing)
-    plan = journal.plan(step, lambda: engine.plan(missing))
-    return [[by_key[key] for key in batch] for batch in plan if not answered.issuperset(batch)]
+    whole = engine.fixed_batches
+    keys, open_numbers = Keys(len(requests), whole=whole), [np.zeros(0, np.int64)]
+    for numbers in in_parts(np.arange(len(requests))):
+        some = [request.key for request in requests.take(numbers)]
+        keys.add(some)
+        answered = journal.answered(some, errors=not rerun_errors)
+        open_numbers.append(numbers[[key not in answered for key in some]])
+    missing = keys.once(np.concatenate(open_numbers))
+    if not whole:
+        return _Todo(number=len(missing), batches=lambda: ([request] for request in requests.take(missing)))
+    step = keys.step(batch_tokens, rerun_errors)
+    number, batches = fixed_batches(step, requests, keys, missing, engine, journal, rerun_errors)
+    return _Todo(number=number, batches=batches, step=step)
 
 
 def _refuse_silence(answer: Answer) -> Answer:

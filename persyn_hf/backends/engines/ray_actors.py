@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from typing import Any
 
-from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Requests
 from persyn_hf.backends.engines import Engine, ray_cluster
 from persyn_hf.backends.engines.counting import Counter
 from persyn_hf.backends.engines.settings import RaySettings
@@ -53,7 +53,7 @@ class RayEngine(Engine):
     def prepare(self, messages: Messages) -> Prepared:
         return self._local.prepare(messages)
 
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+    def plan(self, requests: Requests) -> Iterator[Batch]:
         return self._local.plan(requests)
 
     def close(self) -> None:

@@ -6,14 +6,16 @@ takes long is not begun again, but goes on from a state that was kept (`engines.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from persyn_hf.backends import chat, generation
 from persyn_hf.backends import loading as models
-from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, refuse, seed_from
+from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Request, Requests, refuse, seed_from
 from persyn_hf.backends.engines import Engine, unfinished
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.errors import EngineError
@@ -78,25 +80,31 @@ class TransformersEngine(Engine):
             self.tokenizer, messages, self._system_prompt, self.context_length, self._template_kwargs
         )
 
-    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+    def plan(self, requests: Requests) -> Iterator[Batch]:
         """Group requests into batches of at most `batch_tokens`, padding and room for answers included, longest first.
 
-        All rows of a batch have the same limit on new tokens. Refused requests form a batch of their own.
+        All rows of a batch have the same limit on new tokens. Refused requests form a batch of their own. Those of one
+        length are in memory together.
         """
-        refused = sorted((r for r in requests if r.prompt.refusal), key=lambda r: r.key)
-        batches: list[Batch] = [refused] if refused else []
+        everything = np.arange(len(requests))
+        refused = np.fromiter((r.prompt.refusal is not None for r in requests.take(everything)), bool, len(requests))
+        if refused.any():
+            yield sorted(requests.take(np.flatnonzero(refused)), key=lambda r: r.key)
+        askable = np.flatnonzero(~refused)
+        lengths = np.fromiter((r.prompt.num_tokens for r in requests.take(askable)), np.int64, len(askable))
         current: Batch = []
-        for request in sorted(
-            (r for r in requests if not r.prompt.refusal), key=lambda r: (-r.prompt.num_tokens, r.prompt.text, r.key)
-        ):
-            limit = self._new_tokens(request)
-            longest = current[0].prompt.num_tokens if current else 0
-            full = (len(current) + 1) * (longest + limit) > self._batch_tokens
-            if current and (full or limit != self._new_tokens(current[0])):
-                batches.append(current)
-                current = []
-            current.append(request)
-        return [*batches, current] if current else batches
+        for length in np.unique(lengths)[::-1]:
+            same = requests.take(askable[lengths == length])
+            for request in sorted(same, key=lambda r: (r.prompt.text, r.key)):
+                limit = self._new_tokens(request)
+                longest = current[0].prompt.num_tokens if current else 0
+                full = (len(current) + 1) * (longest + limit) > self._batch_tokens
+                if current and (full or limit != self._new_tokens(current[0])):
+                    yield current
+                    current = []
+                current.append(request)
+        if current:
+            yield current
 
     def generate(self, batches: Iterable[Batch]) -> Iterator[list[Answer]]:
         """Answer batch after batch; the caller has journalled the answers to one when it asks for the next."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from persyn_hf.backends.grading.verdicts import Judging, Row, Ungraded, Verdict
@@ -13,6 +14,7 @@ from persyn_hf.backends.journal import Journal
 
 
 AT_A_TIME = 512  # rows: what a run that is killed grades anew
+WAITING = 2000  # calls of `submit` whose rows wait for a grader that is slower than the teachers
 
 
 class Grader:
@@ -27,7 +29,7 @@ class Grader:
         self._judging = judging
         self.needs_reference = judging.needs_reference
         self._failed: dict[str, str] = {}  # key of a row -> why its grader gave no verdict
-        self._waiting: queue.Queue[dict[str, Row] | None] = queue.Queue()
+        self._waiting: queue.Queue[dict[str, Row] | None] = queue.Queue(WAITING)
         self._graded: queue.SimpleQueue[dict[str, Verdict | Ungraded] | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -50,13 +52,14 @@ class Grader:
         return {f"grader_{reason}": number for reason, number in sorted(Counter(self._failed.values()).items())}
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Have rows graded in the background."""
+        """Have rows graded in the background; where too many wait, `judge` grades them when it is asked."""
         self._collect()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
         for start in range(0, len(rows), AT_A_TIME):
-            self._waiting.put({self._key(row): row for row in rows[start : start + AT_A_TIME]})
+            with suppress(queue.Full):
+                self._waiting.put_nowait({self._key(row): row for row in rows[start : start + AT_A_TIME]})
 
     def judge(self, rows: Sequence[Row]) -> list[Verdict]:
         """Return the verdicts of rows, in order; they are those of `Judging.grade`, None where it failed."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from persyn_hf.backends.answers import Answer, Entry, Request, Said
+from persyn_hf.backends.answers import Answer, Entry, Listed, Request, Said
 from persyn_hf.backends.engines import Engine, ask
 from persyn_hf.backends.engines.batch.notes import NOBODY, Notes, Sender
 from persyn_hf.backends.engines.counting import fill
@@ -119,7 +119,7 @@ class Bench:
             with self._open(judge, asked) as engine:
                 engine.when_waiting(self.progress.waiting)
                 requests = self._requests(engine, questions)
-                ask.send(requests, engine, self.journal, self.budget, judge.payee, rerun_errors=again)
+                ask.send(Listed(requests), engine, self.journal, self.budget, judge.payee, rerun_errors=again)
             return
 
     def hear(self, judge: Judge, questions: Sequence[Question]) -> Heard:
@@ -195,7 +195,7 @@ class Bench:
             if Notes.beside(self.journal.path).holding({request.key}):  # it went out with the others, in this form
                 return 0, True
             new = ask.answer(
-                [request],
+                Listed([request]),
                 engine,
                 self.journal,
                 self.budget,
@@ -219,7 +219,7 @@ class Bench:
                     unread.add(fault, answer.text)
 
         return ask.answer(
-            requests,
+            Listed(requests),
             engine,
             self.journal,
             self.budget,

@@ -6,10 +6,11 @@ killed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from persyn_hf.backends.dataset_rows import NameIndex, Rows, column_parts, in_parts
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, to_samples
 from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_row
@@ -20,16 +21,14 @@ from persyn_hf.backends.grading.settings import COMMAND_NOT_COVERED, CommandSett
 from persyn_hf.backends.journal import Journal
 from persyn_hf.backends.judging.rubrics import read_rubric
 from persyn_hf.backends.judging.settings import JUDGE_NOT_COVERED
-from persyn_hf.core.assignment import best_first
-from persyn_hf.errors import InputError, RecipeError
-from persyn_hf.recipe.roles import Teacher
+from persyn_hf.core.arrays import IntArray
 from persyn_hf.schemas import ASSIGNMENTS, PROMPTS, RESPONSES
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.generate.asking import AT_A_TIME, Asking
+from persyn_hf.stages.generate.asking import Asking
+from persyn_hf.stages.generate.cells import assigned_cells, escalate
 from persyn_hf.stages.generate.choosing import Chosen, Samples, judge_samples
 from persyn_hf.stages.generate.costs import costs
 from persyn_hf.stages.generate.graded import grade
-from persyn_hf.stages.generate.requests import Prompt
 from persyn_hf.stages.generate.settings import Settings, check, num_samples
 
 
@@ -107,33 +106,38 @@ def run(
         EngineError: a teacher cannot be run, or too many of its answers failed.
         InputError, RecipeError: assignments, prompts and pool do not fit together.
     """
-    cells = _cells(prompts, assignments, context.teachers)
-    check(settings, tuple(teacher for teacher in context.teachers if cells[teacher.name]))
+    index = NameIndex.of(prompts)
+    cells = assigned_cells(index, assignments, context.teachers)
+    check(settings, tuple(teacher for teacher in context.teachers if len(cells[teacher.name])))
     with (
         Journal(context.journal or context.work_dir / "journal.sqlite", recipe=context.recipe) as journal,
         _open_grader(settings, journal) as grader,
     ):
         if settings.engine == "import":
             errors: Counter[str] = Counter()
-            chosen = _choose(settings, context, journal, _imported(settings, context, grader, cells, errors))
+            chosen = _choose(
+                settings, context, journal, _imported(settings, context, grader, prompts, index, cells, errors)
+            )
             data, totals = _cut(context, chosen.samples)
             missing = {name: errors[reason] for name, reason in (("absent", ABSENT), ("empty", EMPTY))}
             ragged = {"ragged_rows": errors["ragged_rows"]} if errors["ragged_rows"] else {}
             counts = _counts(totals) | missing | ragged | (grader.failures if grader else {}) | chosen.counts
             return Result(data=data, counts=counts, metrics=_metrics(totals), cost=chosen.cost)
-        asking = Asking(settings, context, journal, grader)
-        asked_of = [teacher for teacher in context.teachers if cells[teacher.name]]
+        asking = Asking(settings, context, journal, grader, prompts, index)
+        asked_of = [teacher for teacher in context.teachers if len(cells[teacher.name])]
         for teacher in asked_of:
             asking.expect(teacher, len(cells[teacher.name]))
             asking.check_key(teacher, cells[teacher.name])
         asking.ask_all({teacher.name: cells[teacher.name] for teacher in asked_of}, round=0)
-        _escalate(settings, context, asking, prompts, assignments)
+        if settings.escalate:
+            escalate(settings, context, asking, index, assignments)
         pool = [teacher.name for teacher in context.teachers]
-        chosen = _choose(settings, context, journal, asking.samples(pool, prompts["prompt_id"][:]))
+        chosen = _choose(settings, context, journal, asking.samples(pool))
         data, totals = _cut(context, chosen.samples)
     counts = _counts(totals) | ({"escalated": asking.num_escalated} if settings.escalate else {})
     counts |= (grader.failures if grader else {}) | chosen.counts
-    cost = costs(settings, context.teachers, asking.asked, totals, prompts["split"][:], calibration)
+    splits = sum((Counter(part) for part in column_parts(prompts, "split")), Counter[str]())
+    cost = costs(settings, context.teachers, asking.asked, totals, splits, calibration)
     return Result(data=data, counts=counts, metrics=_metrics(totals), cost=cost | chosen.cost)
 
 
@@ -154,77 +158,32 @@ def _open_grader(settings: Settings, journal: Journal) -> AbstractContextManager
     return Grader(journal, judging)
 
 
-def _cells(prompts: "Dataset", assignments: "Dataset", teachers: Sequence[Teacher]) -> dict[str, list[Prompt]]:
-    """Return the prompts assigned to each teacher, in prompt order; a name that is not known is refused."""
-    pool = [teacher.name for teacher in teachers]
-    prompt_ids = set(prompts["prompt_id"])
-    assigned: dict[str, set[str]] = {}
-    for prompt, name in zip(assignments["prompt_id"], assignments["teacher"], strict=True):
-        if name not in pool:
-            raise InputError(f"the assignments name the teacher `{name}`, the pool holds {', '.join(pool)}; add it")
-        if prompt not in prompt_ids:
-            raise InputError(f"the assignments name the prompt {prompt}, which is not among the prompts; assign anew")
-        assigned.setdefault(prompt, set()).add(name)
-    cells: dict[str, list[Prompt]] = {name: [] for name in pool}
-    for rows in prompts.with_format("arrow").iter(AT_A_TIME):  # row by row, `datasets` takes twice as long
-        for row in rows.to_pylist():
-            for name in assigned.get(row["prompt_id"], ()):
-                cells[name].append(row)
-    return cells
-
-
-def _escalate(
-    settings: Settings, context: Context, asking: Asking, prompts: "Dataset", assignments: "Dataset"
-) -> None:
-    """Ask the next teacher by router score where no answer to a routed prompt is right, in `escalate` rounds at most.
-
-    Example: `escalate: 2`, a prompt assigned to B, router scores A 0.2, B 0.9, C 0.5. Where B's answers are wrong,
-    round 1 asks C; where C's are, too, round 2 asks A. Where B's answers could not be judged, nobody else is asked.
-    """
-    pool = [teacher.name for teacher in context.teachers]
-    ranked = {}
-    for row in assignments if settings.escalate else ():
-        if row["source"] == "router":
-            if len(row["scores"]) != len(pool):
-                raise RecipeError(
-                    f"`escalate` goes by router scores, and the assignment of prompt {row['prompt_id']} has "
-                    f"{len(row['scores'])} for {len(pool)} teachers; use the assignments of a router"
-                )
-            sure, needed = row["confidence"], settings.escalate_below
-            if needed is not None and sure is not None and sure >= needed:
-                continue
-            ranked[row["prompt_id"]] = best_first([row["scores"]], [pool.index(row["teacher"])])[0]
-    for round in range(1, settings.escalate + 1):
-        failed = asking.failed(list(ranked))
-        again: dict[str, list[Prompt]] = {}
-        for row in prompts if failed else ():
-            if row["prompt_id"] in failed:
-                names = [pool[index] for index in ranked[row["prompt_id"]]]
-                untried = [name for name in names if not asking.was_asked(name, row["prompt_id"])]
-                if untried:
-                    again.setdefault(untried[0], []).append(row)
-        asking.ask_all(again, round)
-
-
 def _imported(
     settings: Settings,
     context: Context,
     grader: Grader | None,
-    cells: Mapping[str, list[Prompt]],
+    prompts: "Dataset",
+    index: NameIndex,
+    cells: Mapping[str, IntArray],
     errors: Counter[str],
 ) -> Iterator[tuple[str, list[Sample]]]:
-    """Read the samples of each teacher from the user's table instead of the journal, and grade them.
+    """Read the samples of each teacher from the user's table instead of the journal, and grade them, some at a time.
 
     What is missing is counted in `errors` by its reason, and rows that `ragged_rows: skip` leaves out as that.
     """
-    imported = read_responses(settings, context.teachers, cells, lambda: errors.update(("ragged_rows",)))
+    path = context.work_dir / "imported.arrow"
+    imported = read_responses(
+        settings, context.teachers, prompts, index, cells, path, lambda: errors.update(("ragged_rows",))
+    )
+    asked = Rows(prompts)
     for teacher, rows in cells.items():
-        if rows:
-            samples = to_samples(imported, teacher, rows, settings.think_tags)
-            its_own = Counter(sample.entry.error for sample in samples if sample.entry.error is not None)
-            journalled.check_errors(its_own, len(samples), journalled.of_teacher(teacher), settings.max_error_rate)
+        if len(rows):
+            its_own, number = imported.missing(teacher, rows)
+            journalled.check_errors(its_own, number, journalled.of_teacher(teacher), settings.max_error_rate)
             errors.update(its_own)
-            yield teacher, grade(grader, samples) if grader else samples
+            for some in in_parts(rows):
+                samples = to_samples(imported.of(teacher, some), asked.at(some), settings.think_tags)
+                yield teacher, grade(grader, samples) if grader else samples
 
 
 def _cut(context: Context, chunks: Iterable[tuple[str, list[Sample]]]) -> tuple["Dataset", dict[str, Totals]]:

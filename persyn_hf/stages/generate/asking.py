@@ -12,14 +12,20 @@ Example: a pool of two prompts, p1 and p2, both assigned to teacher A, with `sam
 - `failed([p1, p2])` reads and grades the answers: p2 has no right one.
 - Round 1, `ask(B, [p2], 1)`: two more requests, both sent. The rows of these responses have `round` 1.
 - `samples` yields the six samples. `new` says how many answers this run has paid for, here one of A's and two of B's.
+
+Prompts are known by the numbers of their rows, 8 bytes each; requests and answers are in memory a thousand cells at a
+time. So a step of ten million prompts needs no more than some hundred megabytes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from persyn_hf.backends.answers import Answer, Entry, Request
+import numpy as np
+
+from persyn_hf.backends.answers import Answer, Chosen, Entry, Request, Requests
+from persyn_hf.backends.dataset_rows import AT_A_TIME, NameIndex, Rows, in_parts
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.batch.notes import Sender
@@ -30,18 +36,18 @@ from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.grading.verdicts import row_of
 from persyn_hf.backends.journal import Journal
+from persyn_hf.core.arrays import BoolArray, IntArray
 from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.budget import open_budget
 from persyn_hf.stages.generate.graded import can_be_graded, grade
-from persyn_hf.stages.generate.requests import Prompt, cell_requests
+from persyn_hf.stages.generate.requests import CellRequests, Pair, Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 
 
-T = TypeVar("T")
-
-AT_A_TIME = 1000  # cells whose answers are in memory together
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(kw_only=True)
@@ -50,25 +56,43 @@ class Asked:
 
     teacher: Teacher
     tally: journalled.Tally
-    requests: dict[str, list[Request]] = field(default_factory=dict)  # prompt_id -> one request per sample
-    rounds: dict[str, int] = field(default_factory=dict)  # prompt_id -> round in which it was asked; 0: assigned
-    # With `rerun: truncated`: key of a request -> key of the same request with a smaller `max_tokens`, whose answer
-    # came to its end and stands for it.
-    stands: dict[str, str] = field(default_factory=dict)
+    cells: CellRequests | None = None  # all that it was asked, in the order of the prompts
+    rounds: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # of each cell; 0: assigned
     params_b: float | None = None  # billions of active parameters
     engine: Engine | None = None  # that was opened last; it is closed
     new: int = 0  # answers that this run has paid for
 
+    def add(self, cells: CellRequests, round: int) -> None:
+        """Note further cells, none of which it was asked before."""
+        rounds = np.full(len(cells.rows), round)
+        if self.cells is not None:
+            rows = np.concatenate([self.cells.rows, cells.rows])
+            order = np.argsort(rows, kind="stable")
+            cells = cells.of(rows[order], cells.samples)
+            rounds = np.concatenate([self.rounds, rounds])[order]
+        self.cells, self.rounds = cells, rounds
+
 
 class Asking:
-    """The asking of one `generate` step: its journal, grader and budget, and what each teacher was asked so far."""
+    """The asking of one `generate` step: its journal, grader and budget, and what each teacher was asked so far.
 
-    def __init__(self, settings: Settings, context: Context, journal: Journal, grader: Grader | None) -> None:
+    index: of the names of `prompts`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        context: Context,
+        journal: Journal,
+        grader: Grader | None,
+        prompts: "Dataset",
+        index: NameIndex,
+    ) -> None:
         self._settings, self._context = settings, context
         self._journal, self._grader = journal, grader
         folder = journal.path.parent
         self._folders: dict[str, Any] = {"log_dir": folder / "logs", "state_dir": folder / "unfinished"}
-        self._prompts: dict[str, Prompt] = {}
+        self._prompts, self._index = Rows(prompts), index
         self.asked: dict[str, Asked] = {}
         self._budget = open_budget(settings, context, journal)
 
@@ -79,7 +103,7 @@ class Asking:
         self.asked[teacher.name] = Asked(teacher=teacher, tally=tally)
         tally.add(0)
 
-    def check_key(self, teacher: Teacher, prompts: Sequence[Prompt]) -> None:
+    def check_key(self, teacher: Teacher, rows: IntArray) -> None:
         """Refuse a missing API key before another teacher spends hours; answers in the journal need none.
 
         Raises:
@@ -92,13 +116,12 @@ class Asking:
             options["server"].api_key()
         except RecipeError:
             with open_local(**self._folders, **options) as engine:
-                requests = [request for row in prompts for request in self._requests(engine, teacher, row)]
-            for some in _chunks(requests):
-                if len(self._journal.answered(request.key for request in some)) < len(some):
-                    raise
+                for _, pairs in _in_parts(self._cells(engine, teacher, rows)):
+                    if len(self._journal.answered(request.key for request, _ in pairs)) < len(pairs):
+                        raise
 
-    def ask_all(self, cells: Mapping[str, Sequence[Prompt]], round: int) -> None:
-        """Have the cells of several teachers (name -> prompts) answered.
+    def ask_all(self, cells: Mapping[str, IntArray], round: int) -> None:
+        """Have the cells of several teachers (name -> rows of the prompts, ascending) answered.
 
         Batches of all teachers are sent first. Those who answer at once are asked while the batches go on, and what
         is waited for at last goes on together. `round` and what is raised are as of `ask`, and further:
@@ -113,15 +136,15 @@ class Asking:
         ordered = [*(teacher for teacher in asked if teacher not in later), *later]
         journalled.together(partial(self.ask, teacher, cells[teacher.name], round) for teacher in ordered)
 
-    def _send(self, teacher: Teacher, prompts: Sequence[Prompt]) -> None:
+    def _send(self, teacher: Teacher, rows: IntArray) -> None:
         """Send the batches of a teacher, of the samples that it is asked first; `ask` collects them."""
         with self._open(teacher) as engine:
             engine.when_waiting(self._context.progress.waiting)
-            samples = 1 if self._settings.stop_when_correct else None
-            requests = [r for row in prompts for r in self._requests(engine, teacher, row)[:samples]]
-            stands = self._shorter(requests)
+            cells = self._cells(engine, teacher, rows)
+            if self._settings.stop_when_correct:
+                cells = cells.of(rows, range(1))
             journalled.send(
-                [request for request in requests if request.key not in stands],
+                self._without_shorter(cells),
                 engine,
                 self._journal,
                 self._budget,
@@ -135,8 +158,8 @@ class Asking:
         sender = Sender(recipe=self._context.recipe, payee=teacher.name, waits=limits.wait_for_batches)
         return open_engine(self._settings.executor, sender=sender, **self._folders, **options)
 
-    def ask(self, teacher: Teacher, prompts: Sequence[Prompt], round: int) -> None:
-        """Have the samples of a teacher's cells answered in the journal.
+    def ask(self, teacher: Teacher, rows: IntArray, round: int) -> None:
+        """Have the samples of a teacher's cells, prompts by their rows, answered in the journal.
 
         All are asked at once; or, with `stop_when_correct`, the first sample of every prompt, then the second of those
         without a right answer, and so on. `round` is 0 for assigned cells, k for the k-th teacher tried after them.
@@ -148,66 +171,76 @@ class Asking:
         if teacher.name not in self.asked:
             self.expect(teacher, 0)
         asked = self.asked[teacher.name]
-        self._prompts |= {row["prompt_id"]: row for row in prompts}
         with self._open(teacher) as engine:
             engine.when_waiting(self._context.progress.waiting)
-            fresh = {row["prompt_id"]: self._requests(engine, teacher, row) for row in prompts}
-            asked.requests |= fresh
-            asked.rounds |= dict.fromkeys(fresh, round)
+            fresh = self._cells(engine, teacher, rows)
+            asked.add(fresh, round)
             asked.params_b, asked.engine = teacher.params_b or engine.params_b, engine
             self._count_earlier(asked, fresh)
             if round:
-                asked.tally.total += sum(len(requests) for requests in fresh.values())
+                asked.tally.total += len(fresh)
             if not self._settings.stop_when_correct:
-                self._answer(engine, asked, [request for requests in fresh.values() for request in requests])
+                self._answer(engine, asked, fresh)
                 return
-            left = fresh
-            for index in range(num_samples(self._settings, teacher)):
-                self._answer(engine, asked, [requests[index] for requests in left.values()])
-                right = self._right(asked, [requests[index] for requests in left.values()])
-                asked.tally.total -= sum(len(requests) - index - 1 for p, requests in left.items() if p in right)
-                left = {prompt_id: requests for prompt_id, requests in left.items() if prompt_id not in right}
+            left, samples = rows, len(fresh.samples)
+            for index in range(samples):
+                cells = fresh.of(left, range(index, index + 1))
+                self._answer(engine, asked, cells)
+                right = self._right(asked, cells)
+                asked.tally.total -= (samples - index - 1) * int(right.sum())
+                left = left[~right]
 
-    def was_asked(self, teacher: str, prompt_id: str) -> bool:
-        """Say whether this step has asked a teacher a prompt."""
-        return teacher in self.asked and prompt_id in self.asked[teacher].requests
+    def was_asked(self, teacher: str, rows: IntArray) -> BoolArray:
+        """Say of each prompt, by its row, whether this step has asked a teacher about it."""
+        asked = self.asked.get(teacher)
+        if asked is None or asked.cells is None:
+            return np.zeros(len(rows), dtype=bool)
+        return np.isin(rows, asked.cells.rows)
 
     @property
     def num_escalated(self) -> int:
         """Return the number of cells that were asked in addition to the assigned ones."""
-        return sum(round > 0 for asked in self.asked.values() for round in asked.rounds.values())
+        return sum(int((asked.rounds > 0).sum()) for asked in self.asked.values())
 
-    def failed(self, prompt_ids: Sequence[str]) -> set[str]:
-        """Return the prompts to which no answer is right, and of which an answer is wrong or all are errors.
+    def failed(self, rows: IntArray) -> IntArray:
+        """Return those of some prompts to which no answer is right, and of which an answer is wrong or all are errors.
 
-        A prompt whose only answers without error could not be judged has not failed. An answer that was cut off is not
-        right.
+        Prompts are given by their rows. A prompt whose only answers without error could not be judged has not failed.
+        An answer that was cut off is not right.
         """
-        right, wrong, unjudged = set[str](), set[str](), set[str]()
-        for _, samples in self.samples(list(self.asked), prompt_ids):
-            for sample in samples:
-                if sample.entry.error is None:
-                    verdicts = {True: right, False: wrong, None: unjudged}
-                    verdict = is_right(sample) if sample.is_correct else sample.is_correct
-                    verdicts[verdict].add(sample.prompt["prompt_id"])
-        return {p for p in prompt_ids if p not in right and (p in wrong or p not in unjudged)}
+        right, wrong, unjudged = (np.zeros(len(self._prompts), dtype=bool) for _ in range(3))
+        for _, samples in self.samples(list(self.asked), rows):
+            told = [sample for sample in samples if sample.entry.error is None]
+            for row, sample in zip(self._index.rows([s.prompt["prompt_id"] for s in told]), told, strict=True):
+                verdicts = {True: right, False: wrong, None: unjudged}
+                verdict = is_right(sample) if sample.is_correct else sample.is_correct
+                verdicts[verdict][row] = True
+        return rows[~right[rows] & (wrong[rows] | ~unjudged[rows])]
 
-    def samples(self, teachers: Sequence[str], order: Sequence[str]) -> Iterator[tuple[str, list[Sample]]]:
-        """Yield the graded samples of one teacher after another, in this order of prompts, some cells at a time."""
+    def samples(self, teachers: Sequence[str], rows: IntArray | None = None) -> Iterator[tuple[str, list[Sample]]]:
+        """Yield the graded samples of one teacher after another, in the order of the prompts, some cells at a time.
+
+        rows: of the prompts whose samples are wanted; null is all.
+        """
         for name in teachers:
-            if name in self.asked:
-                asked = self.asked[name]
-                for ids in _chunks([p for p in order if p in asked.requests]):
-                    yield name, self._read(asked, [request for p in ids for request in asked.requests[p]])
+            asked = self.asked.get(name)
+            if asked is not None and asked.cells is not None:
+                wanted = None if rows is None else np.flatnonzero(np.isin(asked.cells.rows, rows))
+                for places, pairs in _in_parts(asked.cells, wanted):
+                    yield name, self._read(asked, pairs, np.repeat(asked.rounds[places], len(asked.cells.samples)))
 
-    def _requests(self, engine: Engine, teacher: Teacher, prompt: Prompt) -> list[Request]:
-        return cell_requests(self._settings, self._context.seed, engine, teacher, prompt)
+    def _cells(self, engine: Engine, teacher: Teacher, rows: IntArray) -> CellRequests:
+        """Return the requests of a teacher's cells, one per sample."""
 
-    def _answer(self, engine: Engine, asked: Asked, requests: Sequence[Request]) -> None:
-        """Have requests answered, except those for which a shorter answer stands (`Asked.stands`)."""
+        def make(prompt: Prompt, samples: Iterable[int]) -> list[Request]:
+            return cell_requests(self._settings, self._context.seed, engine, teacher, prompt, samples)
+
+        return CellRequests(make, self._prompts, rows, range(num_samples(self._settings, teacher)))
+
+    def _answer(self, engine: Engine, asked: Asked, requests: CellRequests) -> None:
+        """Have requests answered, except those for which a shorter answer stands."""
         settings = self._settings
-        asked.stands |= self._shorter(requests)
-        open_requests = [request for request in requests if request.key not in asked.stands]
+        open_requests = self._without_shorter(requests)
         asked.tally.add(len(requests) - len(open_requests))
         asked.new += journalled.answer(
             open_requests,
@@ -221,31 +254,46 @@ class Asking:
             arrived=self._arrived,
         )
 
+    def _without_shorter(self, requests: CellRequests) -> Requests:
+        """Leave out the requests for which a shorter answer stands."""
+        if "truncated" not in self._settings.rerun:
+            return requests
+        numbers = np.arange(len(requests))
+        kept = [np.zeros(0, np.int64)]
+        for some in in_parts(numbers):
+            made = list(requests.take(some))
+            stands = self._shorter(made)
+            kept.append(some[[request.key not in stands for request in made]])
+        return Chosen(requests, np.concatenate(kept))
+
     def _shorter(self, requests: Sequence[Request]) -> dict[str, str]:
-        """Find the requests for which a shorter answer stands, as `Asked.stands` has them."""
+        """Find the requests for which a shorter answer stands, with `rerun: truncated`.
+
+        Returns the key of a request -> the key of the same request with a smaller `max_tokens`, whose answer came to
+        its end and stands for it.
+        """
         rerun = self._settings.rerun
-        found: dict[str, str] = {}
-        for some in _chunks(requests) if "truncated" in rerun else ():
-            found |= self._journal.finished_shorter(some, errors="errors" not in rerun)
-        return found
+        return self._journal.finished_shorter(requests, errors="errors" not in rerun) if "truncated" in rerun else {}
 
     def _arrived(self, answers: Sequence[Answer]) -> None:
         """Have new answers graded in the background while teachers go on answering."""
         if self._grader is None:
             return
-        rows = []
-        for answer in answers:
-            prompt = self._prompts[answer.request.prompt_id]
-            if answer.error is None and can_be_graded(self._grader, prompt):
-                rows.append(row_of(prompt, split_response(answer.request, answer, self._settings.think_tags)[0]))
+        told = [answer for answer in answers if answer.error is None]
+        prompts = self._prompts.at(self._index.rows([answer.request.prompt_id for answer in told]))
+        rows = [
+            row_of(prompt, split_response(answer.request, answer, self._settings.think_tags)[0])
+            for prompt, answer in zip(prompts, told, strict=True)
+            if can_be_graded(self._grader, prompt)
+        ]
         if rows:
             self._grader.submit(rows)
 
-    def _count_earlier(self, asked: Asked, cells: Mapping[str, Sequence[Request]]) -> None:
+    def _count_earlier(self, asked: Asked, cells: CellRequests) -> None:
         """Count what answers took that earlier runs left uncounted: a limit on money needs to know."""
         if self._context.limits.max_cost is not None and self._budget.uncounted(asked.teacher.name):
-            for some in _chunks([request for requests in cells.values() for request in requests]):
-                self._entries(asked, {request.key: request for request in some})
+            for _, pairs in _in_parts(cells):
+                self._entries(asked, {request.key: request for request, _ in pairs})
             self._budget = open_budget(self._settings, self._context, self._journal)
 
     def _entries(self, asked: Asked, requests: Mapping[str, Request]) -> dict[str, Entry]:
@@ -255,28 +303,27 @@ class Asking:
             return entries
         return fill(asked.engine.counter, self._journal, requests, entries)
 
-    def _right(self, asked: Asked, requests: Sequence[Request]) -> set[str]:
-        """Return the prompt_ids of the requests whose answer is correct, and may be trained on."""
-        samples = (sample for some in _chunks(requests) for sample in self._read(asked, some))
-        return {sample.prompt["prompt_id"] for sample in samples if is_right(sample)}
+    def _right(self, asked: Asked, cells: CellRequests) -> BoolArray:
+        """Say of each cell whether an answer is correct, and may be trained on: (number of cells,)."""
+        right = [np.zeros(0, dtype=bool)]
+        for _, pairs in _in_parts(cells):
+            samples = self._read(asked, pairs, np.zeros(len(pairs), np.int64))
+            names = {sample.prompt["prompt_id"] for sample in samples if is_right(sample)}
+            right.append(np.array([request.prompt_id in names for request, _ in pairs]))
+        return np.concatenate(right)
 
-    def _read(self, asked: Asked, requests: Sequence[Request]) -> list[Sample]:
-        """Read the answers of requests as graded samples.
+    def _read(self, asked: Asked, pairs: Sequence[Pair], rounds: IntArray) -> list[Sample]:
+        """Read the answers of requests as graded samples; `rounds` are those in which they were asked.
 
         With `stop_when_correct` a cell's samples end with its first correct one. The journal may hold later ones,
         because another strategy has asked for all of them.
         """
-        keys = [asked.stands.get(request.key, request.key) for request in requests]
-        entries = self._entries(asked, dict(zip(keys, requests, strict=True)))
+        stands = self._shorter([request for request, _ in pairs])
+        keys = [stands.get(request.key, request.key) for request, _ in pairs]
+        entries = self._entries(asked, {key: request for key, (request, _) in zip(keys, pairs, strict=True)})
         answered = [
-            to_sample(
-                self._prompts[request.prompt_id],
-                request,
-                entries[key],
-                asked.rounds[request.prompt_id],
-                self._settings.think_tags,
-            )
-            for request, key in zip(requests, keys, strict=True)
+            to_sample(prompt, request, entries[key], round, self._settings.think_tags)
+            for (request, prompt), key, round in zip(pairs, keys, rounds.tolist(), strict=True)
             if key in entries or not self._settings.stop_when_correct
         ]
         samples = grade(self._grader, answered) if self._grader is not None else answered
@@ -291,6 +338,7 @@ class Asking:
         return kept
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut a sequence into parts of `AT_A_TIME`."""
-    return (items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME))
+def _in_parts(cells: CellRequests, places: IntArray | None = None) -> Iterator[tuple[IntArray, list[Pair]]]:
+    """Yield the places of `AT_A_TIME` cells, and their requests with their prompts; null: of all cells."""
+    for some in in_parts(np.arange(len(cells.rows)) if places is None else places, AT_A_TIME):
+        yield some, list(cells.pairs(cells.numbers(some)))

@@ -20,7 +20,7 @@ def costs(
     teachers: Sequence[Teacher],
     asked: Mapping[str, Asked],
     totals: Mapping[str, Totals],
-    splits: Sequence[str],
+    splits: Mapping[str, int],
     calibration: "Dataset | None",
 ) -> dict[str, Any]:
     """Return what this step's answers have cost, whenever they were paid for, with generate-then-select and CAR.
@@ -30,7 +30,7 @@ def costs(
         teachers: the pool.
         asked: teacher -> what it was asked.
         totals: teacher -> sums over its answers.
-        splits: the split of every prompt; dev is not counted, as no strategy trains on it.
+        splits: the number of prompts by split; dev is not counted, as no strategy trains on it.
         calibration: responses to the calibration prompts. The mean cost of a cell is measured on these where they are
             given, else on this step's own answers.
 
@@ -54,15 +54,15 @@ def costs(
                 params_b=params_b,
                 price=teacher.price,
             )
-            cells[name] = spent[name] * (1 / max(1, len(asked[name].requests)))
+            cells[name] = spent[name] * (1 / max(1, len(asked[name].rounds)))
         if name in measured:
             total, num_cells = measured[name]
             tokens = total.counts["requested"], total.prompt_tokens, total.completion_tokens
             cost = answers_cost(*tokens, 0.0, gpus=None, params_b=params_b, price=teacher.price)
             cells[name] = replace(cost, seconds=None) * (1 / num_cells)  # rows do not say how long they took
-    trained = [split for split in splits if split != "dev"]
+    trained = sum(number for split, number in splits.items() if split != "dev")
     lines = ledger(spent, {name: asked[name].new for name in spent})
-    return {**lines, "counterfactual": counterfactual(len(trained), trained.count("calibration"), cells)}
+    return {**lines, "counterfactual": counterfactual(trained, splits.get("calibration", 0), cells)}
 
 
 def _calibration_totals(responses: "Dataset") -> dict[str, tuple[Totals, int]]:

@@ -5,28 +5,40 @@ left out and counted, never mended.
 """
 
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from persyn_hf.backends.dataset_rows import Rows, in_parts
 from persyn_hf.backends.grading.code_tests import of_cells
 from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.backends.references import cell_of, column_of, is_unclear, of_each, read_reference
 from persyn_hf.backends.source_cells import as_text, missing_column, read_prompt
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
-from persyn_hf.core.conversations import user_text
+from persyn_hf.core.arrays import IntArray
 from persyn_hf.core.near_duplicates import group_near_duplicates
 from persyn_hf.errors import InputError
 from persyn_hf.schemas import PROMPTS, prompt_id
 from persyn_hf.stage import Context, Result
-from persyn_hf.stages.prompts.decontamination import compare, drop_overlaps
+from persyn_hf.stages.prompts.decontamination import compare, drop_overlaps, names_of, texts_of
 from persyn_hf.stages.prompts.settings import Settings
-from persyn_hf.stages.prompts.splits import across_splits, draw, take
+from persyn_hf.stages.prompts.splits import Chosen, across_splits, draw, take
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 INPUTS: dict[str, Any] = {}
 OUTPUT = PROMPTS
+FINE, WITHOUT, MISSING, UNPARSABLE = range(4)  # a row; WITHOUT is kept, although it has no reference, MISSING is not
+WRITTEN = (FINE, WITHOUT)
+MANY = 1 << 20  # prompts from which on their MinHashes lie in a file
 VERSION = 6  # 6: other rules for references, lines end in \n, more words for the role of a turn are known
 LATER: dict[str, Any] = {"reference_lists": None, "ragged_rows": "refuse"}
 
@@ -58,56 +70,88 @@ def run(settings: Settings, context: Context) -> Result:
     """
     source = Path(settings.path).name if settings.path else str(settings.dataset)  # the same on every machine
     counts: Counter[str] = Counter()
-    rows = list(_clean(_read(settings, counts), settings, source, counts))
+    rows, kept = _cleaned(_read(settings, counts), settings, source, context.work_dir / "cleaned.arrow", counts)
     if settings.references == "math":
-        rows = _keep_parsable(rows, context, counts)
-    if not rows:
+        kept = _keep_parsable(rows, kept, context, counts)
+    if not len(kept):
         dropped = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
         raise InputError(f"{source} gives no usable prompt ({dropped}); check `prompts.columns` and `references`")
     metrics: dict[str, Any] = {}
     if settings.decontaminate == "drop":
-        rows, metrics["decontamination"] = drop_overlaps(rows, settings, context.progress, counts)
-        if not rows:
+        kept, metrics["decontamination"] = drop_overlaps(kept, rows, settings, context.progress, counts)
+        if not len(kept):
             raise InputError(f"every prompt of {source} holds a test item; give others, or set `decontaminate: warn`")
-    usable = len(rows)
-    groups = _groups(rows, settings, context)
+    groups = _groups(rows, kept, settings, context)
     if settings.columns.split is None:
-        rows = draw(rows, settings, context.seed, source, groups if settings.near_duplicates == "together" else None)
+        together = groups if settings.near_duplicates == "together" else None
+        chosen = draw(_values(rows, kept, "prompt_id"), settings, context.seed, source, together)
     else:
-        rows = take(rows, settings, source)
-    counts["kept"], counts["not_asked_for"] = len(rows), usable - len(rows)
-    metrics |= _measure(rows, groups, settings, context, counts)
+        chosen = take(_values(rows, kept, "split"), settings, source)
+    counts["kept"] = sum(map(len, chosen.values()))
+    counts["not_asked_for"] = len(kept) - counts["kept"]
+    metrics |= _measure(rows, kept, chosen, groups, settings, context, counts)
     names = ("read", "kept", *DROPPED)  # read is the sum of the others, but where missing references are allowed
     told = {name: counts[name] for name in TOLD if counts[name]}
-    return Result(data=OUTPUT.dataset(rows), counts={name: counts[name] for name in names} | told, metrics=metrics)
+    data = _written(rows, kept, chosen, context.work_dir / "prompts.arrow")
+    return Result(data=data, counts={name: counts[name] for name in names} | told, metrics=metrics)
 
 
-def _groups(rows: list[dict[str, Any]], settings: Settings, context: Context) -> dict[str, str]:
-    """Group the prompts that nearly say the same: prompt_id -> that of the first in its group; empty: not looked at.
+def _values(rows: Rows, kept: IntArray, column: str) -> Iterator[list[Any]]:
+    """Yield a column of the rows of these numbers, some at a time."""
+    return ([row[column] for row in rows.at(some)] for some in in_parts(kept))
+
+
+def _written(rows: Rows, kept: IntArray, chosen: Chosen, path: Path) -> "Dataset":
+    """Write the prompts of the splits, one split after another, to the file `path`."""
+    from datasets import Dataset
+
+    with OUTPUT.writer(path) as writer:
+        for split, places in chosen.items():
+            for some in in_parts(kept[places]):
+                for row in rows.at(some):
+                    writer.write(row | {"split": split})
+    return Dataset.from_file(str(path))
+
+
+def _groups(rows: Rows, kept: IntArray, settings: Settings, context: Context) -> IntArray | None:
+    """Group the prompts that nearly say the same: the place of the first in each one's group; null: not looked at.
 
     What lies behind `draw_from` always goes to the pool, and so belongs to no group that is drawn.
     """
     if settings.near_duplicates == "none":
-        return {}
-    early = rows[: settings.draw_from] if settings.near_duplicates == "together" else rows
+        return None
+    early = kept[: settings.draw_from] if settings.near_duplicates == "together" else kept
     context.progress.start("looking for near-duplicates", total=len(early))
-    firsts = group_near_duplicates([user_text(row["messages"]) for row in early])
+    path = context.work_dir / "signatures"
+
+    def room(shape: tuple[int, int]) -> NDArray[np.uint32]:
+        return np.memmap(path, np.uint32, "w+", shape=shape)
+
+    groups = np.arange(len(kept))
+    groups[: len(early)] = group_near_duplicates(texts_of(rows, early), room if len(early) > MANY else None)
+    path.unlink(missing_ok=True)
     context.progress.advance(len(early))
-    return {row["prompt_id"]: early[first]["prompt_id"] for row, first in zip(early, firsts, strict=True)}
+    return groups
 
 
 def _measure(
-    rows: list[dict[str, Any]], groups: dict[str, str], settings: Settings, context: Context, counts: Counter[str]
+    rows: Rows,
+    kept: IntArray,
+    chosen: Chosen,
+    groups: IntArray | None,
+    settings: Settings,
+    context: Context,
+    counts: Counter[str],
 ) -> dict[str, Any]:
     """Measure and count what the prompts that are kept have in common with test items and across splits."""
     metrics: dict[str, Any] = {}
     if settings.decontaminate == "warn" and settings.item_sets:
-        share, conversations = settings.decontaminate_share, [row["messages"] for row in rows]
-        compared = compare(conversations, settings.item_sets, share, context.progress)
+        share, numbers = settings.decontaminate_share, kept[np.concatenate(list(chosen.values()))]
+        compared = compare(texts_of(rows, numbers), settings.item_sets, share, context.progress)
         counts["contaminated"] = len(compared.prompts)
-        metrics["decontamination"] = compared.metrics([row["prompt_id"] for row in rows], share)
-    if groups:
-        metrics["near_duplicates"] = across_splits(rows, groups)
+        metrics["decontamination"] = compared.metrics(names_of(rows, numbers), share)
+    if groups is not None:
+        metrics["near_duplicates"] = across_splits(chosen, groups)
         counts["near_duplicates"] = sum(metrics["near_duplicates"].values())
     return metrics
 
@@ -144,39 +188,76 @@ def _read(settings: Settings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     return itertools.islice(itertools.chain([first], rows), settings.limit)
 
 
-def _clean(
-    source_rows: Iterator[dict[str, Any]], settings: Settings, source: str, counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield rows of the `PROMPTS` contract, with the source's `split` or None, and count the others by reason."""
+def _cleaned(
+    source_rows: Iterator[dict[str, Any]], settings: Settings, source: str, path: Path, counts: Counter[str]
+) -> tuple[Rows, IntArray]:
+    """Write rows of the `PROMPTS` contract, with the source's `split` or None, to the file `path`.
+
+    Returns them with the numbers of those to keep, and counts the others by reason. Whether a prompt was there before
+    is known at the end: until then 18 bytes of each are kept.
+    """
+    from datasets import Dataset
+
     columns = settings.columns
-    seen: dict[str, str | None] = {}  # prompt_id -> reference
-    for row in source_rows:
-        counts["read"] += 1
-        messages = read_prompt(row, columns.prompt)
-        if isinstance(messages, str):
-            counts[messages] += 1
-            continue
-        reference = _reference(row, settings, counts)
-        name = prompt_id(messages)
-        if name in seen:
-            counts["duplicates" if reference in (None, seen[name]) else "reference_differs"] += 1
-            continue
-        seen[name] = reference
-        if reference is None and columns.reference:
-            counts["reference_missing"] += 1
-            if settings.references != "none":
+    names, references, fates = array("Q"), array("q"), array("b")
+    with OUTPUT.writer(path) as writer:
+        for row in source_rows:
+            counts["read"] += 1
+            messages = read_prompt(row, columns.prompt)
+            if isinstance(messages, str):
+                counts[messages] += 1
                 continue
-        if reference == "":
-            counts["reference_unparsable"] += 1
-            continue
-        yield {
-            "prompt_id": name,
-            "messages": messages,
-            "reference": reference,
-            "source": source,
-            "topic": (as_text(row.get(columns.topic)) or None) if columns.topic else None,
-            "split": row.get(columns.split) if columns.split else None,
-        }
+            reference, name = _reference(row, settings, counts), prompt_id(messages)
+            fate = FINE if reference else UNPARSABLE
+            if reference is None and columns.reference is None:
+                fate = FINE
+            elif reference is None:
+                fate = WITHOUT if settings.references == "none" else MISSING
+            names.append(int(name, 16))
+            references.append(0 if reference is None else hash(reference) or 1)
+            fates.append(fate)
+            if fate in WRITTEN:
+                writer.write(
+                    {
+                        "prompt_id": name,
+                        "messages": messages,
+                        "reference": reference,
+                        "source": source,
+                        "topic": (as_text(row.get(columns.topic)) or None) if columns.topic else None,
+                        "split": _text_or_none(row.get(columns.split)) if columns.split else None,
+                    }
+                )
+    kept = _firsts(np.array(names), np.array(references), np.array(fates), counts)
+    return Rows(Dataset.from_file(str(path))), kept
+
+
+def _firsts(
+    names: NDArray[np.uint64], references: IntArray, fates: NDArray[np.int8], counts: Counter[str]
+) -> IntArray:
+    """Return the numbers of the rows that were written and are the first with their name; count the others.
+
+    Args:
+        names: of the rows of the source, as numbers.
+        references: hashes of their references, 0 where there is none.
+        fates: what became of each: `FINE` and others.
+    """
+    order, places = np.argsort(names, kind="stable"), np.arange(len(names))
+    begins = np.append(True, names[order][1:] != names[order][:-1])[: len(names)]
+    first = np.empty_like(places)
+    first[order] = order[np.maximum.accumulate(np.where(begins, places, 0))]
+    again, fresh = first != places, first == places
+    same = (references == 0) | (references == references[first])
+    counts["duplicates"] += int((again & same).sum())
+    counts["reference_differs"] += int((again & ~same).sum())
+    counts["reference_missing"] += int((fresh & ((fates == MISSING) | (fates == WITHOUT))).sum())
+    counts["reference_unparsable"] += int((fresh & (fates == UNPARSABLE)).sum())
+    written = np.isin(fates, WRITTEN)
+    return np.asarray((np.cumsum(written) - 1)[fresh & written])
+
+
+def _text_or_none(value: object) -> str | None:
+    """Return a cell of the source's split as text; one that names no split is refused once all rows are read."""
+    return None if value is None else str(value)
 
 
 def _reference(row: Mapping[str, Any], settings: Settings, counts: Counter[str]) -> str | None:
@@ -205,19 +286,18 @@ def _tests(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     return "" if tests is None else tests.as_reference()
 
 
-def _keep_parsable(rows: list[dict[str, Any]], context: Context, counts: Counter[str]) -> list[dict[str, Any]]:
+def _keep_parsable(rows: Rows, kept: IntArray, context: Context, counts: Counter[str]) -> IntArray:
     """Keep the rows whose reference parses as mathematics; count the others by reason."""
     from persyn_hf.backends.grading.pool import Verifier
 
-    context.progress.start("checking references", total=len(rows))
-    kept: list[dict[str, Any]] = []
+    context.progress.start("checking references", total=len(kept))
+    parsable = [np.zeros(0, np.int64)]
     with Verifier(timeout_s=5) as verifier:
-        for start in range(0, len(rows), 256):
-            chunk = rows[start : start + 256]
-            for row, parses in zip(chunk, verifier.parses([row["reference"] for row in chunk]), strict=True):
-                if parses:
-                    kept.append(row)
-                else:
+        for some in in_parts(kept, 256):
+            verdicts = verifier.parses([row["reference"] for row in rows.at(some)])
+            parsable.append(some[[bool(parses) for parses in verdicts]])
+            for parses in verdicts:
+                if not parses:
                     counts["reference_timed_out" if parses is None else "reference_unparsable"] += 1
-            context.progress.advance(len(chunk))
-    return kept
+            context.progress.advance(len(some))
+    return np.concatenate(parsable)

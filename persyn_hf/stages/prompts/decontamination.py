@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from persyn_hf.backends.dataset_rows import Rows, Texts
 from persyn_hf.backends.harness.item_texts import stock_texts
 from persyn_hf.backends.harness.questions import Source
 from persyn_hf.backends.source_cells import missing_column, read_prompt
 from persyn_hf.backends.source_rows import rows_of_dataset, rows_of_file
+from persyn_hf.core.arrays import IntArray
 from persyn_hf.core.conversations import user_text
 from persyn_hf.core.overlaps import Overlap, find_overlaps
 from persyn_hf.errors import InputError, PersynError
@@ -62,8 +66,8 @@ class Compared:
         }
 
 
-def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float, progress: Progress) -> Compared:
-    """Compare prompts, given as messages, with every set of items that can be read; `share` as of `find_overlaps`."""
+def compare(prompts: Sequence[str], given: Sequence[ItemSet], share: float, progress: Progress) -> Compared:
+    """Compare the texts of prompts with every set of items that can be read; `share` as of `find_overlaps`."""
     sets: dict[str, list[str]] = {}
     unread: dict[str, str] = {}
     for one in given:
@@ -77,8 +81,7 @@ def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float
     best: dict[str, dict[int, Overlap]] = {name: {} for name in sets}
     items: dict[str, set[int]] = {name: set() for name in sets}
     if names:
-        progress.start("comparing prompts with test items", total=len(conversations))
-        prompts = [user_text(messages) for messages in conversations]
+        progress.start("comparing prompts with test items", total=len(prompts))
         for count, found in find_overlaps(prompts, list(sets.values()), share):
             for overlap in found:
                 name = names[overlap.item]
@@ -98,24 +101,33 @@ def compare(conversations: Sequence[Any], given: Sequence[ItemSet], share: float
 
 
 def drop_overlaps(
-    rows: list[dict[str, Any]], settings: Settings, progress: Progress, counts: Counter[str]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows without those that overlap with a test item, and the metrics of the comparison.
+    kept: IntArray, rows: Rows, settings: Settings, progress: Progress, counts: Counter[str]
+) -> tuple[IntArray, dict[str, Any]]:
+    """Return the numbers of the `kept` rows that overlap with no test item, and the metrics of the comparison.
 
     Raises:
         InputError: a set cannot be read, so that what would be dropped is not known.
     """
     share = settings.decontaminate_share
-    compared = compare([row["messages"] for row in rows], settings.item_sets, share, progress)
+    compared = compare(texts_of(rows, kept), settings.item_sets, share, progress)
     for name, why in compared.unread.items():
         raise InputError(
             f"`prompts.decontaminate: drop` needs the items of `{name}`, and {why}; mend it, name only sets that can "
             f"be read in `{SECTION}`, or set `decontaminate: warn`"
         )
-    gone = compared.prompts
+    gone = sorted(compared.prompts)
     counts["decontaminated"] = len(gone)
-    metrics = compared.metrics([row["prompt_id"] for row in rows], share)
-    return [row for place, row in enumerate(rows) if place not in gone], metrics
+    return np.delete(kept, gone), compared.metrics(names_of(rows, kept), share)
+
+
+def texts_of(rows: Rows, numbers: IntArray) -> Texts:
+    """Return the texts of prompts, by the numbers of their rows."""
+    return Texts(rows, numbers, lambda row: user_text(row["messages"]))
+
+
+def names_of(rows: Rows, numbers: IntArray) -> Texts:
+    """Return the names of prompts, by the numbers of their rows."""
+    return Texts(rows, numbers, lambda row: str(row["prompt_id"]))
 
 
 def _portable(one: ItemSet, error: Exception) -> str:
