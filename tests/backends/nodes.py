@@ -1,7 +1,11 @@
-"""A Ray cluster on this machine: a head without CPUs, on which the driver is, and nodes with one CPU each."""
+"""A Ray cluster on this machine, parts of which can be killed while a stage works on it."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,20 @@ import pytest
 from persyn_hf.backends.engines import ray_cluster
 
 
+TWO = {"kind": "ray", "replicas": 2}
+
+
 @contextmanager
-def nodes(number: int, **environment: str) -> Iterator[Any]:
-    """Start the cluster, connect this process to it, and yield it as `ray.cluster_utils.Cluster`."""
+def nodes(number: int) -> Iterator[Any]:
+    """Start a `ray.cluster_utils.Cluster` and connect: a head without CPUs, where this process is, and nodes with one.
+
+    PYTHONPATH is that of the tests.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ray_cluster.QUIET, **environment}.items():
+        for name, value in {**ray_cluster.QUIET, "PYTHONPATH": os.pathsep.join(sys.path)}.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
@@ -32,14 +42,75 @@ def nodes(number: int, **environment: str) -> Iterator[Any]:
             cluster.shutdown()
 
 
-def relatives(folder: Path) -> list[psutil.Process]:
-    """Processes that work in `folder`, this one left out."""
+def relatives(folder: Path, word: str = "") -> list[psutil.Process]:
+    """Processes that work in `folder` and have the word in their command lines, this one left out."""
     found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            if str(folder) in line and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+            alive = process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
+            if str(folder) in line and word in line and alive:
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
+
+
+def victims(cluster: Any, folder: Path, victim: str) -> list[psutil.Process]:
+    """Processes of that kind that work in `folder`; for `node` the raylet of the last node."""
+    workers = relatives(folder, "-m persyn_hf")
+    match victim:
+        case "process":
+            return [one for one in workers if "accelerate" not in " ".join(one.cmdline())]
+        case "actor":
+            keepers = relatives(folder, "supervised.py")
+            return [parent for keeper in keepers if (parent := keeper.parent()) is not None and parent.pid > 1]
+        case "node":
+            raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
+            return [psutil.Process(raylets[-1])]
+        case _:
+            raise ValueError(victim)
+
+
+@contextmanager
+def killing(cluster: Any, folder: Path, victim: str, moment: Callable[[], bool]) -> Iterator[list[int]]:
+    """Kill a victim with SIGKILL at a moment of what runs inside; yields the list of those that were killed.
+
+    Where it was a node, there is a new one afterwards.
+    """
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set() and not killed:
+            with contextlib.suppress(psutil.Error, OSError):
+                if moment() and (found := victims(cluster, folder, victim)):
+                    for below in found[-1].children(recursive=True):
+                        if "-m persyn_hf" in " ".join(below.cmdline()):
+                            below.suspend()  # lest it end its work before it is ended
+                    found[-1].kill()
+                    killed.append(found[-1].pid)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+        if victim == "node" and killed:
+            renew(cluster)
+
+
+def renew(cluster: Any) -> None:
+    """Put a new node in the place of the last one, whose raylet was killed."""
+    dead = [node for node in cluster.worker_nodes if node.all_processes["raylet"][0].process.poll() is not None]
+    for node in dead:
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

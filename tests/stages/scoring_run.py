@@ -40,9 +40,11 @@ def answers(count: int) -> tuple[Dataset, Dataset]:
     return PROMPTS.dataset(prompts), RESPONSES.dataset(responses)
 
 
-def rewards(folder: Path, config: str | None, count: int, model: str = STUDENT) -> dict[str, list[Any]]:
+def rewards(
+    folder: Path, config: str | None, count: int, model: str = STUDENT, **changes: Any
+) -> dict[str, list[Any]]:
     prompts, responses = answers(count)
-    values = {"dtype": "float32", "batch_tokens": 400, "accelerate": config}
+    values = {"dtype": "float32", "batch_tokens": 400, "accelerate": config, **changes}
     result = score.run(
         read_section(score.Settings, values, "score"),
         Context(

@@ -55,7 +55,8 @@ def check_room(ray: Any, settings: RaySettings, key: str, replicas: int = 1) -> 
     room = sum(int(min(node.get(name, 0) // amount for name, amount in need.items() if amount)) for node in nodes)
     if room >= replicas:
         return
-    sizes = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:5])
+    largest = sorted(((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes), reverse=True)
+    sizes = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for gpus, cpus in largest[:5])
     asked = f"the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `{key}` asks for each replica"
     raise EngineError(
         f"no node of the Ray cluster has {asked} (found: {sizes}); ask for less, or add a node"
