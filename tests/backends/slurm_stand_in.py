@@ -55,8 +55,8 @@ def srun(arguments: list[str]) -> int:
 
 
 def blinded(command: list[str]) -> list[str]:
-    folder = command[command.index("persyn_hf.backends.launching.slurm_task") + 1]
-    return [word.replace(folder, f"{folder}-elsewhere") for word in command]
+    task = json.loads(command[-1])
+    return [*command[:-1], json.dumps({**task, "folder": f"{task['folder']}-elsewhere"})]
 
 
 def end(groups: list[int]) -> None:
