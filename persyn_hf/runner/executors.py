@@ -40,15 +40,14 @@ def check_machines(steps: Sequence[Step]) -> None:
 
     `persyn plan` does not look: it is asked on another machine than the run will have. Raises `EngineError`.
     """
-    for step in steps:
-        settings: Any = step.settings
-        executor = getattr(settings, "executor", None)
+    asked: dict[str, Any] = {f"{step.stage}.executor": getattr(step.settings, "executor", None) for step in steps}
+    for place, executor in asked.items():
         if executor is not None and executor.kind == "slurm":
-            place = f"{step.stage}.executor"
-            place_replicas(find_job(place), executor, place, alone=step.stage != "generate")
-        for name, vllm in _servers(step):
-            if vllm.distributed_executor_backend == "ray":
-                check_gpus(vllm.gpus, name)
+            place_replicas(find_job(place), executor, place, alone=place != "generate.executor")
+    servers = [server for step in steps for server in _servers(step)]
+    over_nodes = {name: vllm.gpus for name, vllm in servers if vllm.distributed_executor_backend == "ray"}
+    for name, gpus in over_nodes.items():
+        check_gpus(gpus, name)
 
 
 def _servers(step: Step) -> list[tuple[str, VllmSettings]]:
