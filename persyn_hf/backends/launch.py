@@ -57,6 +57,15 @@ def restarting(plan: Plan | None, once: Callable[[bool], Made]) -> Made:
             left, again = left - 1, True
 
 
+def empty(folder: Path) -> None:
+    """Make the folder anew. Processes of an earlier launch that still write are left alone with the one before."""
+    if folder.exists():
+        old = folder.with_name(f"{folder.name}-{time.time_ns()}")
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
 def launch(
     plan: Plan, module: str, folder: Path, needs: Sequence[str] = (), again: bool = False
 ) -> Iterator[int | None]:

@@ -5,7 +5,6 @@ run takes over what a killed run left there (`read_left`), so a kill costs at mo
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,9 +73,7 @@ def _measure(plan: Plan, folder: Path, needs: Sequence[str], size: int, done: se
 
 def _fill(folder: Path, rows: Sequence[Row], task: dict[str, Any], processes: int) -> None:
     """Write what the processes read, and empty files for what they write: NFS may show new ones late."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    launch.empty(folder)
     with (folder / ROWS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps([list(messages), response]) + "\n" for messages, response in rows)
     for rank in range(processes):
