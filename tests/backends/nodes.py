@@ -29,7 +29,8 @@ def nodes(number: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ray_cluster.QUIET, "PYTHONPATH": os.pathsep.join(sys.path)}.items():
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_worker_niceness": "0"}  # it is 15, and tests would wait
+        for name, value in {**ray_cluster.QUIET, **own}.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
