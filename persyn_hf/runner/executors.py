@@ -7,6 +7,7 @@ from persyn_hf.backends.engines.ray_cluster import check_address, check_gpus
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.slurm import find_job, place_replicas
 from persyn_hf.backends.launching.plan import plan_of
+from persyn_hf.backends.launching.slurm_launch import find_port
 from persyn_hf.errors import PersynError
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import engine_options
@@ -44,6 +45,7 @@ def check_machines(steps: Sequence[Step]) -> None:
     for place, executor in asked.items():
         if executor is not None and executor.kind == "slurm":
             place_replicas(find_job(place), executor, place, alone=place != "generate.executor")
+            find_port(getattr(executor, "port", None), place)
     servers = [server for step in steps for server in _servers(step)]
     over_nodes = {name: vllm.gpus for name, vllm in servers if vllm.distributed_executor_backend == "ray"}
     for name, gpus in over_nodes.items():
