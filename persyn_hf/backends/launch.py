@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from persyn_hf import errors
 from persyn_hf.backends.engines.vllm_server import telling_lines
+from persyn_hf.backends.launching import Lost
 from persyn_hf.backends.launching.command import LOG
 from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.launching.start import start
@@ -43,10 +44,6 @@ SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
 Made = TypeVar("Made")
 
 
-class Lost(EngineError):
-    """Processes on other machines were lost: killed, or with their actor or node. They may be started again."""
-
-
 def restarting(plan: Plan | None, once: Callable[[bool], Made]) -> Made:
     """Call `once` with False; where processes were lost, with True, at most as often as the executor says."""
     left = plan.executor.max_restarts if plan is not None and plan.executor is not None else 0
@@ -58,6 +55,15 @@ def restarting(plan: Plan | None, once: Callable[[bool], Made]) -> Made:
             if not left:
                 raise
             left, again = left - 1, True
+
+
+def empty(folder: Path) -> None:
+    """Make the folder anew. Processes of an earlier launch that still write are left alone with the one before."""
+    if folder.exists():
+        old = folder.with_name(f"{folder.name}-{time.time_ns()}")
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def launch(
@@ -162,17 +168,19 @@ def join(folder: Path) -> Any:
 
 
 def _end_with(launcher: int, task: Path) -> None:
-    written = _written(task)
-    while os.getppid() == launcher and _written(task) == written:
+    written = task.stat().st_mtime_ns
+    while os.getppid() == launcher and _is_as_then(task, written):
         time.sleep(POLL_S)
     os._exit(1)
 
 
-def _written(path: Path) -> int:
+def _is_as_then(task: Path, written: int) -> bool:
     try:
-        return path.stat().st_mtime_ns
+        return task.stat().st_mtime_ns == written
     except FileNotFoundError:
-        return 0
+        return False
+    except OSError:  # a network file system that is away for a moment
+        return True
 
 
 def own_device(cpu: bool, local_rank: int, key: str) -> str:

@@ -7,6 +7,7 @@ from persyn_hf.backends.engines.ray_cluster import check_address, check_gpus
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.slurm import find_job, place_replicas
 from persyn_hf.backends.launching.plan import plan_of
+from persyn_hf.backends.launching.slurm_launch import find_port
 from persyn_hf.errors import PersynError
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import engine_options
@@ -40,15 +41,15 @@ def check_machines(steps: Sequence[Step]) -> None:
 
     `persyn plan` does not look: it is asked on another machine than the run will have. Raises `EngineError`.
     """
-    for step in steps:
-        settings: Any = step.settings
-        executor = getattr(settings, "executor", None)
+    asked: dict[str, Any] = {f"{step.stage}.executor": getattr(step.settings, "executor", None) for step in steps}
+    for place, executor in asked.items():
         if executor is not None and executor.kind == "slurm":
-            place = f"{step.stage}.executor"
-            place_replicas(find_job(place), executor, place, alone=step.stage != "generate")
-        for name, vllm in _servers(step):
-            if vllm.distributed_executor_backend == "ray":
-                check_gpus(vllm.gpus, name)
+            place_replicas(find_job(place), executor, place, alone=place != "generate.executor")
+            find_port(getattr(executor, "port", None), place)
+    servers = [server for step in steps for server in _servers(step)]
+    over_nodes = {name: vllm.gpus for name, vllm in servers if vllm.distributed_executor_backend == "ray"}
+    for name, gpus in over_nodes.items():
+        check_gpus(gpus, name)
 
 
 def _servers(step: Step) -> list[tuple[str, VllmSettings]]:

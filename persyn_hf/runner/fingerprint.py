@@ -53,7 +53,7 @@ def covered_settings(step: Step) -> dict[str, Any]:
     settings = step.settings.model_dump(mode="json")
     later: Mapping[str, Any] = getattr(step.module, "LATER", {})
     as_before = {name for name, before in later.items() if _value_of(settings, name) == before}
-    return _without(portable(settings), not_covered(step) | as_before)
+    return portable(_without(settings, not_covered(step) | as_before))
 
 
 def fingerprint(step: Step, seed: int, inputs: Mapping[str, str]) -> str:

@@ -29,7 +29,8 @@ def nodes(number: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ray_cluster.QUIET, "PYTHONPATH": os.pathsep.join(sys.path)}.items():
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_worker_niceness": "0"}  # it is 15, and tests would wait
+        for name, value in {**ray_cluster.QUIET, **own}.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
@@ -54,12 +55,17 @@ def relatives(folder: Path, word: str = "") -> list[psutil.Process]:
     return found
 
 
+def is_process(one: psutil.Process) -> bool:
+    """Tell a process that does the work from launchers and keepers, whose command lines end in the same way."""
+    line = " ".join(one.cmdline())
+    return "-m persyn_hf.backends" in line and "accelerate.commands" not in line
+
+
 def victims(cluster: Any, folder: Path, victim: str) -> list[psutil.Process]:
     """Processes of that kind that work in `folder`; for `node` the raylet of the last node."""
-    workers = relatives(folder, "-m persyn_hf")
     match victim:
         case "process":
-            return [one for one in workers if "accelerate" not in " ".join(one.cmdline())]
+            return [one for one in relatives(folder) if is_process(one)]
         case "actor":
             keepers = relatives(folder, "supervised.py")
             return [parent for keeper in keepers if (parent := keeper.parent()) is not None and parent.pid > 1]
@@ -84,7 +90,7 @@ def killing(cluster: Any, folder: Path, victim: str, moment: Callable[[], bool])
             with contextlib.suppress(psutil.Error, OSError):
                 if moment() and (found := victims(cluster, folder, victim)):
                     for below in found[-1].children(recursive=True):
-                        if "-m persyn_hf" in " ".join(below.cmdline()):
+                        if is_process(below):
                             below.suspend()  # lest it end its work before it is ended
                     found[-1].kill()
                     killed.append(found[-1].pid)

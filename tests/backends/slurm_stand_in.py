@@ -2,7 +2,7 @@
 
 Called as `python slurm_stand_in.py NAME arguments...`. The folder SLURM_STAND_IN has a file `steps/NUMBER` for every
 step that runs (name and process groups), and the command lines of srun in `asked`. A node that SLURM_STAND_IN_BLIND
-names sees another folder in place of the one that a launch works in.
+names sees another disk in place of the one that a launch works on.
 """
 
 import json
@@ -43,20 +43,20 @@ def srun(arguments: list[str]) -> int:
     step = STATE / "steps" / str(number)
     step.write_text(json.dumps([options["--job-name"], [task.pid for task in tasks]]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    status = 0
     try:
-        while not status and any(task.poll() is None for task in tasks):
-            status = next((task.returncode for task in tasks if task.returncode), 0)
+        codes = [task.poll() for task in tasks]
+        while None in codes and not any(codes):
             time.sleep(0.05)
-        return next((task.returncode for task in tasks if task.poll()), 0) % 256
+            codes = [task.poll() for task in tasks]
+        return next((code for code in codes if code), 0) % 256
     finally:
         end([task.pid for task in tasks])
         step.write_text("[]")
 
 
 def blinded(command: list[str]) -> list[str]:
-    folder = command[command.index("persyn_hf.backends.launching.slurm_task") + 1]
-    return [word.replace(folder, f"{folder}-elsewhere") for word in command]
+    task = json.loads(command[-1])
+    return [*command[:-1], json.dumps({**task, "token": "of another disk"})]
 
 
 def end(groups: list[int]) -> None:

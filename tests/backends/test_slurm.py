@@ -240,7 +240,7 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
         taken.listen()
         port = int(taken.getsockname()[1])
         with pytest.raises(EngineError) as error:
-            slurm_launch._port(port, "train_student.executor")
+            slurm_launch.find_port(port, "train_student.executor")
     assert str(error.value) == (
         f"the port {port} (`train_student.executor.port`) cannot be used on {os.uname().nodename}: Address already in "
         "use; name another one, or leave it out for a free one"

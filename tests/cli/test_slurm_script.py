@@ -187,10 +187,24 @@ def test_a_job_that_is_cancelled_stays_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(why_not()), reason=f"the real Slurm is not tried: {why_not()}")
+@pytest.mark.slow
 def test_slurm_starts_the_job_again(heavy: None, tmp_path: Path) -> None:
+    """It does so two minutes later."""
     cluster = RealSlurm()
     try:
         assert run(cluster, job(tmp_path, "SIGUSR1"), tmp_path).code == 0
         assert (tmp_path / "begun").exists()
     finally:
         cluster.close()
+
+
+def test_a_run_outside_of_a_job_ends_before_anything_is_paid(
+    heavy: None, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    executor = "score.executor={kind: slurm, replicas: 2}"
+    recipe, store = root / "recipes" / "tiny" / "smoke.yaml", tmp_path / "store"
+    assert main(["run", str(recipe), "--store", str(store), "--set", executor]) == 2
+    said = capsys.readouterr().err
+    assert "error: `score.executor` is of kind slurm, and this process runs in no Slurm job (SLURM_JOB_ID is" in said
+    assert not list(store.glob("datasets--*")) and not (store / ".persyn" / "journal.sqlite").exists()

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,11 +178,12 @@ class SlurmStep:
         if not self._left:
             return
         self._left = False
-        shown = _ask("squeue", "--noheader", "--steps", "--jobs", self._job.number, "--format", "%i|%j")
-        for line in shown.splitlines():
-            step, _, name = line.strip().partition("|")
-            if name == self._name:
-                _ask("scancel", step)
+        with suppress(EngineError):  # Slurm is away: it ends its steps with the job
+            shown = _ask("squeue", "--noheader", "--steps", "--jobs", self._job.number, "--format", "%i|%j")
+            for line in shown.splitlines():
+                step, _, name = line.strip().partition("|")
+                if name == self._name:
+                    _ask("scancel", step)
 
 
 def _ask(*command: str) -> str:

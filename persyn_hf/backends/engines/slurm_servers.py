@@ -1,6 +1,5 @@
 """Run the vLLM servers of one teacher on the nodes of a Slurm job, one per replica, and give their urls out."""
 
-import contextlib
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,7 +10,7 @@ from typing import Literal
 from persyn_hf.backends.engines.settings import RaySettings, VllmSettings
 from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
 from persyn_hf.backends.engines.vllm_server import VllmServer
-from persyn_hf.errors import EngineError, RecipeError
+from persyn_hf.errors import RecipeError
 
 
 PLACE = "generate.executor"
@@ -71,10 +70,8 @@ class SlurmServers:
     def stop(self) -> None:
         """End all servers, and return when they are gone."""
         with ThreadPoolExecutor(len(self._servers)) as threads:
-            ended = [threads.submit(server.stop) for server in self._servers]
-        for one in ended:
-            with contextlib.suppress(EngineError):  # Slurm is away, and ends its steps with the job
-                one.result()
+            for ended in [threads.submit(server.stop) for server in self._servers]:
+                ended.result()
 
 
 def fill_replica(settings: VllmSettings, executor: RaySettings, name: str) -> VllmSettings:

@@ -13,6 +13,12 @@ What runs in the processes is `backends.launch`.
 
 from typing import Protocol
 
+from persyn_hf.errors import EngineError
+
+
+class Lost(EngineError):
+    """Processes on other machines were lost: killed, or with their actor or node. They may be started again."""
+
 
 class Started(Protocol):
     """Processes that were started, on one machine or several; as `engines.supervised.Kept`."""

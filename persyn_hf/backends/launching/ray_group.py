@@ -18,6 +18,7 @@ from typing import Any
 
 from persyn_hf.backends.engines import ray_cluster
 from persyn_hf.backends.engines.supervised import Kept
+from persyn_hf.backends.launching import Lost
 from persyn_hf.backends.launching.command import LOG, SAFE, command
 from persyn_hf.backends.launching.node_look import look_from
 from persyn_hf.backends.launching.plan import Plan, write_config
@@ -57,9 +58,9 @@ class RayGroup:
         except BaseException as error:
             self.stop()
             if isinstance(error, self._ray.exceptions.RayError):
-                raise EngineError(
+                raise Lost(
                     f"Ray could not start the processes of `{plan.key}`: {reason(error)}; see Ray's logs on its nodes "
-                    "(/tmp/ray/session_latest/logs), then run again"
+                    "(/tmp/ray/session_latest/logs), then run again: what was done is kept"
                 ) from None
             raise
 
@@ -126,7 +127,8 @@ class RayGroup:
     def _look(self, needs: Sequence[str]) -> None:
         """Refuse nodes that do not see the folder, or on which the processes could not work as here."""
         packages = PACKAGES + MORE.get(self._plan.stage, ())
-        versions = {"persyn_hf": __version__} | {name: metadata.version(name) for name in packages}
+        installed = {name: version for name in packages if (version := _version(name)) is not None}
+        versions = {"persyn_hf": __version__} | installed
         token = os.urandom(16).hex()
         (self._folder / "token").write_text(token, encoding="utf-8")
         local = [str(Path(path).absolute()) for path in needs if _is_here(path)]
@@ -134,13 +136,12 @@ class RayGroup:
             "folder": str(self._folder),
             "token": token,
             "patience_s": SEEN_S,
-            "packages": packages,
+            "packages": [*installed],
             "needs": local,
         }
         look = self._ray.remote(look_from(json.dumps(task)))
-        for found in self._ray.get(
-            [look.options(**self._place(rank)).remote() for rank in range(self._plan.machines)]
-        ):
+        looks = [look.options(**self._place(rank)).remote() for rank in range(self._plan.machines)]
+        for found in self._ray.get(looks):
             _refuse(found, versions, self._plan.key, self._folder)
 
     def _start(self, module: str) -> None:
@@ -189,6 +190,13 @@ class Machine:
         """End the launcher, and return when all of its processes are gone."""
         if self._kept is not None:
             self._kept.stop()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _is_here(path: str) -> bool:

@@ -8,7 +8,7 @@ from persyn_hf.backends.engines.settings import RaySettings
 
 
 class RayLaunch(RaySettings):
-    """The settings of processes that run on the nodes of a Ray cluster."""
+    """The settings of processes that run on the nodes of a Ray cluster or of a Slurm job."""
 
     shared: str | None = Field(
         default=None,

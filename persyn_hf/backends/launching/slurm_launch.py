@@ -34,7 +34,7 @@ class SlurmLaunch:
         self._folder, self._log = folder, folder / LOG
         job = find_job(plan.key)
         places, part = place_replicas(job, plan.executor, plan.key, alone=True)
-        port = _port(plan.executor.port, plan.key)
+        port = find_port(plan.executor.port, plan.key)
         token = secrets.token_hex(8)
         (folder / TOKEN).write_text(token, encoding="utf-8")
         config = str(write_config(plan, folder))
@@ -78,8 +78,12 @@ class SlurmLaunch:
                 return
 
 
-def _port(wanted: int | None, place: str) -> int:
-    """Return a port of this node at which nobody listens: the wanted one, or any."""
+def find_port(wanted: int | None, place: str) -> int:
+    """Return a port of this node at which nobody listens: the wanted one, or any.
+
+    Raises:
+        EngineError: somebody listens at the wanted one.
+    """
     with socket.socket() as found:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the launcher does
         try:

@@ -1,7 +1,6 @@
 """Train the llm router in the processes of `accelerate launch`; each of them runs this file's `main`."""
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +57,7 @@ def train(training: LlmTraining) -> dict[str, Any]:
                 training.advance(epochs - most)
             most = max(most, epochs)
 
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        launch.empty(place)
         for name, part in (("train", training.train), ("validation", training.validation)):
             _write(place / name, part)
         (place / launch.TASK).write_text(json.dumps(task), encoding="utf-8")

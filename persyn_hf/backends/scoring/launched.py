@@ -5,13 +5,13 @@ run takes over what a killed run left there (`read_left`), so a kill costs at mo
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from persyn_hf.backends import launch
 from persyn_hf.backends.chat import Row
+from persyn_hf.backends.launching import Lost
 from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.scoring import Measured, Values
 
@@ -51,25 +51,29 @@ def score_launched(
     restarts = plan.executor.max_restarts if plan.executor else 0
     for restart in range(restarts + 1):
         _fill(folder, rows, {**task, "skip": sorted(done)}, plan.processes)
-        offsets: dict[Path, int] = {}
-        status = None
-        for status in launch.launch(plan, WORKER, folder, needs, again=restart > 0):  # noqa: B007
-            yield from _read_new(folder, offsets, done)
-        yield from _read_new(folder, offsets, done)  # of the time in which the others were ended
-        left = len(rows) - len(done)
-        if not left:
+        try:
+            yield from _measure(plan, folder, needs, len(rows), done, again=restart > 0)
             return
+        except Lost:
+            if restart == restarts:
+                raise
+
+
+def _measure(plan: Plan, folder: Path, needs: Sequence[str], size: int, done: set[int], again: bool) -> Measured:
+    """Yield what the processes measure; `done` gets the numbers of these rows, of `size` in all."""
+    offsets: dict[Path, int] = {}
+    status = None
+    for status in launch.launch(plan, WORKER, folder, needs, again):  # noqa: B007
+        yield from _read_new(folder, offsets, done)
+    yield from _read_new(folder, offsets, done)  # of the time in which the others were ended
+    if left := size - len(done):
         state = f"while {left} rows were still to be scored; what was measured is kept"
-        fault = launch.fault(plan, folder, status, state)
-        if restart == restarts or not isinstance(fault, launch.Lost):
-            raise fault
+        raise launch.fault(plan, folder, status, state)
 
 
 def _fill(folder: Path, rows: Sequence[Row], task: dict[str, Any], processes: int) -> None:
     """Write what the processes read, and empty files for what they write: NFS may show new ones late."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    launch.empty(folder)
     with (folder / ROWS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps([list(messages), response]) + "\n" for messages, response in rows)
     for rank in range(processes):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -66,8 +65,7 @@ def train(
     from datasets.arrow_writer import ArrowWriter
 
     place = folder.with_name(f"{folder.name}-launch")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    launch.empty(place)
     task = {
         "training": asdict(training),
         "folder": str(folder),
