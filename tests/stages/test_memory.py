@@ -1,0 +1,121 @@
+"""The driver holds no list that grows with the prompts: what Python's objects and arrays take for each of them."""
+
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from persyn_hf.recipe.roles import Teacher
+from persyn_hf.recipe.strict import read_section
+from persyn_hf.stage import Context, Result
+from persyn_hf.stages import assign, generate, mix, prompts
+
+
+pytestmark = pytest.mark.heavy
+
+FEW = 1100  # prompts: more than are ever Python's rows at the same time
+MOST = 100  # bytes for each further prompt; a request alone takes 570, a row of the prompts 1,400
+TEACHERS = (Teacher(name="small", model="m"), Teacher(name="big", model="m"))
+LONG = "Show the steps in order and end with the number alone. " * 5
+
+SERVER = """
+import http.server, json
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        said = {"role": "assistant", "content": "The answer is 4."}
+        usage = {"prompt_tokens": 9, "completion_tokens": 5}
+        body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *said):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    process.kill()
+    process.wait()
+
+
+class Chain:
+    """Runs stages over some prompts; `peaks` are the most bytes that each of them held at the same time."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder / str(number), number
+        self.peaks: dict[str, int] = {}
+        self.folder.mkdir()
+        with (self.folder / "prompts.jsonl").open("w") as asked, (self.folder / "answers.jsonl").open("w") as answers:
+            for place in range(number):
+                asked.write(json.dumps({"prompt": f"{place}. {LONG}"}) + "\n")
+                said = {teacher.name: f"{LONG}{number - place}" for teacher in TEACHERS}
+                answers.write(json.dumps({"prompt": f"{number - 1 - place}. {LONG}"} | said) + "\n")
+        splits = {"calibration": 10, "dev": 0, "near_duplicates": "none"}
+        self.prompts = self.run("prompts", prompts, {"path": str(self.folder / "prompts.jsonl")} | splits)
+        everywhere = {"kind": "mix", "splits": ["calibration", "pool"]}
+        self.cells = self.run("assign", assign, everywhere, prompts=self.prompts)
+
+    def imported(self) -> None:
+        columns = {"responses": {teacher.name: None for teacher in TEACHERS}}
+        table = {"engine": "import", "path": str(self.folder / "answers.jsonl"), "columns": columns, "samples": 1}
+        answers = self.run("import", generate, table, prompts=self.prompts, assignments=self.cells)
+        self.run("mix", mix, {}, prompts=self.prompts, assignments=self.cells, responses=answers)
+
+    def served(self, url: str) -> None:
+        settings = {"engine": "server", "samples": 1, "max_tokens": 16, "server": {"urls": [url], "concurrency": 16}}
+        self.run("server", generate, settings, prompts=self.prompts, assignments=self.cells)
+
+    def run(self, name: str, stage: Any, settings: dict[str, Any], **inputs: Dataset) -> Dataset:
+        (self.folder / name).mkdir()
+        context = Context(seed=0, work_dir=self.folder / name, teachers=TEACHERS)
+        read = read_section(stage.Settings, settings, name)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result: Result = stage.run(read, context, **inputs)
+        self.peaks[name] = tracemalloc.get_traced_memory()[1] - before
+        assert isinstance(result.data, Dataset) and len(result.data) == self.number, result.counts
+        return result.data
+
+
+def bytes_each(folder: Path, more: int, ask: Callable[[Chain], None]) -> dict[str, float]:
+    """Measure what each of so many further prompts takes; a first run makes what is made once."""
+    peaks = []
+    tracemalloc.start()
+    try:
+        for number in (30, FEW, FEW + more):
+            chain = Chain(folder, number)
+            ask(chain)
+            peaks.append(chain.peaks)
+    finally:
+        tracemalloc.stop()
+    return {stage: (most - peaks[1][stage]) / more for stage, most in peaks[2].items()}
+
+
+def test_a_prompt_whose_answers_are_imported_takes_a_hundred_bytes_at_most(tmp_path: Path) -> None:
+    found = bytes_each(tmp_path, 3000, Chain.imported)
+    assert set(found) == {"prompts", "assign", "import", "mix"} and max(found.values()) < MOST, found
+
+
+def test_a_prompt_that_a_server_answers_takes_a_hundred_bytes_at_most(tmp_path: Path, url: str) -> None:
+    found = bytes_each(tmp_path, 1000, lambda chain: chain.served(url))
+    assert found["server"] < MOST, found
