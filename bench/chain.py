@@ -14,6 +14,7 @@ where `own` passes 2 GB. 10M prompts take 60 GB of disk below `--folder`.
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,11 @@ from server import IN_FLIGHT, MAX_TOKENS, question, server
 STAGES = ("prompts", "assign", "generate", "mix", "export")
 TEACHERS = ("small", "big")
 NEED = 2e9  # bytes
+WORDS = [
+    a + b
+    for a in ("ba", "do", "fi", "gu", "ke", "lo", "mi")
+    for b in ("ran", "tel", "sin", "vok", "mun", "pag", "rid")
+]
 FILLER = "Show the steps in order, name what is known and what is asked for, and end with the number alone. "
 
 
@@ -43,7 +49,9 @@ def write_sources(folder: Path, prompts: int) -> None:
 
 
 def prompt(number: int) -> str:
-    return f"{question(number)} {number}. {FILLER * 3}"
+    """A question of about 330 characters, whose wording differs from that of all others."""
+    words = random.Random(number).choices(WORDS, k=40)
+    return f"{question(number)} Number {number}. {' '.join(words)}"
 
 
 def memory(field: str) -> int:
