@@ -1,20 +1,24 @@
 """The driver holds no list that grows with the prompts: what Python's objects and arrays take for each of them."""
 
 import json
-import subprocess
-import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
+from persyn_hf.backends.answers import Answer, Request
+from persyn_hf.backends.dataset_rows import Rows, in_parts
+from persyn_hf.backends.engines.server import ServerEngine
+from persyn_hf.backends.journal import Journal
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.stage import Context, Result
 from persyn_hf.stages import assign, generate, mix, prompts
+from persyn_hf.stages.generate.requests import CellRequests, Prompt, cell_requests
 
 
 pytestmark = pytest.mark.heavy
@@ -22,40 +26,6 @@ pytestmark = pytest.mark.heavy
 MOST = 100  # bytes for each further prompt; a request alone takes 570, a row of the prompts 1,400
 TEACHERS = (Teacher(name="small", model="m"),)
 LONG = "Show the steps in order and end with the number alone. " * 5
-
-SERVER = """
-import http.server, json
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        said = {"role": "assistant", "content": "The answer is 4."}
-        usage = {"prompt_tokens": 9, "completion_tokens": 5}
-        body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *said):
-        pass
-
-http.server.ThreadingHTTPServer.request_queue_size = 128  # connections that wait on a busy machine
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    process.kill()
-    process.wait()
 
 
 class Chain:
@@ -81,12 +51,24 @@ class Chain:
         answers = self.run("import", generate, table, prompts=self.prompts, assignments=self.cells)
         self.run("mix", mix, {}, prompts=self.prompts, assignments=self.cells, responses=answers)
 
-    def served(self, url: str) -> None:
-        settings = {"engine": "server", "samples": 1, "max_tokens": 16, "server": {"urls": [url], "concurrency": 16}}
+    def served(self) -> None:
+        """Of a server that has answered everything in an earlier run, which was killed before its end."""
+        settings = {"engine": "server", "samples": 1, "server": {"urls": ["http://127.0.0.1:9/v1"]}}
+        read = read_section(generate.Settings, settings, "generate")
+        engine = ServerEngine("m", read.server)
+
+        def make(prompt: Prompt, samples: Iterable[int]) -> list[Request]:
+            return cell_requests(read, 0, engine, TEACHERS[0], prompt, samples)
+
+        requests = CellRequests(make, Rows(self.prompts), np.arange(self.number), range(1))
+        with Journal(self.folder / "server" / "journal.sqlite") as journal:
+            for numbers in in_parts(np.arange(self.number)):
+                said: dict[str, Any] = {"text": LONG, "finish_reason": "stop", "num_prompt_tokens": 9, "num_tokens": 5}
+                journal.write([Answer(request=each, **said) for each in requests.take(numbers)], teacher="small")
         self.run("server", generate, settings, prompts=self.prompts, assignments=self.cells)
 
     def run(self, name: str, stage: Any, settings: dict[str, Any], **inputs: Dataset) -> Dataset:
-        (self.folder / name).mkdir()
+        (self.folder / name).mkdir(exist_ok=True)
         context = Context(seed=0, work_dir=self.folder / name, teachers=TEACHERS)
         read = read_section(stage.Settings, settings, name)
         before = tracemalloc.get_traced_memory()[0]
@@ -119,6 +101,6 @@ def test_a_prompt_whose_answers_are_imported_takes_a_hundred_bytes_at_most(tmp_p
     assert set(found) == {"prompts", "assign", "import", "mix"} and max(found.values()) < MOST, found
 
 
-def test_a_prompt_that_a_server_answers_takes_a_hundred_bytes_at_most(tmp_path: Path, url: str) -> None:
-    found = bytes_each(tmp_path, 2100, 1000, lambda chain: chain.served(url))
+def test_a_prompt_that_a_server_has_answered_takes_a_hundred_bytes_at_most(tmp_path: Path) -> None:
+    found = bytes_each(tmp_path, 2100, 1000, Chain.served)
     assert found["server"] < MOST, found
