@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 AT_A_TIME = 1000  # prompts whose rows are Python's at the same time
-NAMES = 10_000  # names of a column that are Python's at the same time
-SPARSE = 4  # rows of a stretch for each that is wanted, from which on they are looked up one by one
+STRETCH, SPARSE = 10_000, 4  # rows of a stretch, and for each that is wanted, from which on they are read one by one
 
 Row = dict[str, Any]
 
@@ -43,7 +42,7 @@ class Rows:
         if not len(numbers):
             return []
         first, end = int(numbers.min()), int(numbers.max()) + 1
-        if end - first > SPARSE * len(numbers) + NAMES:
+        if end - first > SPARSE * len(numbers) + STRETCH:
             rows: list[Row] = self._view[numbers.tolist()].to_pylist()
             return rows
         stretch = self._view[first:end]
@@ -86,7 +85,7 @@ def in_parts(numbers: IntArray, size: int = AT_A_TIME) -> Iterator[IntArray]:
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def column_parts(dataset: "Dataset", column: str, size: int = NAMES) -> Iterator[NDArray[np.object_]]:
+def column_parts(dataset: "Dataset", column: str, size: int = AT_A_TIME) -> Iterator[NDArray[np.object_]]:
     """Yield the values of a column as arrays of `size` Python objects, the last one shorter."""
     for table in dataset.select_columns([column]).with_format("arrow").iter(size):
         yield table[column].to_numpy()

@@ -69,7 +69,8 @@ def similar_pairs(found: Signatures) -> Numbers:
     Within a bucket of equal bands a text is compared with the first one and with the one before it, so a bucket of
     many costs no more than a few.
     """
-    pairs = np.zeros((0, 2), dtype=np.int64)
+    number = max(len(found), 1)
+    codes = np.zeros(0, dtype=np.int64)  # of pairs: the earlier text x `number` + the later one
     worded = np.flatnonzero(found.any(axis=1))
     for band in range(BANDS):
         keys = _mixed(found[worded, band * ROWS : (band + 1) * ROWS])
@@ -77,11 +78,9 @@ def similar_pairs(found: Signatures) -> Numbers:
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
         begins = np.r_[True, keys[order][1:] != keys[order][:-1]]
         leaders = np.flatnonzero(begins)[np.cumsum(begins) - 1] if len(order) else begins
-        candidates = [
-            np.stack([worded[order[others]], worded[order[same]]], axis=1) for others in (leaders[same], same - 1)
-        ]
-        if len(same):
-            pairs = np.unique(np.concatenate([pairs, *candidates]), axis=0)
+        for others in (leaders[same], same - 1):
+            codes = np.union1d(codes, worded[order[others]] * number + worded[order[same]])
+    pairs = np.stack(np.divmod(codes, number), axis=1)
     similar = [
         (found[part[:, 0]] == found[part[:, 1]]).mean(axis=1) >= LEAST
         for part in np.array_split(pairs, len(pairs) // CHUNK + 1)

@@ -55,6 +55,22 @@ def test_the_same_batches_give_the_same_answers_whatever_went_before(engine: Tra
     assert len({whole[request.key] for request in requests[:3]}) == 3  # samples of one prompt differ
 
 
+def test_a_plan_is_that_of_one_sorted_list(engine: TransformersEngine) -> None:
+    """Batches are part of the answers: longest prompt first, then by text and key, cut where the next does not fit."""
+    texts = [" ".join(["x"] * (number % 7) + [str(number % 3)]) for number in range(40)]
+    requests = [ask(engine, text, number // 21) for number, text in enumerate(texts)]
+    requests += [ask(engine, "y", sampling=replace(SAMPLING, max_tokens=5)), ask(engine, " ")]
+    plain: list[list[Request]] = [[requests[-1]], []]
+    ordered = sorted(requests[:-1], key=lambda r: (-r.prompt.num_tokens, r.prompt.text, r.key))
+    for request in ordered:
+        batch, room = plain[-1], request.sampling.max_tokens
+        full = batch and (len(batch) + 1) * (batch[0].prompt.num_tokens + room) > engine._batch_tokens
+        if full or (batch and batch[0].sampling.max_tokens != room):
+            plain.append([])
+        plain[-1].append(request)
+    assert list(engine.plan(Listed(requests))) == plain and len(plain) > 4
+
+
 def test_greedy_equals_the_naive_loop_and_counts_the_end_token(engine: TransformersEngine) -> None:
     greedy = replace(SAMPLING, temperature=0.0)
     requests = [ask(engine, prompt, sampling=greedy) for prompt in PROMPTS]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from persyn_hf.backends.harness.questions import final_answer
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.schemas import PROMPTS, prompt_id
@@ -66,7 +67,7 @@ def test_gsm8k(tmp_path: Path, root: Path) -> None:
      ("#### 1,2", "1,2"), ("####", None), ("12", None), ("#### -3,000 m", "-3000 m"), ("#### 1,234.", "1234.")],
 )  # fmt: skip
 def test_final_answer(text: str, answer: str | None) -> None:
-    assert prompts.final_answer(text, "####") == answer
+    assert final_answer(text, "####") == answer
 
 
 def test_same_rows_from_every_kind_of_file(tmp_path: Path) -> None:

@@ -34,10 +34,11 @@ class Keys:
 
     def once(self, numbers: IntArray) -> IntArray:
         """Return the numbers, which ascend, without those whose key an earlier one has."""
-        keys = self._keys[numbers]
-        order = np.lexsort(keys.T[::-1])
-        again = np.zeros(len(numbers), dtype=bool)
-        again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+        order = numbers[np.lexsort(self._keys[numbers].T[::-1])]
+        same = np.ones(max(len(order) - 1, 0), dtype=bool)
+        for column in self._keys.T:
+            same &= column[order[1:]] == column[order[:-1]]
+        again = np.isin(numbers, order[1:][same])
         return numbers[~again]
 
     def step(self, batch_tokens: int, rerun_errors: bool) -> str:

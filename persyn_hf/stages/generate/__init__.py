@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from persyn_hf.backends.dataset_rows import NameIndex, Rows, column_parts, in_parts
 from persyn_hf.backends.engines import ask as journalled
-from persyn_hf.backends.engines.imported import ABSENT, EMPTY, read_responses, to_samples
+from persyn_hf.backends.engines.imported import read_responses, to_samples
+from persyn_hf.backends.engines.imported_kept import ABSENT, EMPTY
 from persyn_hf.backends.engines.samples import ODD, Sample, Totals, select, to_row
 from persyn_hf.backends.engines.settings import ENGINE_NOT_COVERED
 from persyn_hf.backends.grading.journalled import Grader

@@ -18,20 +18,18 @@ time. So a step of ten million prompts needs no more than some hundred megabytes
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.answers import Answer, Chosen, Entry, Request, Requests
-from persyn_hf.backends.dataset_rows import AT_A_TIME, NameIndex, Rows, in_parts
+from persyn_hf.backends.answers import Answer, Request
+from persyn_hf.backends.dataset_rows import NameIndex, Rows
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import ask as journalled
 from persyn_hf.backends.engines.batch.notes import Sender
-from persyn_hf.backends.engines.counting import fill, is_uncounted
 from persyn_hf.backends.engines.open_engine import open_engine, open_local
-from persyn_hf.backends.engines.samples import Sample, is_right, split_response, to_sample
+from persyn_hf.backends.engines.samples import Sample, is_right, split_response
 from persyn_hf.backends.engines.settings import BY_SERVER
 from persyn_hf.backends.grading.journalled import Grader
 from persyn_hf.backends.grading.verdicts import row_of
@@ -41,36 +39,14 @@ from persyn_hf.errors import RecipeError
 from persyn_hf.recipe.roles import Teacher
 from persyn_hf.stage import Context
 from persyn_hf.stages.generate.budget import open_budget
-from persyn_hf.stages.generate.graded import can_be_graded, grade
-from persyn_hf.stages.generate.requests import CellRequests, Pair, Prompt, cell_requests
+from persyn_hf.stages.generate.graded import can_be_graded
+from persyn_hf.stages.generate.reading import Asked, Reading, in_cells
+from persyn_hf.stages.generate.requests import CellRequests, Prompt, cell_requests
 from persyn_hf.stages.generate.settings import Settings, engine_options, num_samples
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-@dataclass(kw_only=True)
-class Asked:
-    """The record of what one teacher was asked in this step."""
-
-    teacher: Teacher
-    tally: journalled.Tally
-    cells: CellRequests | None = None  # all that it was asked, in the order of the prompts
-    rounds: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # of each cell; 0: assigned
-    params_b: float | None = None  # billions of active parameters
-    engine: Engine | None = None  # that was opened last; it is closed
-    new: int = 0  # answers that this run has paid for
-
-    def add(self, cells: CellRequests, round: int) -> None:
-        """Note further cells, none of which it was asked before."""
-        rounds = np.full(len(cells.rows), round)
-        if self.cells is not None:
-            rows = np.concatenate([self.cells.rows, cells.rows])
-            order = np.argsort(rows, kind="stable")
-            cells = cells.of(rows[order], cells.samples)
-            rounds = np.concatenate([self.rounds, rounds])[order]
-        self.cells, self.rounds = cells, rounds
 
 
 class Asking:
@@ -93,6 +69,7 @@ class Asking:
         folder = journal.path.parent
         self._folders: dict[str, Any] = {"log_dir": folder / "logs", "state_dir": folder / "unfinished"}
         self._prompts, self._index = Rows(prompts), index
+        self._reading = Reading(settings=settings, journal=journal, grader=grader)
         self.asked: dict[str, Asked] = {}
         self._budget = open_budget(settings, context, journal)
 
@@ -116,7 +93,7 @@ class Asking:
             options["server"].api_key()
         except RecipeError:
             with open_local(**self._folders, **options) as engine:
-                for _, pairs in _in_parts(self._cells(engine, teacher, rows)):
+                for _, pairs in in_cells(self._cells(engine, teacher, rows)):
                     if len(self._journal.answered(request.key for request, _ in pairs)) < len(pairs):
                         raise
 
@@ -144,7 +121,7 @@ class Asking:
             if self._settings.stop_when_correct:
                 cells = cells.of(rows, range(1))
             journalled.send(
-                self._without_shorter(cells),
+                self._reading.without_shorter(cells),
                 engine,
                 self._journal,
                 self._budget,
@@ -186,7 +163,7 @@ class Asking:
             for index in range(samples):
                 cells = fresh.of(left, range(index, index + 1))
                 self._answer(engine, asked, cells)
-                right = self._right(asked, cells)
+                right = self._reading.right(asked, cells)
                 asked.tally.total -= (samples - index - 1) * int(right.sum())
                 left = left[~right]
 
@@ -226,8 +203,9 @@ class Asking:
             asked = self.asked.get(name)
             if asked is not None and asked.cells is not None:
                 wanted = None if rows is None else np.flatnonzero(np.isin(asked.cells.rows, rows))
-                for places, pairs in _in_parts(asked.cells, wanted):
-                    yield name, self._read(asked, pairs, np.repeat(asked.rounds[places], len(asked.cells.samples)))
+                for places, pairs in in_cells(asked.cells, wanted):
+                    rounds = np.repeat(asked.rounds[places], len(asked.cells.samples))
+                    yield name, self._reading.read(asked, pairs, rounds)
 
     def _cells(self, engine: Engine, teacher: Teacher, rows: IntArray) -> CellRequests:
         """Return the requests of a teacher's cells, one per sample."""
@@ -240,7 +218,7 @@ class Asking:
     def _answer(self, engine: Engine, asked: Asked, requests: CellRequests) -> None:
         """Have requests answered, except those for which a shorter answer stands."""
         settings = self._settings
-        open_requests = self._without_shorter(requests)
+        open_requests = self._reading.without_shorter(requests)
         asked.tally.add(len(requests) - len(open_requests))
         asked.new += journalled.answer(
             open_requests,
@@ -253,27 +231,6 @@ class Asking:
             rerun_errors="errors" in settings.rerun,
             arrived=self._arrived,
         )
-
-    def _without_shorter(self, requests: CellRequests) -> Requests:
-        """Leave out the requests for which a shorter answer stands."""
-        if "truncated" not in self._settings.rerun:
-            return requests
-        numbers = np.arange(len(requests))
-        kept = [np.zeros(0, np.int64)]
-        for some in in_parts(numbers):
-            made = list(requests.take(some))
-            stands = self._shorter(made)
-            kept.append(some[[request.key not in stands for request in made]])
-        return Chosen(requests, np.concatenate(kept))
-
-    def _shorter(self, requests: Sequence[Request]) -> dict[str, str]:
-        """Find the requests for which a shorter answer stands, with `rerun: truncated`.
-
-        Returns the key of a request -> the key of the same request with a smaller `max_tokens`, whose answer came to
-        its end and stands for it.
-        """
-        rerun = self._settings.rerun
-        return self._journal.finished_shorter(requests, errors="errors" not in rerun) if "truncated" in rerun else {}
 
     def _arrived(self, answers: Sequence[Answer]) -> None:
         """Have new answers graded in the background while teachers go on answering."""
@@ -292,53 +249,6 @@ class Asking:
     def _count_earlier(self, asked: Asked, cells: CellRequests) -> None:
         """Count what answers took that earlier runs left uncounted: a limit on money needs to know."""
         if self._context.limits.max_cost is not None and self._budget.uncounted(asked.teacher.name):
-            for _, pairs in _in_parts(cells):
-                self._entries(asked, {request.key: request for request, _ in pairs})
+            for _, pairs in in_cells(cells):
+                self._reading.entries(asked, {request.key: request for request, _ in pairs})
             self._budget = open_budget(self._settings, self._context, self._journal)
-
-    def _entries(self, asked: Asked, requests: Mapping[str, Request]) -> dict[str, Entry]:
-        """Read answers by key; tokens that a server has not counted are counted here, where that can be."""
-        entries = self._journal.read(requests)
-        if asked.engine is None or not any(map(is_uncounted, entries.values())):
-            return entries
-        return fill(asked.engine.counter, self._journal, requests, entries)
-
-    def _right(self, asked: Asked, cells: CellRequests) -> BoolArray:
-        """Say of each cell whether an answer is correct, and may be trained on: (number of cells,)."""
-        right = [np.zeros(0, dtype=bool)]
-        for _, pairs in _in_parts(cells):
-            samples = self._read(asked, pairs, np.zeros(len(pairs), np.int64))
-            names = {sample.prompt["prompt_id"] for sample in samples if is_right(sample)}
-            right.append(np.array([request.prompt_id in names for request, _ in pairs]))
-        return np.concatenate(right)
-
-    def _read(self, asked: Asked, pairs: Sequence[Pair], rounds: IntArray) -> list[Sample]:
-        """Read the answers of requests as graded samples; `rounds` are those in which they were asked.
-
-        With `stop_when_correct` a cell's samples end with its first correct one. The journal may hold later ones,
-        because another strategy has asked for all of them.
-        """
-        stands = self._shorter([request for request, _ in pairs])
-        keys = [stands.get(request.key, request.key) for request, _ in pairs]
-        entries = self._entries(asked, {key: request for key, (request, _) in zip(keys, pairs, strict=True)})
-        answered = [
-            to_sample(prompt, request, entries[key], round, self._settings.think_tags)
-            for (request, prompt), key, round in zip(pairs, keys, rounds.tolist(), strict=True)
-            if key in entries or not self._settings.stop_when_correct
-        ]
-        samples = grade(self._grader, answered) if self._grader is not None else answered
-        if not self._settings.stop_when_correct:
-            return samples
-        kept, right = [], set[str]()
-        for sample in samples:
-            if sample.prompt["prompt_id"] not in right:
-                kept.append(sample)
-            if is_right(sample):
-                right.add(sample.prompt["prompt_id"])
-        return kept
-
-
-def _in_parts(cells: CellRequests, places: IntArray | None = None) -> Iterator[tuple[IntArray, list[Pair]]]:
-    """Yield the places of `AT_A_TIME` cells, and their requests with their prompts; null: of all cells."""
-    for some in in_parts(np.arange(len(cells.rows)) if places is None else places, AT_A_TIME):
-        yield some, list(cells.pairs(cells.numbers(some)))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.dataset_rows import NameIndex, Rows, in_parts
+from persyn_hf.backends.dataset_rows import AT_A_TIME, NameIndex, Rows, in_parts
 from persyn_hf.core.arrays import IntArray
 from persyn_hf.core.assignment import best_first
 from persyn_hf.errors import InputError, RecipeError
@@ -26,7 +26,7 @@ def assigned_cells(index: NameIndex, assignments: "Dataset", teachers: Sequence[
     """
     pool = [teacher.name for teacher in teachers]
     rows: dict[str, list[IntArray]] = {name: [np.zeros(0, np.int64)] for name in pool}
-    for table in assignments.select_columns(["prompt_id", "teacher"]).with_format("arrow").iter(10_000):
+    for table in assignments.select_columns(["prompt_id", "teacher"]).with_format("arrow").iter(AT_A_TIME):
         prompts, names = table["prompt_id"].to_numpy(), table["teacher"].to_numpy()
         found = index.rows(prompts)
         for name in set(names) - set(pool):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from persyn_hf.backends.engines.samples import Totals, add_known
 from persyn_hf.core.cost import Cost, answers_cost, counterfactual, ledger, unmeasured
 from persyn_hf.recipe.roles import Teacher
-from persyn_hf.stages.generate.asking import Asked
+from persyn_hf.stages.generate.reading import Asked
 from persyn_hf.stages.generate.settings import Settings, num_gpus, num_samples
 
 
