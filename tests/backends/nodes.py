@@ -62,7 +62,7 @@ def is_process(one: psutil.Process) -> bool:
 
 
 def victims(cluster: Any, folder: Path, victim: str) -> list[psutil.Process]:
-    """Processes of that kind that work in `folder`; for `node` the raylet of the last node."""
+    """Processes of that kind that work in `folder`; for `node` the raylets below which they are."""
     match victim:
         case "process":
             return [one for one in relatives(folder) if is_process(one)]
@@ -70,8 +70,8 @@ def victims(cluster: Any, folder: Path, victim: str) -> list[psutil.Process]:
             keepers = relatives(folder, "supervised.py")
             return [parent for keeper in keepers if (parent := keeper.parent()) is not None and parent.pid > 1]
         case "node":
-            raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
-            return [psutil.Process(raylets[-1])]
+            raylets = (actor.parent() for actor in victims(cluster, folder, "actor"))
+            return [raylet for raylet in raylets if raylet is not None and raylet.pid > 1]
         case _:
             raise ValueError(victim)
 

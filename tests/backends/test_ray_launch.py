@@ -31,7 +31,7 @@ ZOO = Path(__file__).parents[2] / "recipes" / "tiny" / "zoo"
 
 @pytest.fixture(scope="module")
 def cluster(heavy: None) -> Iterator[Any]:
-    with nodes(2) as started:
+    with nodes(3) as started:  # one more than is needed, for the place of one that is killed
         yield started
 
 
@@ -71,7 +71,7 @@ def test_training_goes_on_from_its_last_checkpoint(cluster: Any, tmp_path: Path,
 
 @contextmanager
 def odd_node(cluster: Any, *before: str, **environment: str) -> Iterator[None]:
-    """A third node, started by the command line `before` or with other variables."""
+    """A further node, started by the command line `before` or with other variables."""
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--address", cluster.address, "--num-cpus", "1"]
     node = subprocess.Popen(
         [*before, *ray, "--block", "--disable-usage-stats"],
@@ -81,7 +81,7 @@ def odd_node(cluster: Any, *before: str, **environment: str) -> Iterator[None]:
         start_new_session=True,
     )
     try:
-        wait_until(lambda: alive() == 4)
+        wait_until(lambda: alive() == 5)
         yield
     finally:
         for process in psutil.Process(node.pid).children(recursive=True):
@@ -89,7 +89,7 @@ def odd_node(cluster: Any, *before: str, **environment: str) -> Iterator[None]:
                 process.kill()
         node.kill()
         node.wait()
-        wait_until(lambda: alive() == 3)
+        wait_until(lambda: alive() == 4)
 
 
 def alive() -> int:
@@ -105,9 +105,10 @@ def refused(folder: Path, replicas: int, model: Path = ZOO / "qwen-student") -> 
 
 
 def test_more_replicas_than_there_is_room_for(cluster: Any, tmp_path: Path) -> None:
-    assert refused(tmp_path, 3) == (
-        "the Ray cluster has the 1 CPUs and 0 GPUs that `score.executor` asks for each replica for 2 of 3 replicas "
-        "(found: 1 CPUs and 0 GPUs; 1 CPUs and 0 GPUs; 0 CPUs and 0 GPUs); ask for less, or add a node"
+    assert refused(tmp_path, 4) == (
+        "the Ray cluster has the 1 CPUs and 0 GPUs that `score.executor` asks for each replica for 3 of 4 replicas "
+        "(found: 1 CPUs and 0 GPUs; 1 CPUs and 0 GPUs; 1 CPUs and 0 GPUs; 0 CPUs and 0 GPUs); ask for less, or add a "
+        "node"
     )
 
 
@@ -117,7 +118,7 @@ def test_a_node_with_another_version(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "other" / "persyn_hf" / "__init__.py").touch()
     (tmp_path / "other" / "persyn_hf" / "version.py").write_text('__version__ = "0.0.1"\n')
     with odd_node(cluster, PYTHONPATH=str(tmp_path / "other")):
-        assert refused(tmp_path / "work", 3) == (
+        assert refused(tmp_path / "work", 4) == (
             "the node HOST of the Ray cluster (`score.executor`) has version 0.0.1 of `persyn_hf`, and this one has "
             f"version {__version__}; install the same on every node"
         )
@@ -131,11 +132,11 @@ def test_a_node_that_sees_other_files(cluster: Any, tmp_path: Path, monkeypatch:
     shutil.copytree(ZOO / "qwen-student", own / "model")
     hides = f'mount -t tmpfs none {own} && exec "$@"'
     with odd_node(cluster, "unshare", "--mount", "sh", "-c", hides, "sh"):
-        assert refused(own / "work", 3) == (
+        assert refused(own / "work", 4) == (
             "the node HOST of the Ray cluster (`score.executor`) does not see what is written to "
             f"{own}/work/likelihood here; let `score.executor.shared` name a folder that all nodes share (NFS, Lustre)"
         )
-        assert refused(tmp_path / "work", 3, own / "model") == (
+        assert refused(tmp_path / "work", 4, own / "model") == (
             f"the node HOST of the Ray cluster (`score.executor`) lacks {own}/model, which is there on this one; copy "
             "it there to the same path, or name a model of the Hub"
         )

@@ -182,7 +182,11 @@ class Machine:
             environment=os.environ | SAFE | {"OMP_NUM_THREADS": str(threads)},
             log=place / f"{LOG}-{rank}",
         )
+        raylet = os.getppid()
         while (status := self._kept.poll()) is None:
+            if os.getppid() != raylet:  # the node is lost, and Ray lets an actor end what it does first
+                self._kept.stop()
+                return LOST
             time.sleep(POLL_S)
         return status
 
