@@ -95,7 +95,7 @@ def unseen_gains(settings: RouterSettings, train: Split, seed: int) -> FloatArra
 
     Weights count in full: the `share` would hide a small gain, and this says how large it may be at most. A prompt on
     which the router leaves the best teacher is known where both the chosen and the best teacher are measured. It
-    stands for those that are not known, so its gain is multiplied. M is the number of prompts, and 0 where none is known.
+    stands for those that are not known, so its gain is multiplied. M is the number of prompts, 0 where none is known.
 
     Example: of 10 prompts the router leaves the best teacher on 4; 2 of these are known, with gains of 0.3 and -0.1.
     Each stands for two: 0.6, -0.2 and eight zeros, 0.04 on average.
