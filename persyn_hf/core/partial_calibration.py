@@ -4,8 +4,9 @@
 `order` (num_prompts,) lists the prompts in the order in which they are drawn. Rewards are NaN where nothing is
 measured. A prompt gets at least two cells or none: one cell alone is compared with nothing.
 
-Two strategies share the rounds and their `quota`:
+Three strategies share the rounds and their `quota`:
 
+- Whole prompts asks every teacher on some prompts (`first_in_full`), in later rounds on new ones (`more_in_full`).
 - Successive halving asks every teacher on the first prompts (`first_in_full`). Each later round keeps the better half
   of the teachers (`survivors`) and asks these on new prompts (`halve`).
 - Uncertainty asks a few random teachers on many prompts (`first_at_random`). Each later round asks the cells that may
@@ -81,6 +82,17 @@ def first_evenly(shape: tuple[int, int], number: int, order: IntArray, rng: np.r
             dealt = rng.permutation(num_teachers)
         asked[row, dealt[(each * place + np.arange(each)) % num_teachers]] = True
     return asked
+
+
+def more_in_full(asked: BoolArray, number: float, order: IntArray, price: FloatArray | None = None) -> BoolArray:
+    """Ask every teacher on new prompts, in `order`, as many as `number` pays for at `price` (n,) a cell, None: 1 each.
+
+    Example: with three teachers and `order` [2, 0, 3, 1], prompt 2 was asked; 7 more cells are the prompts 0 and 3.
+    """
+    new = order[~asked[order].any(axis=1)]
+    extended = asked.copy()
+    extended[new[: int(number // (asked.shape[1] if price is None else price.sum()))]] = True
+    return extended
 
 
 def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:

@@ -123,8 +123,18 @@ def _teachers(outlook: Outlook, sizes: Mapping[str, int]) -> Table:
         title=f"Expected of each teacher, all steps together ({prompts} prompts)",
         header=["teacher", "samples", *(column.title for column in columns)],
         rows=rows if total.requests else [],
-        note="; ".join(part for part in (_basis(outlook), shared) if part),
+        note="; ".join(part for part in (_by_split(outlook, sizes, keys, total), _basis(outlook), shared) if part),
     )
+
+
+def _by_split(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], total: Cost) -> str:
+    """Say how many of the answers are for calibration, dev and pool; empty where no matrix is asked."""
+    if names.matrix_responses() not in keys:
+        return ""
+    each = {name: cell.requests for name, cell in outlook.cells.items()}
+    part = sum(number * num_calibration(outlook, sizes, name) for name, number in each.items())
+    dev = sum(each.values()) * sizes["dev"]
+    return f"calibration {part:,.0f}, dev {dev:,.0f}, pool {max(0.0, total.requests - part - dev):,.0f} answers"
 
 
 def _num_prompts(outlook: Outlook, sizes: Mapping[str, int], keys: Set[str], teacher: str) -> float:

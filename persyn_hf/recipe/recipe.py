@@ -37,7 +37,7 @@ class CalibrationBudget(Strict):
 class Calibration(Strict):
     """The choice of (prompt, teacher) cells of calibration to pay for; dev, which judges, is always answered whole."""
 
-    strategy: Literal["full", "successive_halving", "uncertainty"] = Field(
+    strategy: Literal["full", "whole_prompts", "successive_halving", "uncertainty"] = Field(
         default="full", description="The cells to pay for: all of them, as in the paper, or those that a rule chooses."
     )
     share: float | int = Field(
@@ -54,6 +54,16 @@ class Calibration(Strict):
         le=1000,
         description="The rounds, each of which chooses by the rewards of earlier ones. Without meaning with `full`.",
     )
+    stop: Literal["never", "gain"] = Field(
+        default="never",
+        description="What ends calibration before all is spent. gain: a further cell would bring less than `price`.",
+    )
+    price: float | int = Field(
+        default=0.05,
+        gt=0,
+        le=1e12,
+        description="With `stop: gain`: the reward, summed over the pool, that a further cell must be able to bring.",
+    )
     anchors: dict[str, Annotated[int, Field(ge=2, le=10**12)]] = Field(
         default_factory=dict,
         description="With `full` only: the number of calibration prompts to ask a teacher, by teacher. "
@@ -62,11 +72,13 @@ class Calibration(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
-        unused = {"share", "budget", "rounds"} if self.strategy == "full" else {"anchors"}
+        unused = {"share", "budget", "rounds", "stop", "price"} if self.strategy == "full" else {"anchors"}
         for name in sorted(unused & self.model_fields_set):
             raise ValueError(f"the strategy {self.strategy} knows no `{name}`; leave it out, or take another strategy")
         if self.budget is not None and "share" in self.model_fields_set:
             raise ValueError("`share` and `budget` both say how much is paid for; leave one of them out")
+        if self.stop == "never" and "price" in self.model_fields_set:
+            raise ValueError("`price` is what ends calibration with `stop: gain`; set that, or leave `price` out")
         return self
 
     @property

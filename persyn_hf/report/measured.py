@@ -59,9 +59,19 @@ class Prompts(Part):
     metrics: Compared
 
 
+class Ahead(Part):
+    """What a round that may stop has found before it."""
+
+    pool: Count
+    price: Number
+    per_cell: Number | None = None  # None: too few prompts to say
+    stop: bool
+
+
 class Labelling(Part):
     """The cells of the calibration prompts that were asked."""
 
+    ahead: Ahead = ABSENT
     cells: dict[str, Count]
     prompts: Count
     share: Share

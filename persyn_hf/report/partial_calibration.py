@@ -22,6 +22,7 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
     chosen = _rounds(recipe, manifests)
     costs = {label: _cost(recipe, manifests, line["cells"]) for label, line in chosen.items()}
     columns = known_columns(costs.values())
+    ahead = _ahead(chosen)
     rows = [
         [
             label,
@@ -29,17 +30,19 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
             shown("{:,}", sum(line["cells"].values())),
             shown("{:.0%}", line["share"]),
             *cost_cells(columns, costs[label]),
+            *([shown("{:.3f}", ahead[label])] if label in ahead else [Shown(UNKNOWN, None)] * bool(ahead)),
             _gap_closed(recipe, manifests, student) if label == PAID else Shown(UNKNOWN, None),
         ]
         for label, line in chosen.items()
     ]
+    titles = [column.title for column in columns] + ["a further cell brings"] * bool(ahead)
     return Table(
         name=f"labelling-{student.name}",
         title=f"Labels of the calibration prompts ({recipe.calibration.strategy}) and the router for {student.name}",
-        header=["", "prompts", "cells", "share", *(column.title for column in columns), "gap closed"],
+        header=["", "prompts", "cells", "share", *titles, "gap closed"],
         rows=rows,
         note="costs: cells at each teacher's mean; the gap is closed on dev prompts, which every teacher answers, and "
-        "what every cell would have closed is known after a run with `calibration.strategy: full`",
+        "what every cell would have closed is known after a run with `calibration.strategy: full`" + _why(chosen),
     )
 
 
@@ -57,6 +60,28 @@ def _rounds(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, Any]
         PAID: last,
         "every cell": {"cells": dict.fromkeys(last["cells"], number), "prompts": number, "share": 1.0},
     }
+
+
+def _ahead(chosen: Mapping[str, Any]) -> dict[str, float]:
+    """Return by round what a further cell brings at most, as the round after it has found."""
+    lines = list(chosen.items())
+    pairs = zip(lines, lines[1:], strict=False)
+    found = {label: after.get("ahead", {}).get("per_cell") for (label, _), (_, after) in pairs}
+    return {label: value for label, value in found.items() if value is not None}
+
+
+def _why(chosen: Mapping[str, Any]) -> str:
+    """Say whether calibration ended before all was spent, and why; empty where it was not to."""
+    looks = [line["ahead"] for line in chosen.values() if "ahead" in line]
+    if not looks:
+        return ""
+    last = looks[-1]
+    rule = (
+        f"; a further cell brings: reward at most, summed over the {last['pool']:,} pool prompts, its price is "
+        f"{last['price']:g}"
+    )
+    round = next((number for number, look in enumerate(looks, 1) if look["stop"]), None)
+    return rule + ("" if round is None else f"; calibration ended after round {round}, as a further cell does not pay")
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str, int]) -> Cost:

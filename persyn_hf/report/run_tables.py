@@ -14,7 +14,7 @@ from persyn_hf.report.judges import criteria_table, judges_table, paid_judges
 from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
-from persyn_hf.report.strategy_costs import StrategyCost, car, generate_then_select, paid, strategy_cost
+from persyn_hf.report.strategy_costs import StrategyCost, car, generate_then_select, paid, split_costs, strategy_cost
 from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric, total_cells
 from persyn_hf.store.manifest import Manifest
 
@@ -151,8 +151,16 @@ def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
         title=f"Responses sampled per strategy, were it run alone, for {student.name}",
         header=["strategy", "calibration", "pool", "total", "generate-then-select", "fewer"],
         rows=rows,
-        note="generate-then-select: every teacher answers every calibration and pool prompt",
+        note="generate-then-select: every teacher answers every calibration and pool prompt"
+        + _dev_note(recipe, manifests),
     )
+
+
+def _dev_note(recipe: Recipe, manifests: Mapping[str, Manifest]) -> str:
+    """Say how many answers dev took, which no total holds; empty where there are none."""
+    matrix = manifests.get(names.matrix_responses())
+    number = 0 if matrix is None else sum(cost.requests for cost in split_costs(recipe, matrix, "dev").values())
+    return f"; dev, which judges the router and is in no total: {number:,.0f}" if number else ""
 
 
 def _spending(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:

@@ -183,3 +183,13 @@ def test_with_prices_the_first_cells_by_value_are_paid_for():
     assert more.sum(axis=1).tolist() == [3, 2, 2, 0]
     even, without = (labelling.halve(asked, 4, order, alive, prices) for prices in (np.ones(3), None))
     assert (even == without).all()
+
+
+def test_whole_prompts_are_asked_of_everyone_as_far_as_the_money_goes():
+    """Prompt 2 was asked; 7 cells of 3 teachers are the prompts 0 and 3; at 1, 2 and 3 a cell, 7 units are 0."""
+    order = np.array([2, 0, 3, 1])
+    asked = labelling.first_in_full((4, 3), 3, order)
+    assert np.flatnonzero(labelling.more_in_full(asked, 7, order).all(axis=1)).tolist() == [0, 2, 3]
+    found = labelling.more_in_full(asked, 7.0, order, np.array([1.0, 2.0, 3.0]))
+    assert np.flatnonzero(found.any(axis=1)).tolist() == [0, 2]
+    assert labelling.more_in_full(asked, 100, order).all()

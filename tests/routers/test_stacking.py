@@ -9,7 +9,15 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load
 from persyn_hf.backends.routers.heads import Split, folds_of
-from persyn_hf.backends.routers.stacking import CELLS, FOLDS, MOST, Stacked, fit_stacking
+from persyn_hf.backends.routers.stacking import (
+    CELLS,
+    FOLDS,
+    MOST,
+    Stacked,
+    _in_proportion,
+    fit_stacking,
+    unseen_gains,
+)
 
 
 SETTINGS = RouterSettings(kind="stacking", ridge_l2=(1e-1, 1e-2), neighbours=(3, 9))
@@ -88,3 +96,22 @@ def test_validation_prompts_are_learnt_from_as_folds_take_their_place(tmp_path):
     fit(RouterSettings(kind="stacking"), TEACHERS, together, together.take([]), tmp_path / "whole", seed=0)
     asked = corpus(50, 3).conversations
     assert (load(tmp_path / "apart").scores(asked) == load(tmp_path / "whole").scores(asked)).all()
+
+
+def test_gains_on_unseen_prompts_are_those_of_the_choices_where_both_teachers_are_measured():
+    """The first teacher is the better one on two prompts of three; on the third the second one gains 0.8 over it."""
+    points = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]] * 20)
+    rewards = np.where(points > 0, 0.9, 0.1)
+    assert unseen_gains(SETTINGS, Split(points, rewards), 0).tolist() == pytest.approx([0.0, 0.0, 0.8] * 20)
+    rewards[2::6, 0] = np.nan  # the first teacher, on every other of those that leave it
+    gains = unseen_gains(SETTINGS, Split(points, rewards), 0)
+    assert set(np.round(gains, 9)) == {0.0, 1.6} and gains.mean() == pytest.approx(0.8 / 3)
+
+
+def test_known_gains_stand_for_those_that_are_not():
+    """Ten prompts, 4 leave, 2 of these are known: 0.3 and -0.1 stand for two each."""
+    leaves = np.array([[True] * 4 + [False] * 6])
+    gains = np.array([[0.3, -0.1, np.nan, np.nan, *[0.0] * 6]])
+    assert _in_proportion(gains, leaves).tolist() == pytest.approx([0.6, -0.2, *[0.0] * 8])
+    assert _in_proportion(np.full((1, 10), np.nan), leaves).shape == (0,)
+    assert _in_proportion(np.full((1, 10), np.nan), ~leaves & False).tolist() == [0.0] * 10

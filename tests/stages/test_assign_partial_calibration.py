@@ -151,6 +151,69 @@ def test_a_share_too_small_to_choose_by_is_refused(tmp_path):
     )
 
 
+def rounds_of(folder, rewarded, pool=200, **calibration):
+    """Three rounds over 120 calibration prompts and a pool; the cells and what each round found before it."""
+    rows = prompts(120, 0)[:]["prompt_id"]
+    given = [prompt(f"{WORDS[n % 2]} {n}", f"{n:04d}", split="calibration") for n in range(len(rows))]
+    given += [prompt(f"{WORDS[n % 2]} {n}", f"{n:04d}", split="pool") for n in range(1000, 1000 + pool)]
+    asked, more, found = None, {}, []
+    for round in (1, 2, 3):
+        settings = assign.Settings(
+            kind="all", labelling=Calibration(**calibration), round=round, splits=("calibration",)
+        )
+        at = folder / str(round)
+        at.mkdir()
+        result = assign.run(settings, context(at), prompts=PROMPTS.dataset(given), **more)
+        asked = result.data
+        more = {"base": asked, "rewards": rewarded(asked)}
+        found.append((len(asked), result.metrics["labelling"].get("ahead", {})))
+    return found
+
+
+def one_wins(asked):
+    """The first teacher has 0.9 on every prompt, all others 0.2."""
+    columns = zip(asked["prompt_id"], asked["teacher"], strict=True)
+    return REWARDS.dataset(
+        [reward(prompt_id, name, 0.9 if name == POOL[0] else 0.2, split="calibration") for prompt_id, name in columns]
+    )
+
+
+@pytest.mark.parametrize("strategy", ["whole_prompts", "successive_halving", "uncertainty"])
+def test_calibration_ends_where_one_teacher_wins_and_goes_on_where_words_tell(strategy, tmp_path):
+    part = {"strategy": strategy, "share": 0.9, "stop": "gain"}
+    for name in ("one", "two", "never"):
+        (tmp_path / name).mkdir()
+    (first, none), (second, ahead), (third, again) = rounds_of(tmp_path / "one", one_wins, **part)
+    assert first == second == third and none == {}
+    assert ahead == again and ahead["stop"] and ahead["gain"]["value"] == 0 and ahead["pool"] == 200
+    assert ahead["per_cell"] == pytest.approx(ahead["gain"]["high"] * 200 / first) and ahead["per_cell"] < 0.05
+    (first, _), (second, ahead), (third, again) = rounds_of(tmp_path / "two", rewards_of, **part)
+    assert first < second < third and not ahead["stop"] and not again["stop"] and ahead["per_cell"] > 0.05
+    never = rounds_of(tmp_path / "never", one_wins, strategy=strategy, share=0.9)
+    assert never[0][0] < never[1][0] < never[2][0] and never[1][1] == {}
+
+
+def test_whole_prompts_are_asked_of_every_teacher(tmp_path):
+    asked = None
+    for round in (1, 2, 3):
+        result = ask(tmp_path / str(round), round, asked, strategy="whole_prompts", share=0.5)
+        asked = result.data
+    assert result.metrics["labelling"] == {"cells": dict.fromkeys(POOL, 60), "prompts": 60, "share": 0.5}
+
+
+def test_a_stop_without_a_pool_or_a_price_without_a_stop_is_refused(tmp_path):
+    with pytest.raises(InputError) as fault:
+        ask(tmp_path, 1, strategy="uncertainty", stop="gain")
+    assert str(fault.value) == (
+        "`calibration.stop: gain` weighs what a router gains on the pool's prompts, found none; raise "
+        "`prompts.pool`, or leave `stop` out"
+    )
+    with pytest.raises(ValueError, match="`price` is what ends calibration with `stop: gain`; set that, or leave"):
+        Calibration(strategy="uncertainty", price=0.1)
+    with pytest.raises(ValueError, match="the strategy full knows no `stop`"):
+        Calibration(stop="gain")
+
+
 def train(folder, pool, asked, base=None, kind="ridge"):
     kept = asked.filter(lambda row: row["teacher"] in pool)
     settings = train_router.Settings(kind=kind, extend=None if base is None else "local/x@v1")

@@ -17,6 +17,9 @@ stay as well.
 
 With a `budget` in place of `share` the first round asks every teacher `FEWEST` prompts, whatever that costs, as only
 answers tell what answers cost. What is left is spent in even parts, at each teacher's mean cost so far.
+
+With `stop: gain` every later round first looks at what the cells so far have brought (`stopping`). Where a further
+cell does not pay, it adds none; nor do the rounds after it, which look at the same cells.
 """
 
 from collections.abc import Iterator
@@ -24,11 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persyn_hf.backends.routers import RouterSettings
-from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.core import partial_calibration as core
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
-from persyn_hf.core.conversations import user_text
 from persyn_hf.core.rewards import to_matrix
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
@@ -37,6 +37,7 @@ from persyn_hf.stages.assign.cell_costs import cell_costs
 from persyn_hf.stages.assign.measured import Measured, of_splits
 from persyn_hf.stages.assign.rows import CELL, Decision, by_rule, chunks
 from persyn_hf.stages.assign.settings import Settings
+from persyn_hf.stages.assign.stopping import look_at, words_of
 
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def in_part(
     Args:
         before, rewards: assignments and rewards of the round before; None in the first round.
         responses: the answers of the round before, which tell the price of a cell where there is a budget.
-        report: gets `labelling`: cells per teacher, prompts with any, and the share of all cells.
+        report: gets `labelling`: cells per teacher, prompts with any, the share of all cells, and where calibration
+            may stop, `ahead`: what made it go on or stop.
 
     Raises:
         InputError: the share pays for too little, or the round before has no rewards or no cost.
@@ -69,6 +71,8 @@ def in_part(
     columns = of_splits(prompts, ("calibration",), ("prompt_id", "messages"))
     ids = columns["prompt_id"]
     shape = len(ids), len(pool)
+    num_pool = _num_pool(prompts) if settings.labelling.stop == "gain" else 0
+    ahead: dict[str, Any] = {}
     if before is None or rewards is None:
         asked = _first(settings.labelling, context, shape, pool)
     else:
@@ -79,13 +83,29 @@ def in_part(
         asked[[row_of[prompt_id] for prompt_id in asked_ids]] = ~np.isnan(cells)
         found = Measured([rewards], ("calibration",), pool, None)
         number, price = _affordable(settings, context, asked, responses)
-        asked = _next(settings, context, asked, found, columns, number, price)
-    report["labelling"] = {
+        rewards_so_far = _rewards_so_far(found, columns)
+        if settings.labelling.stop == "gain":
+            ahead = look_at(settings.labelling, context.seed, columns, rewards_so_far, asked, num_pool)
+            number = 0 if ahead["stop"] else number
+        if number > 0:
+            asked = _next(settings, context, asked, rewards_so_far, columns, number, price)
+    report["labelling"] = ({"ahead": ahead} if ahead else {}) | {
         "cells": dict(zip(pool, asked.sum(axis=0).tolist(), strict=True)),
         "prompts": int(asked.any(axis=1).sum()),
         "share": float(asked.mean()) if asked.size else 0.0,
     }
     return _decide(prompts, settings.chosen_splits, dict(zip(ids, asked, strict=True)), len(pool))
+
+
+def _num_pool(prompts: "Dataset") -> int:
+    """Count the pool's prompts, on which a router gains what calibration is paid for."""
+    number = len(of_splits(prompts, ("pool",), ("prompt_id",))["prompt_id"])
+    if not number:
+        raise InputError(
+            "`calibration.stop: gain` weighs what a router gains on the pool's prompts, found none; raise "
+            "`prompts.pool`, or leave `stop` out"
+        )
+    return number
 
 
 def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: list[str]) -> BoolArray:
@@ -100,14 +120,14 @@ def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: 
     if wanted.budget is not None:
         return _first_within(wanted.strategy, shape, order, rng)
     number = core.quota(np.zeros(shape, dtype=bool), wanted.share, wanted.rounds, 1)
-    least = FEWEST * (shape[1] if wanted.strategy == "successive_halving" else 2)
+    least = FEWEST * (2 if wanted.strategy == "uncertainty" else shape[1])
     if number < least:
         raise InputError(
             f"`calibration.share` {wanted.share} of {shape[0]} calibration prompts and {shape[1]} teachers pays for "
             f"{number} cells in the first of {wanted.rounds} rounds, at least {least} are needed; raise `share` or "
             "`prompts.calibration`, or lower `rounds`"
         )
-    if wanted.strategy == "successive_halving":
+    if wanted.strategy != "uncertainty":
         return core.first_in_full(shape, number, order)
     return core.first_at_random(shape, number, order, rng)
 
@@ -120,7 +140,7 @@ def _first_within(strategy: str, shape: tuple[int, int], order: IntArray, rng: n
             "raise `prompts.calibration`"
         )
     number = FEWEST * shape[1]
-    if strategy == "successive_halving":
+    if strategy != "uncertainty":
         return core.first_in_full(shape, number, order)
     return core.first_evenly(shape, number, order, rng)
 
@@ -138,11 +158,21 @@ def _affordable(
     return core.allowance(float(wanted.budget.total), spent, wanted.rounds, settings.round), price
 
 
+def _rewards_so_far(measured: Measured, columns: dict[str, list[Any]]) -> FloatArray:
+    """Return the rewards (N, n) of the round before, in the order of the calibration prompts, NaN where none is."""
+    import pyarrow as pa
+
+    rewards = measured.of(pa.table({"prompt_id": columns["prompt_id"]}))
+    if np.isnan(rewards).all():
+        raise InputError("no answer of the round before has a reward, some are needed to choose by; see `score`")
+    return rewards
+
+
 def _next(
     settings: Settings,
     context: Context,
     asked: BoolArray,
-    measured: Measured,
+    rewards: FloatArray,
     columns: dict[str, list[Any]],
     number: float,
     price: FloatArray | None,
@@ -151,20 +181,15 @@ def _next(
 
     `number` is what they may cost at `price` (n,) a cell, None: 1 each.
     """
-    import pyarrow as pa
-
     wanted = settings.labelling
     assert wanted is not None
-    rewards = measured.of(pa.table({"prompt_id": columns["prompt_id"]}))
-    if np.isnan(rewards).all():
-        raise InputError("no answer of the round before has a reward, some are needed to choose by; see `score`")
     if wanted.strategy == "uncertainty":
-        texts = [user_text(messages) for messages in columns["messages"]]
-        features = Tfidf.fit(texts, RouterSettings().max_features).transform(texts)
-        return core.contend(asked, number, rewards, features, price)
+        return core.contend(asked, number, rewards, words_of(columns["messages"]), price)
+    order = np.random.default_rng(context.seed).permutation(len(asked))  # the order of the first round
+    if wanted.strategy == "whole_prompts":
+        return core.more_in_full(asked, number, order, price)
     sizes = np.array([teacher.params_b or 0.0 for teacher in context.teachers], dtype=np.float64)
     keep = max(2, -(-len(sizes) // 2 ** (settings.round - 1)))
-    order = np.random.default_rng(context.seed).permutation(len(asked))  # the order of the first round
     return core.halve(asked, number, order, core.survivors(rewards, sizes, keep), price)
 
 

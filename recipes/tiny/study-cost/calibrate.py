@@ -1,0 +1,212 @@
+"""Which cells of calibration to pay for, and when to stop: rules compared on answers that are all known.
+
+    persyn run recipes/tiny/study.yaml --set 'strategies=[oracle]' --set until=assign
+    python recipes/tiny/study-cost/calibrate.py recipes/tiny/study.yaml --shares 0.1 0.2 0.3
+
+A draw is 400 prompts, of which a rule pays for some cells in rounds that end at the shares. The router `stacking` over
+words learns from these cells, and is judged on all other prompts: reward over the best single teacher there. Beside it
+stands what a further cell brings at most, by which `calibration.stop: gain` decides. It works for every recipe whose
+oracle was run.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from persyn_hf import load_artifact
+from persyn_hf.backends.routers import RouterSettings
+from persyn_hf.backends.routers.features import Tfidf
+from persyn_hf.backends.routers.heads import Split
+from persyn_hf.backends.routers.stacking import FOLDS, fit_stacking, unseen_gains
+from persyn_hf.core import partial_calibration as core
+from persyn_hf.core.conversations import user_text
+from persyn_hf.core.rewards import recombine, reward_matrix
+from persyn_hf.core.stopping import look_ahead, perfect_gain
+from persyn_hf.recipe.file import load_recipe
+
+
+PROMPTS, FIRST = 400, 10  # calibration prompts of a draw; prompts that the first round asks of each teacher
+SETTINGS = RouterSettings(kind="stacking")
+
+
+class World:
+    """Every teacher's answers to every prompt, as one student scores them."""
+
+    def __init__(self, path: Path, store: Path | None, alpha: float) -> None:
+        recipe = load_recipe(path, [])
+
+        def rows(kind: str) -> list[dict[str, Any]]:
+            splits = load_artifact(f"{recipe.namespace}/{recipe.name}-{kind}", store=store)
+            return [row for split in splits.values() for row in split]
+
+        student, self.alpha = recipe.students[0].name, alpha
+        self.pool = [teacher.name for teacher in recipe.teachers]
+        read = ("prompt_id", "teacher", "quality_raw", "mean_logprob", "num_tokens")
+        self.cells = [
+            {key: row[key] for key in read} for kind in ("", "-pool") for row in rows(f"rewards-{student}{kind}")
+        ]
+        self.ids = list(dict.fromkeys(row["prompt_id"] for row in self.cells))
+        of = {row["prompt_id"]: user_text(row["messages"]) for row in rows("prompts")}
+        self.texts = [of[prompt_id] for prompt_id in self.ids]
+        self.place = {(row["prompt_id"], row["teacher"]): row for row in self.cells}
+        self.rewards = self.of(np.ones((len(self.ids), len(self.pool)), dtype=bool), np.arange(len(self.ids)))
+
+    def of(self, asked: Any, prompts: Any) -> Any:
+        """Return the rewards of the cells that were asked of some prompts, as `score` makes them."""
+        chosen = [
+            self.place[self.ids[prompt], self.pool[teacher]]
+            for prompt, row in zip(prompts, asked, strict=True)
+            for teacher in np.flatnonzero(row)
+        ]
+        columns = {key: [row[key] for row in chosen] for key in chosen[0]}
+        columns |= recombine(columns, self.alpha, in_part=not asked.all())
+        ids, found = reward_matrix(columns, self.pool, None)
+        rewards = np.full(asked.shape, np.nan)
+        row_of = {self.ids[prompt]: row for row, prompt in enumerate(prompts)}
+        rewards[[row_of[prompt_id] for prompt_id in ids]] = found
+        return rewards
+
+
+def first(rule: str, shape: tuple[int, int], order: Any, rng: Any) -> Any:
+    if rule in ("whole_prompts", "successive_halving"):
+        return core.first_in_full(shape, FIRST * shape[1], order)
+    return core.first_evenly(shape, FIRST * shape[1], order, rng)
+
+
+def further(rule: str, asked: Any, number: int, rewards: Any, features: Any, order: Any, rng: Any) -> Any:
+    if rule == "whole_prompts":
+        return core.more_in_full(asked, number, order)
+    if rule == "uncertainty":
+        return core.contend(asked, number, rewards, features)
+    if rule == "posterior":
+        return posterior_sampling(asked, number, rewards, features, rng)
+    return knowledge_gradient(asked, number, rewards, features)
+
+
+def posterior_sampling(asked: Any, number: int, rewards: Any, features: Any, rng: Any) -> Any:
+    """Ask the cells that are the best of their prompt in a sample of what the rewards may be (Thompson 1933)."""
+    mean, deviation = core.predict(rewards, features)
+    value = mean + deviation * rng.normal(size=mean.shape) - mean.max(axis=1, keepdims=True)
+    new = ~asked.any(axis=1)
+    value[new] = np.minimum(value[new], np.sort(value[new], axis=1)[:, [-2]])
+    return core._add(asked, value, number)
+
+
+def knowledge_gradient(asked: Any, number: int, rewards: Any, features: Any) -> Any:
+    """Ask the cells from which the choices on all prompts gain most (Frazier, Powell, Dayanik 2009).
+
+    The model is that of `core.predict`. Cells are taken one by one; each narrows what its teacher may do elsewhere.
+    """
+    mean, covariances, noises = posterior(rewards, features)
+    asked = asked.copy()
+    worth = np.stack(
+        [worths(mean, *of, teacher) for teacher, of in enumerate(zip(covariances, noises, strict=True))], 1
+    )
+    while number > 1:
+        new, value = ~asked.any(axis=1), np.where(asked, -np.inf, worth)
+        pairs = np.where(new, np.sort(value, axis=1)[:, -2:].mean(axis=1), -np.inf)
+        value[new] = -np.inf
+        if max(value.max(), pairs.max()) == -np.inf:
+            break
+        if pairs.max() > value.max():
+            row = int(pairs.argmax())
+            teachers = np.argsort(-worth[row])[:2].tolist()
+        else:
+            row, teacher = np.unravel_index(value.argmax(), value.shape)
+            teachers = [int(teacher)]
+        for teacher in teachers:
+            of, line = covariances[teacher], covariances[teacher][:, row].copy()
+            covariances[teacher] = of - np.outer(line, line) / (of[row, row] + noises[teacher])
+            asked[row, teacher] = True
+            worth[:, teacher] = worths(mean, covariances[teacher], noises[teacher], teacher)
+        number -= len(teachers)
+    return asked
+
+
+def posterior(rewards: Any, features: Any) -> tuple[Any, list[Any], list[float]]:
+    """Return means (N, n) as `core.predict` has them, and each teacher's covariance (N, N) and noise."""
+    kernel = (features @ features.T).toarray()
+    mean, covariances, noises = core.predict(rewards, features)[0], [], []
+    for column in rewards.T:
+        rows = np.flatnonzero(~np.isnan(column))
+        variance = column[rows].var() + 1e-6
+        values, vectors = np.linalg.eigh(kernel[np.ix_(rows, rows)])
+        turned = vectors.T @ (column[rows] - column[rows].mean())
+        spectra = {share: variance * (share * np.maximum(values, 0) + 1 - share) for share in core.SIGNALS}
+        share = max(spectra, key=lambda share: -float((turned**2 / spectra[share] + np.log(spectra[share])).sum()))
+        cross = share * variance * (kernel[:, rows] @ vectors)
+        covariances.append(share * variance * kernel - (cross / spectra[share]) @ cross.T + variance / len(rows))
+        noises.append((1 - share) * variance)
+    return mean, covariances, noises
+
+
+def worths(mean: Any, covariance: Any, noise: float, teacher: int) -> Any:
+    """Return what the best predictions of all prompts are expected to gain from each cell of a teacher, (N,)."""
+    behind = np.abs(mean[:, teacher] - np.delete(mean, teacher, axis=1).max(axis=1))[:, None]
+    moves = np.abs(covariance) / np.sqrt(np.maximum(covariance.diagonal(), 1e-9) + noise)
+    z = behind / np.maximum(moves, 1e-12)
+    return (moves * np.exp(-z * z / 2) / np.sqrt(2 * np.pi) - behind * ndtr(-z)).sum(axis=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--store", type=Path, default=None, help="default: $PERSYN_STORE, or ./artifacts")
+    parser.add_argument("--rules", nargs="+", default=["whole_prompts", "uncertainty", "posterior", "gradient"])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.2, 0.3])
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first draw")
+    parser.add_argument("--alpha", type=float, default=0.4)
+    parser.add_argument("--last", action="store_true", help="judge after the last round only")
+    parser.add_argument("--look", action="store_true", help="tell what a further cell brings, too")
+    given = parser.parse_args()
+    world = World(given.recipe, given.store, given.alpha)
+    found: dict[tuple[float, str], list[tuple[float, float]]] = {}
+    for draw in range(given.first, given.first + given.draws):
+        for rule in given.rules:
+            for share, cells, *values in play(world, rule, draw, given.shares, given.last, given.look):
+                found.setdefault((share, rule), []).append((values[0], values[1]))
+                print(draw, rule, cells, *(f"{value:.4f}" for value in values), flush=True)
+    for (share, rule), lines in sorted(found.items()):
+        of, gap = np.array(lines).T
+        shown = [f"{x.mean():.4f} ± {error(x):.4f}" for x in (of, of / gap)]
+        print(f"| {share:.0%} | {rule} | {shown[0]} | {shown[1]} |")
+
+
+def error(values: Any) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def play(world: World, rule: str, draw: int, shares: list[float], last: bool, look: bool) -> Any:
+    """Yield after each share: it, the cells, the router's gain and a perfect one's, and what a further cell brings."""
+    order = np.random.default_rng([7, draw]).permutation(len(world.ids))
+    own, others = order[:PROMPTS], order[PROMPTS:]
+    rng = np.random.default_rng([8, draw])
+    words = Tfidf.fit([world.texts[at] for at in own], SETTINGS.max_features)
+    features, unseen = (words.transform([world.texts[at] for at in some]) for some in (own, others))
+    truth = world.rewards[others]
+    best = truth[:, world.rewards.mean(axis=0).argmax()]
+    queue = rng.permutation(PROMPTS)
+    asked = first(rule, (PROMPTS, len(world.pool)), queue, rng)
+    for share in shares:
+        number = int(share * asked.size + 1e-9) - int(asked.sum())
+        asked = further(rule, asked, number, world.of(asked, own), features, queue, rng)
+        if last and share != shares[-1]:
+            continue
+        rewards, rows = world.of(asked, own), np.flatnonzero(asked.any(axis=1))
+        train = Split(features[rows], rewards[rows])
+        head = fit_stacking(SETTINGS, train, None, 0)[0]
+        chosen = truth[np.arange(len(truth)), head.scores(unseen).argmax(axis=1)]
+        line = [share, int(asked.sum()), float((chosen - best).mean()), float((truth.max(axis=1) - best).mean())]
+        if look:
+            gains = unseen_gains(SETTINGS, train, 0)
+            ahead = look_ahead(gains, FOLDS, perfect_gain(rewards[rows]), line[1], len(others), 0.05)
+            line += [np.nan] * 2 if ahead is None else [ahead.gain.high, ahead.per_cell]
+        yield line
+
+
+if __name__ == "__main__":
+    main()
