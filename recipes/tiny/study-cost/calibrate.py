@@ -29,6 +29,7 @@ from persyn_hf.recipe.file import load_recipe
 
 
 PROMPTS, FIRST = 400, 10  # calibration prompts of a draw; prompts that the first round asks of each teacher
+RULES = ("whole_prompts", "uncertainty", "posterior", "gradient")  # the last two are not in the package
 SETTINGS = RouterSettings(kind="stacking")
 
 
@@ -71,7 +72,7 @@ class World:
 
 
 def first(rule: str, shape: tuple[int, int], order: Any, rng: Any) -> Any:
-    if rule in ("whole_prompts", "successive_halving"):
+    if rule == "whole_prompts":
         return core.first_in_full(shape, FIRST * shape[1], order)
     return core.first_evenly(shape, FIRST * shape[1], order, rng)
 
@@ -155,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--store", type=Path, default=None, help="default: $PERSYN_STORE, or ./artifacts")
-    parser.add_argument("--rules", nargs="+", default=["whole_prompts", "uncertainty", "posterior", "gradient"])
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.2, 0.3])
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="the first draw")
