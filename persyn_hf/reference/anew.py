@@ -35,8 +35,15 @@ EXAMPLE: dict[str, Any] = {
     "evaluate": {"tasks": [{"name": "test", "path": "test.jsonl"}]},
 }
 
+# Some settings of `calibration` have a meaning only beside others. The first one is that of all other settings.
+CALIBRATIONS: tuple[dict[str, Any], ...] = (
+    {"strategy": "full"},
+    {"strategy": "successive_halving"},
+    {"strategy": "successive_halving", "stop": "gain"},
+)
+
 # Values of many types. A setting takes the first one that the recipe allows and that changes a step.
-TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm")
+TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm", "gain")
 MAPPINGS = ({"b": 2}, {"max": {"b": 0.5}}, {"cost": "tokens", "total": 2}, {"prompts": "lab/prompts@v1"})
 OTHERS: tuple[Any, ...] = (True, 0.5, 2, *TEXTS, ["b"], [1, 2], *MAPPINGS)
 
@@ -64,8 +71,8 @@ def follow(phase: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _steps(calibration: str = "full") -> tuple[Step, ...]:
-    return tuple(_plan(EXAMPLE | {"calibration": {"strategy": calibration}}))
+def _steps(calibration: int = 0) -> tuple[Step, ...]:
+    return tuple(_plan(EXAMPLE | {"calibration": CALIBRATIONS[calibration]}))
 
 
 def _plan(recipe: dict[str, Any]) -> list[Step]:
@@ -102,14 +109,11 @@ def _places(section: str, *inside: str) -> list[list[Any]]:
 
 
 def _first_difference(place: Sequence[Any]) -> list[Step]:
-    """Return the steps that another value of a setting makes other ones; none where no value does.
-
-    Some settings of `calibration` have a meaning only where calibration is in part.
-    """
-    for calibration in ("full", "successive_halving") if place[0] == "calibration" else ("full",):
-        known = {_identity(step) for step in _steps(calibration)}
+    """Return the steps that another value of a setting makes other ones; none where no value does."""
+    for number in range(len(CALIBRATIONS) if place[0] == "calibration" else 1):
+        known = {_identity(step) for step in _steps(number)}
         for value in OTHERS:
-            recipe = copy.deepcopy(EXAMPLE) | {"calibration": {"strategy": calibration}}
+            recipe = copy.deepcopy(EXAMPLE | {"calibration": CALIBRATIONS[number]})
             part: Any = recipe
             for key in place[:-1]:
                 part = part[key]
