@@ -72,6 +72,7 @@ def test_what_each_teacher_is_asked(tmp_path: Path, store: Path) -> None:
     ]
     assert [row["money"] for row in found.values()] == ["≤ 0.04", "≤ 0.04", "≤ 0.09", "≤ 0.17"]
     assert table.note == (
+        "calibration 80, dev 40, pool 240 answers; "  # 10, 5 and a third of 90 prompts, x 8
         "≤: no finished step has an answer, so `generate.max_tokens` bounds it, prompt tokens not counted; "
         "what of it the journal holds is known once `prompts` has run: --set until=prompts"
     )
@@ -228,7 +229,7 @@ def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: 
     assert (long["tokens in"], long["tokens out"], long["GPU time"]) == ("–", "≤ 9.00K", "–")
     assert rows(table)["total"]["tokens out"] == "≤ 28.8K"
     assert table.note.startswith(
-        "tokens and time: means over 20 answers in me/earlier; ≤: no finished step has an answer of large, long"
+        "calibration 80, dev 40, pool 240 answers; tokens and time: means over 20 answers in me/earlier; ≤: no finished step has an answer of large, long"
     )
 
 
@@ -267,7 +268,7 @@ def test_the_largest_artifact_gives_the_means(tmp_path: Path, store: Path) -> No
         put_answers(store, found, "small", repo, number)
     put_answers(store, found, "long", "me/d", 7)
     note = plan(found, store)["teachers"].note
-    assert note.startswith("tokens and time: means over 30 answers in me/b, 7 answers in me/d; ")
+    assert "; tokens and time: means over 30 answers in me/b, 7 answers in me/d; " in note
 
 
 def test_what_is_done_is_not_to_do(tmp_path: Path, store: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_plan_of_a_run_that_is_done_and_of_one_more_strategy(two: tuple[Path
     _, manifests, tables = stored(*two)
     assert "to_pay" not in tables
     assert {(row["partly done"], row["new"]) for row in rows(tables["steps"]).values()} == {("0", "0")}
-    assert tables["teachers"].note.startswith("tokens and time: means over 32 answers in local/two-responses; ")
+    assert "tokens and time: means over 32 answers in local/two-responses; " in tables["teachers"].note
     shares = manifests["assignments-s-mix"].metrics["allocation"]
     lines = manifests["responses"].cost["teachers"]
     expected = 12 * 2 * sum(share * lines[name]["completion_tokens"] / 16 for name, share in shares.items())
