@@ -229,7 +229,8 @@ def test_stored_answers_of_the_same_model_give_the_means(tmp_path: Path, store: 
     assert (long["tokens in"], long["tokens out"], long["GPU time"]) == ("–", "≤ 9.00K", "–")
     assert rows(table)["total"]["tokens out"] == "≤ 28.8K"
     assert table.note.startswith(
-        "calibration 80, dev 40, pool 240 answers; tokens and time: means over 20 answers in me/earlier; ≤: no finished step has an answer of large, long"
+        "calibration 80, dev 40, pool 240 answers; tokens and time: means over 20 answers in me/earlier; "
+        "≤: no finished step has an answer of large, long"
     )
 
 
