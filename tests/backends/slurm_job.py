@@ -12,7 +12,7 @@ from typing import Any
 import sft_run
 from scoring_run import POOL, STUDENT, answers
 
-from persyn_hf.backends.answers import Request, Sampling
+from persyn_hf.backends.answers import Listed, Request, Sampling
 from persyn_hf.backends.engines.open_engine import open_engine
 from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
 from persyn_hf.backends.launching import slurm_launch
@@ -77,7 +77,7 @@ def asked(folder: Path, executor: Any) -> Any:
             )
             for number in range(ASKED)
         ]
-        found = [answer for some in engine.generate(engine.plan(requests)) for answer in some]
+        found = [answer for some in engine.generate(engine.plan(Listed(requests))) for answer in some]
     return sorted([answer.request.prompt_id, answer.text, answer.error] for answer in found)
 
 
