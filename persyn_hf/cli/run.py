@@ -3,7 +3,6 @@
 import argparse
 import os
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
         are_options=True,
     )
     publisher = Publisher(store, recipe.namespace, arguments.private) if arguments.push else None
-    with store.lock(), keep_here(store, arguments.journal) if arguments.journal else nullcontext():
+    with keep_here(store, arguments.journal):
         done = run_recipe(recipe, store, console, limits, publisher)
     part = Part(recipe, stored_of(recipe, store, done))
     for table in (*part_tables(part, store), *result_tables(outcomes([part], store))):

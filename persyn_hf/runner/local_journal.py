@@ -38,12 +38,21 @@ PARTS = ("", "-wal", "-shm")  # of sqlite's files
 
 
 @contextmanager
-def keep_here(store: Store, disk: Path) -> Iterator[None]:
-    """Have `store.journal` on `disk` within the block; the caller holds the store's lock.
+def keep_here(store: Store, disk: Path | None) -> Iterator[None]:
+    """Have `store.journal` on `disk` within the block, which holds the store's lock; None: leave both as they are.
 
     Raises:
         StoreError: the disk cannot be written, or the copy at the end cannot be made: it says where the journal lies.
     """
+    if disk is None:
+        yield
+        return
+    with store.lock(), _kept_on(store, disk):
+        yield
+
+
+@contextmanager
+def _kept_on(store: Store, disk: Path) -> Iterator[None]:
     home = store.journal
     place = disk / f"persyn-{os.getuid()}-{hashlib.sha256(str(store.root).encode()).hexdigest()[:12]}"
     with disk_faults(disk):

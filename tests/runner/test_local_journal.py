@@ -31,7 +31,7 @@ from persyn_hf.store.local import Store
 store, disk, prompt, every, here = sys.argv[1:]
 local_journal.EVERY_S, local_journal.SHARE = float(every), 0
 store = Store(store)
-with store.lock(), local_journal.keep_here(store, Path(disk)) if here == "here" else store.lock():
+with local_journal.keep_here(store, Path(disk) if here == "here" else None), store.lock():
     with Journal(store.journal, recipe="local/r") as journal:
         journal.write([answer(request(prompt))], teacher="t")
         print("written", flush=True)
@@ -78,7 +78,7 @@ def store(tmp_path: Path) -> Store:
 def test_the_journal_comes_and_goes(store: Store, tmp_path: Path) -> None:
     home, disk = store.journal, tmp_path / "disk"
     for prompts, before in (("a", ""), ("bc", "a")):
-        with store.lock(), keep_here(store, disk):
+        with keep_here(store, disk):
             assert store.journal != home
             assert held(store.journal) == before
             write(store.journal, *prompts)
@@ -97,7 +97,7 @@ def test_what_a_killed_run_left_goes_on(heavy: None, store: Store, tmp_path: Pat
     write(store.journal, "a")
     kill(begin(store, tmp_path / "disk", "b"))
     assert held(store.journal) == "a", "it was killed before a copy was made"
-    with store.lock(), keep_here(store, tmp_path / "disk"):
+    with keep_here(store, tmp_path / "disk"):
         assert held(store.journal) == "ab"
     assert held(store.journal) == "ab"
 
@@ -110,15 +110,15 @@ def test_a_copy_is_made_now_and_then(heavy: None, store: Store, tmp_path: Path) 
         time.sleep(0.05)
     kill(running)
     assert held(store.journal) == "b", "it is whole, though a run was writing"
-    with store.lock(), keep_here(store, tmp_path / "another disk"):
+    with keep_here(store, tmp_path / "another disk"):
         assert held(store.journal) == "b", "the disk of the node that died is not needed"
 
 
 def test_what_was_left_is_added_to_what_came_since(heavy: None, store: Store, tmp_path: Path) -> None:
     kill(begin(store, tmp_path / "disk", "a"))
-    with store.lock(), keep_here(store, tmp_path / "another disk"):  # a run on another node meanwhile
+    with keep_here(store, tmp_path / "another disk"):  # a run on another node meanwhile
         write(store.journal, "b")
-    with store.lock(), keep_here(store, tmp_path / "disk"):
+    with keep_here(store, tmp_path / "disk"):
         assert held(store.journal) == "ab"
     assert held(store.journal) == "ab"
 
@@ -127,7 +127,7 @@ def test_the_log_of_a_run_that_was_killed_in_the_store_comes_along(heavy: None, 
     """Sqlite would apply a log that is left beside another file, and damage it."""
     kill(begin(store, tmp_path, "a", here=False))
     assert Path(f"{store.journal}-wal").stat().st_size > 0
-    with store.lock(), keep_here(store, tmp_path / "disk"):
+    with keep_here(store, tmp_path / "disk"):
         assert held(store.journal) == "a"
         write(store.journal, *"bcde")
     assert not Path(f"{store.journal}-wal").exists()
@@ -141,19 +141,19 @@ def test_a_copy_that_cannot_be_made_says_where_the_journal_is(
         raise OSError(28, "No space left on device")
 
     disk = tmp_path / "disk"
-    with pytest.raises(StoreError) as error, store.lock(), keep_here(store, disk):
+    with pytest.raises(StoreError) as error, keep_here(store, disk):
         write(store.journal, "a")
         monkeypatch.setattr(local_journal.shutil, "copyfile", full)
     (kept,) = disk.iterdir()
     assert f"the journal could not be copied to {store.journal} (" in str(error.value)
     assert f"it is kept in {kept}: make room, and run again on this machine, or add it with:" in str(error.value)
     monkeypatch.undo()
-    with store.lock(), keep_here(store, disk):
+    with keep_here(store, disk):
         assert held(store.journal) == "a"
 
 
 def test_a_folder_of_another_user_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_journal.os, "getuid", lambda: 12345)
     with pytest.raises(StoreError, match=r"persyn-12345-\w+ belongs to another user; name another disk"):
-        with store.lock(), keep_here(store, tmp_path / "disk"):
+        with keep_here(store, tmp_path / "disk"):
             pass
