@@ -2,13 +2,12 @@
 
 The stages prompts, assign, generate, mix and the export to JSON lines, each in a process of its own that reads its
 inputs from a store and stores what it emits. The source is a JSONL of prompts of about 330 characters, and the answers
-two columns of about 300, of which a random strategy takes one; `--engine server` asks an
-instant local server instead.
+two columns of about 300, of which a random strategy takes one; `--engine server` asks an instant local server instead.
 
 For each stage: seconds, and those of the processor, of which a busy machine has few for us; `own`, the most memory
 that the process itself held (RssAnon, looked at 50 times a second); and `all`, its peak with the pages of mapped files
-(VmHWM), which the system takes back when it needs them. Ends with 1
-where `own` passes 2 GB. 10M prompts take 60 GB of disk below `--folder`.
+(VmHWM), which the system takes back when it needs them. Ends with 1 where `own` passes 2 GB. 10M prompts take 60 GB of
+disk below `--folder`.
 """
 
 import argparse
