@@ -21,7 +21,7 @@ from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.stages.generate.settings import Settings
 
 
-pytestmark = pytest.mark.usefixtures("short_pauses")
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("short_pauses")]
 
 
 def test_every_request_is_sent_once_and_answered_as_a_server_would(tmp_path: Path) -> None:

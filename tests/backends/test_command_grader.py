@@ -144,6 +144,7 @@ NEVER = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("what", NEVER)
 def test_a_command_that_never_works_is_one_sentence(what: str, tmp_path: Path) -> None:
     text, said = NEVER[what]

@@ -31,7 +31,7 @@ from persyn_hf.stages.generate.settings import Settings, check
 engine = partial(asking.engine, api="anthropic", patience_s=60)
 
 
-pytestmark = pytest.mark.usefixtures("short_pauses")
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("short_pauses")]
 
 
 def lose(folder: Path) -> str:

@@ -19,7 +19,10 @@ from persyn_hf.errors import EngineError
 
 RIGHT = "def add(a, b): return a + b"
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
