@@ -71,6 +71,7 @@ def test_it_is_rendered_as_transformers_does(name: str) -> None:
         assert template.render(messages=turns, **(made.special_tokens_map | given)) == expected
 
 
+@pytest.mark.heavy
 def test_every_model_that_is_asked_or_taught_has_passed(tmp_path: Path, zoo: Path) -> None:
     model, bad = str(zoo / "qwen-student"), tmp_path / "bad.jinja"
     bad.write_text("{{ 'x' * 10 ** 9 }}")

@@ -92,6 +92,7 @@ def test_the_shell_completes_commands_recipes_and_artifacts(finished: tuple[Path
     assert offered("persyn init x.yaml --kind ", tmp_path)[:3] == ["math", "instruct", "answers"]
 
 
+@pytest.mark.heavy
 def test_the_shell_completes_settings_their_values_and_kinds(tmp_path: Path) -> None:
     assert offered("persyn run my.yaml --set score.alp", tmp_path) == ["score.alpha="]
     assert offered("persyn plan my.yaml --set score.quality=c", tmp_path) == [

@@ -169,6 +169,7 @@ def without_models(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BARE, *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["run", "plan", "preview", "probe"])
 def test_all_packages_that_are_missing_are_one_sentence(name: str, tmp_path: Path) -> None:
     done = without_models(name, "persyn:tiny/quick", "--store", tmp_path)
