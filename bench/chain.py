@@ -23,7 +23,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from server import IN_FLIGHT, MAX_TOKENS, question, server
+from server import IN_FLIGHT, MAX_TOKENS, memory, question, server
 
 
 STAGES = ("prompts", "assign", "generate", "mix", "export")
@@ -51,12 +51,6 @@ def prompt(number: int) -> str:
     """A question of about 330 characters, whose wording differs from that of all others."""
     words = random.Random(number).choices(WORDS, k=40)
     return f"{question(number)} Number {number}. {' '.join(words)}"
-
-
-def memory(field: str) -> int:
-    """A figure of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def run_stage(stage: str, folder: Path, prompts: int, url: str) -> None:

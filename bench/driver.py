@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from server import IN_FLIGHT, MAX_TOKENS, question, server
+from server import IN_FLIGHT, MAX_TOKENS, memory, question, server
 
 
 NEED = {"off": 0.8, "on": 0.6}
@@ -44,12 +44,6 @@ async def main(url, path, in_flight):
     print(len(texts), time.perf_counter() - started, 0)
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
-
-
-def peak() -> int:
-    """The most bytes that this process has held."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def generate(url: str, prompts: int, samples: int, verify: str) -> None:
@@ -82,13 +76,13 @@ def generate(url: str, prompts: int, samples: int, verify: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         teachers = (Teacher(name="m", model="m"),)
         context = Context(seed=0, work_dir=Path(folder), recipe="local/bench", teachers=teachers)
-        before, started = peak(), time.perf_counter()
+        before, started = memory("VmHWM"), time.perf_counter()
         result = stage.run(settings, context, prompts=table, assignments=cells)
         seconds = time.perf_counter() - started
     right = sum(samples for number in range(prompts) if number % 3) if verify == "math" else 0
     if (result.counts["answered"], result.counts["correct"]) != (prompts * samples, right):
         raise RuntimeError(f"{prompts * samples} answers, {right} right ones should be there: {result.counts}")
-    print(prompts * samples, seconds, peak() - before)
+    print(prompts * samples, seconds, memory("VmHWM") - before)
 
 
 def run(side: str, url: str, prompts: int, samples: int) -> tuple[float, float]:

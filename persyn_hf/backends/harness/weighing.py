@@ -6,6 +6,7 @@ sorted by their tokens and cut into batches. What all rows of a batch begin with
 serve the batch; what the next batch begins with is kept of them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,6 @@ class Prefix:
 
     def run(self, tokens: list[int], repeats: int) -> "DynamicCache":
         """Return keys and values of the tokens, `repeats` times as a batch; only what is new of them is run."""
-        import copy
-
         import torch
         from transformers import DynamicCache
 

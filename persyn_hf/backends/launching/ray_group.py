@@ -20,7 +20,7 @@ from persyn_hf.backends.engines import ray_cluster
 from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.launching import Lost
 from persyn_hf.backends.launching.command import LOG, SAFE, command
-from persyn_hf.backends.launching.node_look import look_from
+from persyn_hf.backends.launching.node_look import leave_token, look_from
 from persyn_hf.backends.launching.plan import Plan, write_config
 from persyn_hf.errors import EngineError, reason
 from persyn_hf.version import __version__
@@ -129,16 +129,7 @@ class RayGroup:
         packages = PACKAGES + MORE.get(self._plan.stage, ())
         installed = {name: version for name in packages if (version := _version(name)) is not None}
         versions = {"persyn_hf": __version__} | installed
-        token = os.urandom(16).hex()
-        (self._folder / "token").write_text(token, encoding="utf-8")
-        local = [str(Path(path).absolute()) for path in needs if _is_here(path)]
-        task = {
-            "folder": str(self._folder),
-            "token": token,
-            "patience_s": SEEN_S,
-            "packages": [*installed],
-            "needs": local,
-        }
+        task = leave_token(self._folder, needs, SEEN_S) | {"packages": [*installed]}
         look = self._ray.remote(look_from(json.dumps(task)))
         looks = [look.options(**self._place(rank)).remote() for rank in range(self._plan.machines)]
         for found in self._ray.get(looks):
@@ -201,13 +192,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_here(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a name that is too long is a text
-        return False
 
 
 def _refuse(found: dict[str, Any], versions: dict[str, str], key: str, folder: Path) -> None:

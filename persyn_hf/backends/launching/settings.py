@@ -17,7 +17,6 @@ class RayLaunch(RaySettings):
     max_restarts: int = Field(
         default=3, ge=0, le=1000, description="The restarts after a process, an actor or a node was lost."
     )
-
     port: int | None = Field(
         default=None,
         ge=1024,

@@ -5,7 +5,6 @@ On every node srun runs `slurm_task`, which looks whether the node sees this fol
 
 import json
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 
 from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
 from persyn_hf.backends.launching.command import LOG, SAFE, command
+from persyn_hf.backends.launching.node_look import leave_token
 from persyn_hf.backends.launching.plan import Plan, write_config
-from persyn_hf.backends.launching.slurm_task import MODULE, SAYS, TOKEN
+from persyn_hf.backends.launching.slurm_task import MODULE, SAYS
 from persyn_hf.errors import EngineError
 
 
@@ -35,18 +35,9 @@ class SlurmLaunch:
         job = find_job(plan.key)
         places, part = place_replicas(job, plan.executor, plan.key, alone=True)
         port = find_port(plan.executor.port, plan.key)
-        token = secrets.token_hex(8)
-        (folder / TOKEN).write_text(token, encoding="utf-8")
         config = str(write_config(plan, folder))
         launcher = command(config, module, folder, rank=0, address=job.addresses[0], port=port)
-        task = {
-            "folder": str(folder.absolute()),
-            "token": token,
-            "patience_s": SEEN_S,
-            "place": plan.key,
-            "needs": [str(Path(path).absolute()) for path in needs if os.path.exists(path)],
-            "launcher": launcher,
-        }
+        task = leave_token(folder, needs, SEEN_S) | {"place": plan.key, "launcher": launcher}
         threads = max(1, part.cpus // plan.per_machine)
         self._step = SlurmStep(
             [sys.executable, "-m", MODULE, json.dumps(task)],

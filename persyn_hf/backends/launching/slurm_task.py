@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.launching.node_look import TOKEN
+
 
 MODULE = "persyn_hf.backends.launching.slurm_task"
-TOKEN = "token"  # a file that the driver writes, and every node reads
 SAYS = "persyn says: "
 LOOK_S = 0.5
 
