@@ -25,7 +25,7 @@ from persyn_hf.backends.engines.batch.notes import FOLDER
 from persyn_hf.backends.journal import Journal
 from persyn_hf.backends.journal_import import import_journal
 from persyn_hf.errors import StoreError, reason
-from persyn_hf.store.disk import disk_faults
+from persyn_hf.store.disk import out_faults
 from persyn_hf.store.local import Store
 
 
@@ -55,7 +55,7 @@ def keep_here(store: Store, disk: Path | None) -> Iterator[None]:
 def _kept_on(store: Store, disk: Path) -> Iterator[None]:
     home = store.journal
     place = disk / f"persyn-{os.getuid()}-{hashlib.sha256(str(store.root).encode()).hexdigest()[:12]}"
-    with disk_faults(disk):
+    with out_faults(disk, "--journal"):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.stat().st_uid != os.getuid():
         raise StoreError(f"the folder {place} belongs to another user; name another disk for the journal")
@@ -95,7 +95,7 @@ def _fetch(home: Path, place: Path) -> None:
     for part in PARTS:
         if here.with_name(NAME + part).exists():
             os.replace(place / (NAME + part), place / (LEFT + part))
-    with disk_faults(place):
+    with out_faults(place.parent, "--journal"):
         for part in PARTS[:2]:
             if home.with_name(NAME + part).exists():
                 shutil.copyfile(home.with_name(NAME + part), place / (NAME + part))

@@ -91,11 +91,12 @@ def disk_faults(root: Path, only: Container[int] | None = None) -> Iterator[None
 
 
 @contextmanager
-def out_faults(folder: Path) -> Iterator[None]:
-    """Turn an `OSError` within into a `StoreError` about a folder that the user has named with --out."""
+def out_faults(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Turn an `OSError` within into a `StoreError` about a folder that the user has named with an option."""
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"the folder {folder} cannot be written ({error.strerror or error}); make room or name another with --out"
+            f"the folder {folder} cannot be written ({error.strerror or error}); make room or name another with "
+            f"{option}"
         ) from None

@@ -152,6 +152,13 @@ def test_a_copy_that_cannot_be_made_says_where_the_journal_is(
         assert held(store.journal) == "a"
 
 
+def test_a_disk_that_takes_no_folder_is_named_with_its_option(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_text("a file")
+    with pytest.raises(StoreError, match=r"the folder \S+/disk cannot be written \(.*name another with --journal"):
+        with keep_here(store, tmp_path / "disk"):
+            pass
+
+
 def test_a_folder_of_another_user_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_journal.os, "getuid", lambda: 12345)
     with pytest.raises(StoreError, match=r"persyn-12345-\w+ belongs to another user; name another disk"):
