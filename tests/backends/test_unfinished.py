@@ -130,6 +130,7 @@ def cut_short(model: Any, path: Path) -> None:
         generate(model, path)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_cut_every_seven_tokens_it_ends_with_the_same_tokens(

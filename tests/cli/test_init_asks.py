@@ -20,6 +20,9 @@ from persyn_hf.recipe.file import load_recipe
 from persyn_hf.runner.plan import make_plan
 
 
+pytestmark = pytest.mark.heavy  # each turn starts a process at a terminal
+
+
 TEACHERS = "persyn:tiny/zoo/qwen-gen,persyn:tiny/zoo/mistral-eq"
 STUDENT = "persyn:tiny/zoo/qwen-student"
 FILE, KIND, MODELS, ENGINE = "the file of your prompts", "what is in it", "the teachers, by", "where teachers run"

@@ -178,6 +178,7 @@ def one_wins(asked):
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("strategy", ["whole_prompts", "successive_halving", "uncertainty"])
 def test_calibration_ends_where_one_teacher_wins_and_goes_on_where_words_tell(strategy, tmp_path):
     part = {"strategy": strategy, "share": 0.9, "stop": "gain"}
