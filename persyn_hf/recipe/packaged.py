@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from persyn_hf.errors import RecipeError
+from persyn_hf.errors import InputError, RecipeError
 
 
 PREFIX = "persyn:"
@@ -20,10 +20,16 @@ SENTENCE = re.compile(r"(?<!Fig)[.:;?] ")
 
 
 def folder(name: str) -> Path:
-    """Return a folder of what comes with persyn, `recipes` or `dataset_cards`."""
+    """Return a folder of what comes with persyn, `recipes` or `dataset_cards`.
+
+    Raises:
+        InputError: it is not there, for the package was copied without it.
+    """
     package = Path(__file__).parents[1]
-    in_wheel = package / name
-    return in_wheel if in_wheel.is_dir() else package.parent / name
+    for place in (package, package.parent):  # of a wheel, of a clone
+        if (place / name).is_dir():
+            return place / name
+    raise InputError(f"persyn-hf in {package} lacks its folder `{name}`; install it anew, or copy the whole clone")
 
 
 def is_named(value: str) -> bool:

@@ -1,5 +1,9 @@
 """What comes with persyn is found by its name, from any folder."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +70,12 @@ def test_everything_that_is_listed_says_what_it_is() -> None:
     assert told["tiny/demo"] == (True, "The whole chain on the tiny world")
     assert told["tasks/math"] == (False, "The paper's mathematics benchmarks")
     assert all(text for _, text in told.values())
+
+
+def test_a_package_that_was_copied_alone_says_what_it_lacks(tmp_path: Path, root: Path) -> None:
+    shutil.copytree(root / "persyn_hf", tmp_path / "persyn_hf", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    listed = [sys.executable, "-m", "persyn_hf.cli", "recipes"]
+    told = subprocess.run(listed, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "persyn_hf lacks its folder `recipes`; install it anew, or copy the whole clone" in told.stderr
