@@ -155,7 +155,7 @@ def _generation(steps: Sequence[Any], nodes: int, gpus: int) -> Placed:
             return Placed(None, f"generate: {teacher.name} runs over a Ray cluster, which the script must start")
         if options["kind"] == "vllm":
             executor = RaySettings(kind="slurm", replicas=nodes, gpus_per_replica=gpus)
-            fill_replica(options["vllm"], executor, teacher.name)
+            fill_replica(options["vllm"], executor, f"the teacher {teacher.name}")
     override = _on("generate", nodes, gpus).override
     return Placed(override, f"generate: a vLLM server on each of {nodes} nodes, one teacher after the other")
 

@@ -6,7 +6,7 @@ from typing import Any
 from persyn_hf.backends.engines.ray_cluster import check_address, check_gpus
 from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.engines.slurm import find_job, place_replicas
-from persyn_hf.backends.launching.plan import plan_of
+from persyn_hf.backends.launching.plan import DOING, plan_of
 from persyn_hf.backends.launching.slurm_launch import find_port
 from persyn_hf.errors import PersynError
 from persyn_hf.runner.step import Step
@@ -15,7 +15,7 @@ from persyn_hf.stages.generate.settings import engine_options
 
 def check_processes(step: Step) -> None:
     """Refuse a config of accelerate that cannot be read, or does not fit the executor."""
-    if hasattr(step.settings, "accelerate"):
+    if step.stage in DOING:
         plan_of(step.settings, step.stage)
 
 

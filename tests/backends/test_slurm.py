@@ -250,7 +250,7 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
 def test_a_replica_is_filled_with_copies() -> None:
     def copies(gpus: int, **settings: int) -> int:
         executor = RaySettings(kind="slurm", gpus_per_replica=gpus)
-        return fill_replica(VllmSettings(**settings), executor, "t").data_parallel_size
+        return fill_replica(VllmSettings(**settings), executor, "the teacher t").data_parallel_size
 
     assert copies(8) == 8
     assert copies(8, tensor_parallel_size=4) == 2

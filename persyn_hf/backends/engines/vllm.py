@@ -62,7 +62,7 @@ class VllmEngine(Engine):
         form = [json.dumps(self._extra, sort_keys=True, separators=(",", ":"))] if self._extra else []
         self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts, *form))
         self._source = (model, revision, dtype)
-        self._settings = settings if executor is None else fill_replica(settings, executor, model)
+        self._settings = settings if executor is None else fill_replica(settings, executor, f"the teacher {model}")
         self._system_prompt = system_prompt
         self._template_kwargs = rendered.known_kwargs(self.tokenizer, model, template_kwargs or {})
         self._log = log_dir / f"vllm-{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-')[-80:]}.log"
