@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ import pytest
 import sft_run
 import slurm_cluster
 import slurm_vllm
+from evaluation_run import evaluated
 from scoring_run import ENVIRONMENT
 from slurm_cluster import Cluster, RealSlurm, StandIn, until
 from slurm_job import ASKED, scored, trained
 
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings
 from persyn_hf.backends.engines.slurm import Job, Part, find_job, place_replicas
 from persyn_hf.backends.engines.slurm_servers import fill_replica
 from persyn_hf.backends.launching import slurm_launch, slurm_task
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.recipe.strict import read_section
+from persyn_hf.version import __version__
 
 
 TWO = {"kind": "slurm", "replicas": 2}
@@ -101,6 +104,20 @@ def test_a_student_is_trained_over_two_nodes(cluster: Cluster, tmp_path: Path) -
     assert [loss for _, loss in result(tmp_path)] == pytest.approx([loss for _, loss in expected], abs=1e-3)
 
 
+def test_an_evaluation_goes_on_though_its_srun_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    job = cluster.submit(script("evaluate", folder, TWO), tmp_path)
+    until(lambda: (folder / "answering" / "work.json").exists(), 200)
+    for process in working(folder):
+        with suppress(psutil.Error):
+            if any("srun" in Path(word).name for word in process.cmdline()[:3]):
+                process.kill()
+    assert job.wait(250) == 0, (tmp_path / "output").read_text()
+    assert result(folder) == evaluated(tmp_path / "alone")
+    assert not working(folder)
+
+
 def test_a_step_whose_srun_is_killed_is_cancelled_and_started_again(
     cluster: Cluster, alone: dict[str, list[Any]], tmp_path: Path
 ) -> None:
@@ -148,7 +165,7 @@ def test_a_node_that_does_not_see_the_folder_is_one_sentence(heavy: None, tmp_pa
     assert (done.code, done.output) == (
         2,
         f"EngineError: the node n2 of the Slurm job (`score.executor`) does not see what is written to "
-        f"{folder / 'likelihood'} on the first one; let `score.executor.shared` name a folder that all nodes share "
+        f"{folder / 'likelihood'} here; let `score.executor.shared` name a folder that all nodes share "
         "(NFS, Lustre)\n",
     )
     asked = json.loads((cluster.folder / "asked").read_text())
@@ -173,14 +190,24 @@ def test_what_a_node_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SLURMD_NODENAME", "n3")
     (tmp_path / "token").write_text("abc")
     task: dict[str, Any] = {"folder": str(tmp_path), "place": "score.executor", "patience_s": 0, "launcher": []}
+    task |= {"versions": {"persyn_hf": __version__}, "token": "abc", "needs": [str(tmp_path)]}
+    slurm_task.main(task)
     with pytest.raises(SystemExit, match="persyn says: the node n3 of the Slurm job .* does not see what is written"):
-        slurm_task.main({**task, "token": "other", "needs": []})
+        slurm_task.main({**task, "token": "other"})
     with pytest.raises(SystemExit) as left:
-        slurm_task.main({**task, "token": "abc", "needs": [str(tmp_path), "/no/model"]})
+        slurm_task.main({**task, "needs": [str(tmp_path), "/no/model"]})
     assert left.value.code == (
-        "persyn says: the node n3 of the Slurm job (`score.executor`) lacks /no/model, which is there on the first "
-        "one; copy it there to the same path, or name a model of the Hub"
+        "persyn says: the node n3 of the Slurm job (`score.executor`) lacks /no/model, which is there on this one; "
+        "copy it there to the same path, or name a model of the Hub"
     )
+    with pytest.raises(SystemExit) as left:
+        slurm_task.main({**task, "versions": {"persyn_hf": __version__, "torch": "1.0.0"}})
+    assert left.value.code == (
+        f"persyn says: the node n3 of the Slurm job (`score.executor`) has version {metadata.version('torch')} of "
+        "`torch`, and this one has version 1.0.0; install the same on every node"
+    )
+    with pytest.raises(SystemExit, match="lacks the package `vanished`, and this one has"):
+        slurm_task.main({**task, "versions": {"vanished": "1.0"}})
 
 
 def test_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,7 +233,7 @@ def test_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_replicas_have_places() -> None:
     def places(alone: bool = False, **settings: Any) -> tuple[list[int], Part]:
-        return place_replicas(JOB, RaySettings(kind="slurm", **settings), "generate.executor", alone=alone)
+        return place_replicas(JOB, ExecutorSettings(kind="slurm", **settings), "generate.executor", alone=alone)
 
     assert places(replicas=2, gpus_per_replica=8) == ([0, 1], Part(8, 64))
     assert places(replicas=4, gpus_per_replica=4) == ([0, 0, 1, 1], Part(4, 32))
@@ -249,7 +276,7 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
 
 def test_a_replica_is_filled_with_copies() -> None:
     def copies(gpus: int, **settings: int) -> int:
-        executor = RaySettings(kind="slurm", gpus_per_replica=gpus)
+        executor = ExecutorSettings(kind="slurm", gpus_per_replica=gpus)
         return fill_replica(VllmSettings(**settings), executor, "the teacher t").data_parallel_size
 
     assert copies(8) == 8
@@ -268,5 +295,5 @@ def test_settings_that_only_one_kind_has() -> None:
         ({"gpus_per_replica": 0.5}, "Slurm gives whole GPUs and CPU cores, got gpus_per_replica 0.5; round it up"),
     ):
         with pytest.raises(RecipeError) as error:
-            read_section(RaySettings, {"kind": "slurm", **values}, "generate.executor")
+            read_section(ExecutorSettings, {"kind": "slurm", **values}, "generate.executor")
         assert str(error.value).endswith(message)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings
 from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
 from persyn_hf.backends.engines.vllm_server import VllmServer
 from persyn_hf.errors import RecipeError
@@ -21,7 +21,7 @@ class SlurmServers:
 
     def __init__(
         self,
-        settings: RaySettings,
+        settings: ExecutorSettings,
         name: str,
         arguments: Sequence[str],
         *,
@@ -74,7 +74,7 @@ class SlurmServers:
                 ended.result()
 
 
-def fill_replica(settings: VllmSettings, executor: RaySettings, whose: str, place: str = PLACE) -> VllmSettings:
+def fill_replica(settings: VllmSettings, executor: ExecutorSettings, whose: str, place: str = PLACE) -> VllmSettings:
     """Return settings by which one server of a model uses all GPUs of a replica, by copies of the model.
 
     whose: names the model in errors. place: the setting of the executor.

@@ -20,7 +20,7 @@ from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Reques
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.client import Client
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings, value_of
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings, value_of
 from persyn_hf.backends.engines.slurm_servers import SlurmServers, fill_replica
 from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
@@ -50,7 +50,7 @@ class VllmEngine(Engine):
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
-        executor: RaySettings | None = None,
+        executor: ExecutorSettings | None = None,
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")

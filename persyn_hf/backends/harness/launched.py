@@ -30,7 +30,6 @@ from persyn_hf.errors import require
 
 MODULE = "persyn_hf.backends.harness.launched"
 WORK = "work.json"  # the newest work, and what is known of it
-POLL_S = 0.2
 # What a process is told by its launcher, and a server that it starts must not take for its own.
 LAUNCHED = re.compile(r"(MASTER|TORCHELASTIC|ACCELERATE|GROUP|ROLE)_|RANK$|WORLD_SIZE$|LOCAL_RANK$|LOCAL_WORLD_SIZE$")
 
@@ -106,10 +105,10 @@ class Launched:
         part = self._folder / "work.part"
         part.write_text(json.dumps({"work": asdict(work), "known": sorted(known)}), encoding="utf-8")
         part.rename(self._folder / WORK)
-        status = None
+        key, status = work.key, None
         for status in self._running:  # noqa: B007
-            for key, numbers, values in launch.read_new(self._folder, "answered-*.jsonl", self._offsets):
-                if key == work.key:
+            for of, numbers, values in launch.read_new(self._folder, "answered-*.jsonl", self._offsets):
+                if of == key:
                     done(numbers, values)
             if len(known) == len(work.texts):
                 return
@@ -160,7 +159,7 @@ def _works(path: Path) -> Iterator[tuple[Work, list[int]]]:
                     yield Work(**given["work"]), given["known"]
         except FileNotFoundError:
             pass
-        time.sleep(POLL_S)
+        time.sleep(launch.POLL_S)
 
 
 if __name__ == "__main__":
