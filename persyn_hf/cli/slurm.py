@@ -23,7 +23,7 @@ SCRIPT = """\
 #!/bin/bash
 {directives}
 # Written by: {command}
-# One job for the whole recipe: the driver on the first node, vLLM, scoring and training on all of them by srun.
+# One job for the whole recipe: the driver on the first node, vLLM, scoring, training and evaluation on all by srun.
 # Submit it, and submit it again to go on after any end: sbatch {out}
 set -u
 again=

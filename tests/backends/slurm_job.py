@@ -6,11 +6,12 @@ EXECUTOR is the setting as JSON, or `null`. What came out is left in the folder 
 import json
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sft_run
-from evaluation_run import evaluated
+from evaluation_run import TASKS, evaluated
 from scoring_run import POOL, STUDENT, answers
 
 from persyn_hf.backends.answers import Listed, Request, Sampling
@@ -86,9 +87,8 @@ def main(what: str, folder: Path, executor: str) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
     slurm_launch.SEEN_S = 2.0  # the nodes are here
     try:
-        result = {"score": scored, "train": trained, "ask": asked, "evaluate": evaluated}[what](
-            folder, json.loads(executor)
-        )
+        works = {"score": scored, "train": trained, "ask": asked, "evaluate": partial(evaluated, tasks=TASKS[1:])}
+        result = works[what](folder, json.loads(executor))
     except PersynError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
