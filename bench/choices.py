@@ -48,7 +48,7 @@ def main() -> int:
         for side in times:
             weighing.can_share = shares if side == "ours" else lambda _: False
             opening = open_local(model, None, None, dtype="float32", batch_size=32)
-            with TemporaryDirectory() as folder, open_student(opening, Kept(Path(folder), Silent())) as student:
+            with TemporaryDirectory() as folder, open_student(opening, Kept(Path(folder), [], Silent())) as student:
                 scores[side], seconds = ask(student, args.items)
             times[side].append(seconds)
     apart = max(abs(one - other) for one, other in zip(scores["theirs"], scores["ours"], strict=True))

@@ -53,20 +53,23 @@ def test_what_was_heard_is_read_again_wherever_the_file_was_torn(texts: list[str
     with tempfile.TemporaryDirectory() as name:
         folder, first = Path(name), Answering(most)
         with suppress(KeyboardInterrupt):
-            Kept(folder, Silent()).ask("t", work, first)
+            Kept(folder, [], Silent()).ask("t", work, first)
         path = folder / KEPT
         if path.exists():
             path.write_bytes(path.read_bytes()[: -cut or None])
         again = Answering()
-        assert Kept(folder, Silent()).ask("t", work, again) == [[text, True] for text in texts]
+        assert Kept(folder, [], Silent()).ask("t", work, again) == [[text, True] for text in texts]
         last = Answering()
-        assert Kept(folder, Silent()).ask("t", work, last) == [[text, True] for text in texts]
+        assert Kept(folder, [], Silent()).ask("t", work, last) == [[text, True] for text in texts]
         assert last.asked == []
         if not cut:
             assert again.asked == [number for number in range(len(texts)) if number not in first.asked]
         other = Answering()
-        Kept(folder, Silent()).ask("t", Work(texts=work.texts, max_tokens=5), other)
+        Kept(folder, [], Silent()).ask("t", Work(texts=work.texts, max_tokens=5), other)
         assert other.asked == [*range(len(texts))], "another work"
+        other = Answering()
+        Kept(folder, ["another student"], Silent()).ask("t", work, other)
+        assert other.asked == [*range(len(texts))]
 
 
 def test_a_killed_evaluation_goes_on(heavy: None, tmp_path: Path) -> None:

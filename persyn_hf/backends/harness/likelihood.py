@@ -12,7 +12,7 @@ from typing import Any
 from persyn_hf.backends.chat import Row
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.questions import MathTask
-from persyn_hf.backends.harness.work import Done, Kept, key_of
+from persyn_hf.backends.harness.work import Done, Kept
 from persyn_hf.backends.launching.plan import Plan
 from persyn_hf.backends.loading import Dtype, release
 from persyn_hf.backends.scoring import score_rows
@@ -61,7 +61,7 @@ def weigh(
         del scorer
         release(loaded)  # the next task may be asked by a server that takes the whole GPU
 
-    values = kept.complete(f"weighing {task.name}", key_of(rows), len(rows), ask)
+    values = kept.complete(f"weighing {task.name}", rows, len(rows), ask)
     items = []
     for question, reference, of_row in zip(task.questions, task.references, values, strict=True):
         found = dict(zip(MEASURES, of_row, strict=True))

@@ -57,10 +57,14 @@ class Engine(Protocol):
 
 
 class Kept:
-    """What a student has said in this step, by the digest of what was asked: lines of the file KEPT in `folder`."""
+    """What a student has said in this step, by the digest of what was asked: lines of the file KEPT in `folder`.
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        self._path, self._progress = folder / KEPT, progress
+    under: plain JSON, names what the answers depend on besides: the student, the engine.
+    """
+
+    def __init__(self, folder: Path, under: Sequence[Any], progress: Progress) -> None:
+        self._path, self._under, self._progress = folder / KEPT, list(under), progress
+        folder.mkdir(parents=True, exist_ok=True)
         self._found: dict[str, dict[int, Any]] = {}
         if self._path.exists():
             for key, numbers, values in read_lines(self._path.read_bytes()):
@@ -74,8 +78,12 @@ class Kept:
             what, work.key, len(work.texts), lambda known, done: engine.answer(work, Share(known), done)
         )
 
-    def complete(self, what: str, key: str, size: int, ask: Callable[[frozenset[int], Done], None]) -> list[Any]:
-        """Return `size` values, in order; `ask` gets the numbers of what is known, and what takes the others."""
+    def complete(self, what: str, asked: Any, size: int, ask: Callable[[frozenset[int], Done], None]) -> list[Any]:
+        """Return `size` values, in order; `ask` gets the numbers of what is known, and what takes the others.
+
+        asked: plain JSON, all that the values depend on besides `under`.
+        """
+        key = key_of([self._under, asked])
         found = self._found.setdefault(key, {})
         self._progress.start(what, total=size, done=len(found))
         if len(found) < size:

@@ -83,8 +83,8 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
     bench = _livebench(settings, context)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
-    kept, dtype = Kept(context.work_dir, context.progress), _dtype(settings, plan)
-    source = _source(context, student, plan)
+    source, dtype = _source(context, student, plan), _dtype(settings, plan)
+    kept = Kept(context.work_dir, [*source, dtype, settings.engine], context.progress)
     if bench is not None:  # first: killed after it, a run has it done already
         log = context.work_dir / "vllm.log"
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
