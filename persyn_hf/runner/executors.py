@@ -1,7 +1,7 @@
 """Look at where the processes of steps will run: configs of accelerate, and clusters."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,7 @@ from persyn_hf.backends.engines.slurm import find_job, place_replicas
 from persyn_hf.backends.launching.plan import DOING, plan_of
 from persyn_hf.backends.launching.ray_group import look_at_cluster
 from persyn_hf.backends.launching.slurm_launch import look_at_job
-from persyn_hf.errors import PersynError
+from persyn_hf.errors import EngineError, PersynError, reason
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import engine_options
 
@@ -58,29 +58,37 @@ def check_machines(steps: Sequence[Step], store: Path) -> None:
     with ExitStack() as stack:
         for step in {step.stage: step for step in steps}.values():
             executor: Any = getattr(step.settings, "executor", None)
-            if executor is not None:
-                if executor.kind == "ray":  # once for all stages
-                    stack.enter_context(connected(executor.address, f"{step.stage}.executor"))
-                _check_executor(executor, step.stage, work_root(step, store))
+            if executor is None:
+                continue
+            key = f"{step.stage}.executor"
+            if step.stage != "generate":
+                if executor.kind == "ray":  # one connection for all stages
+                    stack.enter_context(connected(executor.address, key))
+                with _folder_in(work_root(step, store), key) as folder:
+                    (look_at_job if executor.kind == "slurm" else look_at_cluster)(executor, step.stage, folder)
+            elif executor.kind == "slurm":
+                place_replicas(find_job(key), executor, key, alone=False)
+            elif executor.address is not None:  # else it starts its own, soon
+                check_room(stack.enter_context(connected(executor.address, key)), executor, key)
     servers = [server for step in steps for server in _servers(step)]
     over_nodes = {name: vllm.gpus for name, vllm in servers if vllm.distributed_executor_backend == "ray"}
     for name, gpus in over_nodes.items():
         check_gpus(gpus, name)
 
 
-def _check_executor(executor: Any, stage: str, folder: Path) -> None:
-    key = f"{stage}.executor"
-    if stage == "generate":  # whose processes need no folder
-        if executor.kind == "slurm":
-            place_replicas(find_job(key), executor, key, alone=False)
-        else:
-            with connected(executor.address, key) as ray:
-                check_room(ray, executor, key)
-        return
-    look = look_at_job if executor.kind == "slurm" else look_at_cluster
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="look-", dir=folder) as place:
-        look(executor, stage, Path(place))
+@contextmanager
+def _folder_in(folder: Path, key: str) -> Iterator[Path]:
+    """Make a folder of its own in the one that all nodes are to see, and remove it afterwards."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = TemporaryDirectory(prefix="look-", dir=folder)
+    except OSError as error:
+        raise EngineError(
+            f"nothing can be written to {folder}: {reason(error)}; let `{key}.shared` name a folder that this machine "
+            "may write to and all nodes see"
+        ) from None
+    with place as name:
+        yield Path(name)
 
 
 def _servers(step: Step) -> list[tuple[str, VllmSettings]]:

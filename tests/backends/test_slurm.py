@@ -5,6 +5,7 @@ Both have two "nodes" on this host. What runs on them is real (accelerate, torch
 
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -30,6 +31,9 @@ from persyn_hf.backends.engines.slurm_servers import fill_replica
 from persyn_hf.backends.launching import slurm_launch, slurm_task
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.recipe.strict import read_section
+from persyn_hf.runner import executors
+from persyn_hf.runner.step import Step
+from persyn_hf.stages import score
 from persyn_hf.version import __version__
 
 
@@ -184,6 +188,37 @@ def test_a_node_that_does_not_see_the_folder_is_one_sentence(heavy: None, tmp_pa
         *("--main_process_ip", "127.0.0.1", "-m", "persyn_hf.backends.scoring.worker", str(folder / "likelihood")),
     ]
     assert 1024 <= int(port) < 65536
+
+
+def test_a_run_looks_at_the_nodes_at_its_start(heavy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in StandIn(tmp_path / "stand-in").environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm_launch, "SEEN_S", 2.0)
+
+    def look(**executor: Any) -> None:
+        settings = read_section(score.Settings, {"executor": {**TWO, **executor}}, "score")
+        step = Step(key="score", phase="score", stage="score", settings=settings)
+        executors.check_machines([step], tmp_path / "work")
+
+    look()
+    assert not [*(tmp_path / "work").iterdir()]
+    monkeypatch.setenv("SLURM_STAND_IN_BLIND", "n2")
+    with pytest.raises(EngineError) as caught:
+        look(shared=str(tmp_path / "shared"))
+    assert re.sub("look-[^ ]*", "look-X", str(caught.value)) == (
+        f"the node n2 of the Slurm job (`score.executor`) does not see what is written to {tmp_path}/shared/look-X "
+        "here; let `score.executor.shared` name a folder that all nodes share (NFS, Lustre)"
+    )
+    with pytest.raises(EngineError, match="asks for 3 replicas, each on a node of its own, and the Slurm job 7 has 2"):
+        look(replicas=3)
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError) as caught:
+        look(shared=str(tmp_path / "file" / "shared"))
+    assert str(caught.value) == (
+        f"nothing can be written to {tmp_path}/file/shared: NotADirectoryError: [Errno 20] Not a directory: "
+        f"'{tmp_path}/file/shared'; let `score.executor.shared` name a folder that this machine may write to and all "
+        "nodes see"
+    )
 
 
 def test_what_a_node_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
