@@ -26,7 +26,7 @@ def cluster(heavy: None) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_every_stage_on_the_cluster(cluster: Any, finished: tuple[Path, float], tmp_path: Path) -> None:
     """The rewards have the digest of one machine, and so has what is chosen by them; students learn the same."""
     (tmp_path / "shared").mkdir()
