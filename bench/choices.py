@@ -11,11 +11,14 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from persyn_hf.backends.harness import weighing
+from persyn_hf.backends.harness.local import open_local
 from persyn_hf.backends.harness.questions import Source
 from persyn_hf.backends.harness.stock import load_stock
-from persyn_hf.backends.harness.student import Student, open_transformers
+from persyn_hf.backends.harness.student import Student, open_student
+from persyn_hf.backends.harness.work import Kept
 from persyn_hf.stage import Silent
 
 
@@ -38,14 +41,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     model = str(runpy.run_path(str(ROOT / "tests" / "smollm2.py"))["smollm2_folder"]())
-    options = {"dtype": "float32", "batch_size": 32, "progress": Silent()}
     shares = weighing.can_share
     times: dict[str, list[float]] = {"theirs": [], "ours": []}
     scores: dict[str, list[float | None]] = {}
     for _ in range(args.runs):
         for side in times:
             weighing.can_share = shares if side == "ours" else lambda _: False
-            with open_transformers(model, None, None, **options) as student:
+            opening = open_local(model, None, None, dtype="float32", batch_size=32)
+            with TemporaryDirectory() as folder, open_student(opening, Kept(Path(folder), [], Silent())) as student:
                 scores[side], seconds = ask(student, args.items)
             times[side].append(seconds)
     apart = max(abs(one - other) for one, other in zip(scores["theirs"], scores["ours"], strict=True))

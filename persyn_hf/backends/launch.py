@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,17 +44,28 @@ SUMMARY = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
 Made = TypeVar("Made")
 
 
+class Restarts:
+    """The starts that a plan's executor still allows after processes were lost; `again`: some were."""
+
+    def __init__(self, plan: Plan | None) -> None:
+        self._left = plan.executor.max_restarts if plan is not None and plan.executor is not None else 0
+        self.again = False
+
+    def spend(self, lost: Lost) -> None:
+        """Take one of them, or raise what was lost."""
+        if not self._left:
+            raise lost
+        self._left, self.again = self._left - 1, True
+
+
 def restarting(plan: Plan | None, once: Callable[[bool], Made]) -> Made:
     """Call `once` with False; where processes were lost, with True, at most as often as the executor says."""
-    left = plan.executor.max_restarts if plan is not None and plan.executor is not None else 0
-    again = False
+    restarts = Restarts(plan)
     while True:
         try:
-            return once(again)
-        except Lost:
-            if not left:
-                raise
-            left, again = left - 1, True
+            return once(restarts.again)
+        except Lost as lost:
+            restarts.spend(lost)
 
 
 def empty(folder: Path) -> None:
@@ -64,6 +75,18 @@ def empty(folder: Path) -> None:
         folder.rename(old)
         shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True)
+
+
+def seen_by_all(plan: Plan | None, folder: Path, work_dir: Path) -> Path:
+    """Return the folder of a stored model where all processes see it: the store may be the driver's own."""
+    if plan is None or plan.executor is None or plan.executor.shared is None:
+        return folder
+    copy = work_dir / "model"
+    if not copy.exists():
+        part = work_dir / "model.part"
+        shutil.copytree(folder, part, dirs_exist_ok=True)
+        part.rename(copy)
+    return copy
 
 
 def launch(
@@ -141,6 +164,26 @@ def fault(plan: Plan, folder: Path, status: int | None, state: str) -> errors.Pe
             says += f"; its log {path} says:{quote}"
     kind = EngineError if plan.executor is None else Lost
     return kind(f"`accelerate launch` ended with status {status} {state}: mend the cause and run again{says}")
+
+
+def read_new(folder: Path, pattern: str, offsets: dict[Path, int]) -> Iterator[Any]:
+    """Yield the lines of JSON that were written whole since the last call; `offsets` remembers how far that is.
+
+    One that a power cut has torn is left out.
+    """
+    for path in sorted(folder.glob(pattern)):
+        with path.open("rb") as file:
+            file.seek(offsets.get(path, 0))
+            whole, end, _ = file.read().rpartition(b"\n")
+        offsets[path] = offsets.get(path, 0) + len(whole + end)
+        yield from read_lines(whole)
+
+
+def read_lines(data: bytes) -> Iterator[Any]:
+    """Yield lines of JSON; one that was torn, by a kill or a power cut, is left out."""
+    for line in data.splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ SCRIPT = """\
 #!/bin/bash
 {directives}
 # Written by: {command}
-# One job for the whole recipe: the driver on the first node, vLLM, scoring and training on all of them by srun.
+# One job for the whole recipe: the driver on the first node, vLLM, scoring, training and evaluation on all by srun.
 # Submit it, and submit it again to go on after any end: sbatch {out}
 set -u
 again=
@@ -124,6 +124,8 @@ def place(steps: Sequence[Any], nodes: int, gpus: int) -> Iterator[Placed]:
             yield _generation(steps, nodes, gpus)
         elif stage == "train_student":
             yield _training(settings, nodes, gpus)
+        elif stage == "evaluate":
+            yield _evaluation(settings, nodes, gpus)
         elif _uses_models(stage, settings, steps):
             yield _on(stage, nodes, gpus)
 
@@ -135,7 +137,7 @@ def _on(stage: str, nodes: int, gpus: int) -> Placed:
 
 def _generation(steps: Sequence[Any], nodes: int, gpus: int) -> Placed:
     """Place the teachers: vLLM on every node; other engines stay where they are."""
-    from persyn_hf.backends.engines.settings import RaySettings
+    from persyn_hf.backends.engines.settings import ExecutorSettings
     from persyn_hf.backends.engines.slurm_servers import fill_replica
     from persyn_hf.stages.generate.settings import engine_options
 
@@ -154,8 +156,8 @@ def _generation(steps: Sequence[Any], nodes: int, gpus: int) -> Placed:
         if options["kind"] == "vllm" and options["vllm"].distributed_executor_backend is not None:
             return Placed(None, f"generate: {teacher.name} runs over a Ray cluster, which the script must start")
         if options["kind"] == "vllm":
-            executor = RaySettings(kind="slurm", replicas=nodes, gpus_per_replica=gpus)
-            fill_replica(options["vllm"], executor, teacher.name)
+            executor = ExecutorSettings(kind="slurm", replicas=nodes, gpus_per_replica=gpus)
+            fill_replica(options["vllm"], executor, f"the teacher {teacher.name}")
     override = _on("generate", nodes, gpus).override
     return Placed(override, f"generate: a vLLM server on each of {nodes} nodes, one teacher after the other")
 
@@ -172,6 +174,23 @@ def _training(settings: Any, nodes: int, gpus: int) -> Placed:
         )
     override = _on("train_student", fitting[-1], gpus).override
     return Placed(override, f"train_student: {fitting[-1]} x {gpus or 1} processes, as its batch divides")
+
+
+def _evaluation(settings: Any, nodes: int, gpus: int) -> Placed:
+    """Place an evaluation: a process per GPU or core, or a vLLM server per node."""
+    from persyn_hf.backends.engines.settings import ExecutorSettings
+    from persyn_hf.backends.engines.slurm_servers import fill_replica
+
+    if settings.livebench is not None:
+        return Placed(None, "evaluate: on the first node, as LiveBench asks one server")
+    if settings.engine != "vllm":
+        return _on("evaluate", nodes, gpus)
+    if settings.vllm.distributed_executor_backend is not None:
+        return Placed(None, "evaluate: the student runs over a Ray cluster, which the script must start")
+    executor = ExecutorSettings(kind="slurm", replicas=nodes, gpus_per_replica=gpus)
+    fill_replica(settings.vllm, executor, "the student", "evaluate.executor")
+    override = _on("evaluate", nodes, gpus).override
+    return Placed(override, f"evaluate: a vLLM server on each of {nodes} nodes, one student after the other")
 
 
 def _uses_models(stage: str, settings: Any, steps: Sequence[Any]) -> bool:

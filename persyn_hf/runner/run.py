@@ -24,7 +24,7 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.report.card_figures import card_figures
 from persyn_hf.runner.checks import check_recipe_paths
-from persyn_hf.runner.executors import check_machines
+from persyn_hf.runner.executors import check_machines, work_root
 from persyn_hf.runner.fingerprint import code_version, covered_settings, described, fingerprint
 from persyn_hf.runner.inputs import bring, find_whole, open_input, pinned
 from persyn_hf.runner.item_sets import not_compared
@@ -87,7 +87,7 @@ def run_recipe(
                 for warning in found.warnings:
                     progress.note(warning)
                 found.refuse()
-                check_machines(left)
+                check_machines(left, store.state_dir / "work")
             if earlier is None and step.stage == "generate" and "generate" not in ran:
                 check_prompts(students_of(left), store.read_dataset(inputs["prompts"]))
             paid = payees_of(steps, limits) if earlier is None else {}
@@ -150,12 +150,8 @@ def _repo(recipe: Recipe, step: Step) -> str:
 
 
 def _work_dir(store: Store, step: Step, print_of: str) -> Path:
-    """Return the work folder of a fingerprint: a later run of the same step finds what a killed one left.
-
-    Processes on other machines need it as well, so an executor may name another place for it.
-    """
-    shared = getattr(getattr(step.settings, "executor", None), "shared", None)
-    return (Path(shared) if shared else store.state_dir / "work") / print_of[:32]
+    """Return the work folder of a fingerprint: a later run of the same step finds what a killed one left."""
+    return work_root(step, store.state_dir / "work") / print_of[:32]
 
 
 def _find(store: Store, recipe: Recipe, step: Step, print_of: str) -> Stored | None:

@@ -92,7 +92,7 @@ class Settings(Strict):
         default=None, description="The config file of `accelerate launch`, in whose processes the student is trained."
     )
     executor: Executor | None = Field(
-        default=None, description="The Ray cluster on whose nodes the student is trained. Null: on this machine."
+        default=None, description="The cluster on whose nodes the student is trained. Null: on this machine."
     )
     save_steps: int = Field(
         default=200, ge=1, le=10**9, description="The optimiser steps from checkpoint to checkpoint."

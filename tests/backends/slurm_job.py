@@ -1,4 +1,4 @@
-"""`python slurm_job.py WHAT FOLDER EXECUTOR`: the driver of a job: `score` answers, `train` a student, or `ask` vLLM.
+"""`python slurm_job.py WHAT FOLDER EXECUTOR`: the driver of a job: `score`, `train`, `evaluate`, or `ask` vLLM.
 
 EXECUTOR is the setting as JSON, or `null`. What came out is left in the folder as `result.json`.
 """
@@ -6,15 +6,17 @@ EXECUTOR is the setting as JSON, or `null`. What came out is left in the folder 
 import json
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sft_run
+from evaluation_run import TASKS, evaluated
 from scoring_run import POOL, STUDENT, answers
 
 from persyn_hf.backends.answers import Listed, Request, Sampling
 from persyn_hf.backends.engines.open_engine import open_engine
-from persyn_hf.backends.engines.settings import RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import ExecutorSettings, ServerSettings, VllmSettings
 from persyn_hf.backends.launching import slurm_launch
 from persyn_hf.cli import main as cli
 from persyn_hf.errors import PersynError
@@ -65,7 +67,7 @@ def asked(folder: Path, executor: Any) -> Any:
         "state_dir": folder,
     }
     sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=8, seed=5)
-    with open_engine(read_section(RaySettings, executor, "generate.executor"), **options) as engine:
+    with open_engine(read_section(ExecutorSettings, executor, "generate.executor"), **options) as engine:
         requests = [
             Request(
                 prompt_id=str(number),
@@ -85,7 +87,8 @@ def main(what: str, folder: Path, executor: str) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
     slurm_launch.SEEN_S = 2.0  # the nodes are here
     try:
-        result = {"score": scored, "train": trained, "ask": asked}[what](folder, json.loads(executor))
+        works = {"score": scored, "train": trained, "ask": asked, "evaluate": partial(evaluated, tasks=TASKS[1:])}
+        result = works[what](folder, json.loads(executor))
     except PersynError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2

@@ -68,6 +68,7 @@ def more_tasks(root: Path, folder: Path) -> list[dict[str, object]]:
 
 def run(root: Path, work_dir: Path, engine: str, watch: Watch, model: Path | None = None, **vllm: object) -> Result:
     more = [] if model is None else more_tasks(root, work_dir)
+    (work_dir := work_dir / engine).mkdir()
     settings = {
         "engine": engine,
         "dtype": "float32",
@@ -112,7 +113,7 @@ def test_vllm_answers_and_weighs_as_transformers_do(
     assert 0 < found.metrics["long"]["too_long"] < 20
     assert any(text.startswith("Alright") for text in found.data["prediction"])
     assert (watches[1].begun, watches[1].done) == (watches[0].begun, watches[0].done)
-    assert (tmp_path / "vllm.log").is_file()
+    assert (tmp_path / "vllm" / "vllm.log").is_file()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from persyn_hf.backends.engines.ray_cluster import check_address, check_room
 from persyn_hf.backends.launching.command import command
 from persyn_hf.backends.launching.node_look import look_from
 from persyn_hf.backends.launching.plan import Plan, plan_of, write_config
-from persyn_hf.backends.launching.settings import RayLaunch
+from persyn_hf.backends.launching.settings import Executor
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.recipe.strict import read_section
 from persyn_hf.stages import score
@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"
 
 def plan(config: str | None, **executor: Any) -> Plan:
     path = None if config is None else str(CONFIGS / f"{config}.yaml")
-    settings = score.Settings(accelerate=path, executor=RayLaunch(kind="ray", **executor))
+    settings = score.Settings(accelerate=path, executor=Executor(kind="ray", **executor))
     found = plan_of(settings, "score")
     assert found is not None
     return found
@@ -107,15 +107,16 @@ class Nodes:
     """What `ray.nodes` says of nodes with 8 CPUs and 4 GPUs, one of which has died."""
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": alive, "Resources": {"CPU": 8.0, "GPU": 4.0}} for alive in (True, True, False)]
+        own = enumerate((True, True, False))
+        return [{"NodeID": str(id), "Alive": alive, "Resources": {"CPU": 8.0, "GPU": 4.0}} for id, alive in own]
 
 
 @pytest.mark.parametrize(
     ("gpus", "cpus", "room"), [(4, 8, 2), (4, 1, 2), (2, 1, 4), (1, 2, 8), (0.5, 0.5, 16), (0, 3, 4), (1, 5, 2)]
 )
 def test_room_is_counted_node_by_node(gpus: float, cpus: float, room: int) -> None:
-    settings = RayLaunch(kind="ray", gpus_per_replica=gpus, cpus_per_replica=cpus)
-    check_room(Nodes(), settings, "score.executor", room)
+    settings = Executor(kind="ray", gpus_per_replica=gpus, cpus_per_replica=cpus)
+    assert check_room(Nodes(), settings, "score.executor", room) == ["0", "1"]
     with pytest.raises(EngineError) as caught:
         check_room(Nodes(), settings, "score.executor", room + 1)
     assert str(caught.value) == (
@@ -130,7 +131,7 @@ def test_a_look_at_this_machine(tmp_path: Path) -> None:
         "folder": str(tmp_path),
         "token": "one",
         "patience_s": 0,
-        "packages": ["torch", "no-such-package"],
+        "versions": {"persyn_hf": "1", "torch": "2", "no-such-package": "3"},
         "needs": [str(tmp_path), "/no/such/model"],
     }
     found = look_from(json.dumps(task))()

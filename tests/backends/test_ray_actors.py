@@ -19,7 +19,7 @@ import pytest
 from persyn_hf.backends.answers import Answer, Batch, Listed, Messages, Prepared, Request, Requests, Sampling
 from persyn_hf.backends.engines import Engine, ray_actors, ray_cluster
 from persyn_hf.backends.engines.ray_actors import RayEngine
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 from persyn_hf.backends.engines.transformers import TransformersEngine
 from persyn_hf.errors import EngineError, InputError
 
@@ -27,8 +27,8 @@ from persyn_hf.errors import EngineError, InputError
 ray = pytest.importorskip("ray")
 
 SAMPLING = Sampling(temperature=0.6, top_p=1.0, top_k=0, max_tokens=24, seed=11)
-ONE = RaySettings(kind="ray")
-TWO = RaySettings(kind="ray", replicas=2)
+ONE = ExecutorSettings(kind="ray")
+TWO = ExecutorSettings(kind="ray", replicas=2)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_a_batch_that_kills_every_actor_is_given_up(cluster: None, prompts: list
 
 def test_actors_that_fit_nowhere_are_not_waited_for(cluster: None, prompts: list[str], tmp_path: Path) -> None:
     local = Noting(tmp_path / "notes")
-    engine = RayEngine(local, partial(Noting, tmp_path / "notes"), RaySettings(kind="ray", gpus_per_replica=1))
+    engine = RayEngine(local, partial(Noting, tmp_path / "notes"), ExecutorSettings(kind="ray", gpus_per_replica=1))
     with pytest.raises(EngineError) as caught:
         flat(engine.generate([ask(engine, prompts[:1], samples=1)]))
     assert str(caught.value) == (
@@ -270,12 +270,12 @@ from functools import partial
 from pathlib import Path
 from test_ray_actors import Noting, ask
 from persyn_hf.backends.engines.ray_actors import RayEngine
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 from persyn_hf.errors import PersynError
 
 notes = Path(sys.argv[1])
 for address in sys.argv[2:] or [None]:
-    with RayEngine(Noting(notes), partial(Noting, notes), RaySettings(kind="ray", address=address)) as engine:
+    with RayEngine(Noting(notes), partial(Noting, notes), ExecutorSettings(kind="ray", address=address)) as engine:
         try:
             print(len(list(engine.generate([ask(engine, ["2 + 2?"], 1)] * 3))), flush=True)
         except PersynError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import sft_run
-from nodes import TWO, killing, nodes, relatives, wait_until
+from nodes import TWO, killing, nodes, relatives, renew, wait_until
 from scoring_run import rewards
 from sft_run import STEPS, Told
 
@@ -96,6 +96,36 @@ def alive() -> int:
     import ray
 
     return sum(node["Alive"] for node in ray.nodes())
+
+
+DRIVER = """
+import sys, time
+from persyn_hf.backends.engines.ray_cluster import connect
+ray = connect(sys.argv[1], "score.executor")
+alive = lambda: sum(node["Alive"] for node in ray.nodes())
+before = alive()
+print("connected", flush=True)
+while alive() == before:
+    time.sleep(0.5)
+time.sleep(5)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_is_no_noise_on_the_terminal(cluster: Any) -> None:
+    """Ray prints what its raylets say of it; their own logs keep that."""
+    line = [sys.executable, "-c", DRIVER, cluster.address]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("RAY_DEDUP_LOGS_SKIP_REGEX", None)
+    driver = subprocess.Popen(
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert driver.stdout is not None and driver.stdout.readline() == "connected\n"
+    lost = [*cluster.worker_nodes][-1]
+    psutil.Process(lost.all_processes["raylet"][0].process.pid).kill()
+    said, _ = driver.communicate(timeout=120)
+    renew(cluster)
+    assert (driver.returncode, said) == (0, "")
 
 
 def refused(folder: Path, replicas: int, model: Path = ZOO / "qwen-student") -> str:

@@ -5,11 +5,13 @@ Both have two "nodes" on this host. What runs on them is real (accelerate, torch
 
 import json
 import os
+import re
 import shlex
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,21 @@ import pytest
 import sft_run
 import slurm_cluster
 import slurm_vllm
+from evaluation_run import TASKS, evaluated
 from scoring_run import ENVIRONMENT
 from slurm_cluster import Cluster, RealSlurm, StandIn, until
 from slurm_job import ASKED, scored, trained
 
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings
 from persyn_hf.backends.engines.slurm import Job, Part, find_job, place_replicas
 from persyn_hf.backends.engines.slurm_servers import fill_replica
 from persyn_hf.backends.launching import slurm_launch, slurm_task
 from persyn_hf.errors import EngineError, RecipeError
 from persyn_hf.recipe.strict import read_section
+from persyn_hf.runner import executors
+from persyn_hf.runner.step import Step
+from persyn_hf.stages import score
+from persyn_hf.version import __version__
 
 
 TWO = {"kind": "slurm", "replicas": 2}
@@ -101,6 +108,20 @@ def test_a_student_is_trained_over_two_nodes(cluster: Cluster, tmp_path: Path) -
     assert [loss for _, loss in result(tmp_path)] == pytest.approx([loss for _, loss in expected], abs=1e-3)
 
 
+def test_an_evaluation_goes_on_though_its_srun_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    job = cluster.submit(script("evaluate", folder, TWO), tmp_path)
+    until(lambda: (folder / "answering" / "work.json").exists(), 200)
+    for process in working(folder):
+        with suppress(psutil.Error):
+            if any("srun" in Path(word).name for word in process.cmdline()[:3]):
+                process.kill()
+    assert job.wait(250) == 0, (tmp_path / "output").read_text()
+    assert result(folder) == evaluated(tmp_path / "alone", tasks=TASKS[1:])
+    assert not working(folder)
+
+
 def test_a_step_whose_srun_is_killed_is_cancelled_and_started_again(
     cluster: Cluster, alone: dict[str, list[Any]], tmp_path: Path
 ) -> None:
@@ -148,7 +169,7 @@ def test_a_node_that_does_not_see_the_folder_is_one_sentence(heavy: None, tmp_pa
     assert (done.code, done.output) == (
         2,
         f"EngineError: the node n2 of the Slurm job (`score.executor`) does not see what is written to "
-        f"{folder / 'likelihood'} on the first one; let `score.executor.shared` name a folder that all nodes share "
+        f"{folder / 'likelihood'} here; let `score.executor.shared` name a folder that all nodes share "
         "(NFS, Lustre)\n",
     )
     asked = json.loads((cluster.folder / "asked").read_text())
@@ -169,18 +190,59 @@ def test_a_node_that_does_not_see_the_folder_is_one_sentence(heavy: None, tmp_pa
     assert 1024 <= int(port) < 65536
 
 
+def test_a_run_looks_at_the_nodes_at_its_start(heavy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in StandIn(tmp_path / "stand-in").environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm_launch, "SEEN_S", 2.0)
+
+    def look(**executor: Any) -> None:
+        settings = read_section(score.Settings, {"executor": {**TWO, **executor}}, "score")
+        step = Step(key="score", phase="score", stage="score", settings=settings)
+        executors.check_machines([step], tmp_path / "work")
+
+    look()
+    assert not [*(tmp_path / "work").iterdir()]
+    monkeypatch.setenv("SLURM_STAND_IN_BLIND", "n2")
+    with pytest.raises(EngineError) as caught:
+        look(shared=str(tmp_path / "shared"))
+    assert re.sub("look-[^ ]*", "look-X", str(caught.value)) == (
+        f"the node n2 of the Slurm job (`score.executor`) does not see what is written to {tmp_path}/shared/look-X "
+        "here; let `score.executor.shared` name a folder that all nodes share (NFS, Lustre)"
+    )
+    with pytest.raises(EngineError, match="asks for 3 replicas, each on a node of its own, and the Slurm job 7 has 2"):
+        look(replicas=3)
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError) as caught:
+        look(shared=str(tmp_path / "file" / "shared"))
+    assert str(caught.value) == (
+        f"nothing can be written to {tmp_path}/file/shared: NotADirectoryError: [Errno 20] Not a directory: "
+        f"'{tmp_path}/file/shared'; let `score.executor.shared` name a folder that this machine may write to and all "
+        "nodes see"
+    )
+
+
 def test_what_a_node_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURMD_NODENAME", "n3")
     (tmp_path / "token").write_text("abc")
     task: dict[str, Any] = {"folder": str(tmp_path), "place": "score.executor", "patience_s": 0, "launcher": []}
+    task |= {"versions": {"persyn_hf": __version__}, "token": "abc", "needs": [str(tmp_path)]}
+    slurm_task.main(task)
     with pytest.raises(SystemExit, match="persyn says: the node n3 of the Slurm job .* does not see what is written"):
-        slurm_task.main({**task, "token": "other", "needs": []})
+        slurm_task.main({**task, "token": "other"})
     with pytest.raises(SystemExit) as left:
-        slurm_task.main({**task, "token": "abc", "needs": [str(tmp_path), "/no/model"]})
+        slurm_task.main({**task, "needs": [str(tmp_path), "/no/model"]})
     assert left.value.code == (
-        "persyn says: the node n3 of the Slurm job (`score.executor`) lacks /no/model, which is there on the first "
-        "one; copy it there to the same path, or name a model of the Hub"
+        "persyn says: the node n3 of the Slurm job (`score.executor`) lacks /no/model, which is there on this one; "
+        "copy it there to the same path, or name a model of the Hub"
     )
+    with pytest.raises(SystemExit) as left:
+        slurm_task.main({**task, "versions": {"persyn_hf": __version__, "torch": "1.0.0"}})
+    assert left.value.code == (
+        f"persyn says: the node n3 of the Slurm job (`score.executor`) has version {metadata.version('torch')} of "
+        "`torch`, and this one has version 1.0.0; install the same on every node"
+    )
+    with pytest.raises(SystemExit, match="lacks the package `vanished`, and this one has"):
+        slurm_task.main({**task, "versions": {"vanished": "1.0"}})
 
 
 def test_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,7 +268,7 @@ def test_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_replicas_have_places() -> None:
     def places(alone: bool = False, **settings: Any) -> tuple[list[int], Part]:
-        return place_replicas(JOB, RaySettings(kind="slurm", **settings), "generate.executor", alone=alone)
+        return place_replicas(JOB, ExecutorSettings(kind="slurm", **settings), "generate.executor", alone=alone)
 
     assert places(replicas=2, gpus_per_replica=8) == ([0, 1], Part(8, 64))
     assert places(replicas=4, gpus_per_replica=4) == ([0, 0, 1, 1], Part(4, 32))
@@ -249,8 +311,8 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
 
 def test_a_replica_is_filled_with_copies() -> None:
     def copies(gpus: int, **settings: int) -> int:
-        executor = RaySettings(kind="slurm", gpus_per_replica=gpus)
-        return fill_replica(VllmSettings(**settings), executor, "t").data_parallel_size
+        executor = ExecutorSettings(kind="slurm", gpus_per_replica=gpus)
+        return fill_replica(VllmSettings(**settings), executor, "the teacher t").data_parallel_size
 
     assert copies(8) == 8
     assert copies(8, tensor_parallel_size=4) == 2
@@ -268,5 +330,5 @@ def test_settings_that_only_one_kind_has() -> None:
         ({"gpus_per_replica": 0.5}, "Slurm gives whole GPUs and CPU cores, got gpus_per_replica 0.5; round it up"),
     ):
         with pytest.raises(RecipeError) as error:
-            read_section(RaySettings, {"kind": "slurm", **values}, "generate.executor")
+            read_section(ExecutorSettings, {"kind": "slurm", **values}, "generate.executor")
         assert str(error.value).endswith(message)

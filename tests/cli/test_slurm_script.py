@@ -108,6 +108,20 @@ def test_stages_that_have_no_use_for_nodes(recipe: Path, capsys: pytest.CaptureF
     assert "generate: on the first node, by transformers; `generate.engine: vllm`" in capsys.readouterr().out
 
 
+EVALUATE = "evaluate={tasks: [{name: t, path: prompts.jsonl, columns: {question: prompt, answer: reference}}]%s}"
+
+
+def test_an_evaluation_uses_the_nodes(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more, expected, says in (
+        ("", TWO_BY_EIGHT, "evaluate: 2 x 8 processes"),
+        (", engine: vllm", TWO_BY_EIGHT, "evaluate: a vLLM server on each of 2 nodes, one student after the other"),
+        (", engine: vllm, livebench: {path: /lb}", None, "evaluate: on the first node, as LiveBench asks one server"),
+    ):
+        text = wrote(recipe, "--gpus-per-node", "8", "--set", EVALUATE % more)
+        assert sets(text).get("evaluate.executor") == expected
+        assert f"  {says}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +133,11 @@ def test_stages_that_have_no_use_for_nodes(recipe: Path, capsys: pytest.CaptureF
             ("--gpus-per-node", "6"),
             "error: `generate.executor.gpus_per_replica` is 6, and a server of the teacher large uses 4 (tensor x "
             "pipeline x data parallel size); set `vllm` sizes that make 6",
+        ),
+        (
+            ("--gpus-per-node", "8", "--set", EVALUATE % ", engine: vllm, vllm: {tensor_parallel_size: 3}"),
+            "error: `evaluate.executor.gpus_per_replica` is 8, and a server of the student uses 6 (tensor x pipeline "
+            "x data parallel size); set `vllm` sizes that make 8",
         ),
         (("--set", "score.nonsense=1"), "error: score: unknown key `nonsense`"),
     ],

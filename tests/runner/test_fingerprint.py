@@ -34,6 +34,7 @@ def step(root: Path, key: str, *overrides: str) -> Step:
         ("router-qwen-student", "train_router.executor={kind: ray, max_restarts: 1}", True),
         ("assignments-qwen-student-persyn", "assign.executor={kind: ray}", True),
         ("student-qwen-student-persyn", "train_student.executor={kind: ray}", True),
+        ("evaluation-qwen-student-base", "evaluate.executor={kind: ray}", True),
         ("responses", "generate.server={urls: ['http://h/v1'], timeout_s: 5}", True),
         ("responses", "generate.server={extra: {reasoning_effort: low}}", False),
         ("responses", "generate.vllm={tensor_parallel_size: 4}", True),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def questions(tmp_path: Path) -> Path:
 
 def run(model: Path | None, watch: Any = None, student: Path | None = None, **settings: Any) -> Result:
     base = Student(name="s", model=None if model is None else str(model))
-    context = Context(seed=0, work_dir=Path(), student=base, progress=watch or Watch())
+    context = Context(seed=0, work_dir=Path(tempfile.mkdtemp()), student=base, progress=watch or Watch())
     settings = {"max_tokens": 20} | settings
     result = evaluate.run(read_section(evaluate.Settings, settings, "evaluate"), context, student=student)
     EVALUATION.check(result.data, "evaluation")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def hostile(model: Path, folder: Path, **more: Any) -> Path:
 
 def run(model: Path, tasks: Sequence[dict[str, Any]], template: Path | None = None, **settings: Any) -> Result:
     student = Student(name="s", model=str(model), chat_template=None if template is None else str(template))
-    context = Context(seed=0, work_dir=Path(), student=student)
+    context = Context(seed=0, work_dir=Path(tempfile.mkdtemp()), student=student)
     return evaluate.run(read_section(evaluate.Settings, settings | {"tasks": list(tasks)}, "evaluate"), context)
 
 

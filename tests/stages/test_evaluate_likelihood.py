@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def task(path: Path, **more: Any) -> dict[str, Any]:
 
 
 def run(model: Path, **settings: Any) -> Result:
-    context = Context(seed=0, work_dir=Path(), student=Student(name="s", model=str(model)))
+    context = Context(seed=0, work_dir=Path(tempfile.mkdtemp()), student=Student(name="s", model=str(model)))
     result = evaluate.run(read_section(evaluate.Settings, settings, "evaluate"), context)
     EVALUATION.check(result.data, "evaluation")
     return result

@@ -7,11 +7,11 @@ from typing import Any
 
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines.batch.notes import NOBODY, Sender
-from persyn_hf.backends.engines.settings import BatchSettings, RaySettings, ServerSettings, VllmSettings
+from persyn_hf.backends.engines.settings import BatchSettings, ExecutorSettings, ServerSettings, VllmSettings
 from persyn_hf.backends.loading import Dtype
 
 
-def open_engine(executor: RaySettings | None, **options: Any) -> Engine:
+def open_engine(executor: ExecutorSettings | None, **options: Any) -> Engine:
     """Open the engine of one teacher, in this process or, with an executor, as actors of a Ray cluster.
 
     In a Slurm job, vLLM's servers are what runs on the nodes. A batch API is asked from here: what was sent is noted
@@ -42,7 +42,7 @@ def open_local(
     batch: BatchSettings | None = None,
     sender: Sender = NOBODY,
     response_format: Mapping[str, Any] | None = None,
-    executor: RaySettings | None = None,
+    executor: ExecutorSettings | None = None,
     log_dir: Path,
     state_dir: Path,
 ) -> Engine:

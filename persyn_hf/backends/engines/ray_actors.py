@@ -17,7 +17,7 @@ from typing import Any
 from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Requests
 from persyn_hf.backends.engines import Engine, ray_cluster
 from persyn_hf.backends.engines.counting import Counter
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 from persyn_hf.errors import EngineError, PersynError, reason
 
 
@@ -34,7 +34,7 @@ class RayEngine(Engine):
     `local` prepares and plans in the driver and loads no weights there.
     """
 
-    def __init__(self, local: Engine, build: Callable[[], Engine], settings: RaySettings) -> None:
+    def __init__(self, local: Engine, build: Callable[[], Engine], settings: ExecutorSettings) -> None:
         self._local, self._build, self._settings = local, build, settings
         self.kind = local.kind
         self.model = local.model

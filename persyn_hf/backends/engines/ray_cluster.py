@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 from persyn_hf.errors import EngineError, reason, require
 
 
 CONNECT_S = 10.0
-QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}  # of the terminal and of telemetry
+QUIET = {  # of the terminal and of telemetry
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # lines of the raylet on nodes that were lost, which its own log has
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 def connect(address: str | None, key: str) -> Any:
@@ -25,6 +29,8 @@ def connect(address: str | None, key: str) -> Any:
     Raises:
         EngineError: there is no cluster, or it cannot be used.
     """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)  # some are read when Ray is imported
     ray = require("ray", extra="ray", feature=f"`{key}`")
     require("ray.data", extra="ray", feature=f"`{key}`")
     if ray.is_initialized():
@@ -45,16 +51,30 @@ def connect(address: str | None, key: str) -> Any:
     return ray
 
 
-def check_room(ray: Any, settings: RaySettings, key: str, replicas: int = 1) -> None:
+@contextmanager
+def connected(address: str | None, key: str) -> Iterator[Any]:
+    """Connect to look at a cluster, and leave it afterwards, unless this process is connected already."""
+    began = "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    ray = connect(address, key)
+    try:
+        yield ray
+    finally:
+        if began:
+            ray.shutdown()
+
+
+def check_room(ray: Any, settings: ExecutorSettings, key: str, replicas: int = 1) -> list[str]:
     """Refuse actors that the nodes have no room for, for Ray would wait for it in silence for ever (`EngineError`).
 
-    replicas: how many must run at the same time.
+    replicas: how many must run at the same time. Returns the ids of the nodes that have room for any.
     """
     need = {"CPU": settings.cpus_per_replica, "GPU": settings.gpus_per_replica}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(int(min(node.get(name, 0) // amount for name, amount in need.items() if amount)) for node in nodes)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive]
+    rooms = [int(min(node.get(name, 0) // amount for name, amount in need.items() if amount)) for node in nodes]
+    room = sum(rooms)
     if room >= replicas:
-        return
+        return [node["NodeID"] for node, of_node in zip(alive, rooms, strict=True) if of_node]
     largest = sorted(((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes), reverse=True)
     sizes = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for gpus, cpus in largest[:5])
     asked = f"the {need['CPU']:g} CPUs and {need['GPU']:g} GPUs that `{key}` asks for each replica"
@@ -71,14 +91,8 @@ def check_gpus(needed: int, whose: str) -> None:
 
     whose: names the model in the error. Raises `EngineError`, also where there is no cluster.
     """
-    ray = require("ray", extra="ray", feature="`vllm.distributed_executor_backend: ray`")
-    began = not ray.is_initialized()
-    connect("auto", "vllm.distributed_executor_backend")
-    try:
+    with connected("auto", "vllm.distributed_executor_backend") as ray:
         found = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
-    finally:
-        if began:
-            ray.shutdown()  # the server connects by itself
     if sum(found) < needed:
         raise EngineError(
             f"the server of {whose} needs {needed} GPUs (tensor x pipeline parallel size), and the Ray cluster of "
@@ -90,8 +104,6 @@ def check_gpus(needed: int, whose: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the start of Ray off the terminal, which its C++ part writes to itself, and its loggers for good."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     logging.getLogger("ray.data").handlers = [logging.NullHandler()]
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # few requests need few
     sys.stderr.flush()

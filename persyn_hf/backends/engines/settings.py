@@ -244,7 +244,7 @@ def value_of(args: Sequence[str], *names: str) -> str | None:
     return last
 
 
-class RaySettings(Strict):
+class ExecutorSettings(Strict):
     """The settings of work on several machines: of a Ray cluster, or of a Slurm job."""
 
     kind: Literal["ray", "slurm"] = Field(
@@ -270,7 +270,7 @@ class RaySettings(Strict):
     )
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> "RaySettings":
+    def _of_its_kind(self) -> "ExecutorSettings":
         if self.kind == "slurm":
             if self.address is not None:
                 raise ValueError("`address` is that of a Ray cluster, and `kind` is slurm; leave it out")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.errors import EngineError
 
@@ -87,7 +87,7 @@ def find_job(place: str) -> Job:
     )
 
 
-def place_replicas(job: Job, settings: RaySettings, place: str, *, alone: bool) -> tuple[list[int], Part]:
+def place_replicas(job: Job, settings: ExecutorSettings, place: str, *, alone: bool) -> tuple[list[int], Part]:
     """Return the node of every replica, as its place in `job.nodes`, and the part of a node that each gets.
 
     alone: each replica has a node to itself, as launchers of accelerate do; else nodes are shared evenly.

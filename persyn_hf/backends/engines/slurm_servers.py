@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings
 from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
 from persyn_hf.backends.engines.vllm_server import VllmServer
 from persyn_hf.errors import RecipeError
@@ -21,7 +21,7 @@ class SlurmServers:
 
     def __init__(
         self,
-        settings: RaySettings,
+        settings: ExecutorSettings,
         name: str,
         arguments: Sequence[str],
         *,
@@ -74,8 +74,10 @@ class SlurmServers:
                 ended.result()
 
 
-def fill_replica(settings: VllmSettings, executor: RaySettings, name: str) -> VllmSettings:
-    """Return settings by which one server of the teacher `name` uses all GPUs of a replica, by copies of the model.
+def fill_replica(settings: VllmSettings, executor: ExecutorSettings, whose: str, place: str = PLACE) -> VllmSettings:
+    """Return settings by which one server of a model uses all GPUs of a replica, by copies of the model.
+
+    whose: names the model in errors. place: the setting of the executor.
 
     Raises:
         RecipeError: they cannot be used all.
@@ -86,7 +88,7 @@ def fill_replica(settings: VllmSettings, executor: RaySettings, name: str) -> Vl
     copies = settings.data_parallel_size if settings.data_parallel_size > 1 else gpus // each
     if copies * each != gpus:
         raise RecipeError(
-            f"`{PLACE}.gpus_per_replica` is {gpus}, and a server of the teacher {name} uses "
+            f"`{place}.gpus_per_replica` is {gpus}, and a server of {whose} uses "
             f"{max(copies, 1) * each} (tensor x pipeline x data parallel size); set `vllm` sizes that make {gpus}"
         )
     return settings.model_copy(update={"data_parallel_size": copies})

@@ -20,7 +20,7 @@ from persyn_hf.backends.answers import Answer, Batch, Messages, Prepared, Reques
 from persyn_hf.backends.engines import Engine
 from persyn_hf.backends.engines import local_prompts as rendered
 from persyn_hf.backends.engines.client import Client
-from persyn_hf.backends.engines.settings import RaySettings, VllmSettings, value_of
+from persyn_hf.backends.engines.settings import ExecutorSettings, VllmSettings, value_of
 from persyn_hf.backends.engines.slurm_servers import SlurmServers, fill_replica
 from persyn_hf.backends.engines.tokens_endpoint import TokensEndpoint
 from persyn_hf.backends.engines.vllm_server import VllmServer, check_arguments
@@ -50,7 +50,7 @@ class VllmEngine(Engine):
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         response_format: Mapping[str, Any] | None = None,
-        executor: RaySettings | None = None,
+        executor: ExecutorSettings | None = None,
         log_dir: Path,
     ) -> None:
         check_arguments(settings.args, "generate")
@@ -62,7 +62,7 @@ class VllmEngine(Engine):
         form = [json.dumps(self._extra, sort_keys=True, separators=(",", ":"))] if self._extra else []
         self.kind = " ".join((f"vllm/{dtype}", *settings.args, *thoughts, *form))
         self._source = (model, revision, dtype)
-        self._settings = settings if executor is None else fill_replica(settings, executor, model)
+        self._settings = settings if executor is None else fill_replica(settings, executor, f"the teacher {model}")
         self._system_prompt = system_prompt
         self._template_kwargs = rendered.known_kwargs(self.tokenizer, model, template_kwargs or {})
         self._log = log_dir / f"vllm-{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-')[-80:]}.log"

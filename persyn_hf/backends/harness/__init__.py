@@ -6,8 +6,11 @@
     ifeval.py      what IFEval's checks need
     student.py     what answers them, item by item
     answers.py     what is said: what fits, thoughts, stop texts, cuts
-    lm.py          a student in this process
+    lm.py          the student as a model of the harness
+    work.py        what it is asked, and what is kept of its answers
+    local.py       who answers: a student in this process
     served.py      a student under a vLLM server
+    launched.py    students in processes on other machines
     recorded.py    answers that were given elsewhere
     summary.py     scores and their intervals
 

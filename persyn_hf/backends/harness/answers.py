@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persyn_hf.backends import chat
+from persyn_hf.backends import chat, generation
+from persyn_hf.backends import loading as models
+from persyn_hf.backends.engines.local_prompts import context_length
+from persyn_hf.backends.harness.work import Work
 from persyn_hf.backends.thoughts import split_thoughts
 from persyn_hf.errors import InputError
 
 
 Spoken = tuple[str, bool]  # all that was said, and whether an end token ended it
-Complete = Callable[
-    [list[Any], list[str], list[int], int], list[Spoken]
-]  # requests, stop texts, end tokens, max_tokens
+Ask = Callable[[list[Any], Work], list[Any]]  # requests, and what is asked by them -> what each gave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,8 @@ class Sheet:
         text, _, ended = chat.until_end(self.tokenizer, ids, ends)
         return text, ended
 
-    def ask(self, requests: Sequence[Any], complete: Complete) -> list[str]:
-        """Have the harness's requests answered by `complete`; return the answers, "" where a prompt does not fit.
+    def ask(self, requests: Sequence[Any], ask: Ask) -> list[str]:
+        """Have the harness's requests answered by `ask`; return the answers, "" where a prompt does not fit.
 
         A stop text that ends a student in the middle of its thoughts is no end: it is asked again without.
         """
@@ -68,7 +69,8 @@ class Sheet:
         ends = sorted({*self.ends, *(special[text] for text in stops if text in special)})
         asked = self._fitting(requests, [request.args[0] for request in requests], max_tokens)
         for until in (stops, []):
-            spoken = complete(asked, until, ends, max_tokens)
+            texts = [[str(request.args[0])] for request in asked]
+            spoken = ask(asked, Work(texts=texts, max_tokens=max_tokens, stops=until, ends=ends))
             for request, one in zip(asked, spoken, strict=True):
                 self.said[request.doc_id] = read(request.args[0], one, stops)
             asked = [request for request in asked if self.said[request.doc_id].without_answer]
@@ -76,9 +78,10 @@ class Sheet:
                 break
         return [self.said[request.doc_id].answer if request.doc_id in self.said else "" for request in requests]
 
-    def weigh(self, requests: Sequence[Any], weigh: Callable[[list[Any]], Any]) -> list[tuple[float, bool]]:
+    def weigh(self, requests: Sequence[Any], ask: Ask) -> list[tuple[float, bool]]:
         """Have choices weighed; return log-likelihoods, 0 for all choices of an item of which one does not fit."""
-        found = iter(weigh(self._fitting(requests, ["".join(request.args) for request in requests], 1)))
+        asked = self._fitting(requests, ["".join(request.args) for request in requests], 1)
+        found = map(tuple, ask(asked, Work(texts=[list(request.args) for request in asked])))
         return [(0.0, False) if request.doc_id in self.too_long else next(found) for request in requests]
 
     def fits(self, texts: Sequence[str], max_tokens: int) -> list[bool]:
@@ -100,6 +103,13 @@ class Sheet:
         fits = self.fits(texts, max_tokens)
         self.too_long |= {request.doc_id for request, fit in zip(requests, fits, strict=True) if not fit}
         return [request for request in requests if request.doc_id not in self.too_long]
+
+
+def open_sheet(model: str, revision: str | None, template: str | None, positions: int | None = None) -> Sheet:
+    """Make the sheet of a student; `positions` where it is to have others than its own."""
+    tokenizer = models.load_tokenizer(model, revision, template)
+    ends = generation.end_tokens(model, revision, tokenizer, chat.end_of_turn(tokenizer, model))
+    return Sheet(tokenizer=tokenizer, ends=ends, positions=positions or context_length(model, revision))
 
 
 def read(prompt: str, spoken: Spoken, stops: Sequence[str]) -> Said:

@@ -43,15 +43,14 @@ def ask_livebench(
 
     @contextmanager
     def open_server() -> Iterator[str]:
-        options: dict[str, Any] = {"dtype": dtype, "settings": settings, "log": log, "progress": bench.progress}
-        with serve(model, revision, tokenizer, **options, own=own) as (lm, sheet):
+        with serve(model, revision, tokenizer, dtype=dtype, settings=settings, log=log, own=own) as (client, sheet):
             if bench.settings.max_tokens >= sheet.positions:
                 raise InputError(
                     f"`evaluate.livebench.max_tokens` is {bench.settings.max_tokens}, but the student has "
                     f"{sheet.positions} "
                     "positions for question and answer together; lower it"
                 )
-            yield lm.base_url.removesuffix("/completions")
+            yield client.base_url.removesuffix("/completions")
 
     workers = settings.concurrency * settings.data_parallel_size
     bench.answer(open_server, workers=workers, starts=settings.max_restarts + 1)

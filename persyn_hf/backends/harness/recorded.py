@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from persyn_hf.backends.harness.answers import Sheet, Spoken
+from persyn_hf.backends.harness.work import Work
 from persyn_hf.stage import Progress
 
 
@@ -18,7 +19,7 @@ def make_recorded(predictions: Sequence[str | Sequence[float]], sheet: Sheet, pr
         what = ""
 
         def generate_until(self, requests: Any) -> list[Any]:
-            def recall(asked: list[Any], *_: Any) -> list[Spoken]:
+            def recall(asked: list[Any], _: Work) -> list[Spoken]:
                 return [(str(predictions[request.doc_id]), True) for request in asked]
 
             return self._tell(requests, sheet.ask(requests, recall))

@@ -1,26 +1,20 @@
-"""Answer the items of a task by a student, under any engine."""
+"""Answer the items of a task by a student, whatever its engine."""
 
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from persyn_hf.backends import chat, generation
-from persyn_hf.backends import loading as models
-from persyn_hf.backends.engines.local_prompts import context_length
-from persyn_hf.backends.engines.settings import VllmSettings
 from persyn_hf.backends.harness import Answered
 from persyn_hf.backends.harness.answers import Said, Sheet
 from persyn_hf.backends.harness.lm import make_lm, quiet
 from persyn_hf.backends.harness.questions import MathTask
 from persyn_hf.backends.harness.recorded import make_recorded
-from persyn_hf.backends.harness.served import serve
 from persyn_hf.backends.harness.stock_items import (
     choose_filter,
     choose_metric,
@@ -30,7 +24,8 @@ from persyn_hf.backends.harness.stock_items import (
     stock_item,
 )
 from persyn_hf.backends.harness.summary import summarise_scores
-from persyn_hf.errors import InputError, require
+from persyn_hf.backends.harness.work import Engine, Kept
+from persyn_hf.errors import InputError
 from persyn_hf.stage import Progress
 
 
@@ -150,36 +145,10 @@ class Student:
 
 
 @contextmanager
-def open_transformers(
-    model: str, revision: str | None, template: str | None, *, dtype: models.Dtype, batch_size: int, progress: Progress
-) -> Iterator[Student]:
-    """Open a student in this process, on the first GPU or the CPU."""
-    require("lm_eval", extra="eval", feature="Evaluation")
-    tokenizer = models.load_tokenizer(model, revision, template)
-    loaded = models.load_causal_lm(model, revision, dtype, "auto")
-    ends = generation.end_tokens(model, revision, tokenizer, chat.end_of_turn(tokenizer, model))
-    sheet = Sheet(tokenizer=tokenizer, ends=ends, positions=context_length(model, revision))
-    with quiet():
-        lm = make_lm(loaded, sheet, batch_size, progress)
-    yield Student(lm=lm, sheet=sheet)
-
-
-@contextmanager
-def open_vllm(
-    model: str,
-    revision: str | None,
-    template: str | None,
-    *,
-    dtype: models.Dtype,
-    settings: VllmSettings,
-    log: Path,
-    progress: Progress,
-) -> Iterator[Student]:
-    """Open a student under a vLLM server of its own, which has ended, with its GPUs free, when the block is left."""
-    require("lm_eval", extra="eval", feature="Evaluation")
-    tokenizer = models.load_tokenizer(model, revision, template)
-    with serve(model, revision, tokenizer, dtype=dtype, settings=settings, log=log, progress=progress) as (lm, sheet):
-        yield Student(lm=lm, sheet=sheet)
+def open_student(opening: AbstractContextManager[tuple[Engine, Sheet]], kept: Kept) -> Iterator[Student]:
+    """Open a student by its engine; what `kept` knows is not asked again."""
+    with opening as (engine, sheet):
+        yield Student(lm=make_lm(sheet, kept, engine), sheet=sheet)
 
 
 def recorded(predictions: Sequence[str | Sequence[float]], tokenizer: Any, progress: Progress) -> Student:

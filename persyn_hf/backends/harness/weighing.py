@@ -7,7 +7,7 @@ serve the batch; what the next batch begins with is kept of them.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 
@@ -30,10 +30,8 @@ def can_share(model: "PreTrainedModel") -> bool:
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
-def weigh(
-    model: "PreTrainedModel", rows: Sequence[Row], batch_size: int, advance: Callable[[int], None]
-) -> list[Weight]:
-    """Return the weight of every row, in order; `advance` gets the number of rows of each batch that is done.
+def weigh(model: "PreTrainedModel", rows: Sequence[Row], batch_size: int) -> list[Weight]:
+    """Return the weight of every row, in order.
 
     The numbers are those of a pass over each row by itself but for the rounding of sums in another order.
     """
@@ -49,7 +47,6 @@ def weigh(
             batch = ordered[begin:end]
             cache = before.run(sum(batch[0], [])[:shared], len(batch))
             found |= zip(order[begin:end], _run(model, batch, shared, cache), strict=True)
-            advance(len(batch))
     return [found[place] for place in range(len(rows))]
 
 

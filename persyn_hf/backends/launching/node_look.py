@@ -1,53 +1,23 @@
-"""Look at a node of a cluster before processes start there: what is installed, and which files it sees."""
+"""Refuse nodes of a cluster on which processes could not work as here."""
 
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from persyn_hf.backends.launching import probe
+from persyn_hf.version import __version__
+
 
 TOKEN = "token"  # a file in the folder of a launch, which every node must read as it was written here
-
-# A program of its own: it runs as the processes will, and on a node that may lack persyn-hf.
-PROBE = """
-import importlib.metadata, json, os, sys, time
-
-task = json.loads(sys.argv[1])
-
-def version(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-try:
-    from persyn_hf.version import __version__
-except ImportError:
-    __version__ = None
-
-def sees():
-    end = time.monotonic() + task["patience_s"]
-    while True:
-        try:
-            os.listdir(task["folder"])  # a network file system looks again
-            with open(os.path.join(task["folder"], "token"), encoding="utf-8") as token:
-                if token.read() == task["token"]:
-                    return True
-        except OSError:
-            pass
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.5)
-
-versions = {"persyn_hf": __version__} | {name: version(name) for name in task["packages"]}
-lacks = [path for path in task["needs"] if not os.path.exists(path)]
-print(json.dumps({"versions": versions, "sees": sees(), "lacks": lacks}))
-"""
+PACKAGES = ("torch", "transformers", "accelerate")
+MORE = {"train_student": ("trl", "peft", "datasets"), "evaluate": ("lm_eval",)}  # packages of a stage
 
 
-def leave_token(folder: Path, needs: Sequence[str], patience_s: float) -> dict[str, Any]:
-    """Write a token to a folder that all nodes must see, and return in plain JSON what is to be looked for there.
+def task_of(stage: str, folder: Path, needs: Sequence[str], patience_s: float) -> dict[str, Any]:
+    """Write a token to a folder that all nodes must see; return what is to be looked for there, in plain JSON.
 
     needs: those that are no local file or folder name a model of the Hub, and are left out. patience_s: for a network
     file system to show the token.
@@ -55,17 +25,24 @@ def leave_token(folder: Path, needs: Sequence[str], patience_s: float) -> dict[s
     token = secrets.token_hex(16)
     (folder / TOKEN).write_text(token, encoding="utf-8")
     here = [str(Path(path).absolute()) for path in needs if os.path.exists(path)]
-    return {"folder": str(folder.absolute()), "token": token, "patience_s": patience_s, "needs": here}
+    versions = {"persyn_hf": __version__}
+    for name in PACKAGES + MORE.get(stage, ()):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"folder": str(folder.absolute()), "token": token, "patience_s": patience_s, "needs": here} | {
+        "versions": versions
+    }
 
 
 def look_from(task: str) -> Callable[[], dict[str, Any]]:
-    """Make the function that looks at the node where it is called.
+    """Make the function that looks at the node where it is called, for a task in JSON.
 
-    It is sent to the node as code, not as a name of this package, which the node may lack. `task` is JSON: that of
-    `leave_token`, and `packages`. Returns `host`; `python`, None or what it cannot run; and where it can,
-    `versions`, `sees` (the token in the folder) and `lacks` (of `needs`).
+    It is sent to the node as code, not as a name of this package, which the node may lack. Returns `host`; `python`,
+    None or what it cannot run; and where it can, what `probe.look` finds.
     """
-    program = PROBE
+    program = Path(probe.__file__).read_text(encoding="utf-8")
 
     def look() -> dict[str, Any]:
         import json
@@ -82,3 +59,28 @@ def look_from(task: str) -> Callable[[], dict[str, Any]]:
         return {"host": socket.gethostname(), "python": None, **json.loads(done.stdout)}
 
     return look
+
+
+def fault_of(found: dict[str, Any], task: dict[str, Any], node: str, key: str) -> str | None:
+    """Say in a sentence why a node, by what was found there, cannot take part in a launch; None where it can.
+
+    key: the setting of the executor.
+    """
+    if found.get("python"):
+        return f"{node} cannot run {found['python']}; install persyn-hf there as it is here"
+    for name, version in task["versions"].items():
+        there = found["versions"][name]
+        if there is None or there.partition("+")[0] != version.partition("+")[0]:  # +cpu or +cu128 may differ
+            has = "lacks the package" if there is None else f"has version {there} of"
+            return f"{node} {has} `{name}`, and this one has version {version}; install the same on every node"
+    if not found["sees"]:
+        return (
+            f"{node} does not see what is written to {task['folder']} here; let `{key}.shared` name a folder that all "
+            "nodes share (NFS, Lustre)"
+        )
+    if found["lacks"]:
+        return (
+            f"{node} lacks {found['lacks'][0]}, which is there on this one; copy it there to the same path, or name a "
+            "model of the Hub"
+        )
+    return None

@@ -21,6 +21,7 @@ DOING = {
     "assign": "prompts are routed",
     "train_router": "a router is trained",
     "train_student": "a student is trained",
+    "evaluate": "a student is evaluated",
 }
 
 
@@ -57,10 +58,11 @@ class Plan:
 
 
 def plan_of(settings: Any, stage: str) -> Plan | None:
-    """Read the plan of a stage's settings, `accelerate` and `executor`; None where neither is given."""
-    if settings.accelerate is None and settings.executor is None:
+    """Read the plan of a stage's settings, `executor` and, if it has one, `accelerate`; None without either."""
+    path = getattr(settings, "accelerate", None)
+    if path is None and settings.executor is None:
         return None
-    return read_plan(stage, settings.accelerate, settings.executor)
+    return read_plan(stage, path, settings.executor)
 
 
 def read_plan(stage: str, path: str | None, executor: Executor | None = None) -> Plan:

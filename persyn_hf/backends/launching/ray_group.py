@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from persyn_hf.backends.engines import ray_cluster
 from persyn_hf.backends.engines.supervised import Kept
 from persyn_hf.backends.launching import Lost
 from persyn_hf.backends.launching.command import LOG, SAFE, command
-from persyn_hf.backends.launching.node_look import leave_token, look_from
+from persyn_hf.backends.launching.node_look import fault_of, look_from, task_of
 from persyn_hf.backends.launching.plan import Plan, write_config
+from persyn_hf.backends.launching.settings import Executor
 from persyn_hf.errors import EngineError, reason
-from persyn_hf.version import __version__
 
 
 POLL_S = 0.2
@@ -31,8 +30,6 @@ ROOM_S = 300.0  # for room that others take, or that was lost with a node
 SEEN_S = 20.0  # for a network file system to show what was written elsewhere
 STOP_S = 60.0  # for processes to end; the keeper gives them 10
 LOST = 137  # the status of a launcher that was killed with its actor
-PACKAGES = ("torch", "transformers", "accelerate")
-MORE = {"train_student": ("trl", "peft", "datasets")}  # packages of a stage
 
 
 class RayGroup:
@@ -126,14 +123,8 @@ class RayGroup:
 
     def _look(self, needs: Sequence[str]) -> None:
         """Refuse nodes that do not see the folder, or on which the processes could not work as here."""
-        packages = PACKAGES + MORE.get(self._plan.stage, ())
-        installed = {name: version for name in packages if (version := _version(name)) is not None}
-        versions = {"persyn_hf": __version__} | installed
-        task = leave_token(self._folder, needs, SEEN_S) | {"packages": [*installed]}
-        look = self._ray.remote(look_from(json.dumps(task)))
-        looks = [look.options(**self._place(rank)).remote() for rank in range(self._plan.machines)]
-        for found in self._ray.get(looks):
-            _refuse(found, versions, self._plan.key, self._folder)
+        places = [self._place(rank) for rank in range(self._plan.machines)]
+        look(self._ray, places, self._plan.stage, self._folder, needs, self._plan.key)
 
     def _start(self, module: str) -> None:
         machine = self._ray.remote(Machine)
@@ -187,32 +178,30 @@ class Machine:
             self._kept.stop()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def look(ray: Any, places: Sequence[dict[str, Any]], stage: str, folder: Path, needs: Sequence[str], key: str) -> None:
+    """Refuse nodes on which the processes of a stage could not work; `places` are options of tasks there."""
+    task = task_of(stage, folder, needs, SEEN_S)
+    looking = ray.remote(look_from(json.dumps(task)))
+    for found in ray.get([looking.options(**place).remote() for place in places]):
+        node = f"the node {found['host']} of the Ray cluster (`{key}`)"
+        if fault := fault_of(found, task, node, key):
+            raise EngineError(fault)
 
 
-def _refuse(found: dict[str, Any], versions: dict[str, str], key: str, folder: Path) -> None:
-    """Refuse a node by what was found there."""
-    node = f"the node {found['host']} of the Ray cluster (`{key}`)"
-    if found["python"]:
-        raise EngineError(f"{node} cannot run {found['python']}; install persyn-hf there as it is here")
-    for name, version in versions.items():
-        there = found["versions"][name]
-        if there is None or there.partition("+")[0] != version.partition("+")[0]:  # +cpu or +cu128 may differ
-            has = "lacks the package" if there is None else f"has version {there} of"
+def look_at_cluster(executor: Executor, stage: str, folder: Path) -> None:
+    """Refuse a cluster without room for the replicas, or nodes that have it and could not work there.
+
+    folder: of the driver, which all nodes must see. Raises `EngineError`.
+    """
+    key = f"{stage}.executor"
+    with ray_cluster.connected(executor.address, key) as ray:
+        nodes = ray_cluster.check_room(ray, executor, key, executor.replicas)
+        on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        places = [{"num_cpus": 0, "scheduling_strategy": on(node, soft=False)} for node in nodes]
+        try:
+            look(ray, places, stage, folder, (), key)
+        except ray.exceptions.RayError as error:
             raise EngineError(
-                f"{node} {has} `{name}`, and this one has version {version}; install the same on every node"
-            )
-    if not found["sees"]:
-        raise EngineError(
-            f"{node} does not see what is written to {folder} here; let `{key}.shared` name a folder that all nodes "
-            "share (NFS, Lustre)"
-        )
-    if found["lacks"]:
-        raise EngineError(
-            f"{node} lacks {found['lacks'][0]}, which is there on this one; copy it there to the same path, or name a "
-            "model of the Hub"
-        )
+                f"a node of the Ray cluster (`{key}`) could not be looked at: {reason(error)}; see Ray's logs there "
+                "(/tmp/ray/session_latest/logs), then run again"
+            ) from None

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field
 
-from persyn_hf.backends.engines.settings import RaySettings
+from persyn_hf.backends.engines.settings import ExecutorSettings
 
 
-class RayLaunch(RaySettings):
+class Executor(ExecutorSettings):
     """The settings of processes that run on the nodes of a Ray cluster or of a Slurm job."""
 
     shared: str | None = Field(
@@ -33,9 +33,6 @@ class RayLaunch(RaySettings):
     def gpus(self) -> float:
         """The GPUs of one launcher."""
         return self.gpus_per_replica
-
-
-Executor = RayLaunch
 
 
 def decider(settings: Any) -> str:

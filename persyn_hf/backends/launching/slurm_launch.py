@@ -7,17 +7,21 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from persyn_hf.backends.engines.slurm import SlurmStep, find_job, place_replicas
+from persyn_hf.backends.engines.slurm import Job, Part, SlurmStep, find_job, place_replicas
 from persyn_hf.backends.launching.command import LOG, SAFE, command
-from persyn_hf.backends.launching.node_look import leave_token
+from persyn_hf.backends.launching.node_look import task_of
 from persyn_hf.backends.launching.plan import Plan, write_config
+from persyn_hf.backends.launching.settings import Executor
 from persyn_hf.backends.launching.slurm_task import MODULE, SAYS
 from persyn_hf.errors import EngineError
 
 
+POLL_S = 0.2
 SEEN_S = 30.0  # for a network file system to show what was written elsewhere
 
 
@@ -37,16 +41,10 @@ class SlurmLaunch:
         port = find_port(plan.executor.port, plan.key)
         config = str(write_config(plan, folder))
         launcher = command(config, module, folder, rank=0, address=job.addresses[0], port=port)
-        task = leave_token(folder, needs, SEEN_S) | {"place": plan.key, "launcher": launcher}
+        task = task_of(plan.stage, folder, needs, SEEN_S) | {"place": plan.key, "launcher": launcher}
         threads = max(1, part.cpus // plan.per_machine)
-        self._step = SlurmStep(
-            [sys.executable, "-m", MODULE, json.dumps(task)],
-            job=job,
-            nodes=[job.nodes[place] for place in places],
-            part=part,
-            environment=os.environ | SAFE | {"OMP_NUM_THREADS": str(threads)},
-            log=self._log,
-        )
+        nodes = [job.nodes[place] for place in places]
+        self._step = _start(task, job, nodes, part, self._log, {"OMP_NUM_THREADS": str(threads)})
 
     def poll(self) -> int | None:
         """Return the exit status of srun, which is that of the first launcher that failed; None while they run."""
@@ -61,12 +59,51 @@ class SlurmLaunch:
 
     def _pass_on(self) -> None:
         """Leave the sentence of a node for `launch.fault`: one that does not see the folder can only print it."""
-        for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
-            _, mark, sentence = line.partition(SAYS)
-            if mark:
-                left = {"kind": "EngineError", "sentence": sentence}
-                (self._folder / "fault-node.json").write_text(json.dumps(left), encoding="utf-8")
-                return
+        if sentence := _said(self._log):
+            left = {"kind": "EngineError", "sentence": sentence}
+            (self._folder / "fault-node.json").write_text(json.dumps(left), encoding="utf-8")
+
+
+def look_at_job(executor: Executor, stage: str, folder: Path) -> None:
+    """Refuse nodes of the job on which the processes of a stage could not work.
+
+    folder: of the driver, which all nodes must see. Raises `EngineError`, also for fewer nodes or GPUs than asked.
+    """
+    key, log = f"{stage}.executor", folder / LOG
+    job = find_job(key)
+    places, part = place_replicas(job, executor, key, alone=True)
+    find_port(executor.port, key)
+    task = task_of(stage, folder, (), SEEN_S) | {"place": key, "launcher": []}
+    step = _start(task, job, [job.nodes[place] for place in places], part, log, {})
+    try:
+        while (status := step.poll()) is None:
+            time.sleep(POLL_S)
+    finally:
+        step.stop()
+    if status:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"status {status}"]
+        raise EngineError(
+            _said(log)
+            or f"the nodes of the Slurm job {job.number} (`{key}`) could not be looked at by srun; mend what it says: "
+            f"{lines[-1]}"
+        )
+
+
+def _start(
+    task: dict[str, Any], job: Job, nodes: Sequence[str], part: Part, log: Path, environment: dict[str, str]
+) -> SlurmStep:
+    """Run `slurm_task` on each of the nodes."""
+    line = [sys.executable, "-m", MODULE, json.dumps(task)]
+    return SlurmStep(line, job=job, nodes=nodes, part=part, environment=os.environ | SAFE | environment, log=log)
+
+
+def _said(log: Path) -> str | None:
+    """Return the sentence of a node in the log of srun."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mark, sentence = line.partition(SAYS)
+        if mark:
+            return sentence
+    return None
 
 
 def find_port(wanted: int | None, place: str) -> int:

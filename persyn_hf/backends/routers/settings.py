@@ -134,7 +134,7 @@ class RouterSettings(Strict):
         default=None, description="Of `llm`: the config file of `accelerate launch`, to train in several processes."
     )
     executor: Executor | None = Field(
-        default=None, description="Of `llm`: the Ray cluster on whose nodes it is trained. Null: on this machine."
+        default=None, description="Of `llm`: the cluster on whose nodes it is trained. Null: on this machine."
     )
     max_length: int = Field(
         default=2048,

@@ -47,16 +47,14 @@ def score_launched(
         "under": list(under),
     }
     needs = [value for name, value in options.items() if name in LOCAL and value is not None]
-    done = set(skip)
-    restarts = plan.executor.max_restarts if plan.executor else 0
-    for restart in range(restarts + 1):
+    done, restarts = set(skip), launch.Restarts(plan)
+    while True:
         _fill(folder, rows, {**task, "skip": sorted(done)}, plan.processes)
         try:
-            yield from _measure(plan, folder, needs, len(rows), done, again=restart > 0)
+            yield from _measure(plan, folder, needs, len(rows), done, restarts.again)
             return
-        except Lost:
-            if restart == restarts:
-                raise
+        except Lost as lost:
+            restarts.spend(lost)
 
 
 def _measure(plan: Plan, folder: Path, needs: Sequence[str], size: int, done: set[int], again: bool) -> Measured:
@@ -104,15 +102,6 @@ def _read_new(folder: Path, offsets: dict[Path, int], done: set[int]) -> Measure
 
     `offsets` remembers how far files were read.
     """
-    for path in sorted(folder.glob("measured-*.jsonl")):
-        with path.open("rb") as file:
-            file.seek(offsets.get(path, 0))
-            whole, end, _ = file.read().rpartition(b"\n")
-        offsets[path] = offsets.get(path, 0) + len(whole + end)
-        for line in whole.splitlines():
-            try:
-                numbers, values = json.loads(line)
-            except ValueError:  # torn by a power cut: it is measured again
-                continue
-            done.update(numbers)
-            yield numbers, values
+    for numbers, values in launch.read_new(folder, "measured-*.jsonl", offsets):
+        done.update(numbers)
+        yield numbers, values

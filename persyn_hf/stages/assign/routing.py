@@ -1,6 +1,5 @@
 """Decide for the routed kinds: the measured best where rewards exist, the router's best elsewhere, chunk by chunk."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,11 +52,10 @@ def score_launched_with(
     plan: "Plan", folder: Path, alpha: float | None, num_teachers: int, work_dir: Path, advance: Callable[[int], None]
 ) -> Score:
     """Make a `Score` of an llm router in the processes of the plan."""
+    from persyn_hf.backends.launch import seen_by_all
     from persyn_hf.backends.scoring.launched import score_launched
 
-    if plan.executor is not None and plan.executor.shared is not None:
-        folder = shutil.copytree(folder, work_dir / "model", dirs_exist_ok=True)  # the store may be the driver's own
-    options = {"folder": str(folder), "alpha": alpha}
+    options = {"folder": str(seen_by_all(plan, folder, work_dir)), "alpha": alpha}
 
     def score(prompts: "pa.Table") -> FloatArray:
         scores = np.empty((len(prompts), num_teachers))

@@ -70,7 +70,7 @@ class Settings(Strict):
     )
 
     executor: Executor | None = Field(
-        default=None, description="The Ray cluster on whose nodes an `llm` router scores. Null: on this machine."
+        default=None, description="The cluster on whose nodes an `llm` router scores. Null: on this machine."
     )
 
     @model_validator(mode="after")

@@ -12,21 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED
+from persyn_hf.backends.engines.settings import VLLM_NOT_COVERED, VllmSettings
+from persyn_hf.backends.engines.slurm_servers import fill_replica
 from persyn_hf.backends.grading.opening import check_grader
 from persyn_hf.backends.grading.pool import Verifier
 from persyn_hf.backends.grading.settings import CommandSettings
 from persyn_hf.backends.grading.tested import CodeGrader
 from persyn_hf.backends.grading.verdicts import Row, Ungraded, Verdict
 from persyn_hf.backends.harness import Answered
+from persyn_hf.backends.harness.answers import Sheet
 from persyn_hf.backends.harness.ifeval import check_ifeval, is_ifeval
+from persyn_hf.backends.harness.launched import open_launched
 from persyn_hf.backends.harness.likelihood import weigh
 from persyn_hf.backends.harness.livebench import ask_livebench
 from persyn_hf.backends.harness.livebench_scripts import LiveBench
+from persyn_hf.backends.harness.local import open_local
 from persyn_hf.backends.harness.questions import MathTask
+from persyn_hf.backends.harness.served import open_served
 from persyn_hf.backends.harness.stock import check_name
-from persyn_hf.backends.harness.student import Student, open_transformers, open_vllm
+from persyn_hf.backends.harness.student import Student, open_student
 from persyn_hf.backends.harness.summary import summarise
+from persyn_hf.backends.harness.work import Engine, Kept
+from persyn_hf.backends.launch import seen_by_all
+from persyn_hf.backends.launching.plan import Plan, plan_of
 from persyn_hf.backends.loading import Dtype
 from persyn_hf.errors import RecipeError
 from persyn_hf.schemas import EVALUATION, STUDENT
@@ -40,7 +48,8 @@ __all__ = ["INPUTS", "NOT_COVERED", "OPTIONAL_INPUTS", "OUTPUT", "VERSION", "Set
 INPUTS: dict[str, Any] = {}
 OPTIONAL_INPUTS = {"student": STUDENT}  # absent: the student before training is evaluated
 OUTPUT = EVALUATION
-NOT_COVERED = frozenset({"batch_size", "timeout_s", "sandbox.url"}) | VLLM_NOT_COVERED
+NOT_COVERED = frozenset({"batch_size", "executor", "timeout_s", "sandbox.url"}) | VLLM_NOT_COVERED
+Source = tuple[str, str | None, str | None]  # model, revision and chat template
 VERSION = 5  # 4: generation is ours, prompts are whole, thoughts are not judged; 5: other rules of grading
 
 
@@ -50,6 +59,8 @@ def check_files(settings: Settings) -> None:
     Refused, too: a task that the harness does not know, and a machine that cannot judge IFEval, or run code in a
     sandbox.
     """
+    if settings.executor is not None and settings.engine == "vllm":
+        _filled(settings)
     for task in settings.tasks:
         if task.is_stock:
             check_name(task.harness or task.name)
@@ -67,26 +78,28 @@ def run(settings: Settings, context: Context, student: Path | None = None) -> Re
     student: folder of the trained student; None: the student before training.
     """
     started = time.monotonic()
+    plan = plan_of(settings, "evaluate")
     loaded = {task.name: load(task, settings) for task in settings.tasks}  # first, as it may be refused
     bench = _livebench(settings, context)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
+    source, dtype = _source(context, student, plan), _dtype(settings, plan)
+    kept = Kept(context.work_dir, [*source, dtype, settings.engine], context.progress)
     if bench is not None:  # first: killed after it, a run has it done already
-        source, dtype = _source(context, student), _dtype(settings)
         log = context.work_dir / "vllm.log"
         items, metrics[LIVEBENCH] = ask_livebench(bench, *source, dtype=dtype, settings=settings.vllm, log=log)
         rows += _rows(LIVEBENCH, items)
     for task in settings.tasks:  # before the others, for which a server of vLLM may take the whole GPU
         if task.is_weighed:
-            loaded_task, source = loaded[task.name], _source(context, student)
+            loaded_task, folder = loaded[task.name], context.work_dir / "weighing"
             assert isinstance(loaded_task, MathTask)
-            answered, figures = weigh(loaded_task, *source, dtype=_dtype(settings), progress=context.progress)
+            answered, figures = weigh(loaded_task, *source, dtype=dtype, kept=kept, plan=plan, folder=folder)
             rows += _rows(task.name, _numbered(answered))
             metrics[task.name] = summarise(answered) | figures
     asked = [task for task in settings.tasks if not task.is_weighed]
     if asked:
         verifier = Verifier(timeout_s=float(settings.timeout_s))
-        with _open(settings, context, student) as model, verifier:
+        with open_student(_opening(settings, context.work_dir, plan, source, dtype), kept) as model, verifier:
             for task in asked:
                 for name, (answered, summary) in score(task, loaded[task.name], model, settings, verifier).items():
                     rows += _rows(name, _numbered(answered))
@@ -140,30 +153,43 @@ def _livebench(settings: Settings, context: Context) -> LiveBench | None:
     return bench
 
 
-def _open(settings: Settings, context: Context, student: Path | None) -> AbstractContextManager[Student]:
-    """Open the model that is evaluated, by the engine of the settings."""
-    source, dtype = _source(context, student), _dtype(settings)
-    if settings.engine == "vllm":
-        log = context.work_dir / "vllm.log"
-        return open_vllm(*source, dtype=dtype, settings=settings.vllm, log=log, progress=context.progress)
-    return open_transformers(*source, dtype=dtype, batch_size=settings.batch_size, progress=context.progress)
+def _opening(
+    settings: Settings, folder: Path, plan: Plan | None, source: Source, dtype: Dtype
+) -> AbstractContextManager[tuple[Engine, Sheet]]:
+    """Open the student that is evaluated by the engine of the settings: here, or in the processes of the plan."""
+    vllm = settings.vllm if settings.engine == "vllm" else None
+    if plan is not None:
+        if vllm is not None:
+            vllm, plan = _filled(settings), replace(plan, per_machine=1)  # one server on each
+        options: dict[str, Any] = {"batch_size": settings.batch_size, "vllm": vllm, "folder": folder / "answering"}
+        return open_launched(plan, *source, dtype=dtype, **options)
+    if vllm is not None:
+        return open_served(*source, dtype=dtype, settings=vllm, log=folder / "vllm.log")
+    return open_local(*source, dtype=dtype, batch_size=settings.batch_size)
 
 
-def _source(context: Context, student: Path | None) -> tuple[str, str | None, str | None]:
+def _filled(settings: Settings) -> VllmSettings:
+    """Return settings by which a server uses all GPUs of a replica; raises `RecipeError` where it cannot."""
+    assert settings.executor is not None
+    return fill_replica(settings.vllm, settings.executor, "the student", "evaluate.executor")
+
+
+def _source(context: Context, student: Path | None, plan: Plan | None) -> Source:
     """Return model, revision and chat template of what is evaluated."""
     base = context.student
     if student is not None:
-        return str(student), None, None  # trained students bring their template
+        return str(seen_by_all(plan, student, context.work_dir)), None, None  # trained students bring their template
     if base is not None and base.model is not None:
         return base.model, base.revision, base.chat_template
     raise RecipeError("`evaluate` needs a trained student or one with a `model`, found none; see `students`")
 
 
-def _dtype(settings: Settings) -> Dtype:
+def _dtype(settings: Settings, plan: Plan | None) -> Dtype:
     """Return the dtype of the settings; `auto` is float32 without a GPU."""
     import torch
 
-    return settings.dtype if settings.dtype != "auto" or torch.cuda.is_available() else "float32"
+    on_gpu = torch.cuda.is_available() if plan is None else not plan.cpu
+    return settings.dtype if settings.dtype != "auto" or on_gpu else "float32"
 
 
 def _grade(

@@ -6,9 +6,9 @@ from typing import Any
 
 from persyn_hf.backends.chat import render
 from persyn_hf.backends.engines.local_prompts import context_length
-from persyn_hf.backends.engines.settings import value_of
 from persyn_hf.backends.harness.answers import Sheet
 from persyn_hf.backends.harness.questions import MathTask, final_answer, read_questions, read_tests
+from persyn_hf.backends.harness.served import positions_of
 from persyn_hf.backends.harness.stock import load_stock
 from persyn_hf.backends.harness.stock_items import choose_filter, choose_metric
 from persyn_hf.backends.loading import load_tokenizer
@@ -80,9 +80,11 @@ def check_student(settings: Settings, student: Student) -> Iterator[str]:
     """
     if student.model is None:
         return
-    given = value_of(settings.vllm.args, "--max-model-len") if settings.engine == "vllm" else None
     tokenizer = load_tokenizer(student.model, student.revision, student.chat_template)
-    positions = int(given) if given else context_length(student.model, student.revision)
+    if settings.engine == "vllm":
+        positions = positions_of(settings.vllm, student.model, student.revision)
+    else:
+        positions = context_length(student.model, student.revision)
     for task in settings.tasks:
         loaded = load(task, settings)
         if isinstance(loaded, MathTask) and not task.is_weighed:

@@ -9,6 +9,7 @@ from persyn_hf.backends.grading.settings import SandboxSettings
 from persyn_hf.backends.harness.likelihood import INVERSE_PERPLEXITY
 from persyn_hf.backends.harness.livebench_scripts import LiveBenchSettings
 from persyn_hf.backends.harness.questions import Source
+from persyn_hf.backends.launching.settings import Executor
 from persyn_hf.backends.references import Lists
 from persyn_hf.backends.source_rows import RaggedRows
 from persyn_hf.recipe.roles import check_config_name
@@ -205,6 +206,9 @@ class Settings(Strict):
         default="auto", description="The type of the weights. auto: as stored on a GPU, float32 elsewhere."
     )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
+    executor: Executor | None = Field(
+        default=None, description="The cluster on whose nodes the student is asked. Null: on this machine."
+    )
     # As of `livebench`.
     sandbox: SandboxSettings = Field(
         default=SandboxSettings(),
@@ -230,4 +234,14 @@ class Settings(Strict):
             raise ValueError(f"two tasks are named `{twice[0]}`; give each a name of its own")
         if self.livebench is not None and self.engine != "vllm":
             raise ValueError("`livebench` asks a server, which `engine: transformers` has not; set `engine: vllm`")
+        if self.livebench is not None and self.executor is not None:
+            raise ValueError(
+                "`livebench` asks one server on this machine, which an `executor` does not start; leave `executor` "
+                "out, or evaluate `livebench` in a recipe of its own"
+            )
+        if self.executor is not None and self.vllm.distributed_executor_backend is not None:
+            raise ValueError(
+                "`vllm.distributed_executor_backend` runs one server over nodes of a Ray cluster, and `executor` one "
+                "on each node; leave one out"
+            )
         return self

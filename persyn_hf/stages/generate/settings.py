@@ -9,7 +9,7 @@ from persyn_hf.backends.engines.imported import ImportSettings
 from persyn_hf.backends.engines.settings import (
     BY_SERVER,
     BatchSettings,
-    RaySettings,
+    ExecutorSettings,
     ServerSettings,
     VllmSettings,
     engine_arguments,
@@ -73,7 +73,7 @@ class Settings(ImportSettings):
         default=BatchSettings(), description="Of `engine: batch`: how the batch API of the `server` is used."
     )
     vllm: VllmSettings = Field(default=VllmSettings(), description="Of `engine: vllm`: how `vllm serve` is started.")
-    executor: RaySettings | None = Field(
+    executor: ExecutorSettings | None = Field(
         default=None,
         description="The Ray cluster that engines run on, or the Slurm job whose nodes run vLLM. Null: this machine.",
     )

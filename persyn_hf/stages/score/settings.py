@@ -157,7 +157,7 @@ class Settings(Strict):
         default=None, description="The config file of `accelerate launch`. Models measure in its processes."
     )
     executor: Executor | None = Field(
-        default=None, description="The Ray cluster on whose nodes models measure. Null: on this machine."
+        default=None, description="The cluster on whose nodes models measure. Null: on this machine."
     )
     reward_model: RewardModel = Field(
         default_factory=RewardModel, description="Of `quality: reward_model`: the model that judges."
