@@ -17,7 +17,7 @@ from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
 from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.runner.item_sets import with_tasks
-from persyn_hf.runner.plan_checks import check_qualities, check_routers, chosen_by
+from persyn_hf.runner.plan_checks import check_prior, check_qualities, check_routers, chosen_by
 from persyn_hf.runner.step import Step
 
 
@@ -44,7 +44,7 @@ BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate", "escalate_below"},
 }
-BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
+BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}, "train_router": {"prior"}}
 BY_SCORE = {"generate": {"chosen_by"}}
 ROUTED = {"assign": {"budget"}}  # settings that only steps of routed kinds are given
 
@@ -66,6 +66,7 @@ def make_plan(recipe: Recipe) -> list[Step]:
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
     steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+    check_prior(recipe, steps)
     check_qualities(steps)
     check_routers(steps)
     return steps
@@ -144,11 +145,15 @@ class _Planner:
         calibration, student = self.recipe.calibration, self.recipe.students[0]
         last = 1 if calibration.strategy == "full" else calibration.rounds
         fixed: dict[str, Any] = {"labelling": calibration} if calibration.in_part else {}
-        inputs: dict[str, str] = {}
+        known = {} if calibration.prior_ref is None else {"prior": calibration.prior_ref}
+        inputs = dict(known)
         for round in range(1, last):
             suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
-            inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
+            inputs = known | {
+                "base": names.matrix_assignments(suffix),
+                "rewards": names.matrix_rewards(student, suffix),
+            }
             if calibration.budget is not None:
                 inputs["calibration"] = names.matrix_responses(suffix)
         return {"further": inputs, "round": last, **fixed} if fixed else {}
@@ -196,6 +201,12 @@ class _Planner:
         inputs = {"prompts": names.PROMPTS, **({"pairs": pairs} if given else {"rewards": rewards})}
         if extended:
             inputs["base"] = str(extended)
+        calibration = self.recipe.calibration
+        if calibration.prior and fixed.get("kind", self.recipe.train_router.get("kind")) == "stacking" and not given:
+            if calibration.prior_ref is not None:
+                inputs["prior"] = calibration.prior_ref
+            else:
+                fixed["prior"] = calibration.prior
         self._add(names.router(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from persyn_hf.errors import RecipeError
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import ChosenBy
 
@@ -22,6 +23,25 @@ def check_qualities(steps: Sequence[Step]) -> None:
                 f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
                 "take another `quality`, or `engine: import`"
             )
+
+
+def check_prior(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Refuse a prior that the recipe makes itself, or that no step of it reads."""
+    calibration = recipe.calibration
+    if calibration.prior is None:
+        return
+    made = {f"{recipe.full_name}-{step.key}" for step in steps if step.stage == "score"}
+    if calibration.prior_ref is not None and calibration.prior_ref.partition("@")[0] in made:
+        raise RecipeError(
+            f"calibration: `prior` names {calibration.prior_ref}, which this recipe makes itself; name the rewards of "
+            "another student or recipe"
+        )
+    learns = any(getattr(step.settings, "kind", "") == "stacking" for step in steps if step.stage == "train_router")
+    if calibration.strategy == "whole_prompts" and calibration.stop == "never" and not learns:
+        raise RecipeError(
+            "calibration: nothing reads the `prior`: `whole_prompts` asks every teacher whatever it says; set "
+            "`train_router.kind: stacking`, `calibration.stop: gain` or another strategy, or leave `prior` out"
+        )
 
 
 def check_routers(steps: Sequence[Step]) -> None:

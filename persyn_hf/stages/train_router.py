@@ -8,7 +8,6 @@ Only `auto` looks at dev, to choose among its candidates, and its record says so
 """
 
 import hashlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends import tracking
+from persyn_hf.backends.priors import read_prior
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
@@ -27,6 +27,7 @@ from persyn_hf.core.pairs import preferences, win_shares
 from persyn_hf.core.rewards import reward_matrix, to_matrix
 from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.roles import REF
 from persyn_hf.report.router_figures import write_router_figures
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
@@ -37,13 +38,18 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS}
-OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; the router to extend
+OPTIONAL_INPUTS = {
+    "rewards": REWARDS,  # one of these two
+    "pairs": PAIRS,
+    "base": ROUTER,  # the router to extend
+    "prior": REWARDS,  # what `stacking` learns from beside the rewards
+}
 OUTPUT = ROUTER
 NOT_COVERED = frozenset(
     {"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate", "executor", "report_to"}
 )
 
-REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; without a tag, the newest
+LATER = {"prior": None}
 
 
 class Settings(RouterSettings):
@@ -56,6 +62,9 @@ class Settings(RouterSettings):
         default=None,
         description="A stored router, NAMESPACE/NAME@TAG, that the pool's new teachers join. "
         "Nothing else is trained, and its scores of old teachers stay.",
+    )
+    prior: str | None = Field(
+        default=None, description="Of `stacking`: the file of `calibration.prior`. The recipe's plan sets it."
     )
     alpha: float | None = Field(
         default=None, ge=0, le=1, description="The weight of learnability. Null: the rewards are as `score` made them."
@@ -118,10 +127,12 @@ def run(
     rewards: "Dataset | None" = None,
     pairs: "Dataset | None" = None,
     base: Path | None = None,
+    prior: "Dataset | None" = None,
 ) -> Result:
     """Train on the calibration prompts with at least two measured teachers; return the folder and the dev metrics.
 
-    rewards or pairs, one of the two: what is learned. base: folder of the router to extend.
+    rewards or pairs, one of the two: what is learned. base: folder of the router to extend. prior: rewards that
+    `stacking` learns from, too, on calibration prompts that are measured and on others.
 
     Raises:
         RecipeError: none or both of rewards and pairs are given, or the settings need the other.
@@ -129,6 +140,8 @@ def run(
     """
     pool, ids, matrices = _matrices(settings, [teacher.name for teacher in context.teachers], rewards, pairs)
     labelled, counts = _labelled(prompts, ids, matrices)
+    if prior is not None or settings.prior is not None:
+        labelled["calibration"] = _with_prior(prompts, labelled["calibration"], settings.prior or prior, pool)
     ids, calibration = labelled["calibration"]
     draws = _draws(ids, settings, context.seed)
     train, validation = (calibration.take(rows) for rows in draws[len(ids)][0][:2])
@@ -163,7 +176,7 @@ def run(
     }
     metrics |= {"training": {"scale": router.scale, **record}, **compared}
     parts = {"train": train, "validation": validation, "dev": dev}
-    counts |= {f"{name}_prompts": len(part.conversations) for name, part in parts.items()}
+    counts |= {f"{name}_prompts": int((~np.isnan(part.rewards)).any(axis=1).sum()) for name, part in parts.items()}
     return Result(data=folder, counts=counts, metrics=metrics, cost=cost)
 
 
@@ -229,6 +242,20 @@ def _labelled(
         )
     counts = {"prompts_without_pairs": int((~usable).sum()), "missing_cells": int(np.isnan(matrix).sum())}
     return labelled, counts
+
+
+def _with_prior(prompts: "Dataset", measured: Split, prior: "Dataset | str", pool: list[str]) -> Split:
+    """Add a prior to the calibration prompts, and the prompts that it alone knows; rows stay in prompt order."""
+    ids, labelled = measured
+    of_split = prompts.select([i for i, name in enumerate(prompts["split"][:]) if name == "calibration"])
+    every, conversations = of_split["prompt_id"][:], of_split["messages"][:]
+    matrix = read_prior(prior, every, conversations, pool)
+    rewards = np.full(matrix.shape, np.nan)
+    place = {prompt_id: row for row, prompt_id in enumerate(every)}
+    rewards[[place[prompt_id] for prompt_id in ids]] = labelled.rewards
+    rows = np.flatnonzero((~np.isnan(rewards) | ~np.isnan(matrix)).any(axis=1)).tolist()
+    both = Labelled([conversations[row] for row in rows], rewards[rows], prior=matrix[rows])
+    return [every[row] for row in rows], both
 
 
 def _draws(ids: list[str], settings: Settings, seed: int) -> dict[int, list[Draw]]:
