@@ -107,6 +107,45 @@ def test_a_second_student_starts_from_the_first_ones_rewards(
     assert f"the prior knows {len(known)} calibration prompts" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_without_dev_prompts_the_report_says_what_calibration_tells_of_the_router(
+    store: Store, root: Path, zoo: Path, tmp_path: Path
+) -> None:
+    sizes = {"calibration": CALIBRATION + DEV, "dev": 0, "pool": 4, "limit": CALIBRATION + DEV + 4}
+    source = {
+        "path": str(root / "recipes/tiny/prompts.jsonl"),
+        "columns": {"prompt": "question", "reference": "answer"},
+    }
+    budget = {
+        "strategy": "uncertainty",
+        "rounds": 2,
+        "budget": {"cost": "generations", "total": 100, "covers_dev": True},
+    }
+    recipe = write(
+        tmp_path,
+        root,
+        zoo,
+        name="nodev",
+        prompts={**source, "references": "math", **sizes},
+        calibration=budget,
+        train_router={"kind": "stacking"},
+    )
+    assert main(["plan", str(recipe), "--store", str(store.root)]) == 0
+    assert main(["run", str(recipe), "--store", str(store.root)]) == 0
+    trained = store.get("local/nodev-router-s@v1")
+    own = trained.manifest.metrics["by_calibration"]
+    assert own["folds"] == 5 and trained.manifest.counts["dev_prompts"] == 0
+    assert own["cells"] == sum(
+        store.get("local/nodev-assignments-all@v1").manifest.metrics["labelling"]["cells"].values()
+    )
+    assert main(["report", str(recipe), "--store", str(store.root), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    words = f"{own['prompts']} calibration prompts by cross-fitting in 5 folds, as there are no dev prompts"
+    assert f"Routers for s, on {words}" in text and "gain: reward per prompt over the best single teacher" in text
+    assert words in (trained.path / "README.md").read_text()
+    header, row, *_ = (tmp_path / "out" / "routers-s.csv").read_text().splitlines()
+    assert header.split(",")[-3:] == ["gain", "gain low", "gain high"] and all(row.split(",")[-3:])
+
+
 def test_a_new_teacher_costs_its_anchors_and_dev_and_leaves_the_router_as_it_was(
     store: Store, root: Path, zoo: Path, tmp_path: Path
 ) -> None:

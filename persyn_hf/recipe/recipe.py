@@ -22,7 +22,7 @@ STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix
 
 
 class CalibrationBudget(Strict):
-    """The most that the answers to calibration prompts may cost, all rounds together; dev is not in it."""
+    """The most that the answers to calibration prompts may cost, all rounds together."""
 
     cost: CostUnit = Field(
         description="The unit: generations (answers), tokens (generated ones), flops, or money (the teachers' prices)."
@@ -31,6 +31,9 @@ class CalibrationBudget(Strict):
         gt=0,
         le=1e30,
         description="The number of units. The first round asks every teacher ten prompts, whatever that costs.",
+    )
+    covers_dev: bool = Field(
+        default=False, description="The answers to dev prompts are in it, too: calibration gets what they leave."
     )
 
 
@@ -94,9 +97,9 @@ class Calibration(Strict):
         return self
 
     @property
-    def prior_ref(self) -> str | None:
-        """Return the artifact that is the prior; None: there is no prior, or it is a file."""
-        return None if self.prior is None or self.prior.startswith("/") else self.prior
+    def prior_input(self) -> dict[str, str]:
+        """Return the input of steps that read the prior; empty: there is no prior, or it is a file."""
+        return {} if self.prior is None or self.prior.startswith("/") else {"prior": self.prior}
 
     @property
     def in_part(self) -> bool:

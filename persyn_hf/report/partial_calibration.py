@@ -41,7 +41,7 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
         title=f"Labels of the calibration prompts ({recipe.calibration.strategy}) and the router for {student.name}",
         header=["", "prompts", "cells", "share", *titles, "gap closed"],
         rows=rows,
-        note="costs: cells at each teacher's mean; the gap is closed on dev prompts, which every teacher answers, and "
+        note="costs: cells at each teacher's mean; the gap is closed on prompts that the router never saw, and "
         "what every cell would have closed is known after a run with `calibration.strategy: full`"
         + _why(chosen)
         + _prior(chosen),

@@ -17,7 +17,7 @@ from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
 from persyn_hf.recipe.strict import Strict, nearest, read_section
 from persyn_hf.runner.item_sets import with_tasks
-from persyn_hf.runner.plan_checks import check_prior, check_qualities, check_routers, chosen_by
+from persyn_hf.runner.plan_checks import check_dev, check_prior, check_qualities, check_routers, chosen_by
 from persyn_hf.runner.step import Step
 
 
@@ -67,6 +67,7 @@ def make_plan(recipe: Recipe) -> list[Step]:
             step.module.check(step.settings, step.teachers)
     steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
     check_prior(recipe, steps)
+    check_dev(steps)
     check_qualities(steps)
     check_routers(steps)
     return steps
@@ -145,15 +146,12 @@ class _Planner:
         calibration, student = self.recipe.calibration, self.recipe.students[0]
         last = 1 if calibration.strategy == "full" else calibration.rounds
         fixed: dict[str, Any] = {"labelling": calibration} if calibration.in_part else {}
-        known = {} if calibration.prior_ref is None else {"prior": calibration.prior_ref}
-        inputs = dict(known)
+        inputs = calibration.prior_input
         for round in range(1, last):
             suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
-            inputs = known | {
-                "base": names.matrix_assignments(suffix),
-                "rewards": names.matrix_rewards(student, suffix),
-            }
+            inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
+            inputs |= calibration.prior_input
             if calibration.budget is not None:
                 inputs["calibration"] = names.matrix_responses(suffix)
         return {"further": inputs, "round": last, **fixed} if fixed else {}
@@ -201,12 +199,10 @@ class _Planner:
         inputs = {"prompts": names.PROMPTS, **({"pairs": pairs} if given else {"rewards": rewards})}
         if extended:
             inputs["base"] = str(extended)
-        calibration = self.recipe.calibration
-        if calibration.prior and fixed.get("kind", self.recipe.train_router.get("kind")) == "stacking" and not given:
-            if calibration.prior_ref is not None:
-                inputs["prior"] = calibration.prior_ref
-            else:
-                fixed["prior"] = calibration.prior
+        prior = self.recipe.calibration.prior
+        if prior and fixed.get("kind", self.recipe.train_router.get("kind")) == "stacking" and not given:
+            inputs |= self.recipe.calibration.prior_input
+            fixed |= {} if "prior" in inputs else {"prior": prior}
         self._add(names.router(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:

@@ -31,9 +31,9 @@ def check_prior(recipe: Recipe, steps: Sequence[Step]) -> None:
     if calibration.prior is None:
         return
     made = {f"{recipe.full_name}-{step.key}" for step in steps if step.stage == "score"}
-    if calibration.prior_ref is not None and calibration.prior_ref.partition("@")[0] in made:
+    if calibration.prior.partition("@")[0] in made:
         raise RecipeError(
-            f"calibration: `prior` names {calibration.prior_ref}, which this recipe makes itself; name the rewards of "
+            f"calibration: `prior` names {calibration.prior}, which this recipe makes itself; name the rewards of "
             "another student or recipe"
         )
     learns = any(getattr(step.settings, "kind", "") == "stacking" for step in steps if step.stage == "train_router")
@@ -41,6 +41,26 @@ def check_prior(recipe: Recipe, steps: Sequence[Step]) -> None:
         raise RecipeError(
             "calibration: nothing reads the `prior`: `whole_prompts` asks every teacher whatever it says; set "
             "`train_router.kind: stacking`, `calibration.stop: gain` or another strategy, or leave `prior` out"
+        )
+
+
+def check_dev(steps: Sequence[Step]) -> None:
+    """Refuse what needs dev prompts where the recipe has none, as later it would be paid for."""
+    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
+    if source is None or source.dev != 0:
+        return
+    routers: list[Any] = [step.settings for step in steps if step.stage == "train_router"]
+    extends = any(router.extend is not None for router in routers)
+    if extends or any(router.kind == "auto" for router in routers):
+        does = "`extend` has its router judged" if extends else "`kind: auto` chooses among its candidates"
+        raise RecipeError(
+            f"train_router: {does} on dev prompts, and `prompts.dev` is 0; raise it, or train one kind of router, as "
+            "in `kind: stacking`"
+        )
+    if any(getattr(step.settings, "confidence", None) is not None for step in steps if step.stage == "assign"):
+        raise RecipeError(
+            "a strategy's `confidence` is learnt from dev prompts, and `prompts.dev` is 0; raise it, or leave "
+            "`confidence` out"
         )
 
 

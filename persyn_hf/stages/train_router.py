@@ -4,10 +4,12 @@ Comparisons may take the place of rewards (`inputs: {pairs: NAMESPACE/NAME@TAG}`
 share of its comparisons that it wins.
 
 Dev prompts take no part in training: the epoch or the regularisation is chosen on a slice of the calibration prompts.
+Where there are none, calibration prompts judge the router that it has not seen (`backends.routers.judging`).
 Only `auto` looks at dev, to choose among its candidates, and its record says so and compares all candidates.
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +21,12 @@ from persyn_hf.backends.priors import read_prior
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
+from persyn_hf.backends.routers.judging import FOLDS, Judged, check_judges, cross_fitted, held_out, metrics_of
 from persyn_hf.backends.routers.trainings import Draw
 from persyn_hf.backends.tracking import Tracked, Tracker
 from persyn_hf.core.arrays import FloatArray
-from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.pairs import preferences, win_shares
 from persyn_hf.core.rewards import reward_matrix, to_matrix
-from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
 from persyn_hf.recipe.roles import REF
 from persyn_hf.report.router_figures import write_router_figures
@@ -149,6 +150,8 @@ def run(
     dev = labelled["dev"][1]
     advance = context.progress.advance
     kind = "extended" if base is not None else settings.kind
+    if not len(dev.rewards):
+        check_judges(kind, int((~np.isnan(calibration.rewards)).any(axis=1).sum()), settings.validation_share)
     context.progress.start(f"training the {kind} router", _num_steps(settings, draws))
     rng = np.random.default_rng(context.seed)
     tracked = Tracked(settings.report_to, context.recipe, context.step)
@@ -165,15 +168,15 @@ def run(
     else:
         record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance, tracked=tracked)
     router = load(folder, settings.device)
-    scores = router.scores(dev.conversations)
-    baseline = {"global_best": teacher_means(calibration.rewards)}
-    metrics: dict[str, Any] = dict(router_table(scores, dev.rewards, baseline, rng))
-    if router.scale != "log_odds":
-        metrics["router"]["calibration_error"] = dict.fromkeys(("value", "low", "high"))  # rewards are no log-odds
-    metrics["allocation"] = {
-        name: dict(zip(pool, allocation(route(values).teacher, len(pool)).tolist(), strict=True))
-        for name, values in (("router", scores), ("oracle", dev.rewards))
-    }
+    if len(dev.rewards):
+        judged = Judged(router.scores(dev.conversations), dev.rewards, teacher_means(calibration.rewards))
+    elif kind == "llm":
+        judged = held_out(router, train, validation)
+    else:
+        context.progress.start("judging the router on folds of calibration", FOLDS)
+        hold_out = partial(_hold_out, share=settings.validation_share)
+        judged = cross_fitted(settings, pool, ids, calibration, hold_out, folder, context.seed, advance)
+    metrics = metrics_of(judged, pool, router.scale, rng, by_calibration=not len(dev.rewards))
     metrics |= {"training": {"scale": router.scale, **record}, **compared}
     parts = {"train": train, "validation": validation, "dev": dev}
     counts |= {f"{name}_prompts": int((~np.isnan(part.rewards)).any(axis=1).sum()) for name, part in parts.items()}
@@ -229,7 +232,7 @@ def _labelled(
         of_split = prompts.select([i for i, name in enumerate(prompts["split"][:]) if name == split])
         rows = [row_of.get(prompt_id, -1) for prompt_id in of_split["prompt_id"][:]]
         keep = [position for position, row in enumerate(rows) if row >= 0 and usable[row]]
-        if len(keep) < 2:
+        if len(keep) < 2 and (split == "calibration" or len(of_split)):
             raise InputError(
                 f"{len(keep)} {split} prompts have rewards of two teachers or more, at least 2 are needed to train a "
                 f"router; raise `prompts.{split}`, or look for failures in the rewards"

@@ -52,6 +52,35 @@ def test_what_nothing_reads_is_refused(root: Path, override: str, sentence: str)
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ("train_router.kind=auto",),
+            "train_router: `kind: auto` chooses among its candidates on dev prompts, and `prompts.dev` is 0; raise "
+            "it, or train one kind of router, as in `kind: stacking`",
+        ),
+        (
+            ("train_router.extend=lab/router@v1", "strategies=[persyn]"),
+            "train_router: `extend` has its router judged on dev prompts, and `prompts.dev` is 0",
+        ),
+        (
+            ("strategies=[{kind: persyn, per_prompt: 2, confidence: 0.8}]",),
+            "a strategy's `confidence` is learnt from dev prompts, and `prompts.dev` is 0; raise it, or leave "
+            "`confidence` out",
+        ),
+    ],
+)
+def test_what_needs_dev_prompts_is_refused_before_anything_is_paid(
+    root: Path, overrides: tuple[str, ...], sentence: str
+) -> None:
+    plan(root, *overrides)
+    with pytest.raises(RecipeError) as error:
+        plan(root, *overrides, "prompts.dev=0")
+    assert sentence in str(error.value)
+    plan(root, "prompts.dev=0", "train_router.kind=stacking")
+
+
 IN_PART = "calibration={strategy: uncertainty, prior: lab/other-rewards-s@v1}"
 
 

@@ -43,7 +43,13 @@ OPTIONAL_INPUTS = {
 }
 OUTPUT = ASSIGNMENTS
 NOT_COVERED = frozenset({"device", "accelerate", "executor"})
-LATER = {"labelling.budget": None, "labelling.stop": "never", "labelling.price": 0.05, "labelling.prior": None}
+LATER = {
+    "labelling.budget": None,
+    "labelling.budget.covers_dev": False,
+    "labelling.stop": "never",
+    "labelling.price": 0.05,
+    "labelling.prior": None,
+}
 VERSION = 2  # 2: of equal scores the teacher of higher measured rewards wins, not the one of higher scores
 
 LAUNCHED = 1 << 18  # prompts per `accelerate launch`, as each one loads the router again

@@ -77,7 +77,7 @@ def in_part(
     columns = of_splits(prompts, ("calibration",), ("prompt_id", "messages"))
     ids = columns["prompt_id"]
     shape = len(ids), len(pool)
-    given = prior if settings.labelling.prior_ref is not None else settings.labelling.prior
+    given = settings.labelling.prior if prior is None else prior
     known = None if given is None else read_prior(given, ids, columns["messages"], pool)
     num_pool = _num_pool(prompts) if settings.labelling.stop == "gain" else 0
     noted: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def in_part(
         asked = _first(settings.labelling, context, shape, pool)
     else:
         asked = _asked_before(before, ids, pool)
-        number, price = _affordable(settings, context, asked, responses)
+        number, price = _affordable(settings, context, asked, responses, _number_of(prompts, "dev"))
         rewards_so_far = _rewards_so_far(Measured([rewards], ("calibration",), pool, None), columns)
         if settings.labelling.stop == "gain":
             so_far = columns, rewards_so_far, asked, num_pool, known
@@ -122,13 +122,17 @@ def _weighed(prior: FloatArray, rewards: FloatArray, pool: list[str]) -> dict[st
 
 def _num_pool(prompts: "Dataset") -> int:
     """Count the pool's prompts, on which a router gains what calibration is paid for."""
-    number = len(of_splits(prompts, ("pool",), ("prompt_id",))["prompt_id"])
+    number = _number_of(prompts, "pool")
     if not number:
         raise InputError(
             "`calibration.stop: gain` weighs what a router gains on the pool's prompts, found none; raise "
             "`prompts.pool`, or leave `stop` out"
         )
     return number
+
+
+def _number_of(prompts: "Dataset", split: str) -> int:
+    return prompts["split"][:].count(split)
 
 
 def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: list[str]) -> BoolArray:
@@ -169,15 +173,20 @@ def _first_within(strategy: str, shape: tuple[int, int], order: IntArray, rng: n
 
 
 def _affordable(
-    settings: Settings, context: Context, asked: BoolArray, responses: "Dataset | None"
+    settings: Settings, context: Context, asked: BoolArray, responses: "Dataset | None", dev: int
 ) -> tuple[float, FloatArray | None]:
-    """Return what this round may spend, and the price of a cell of each teacher, (n,); None: 1 each."""
+    """Return what this round may spend, and the price of a cell of each teacher, (n,); None: 1 each.
+
+    dev: the number of dev prompts, which every teacher answers after the last round.
+    """
     wanted = settings.labelling
     assert wanted is not None
     if wanted.budget is None:
         return core.quota(asked, wanted.share, wanted.rounds, settings.round), None
     price = cell_costs(wanted.budget.cost, context.teachers, responses)
     spent = float(asked.sum(axis=0) @ price)
+    if wanted.budget.covers_dev:
+        spent += dev * float(price.sum())
     return core.allowance(float(wanted.budget.total), spent, wanted.rounds, settings.round), price
 
 
