@@ -60,7 +60,8 @@ def show(scene: Scene) -> str:
     if router is not None and dev.get("router"):
         number = router.manifest.counts.get("dev_prompts", 0)
         words = judged_on(router.manifest.metrics, number)
-        panels.append(_panel("dev", words, best_single(scene.database, assignment), dev))
+        split = "calibration" if "by_calibration" in router.manifest.metrics else "dev"
+        panels.append(_panel(split, words, best_single(scene.database, assignment), dev))
     if not panels:
         return elsewhere(scene, "The router was not measured here", missing, ("router",))
     return scene.render(
