@@ -147,11 +147,17 @@ def _in_proportion(gains: FloatArray, leaves: BoolArray) -> FloatArray:
 
 
 def _members(settings: RouterSettings, train: Split) -> list[_Member]:
-    """Return the members, the smoothest of each kind first."""
-    number = int((~np.isnan(train.rewards)).any(axis=1).sum()) if train.prior is not None else len(train.rewards)
+    """Return the members, the smoothest of each kind first.
+
+    With a prior, folds differ in how many of their prompts are measured. A neighbourhood of nearly all of these would
+    say nearly nothing in a fold and get a weight that is far too large for what it says of all prompts.
+    """
     penalties = sorted(set(settings.ridge_l2), reverse=True)
+    most = len(train.rewards)
+    if train.prior is not None:
+        most = max(1, int((~np.isnan(train.rewards)).any(axis=1).sum()) // 2)
     members = [_Member("ridge", value) for value in penalties]
-    members += [_Member("knn", k) for k in sorted({min(k, number) for k in settings.neighbours}, reverse=True)]
+    members += [_Member("knn", k) for k in sorted({min(k, most) for k in settings.neighbours}, reverse=True)]
     return members + [_Member("ridge", value, by_prior=True) for value in penalties if train.prior is not None]
 
 
