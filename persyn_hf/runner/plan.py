@@ -7,7 +7,6 @@ by a step of `assign` and one of `generate`.
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from persyn_hf.errors import RecipeError
@@ -15,9 +14,10 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
-from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.recipe.strict import Strict, read_section
 from persyn_hf.runner.item_sets import with_tasks
-from persyn_hf.runner.plan_checks import check_dev, check_prior, check_qualities, check_routers, chosen_by
+from persyn_hf.runner.pinned import pin
+from persyn_hf.runner.plan_checks import check_steps, chosen_by
 from persyn_hf.runner.step import Step
 
 
@@ -65,11 +65,8 @@ def make_plan(recipe: Recipe) -> list[Step]:
             )
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
-    steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
-    check_prior(recipe, steps)
-    check_dev(steps)
-    check_qualities(steps)
-    check_routers(steps)
+    steps = pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+    check_steps(recipe, steps)
     return steps
 
 
@@ -287,21 +284,3 @@ def takes(step: Step, key: str) -> bool:
 
 def _is_routed(kind: str | None) -> bool:
     return kind in KINDS and KINDS[kind].chooses == "router"
-
-
-def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:
-    """Replace the artifacts of pinned steps by their refs, and drop these steps and those that only they needed."""
-    keys = [step.key for step in steps]
-    refs: dict[str, str] = {}
-    for name, ref in pinned.items():
-        matches = [key for key in keys if key == name] or [key for key in keys if key.startswith(f"{name}-")]
-        if len(matches) != 1:
-            hint = nearest(name, keys) if not matches else f"; it fits {', '.join(matches)}: name one of them whole"
-            raise RecipeError(f"inputs: `{name}` is not one artifact of this recipe{hint}")
-        refs[matches[0]] = ref
-    consumers = {key: {s.key for s in steps if key in s.inputs.values()} for key in keys}
-    gone = set(refs)
-    while unneeded := {key for key in keys if key not in gone and consumers[key] and consumers[key] <= gone}:
-        gone |= unneeded
-    kept = [step for step in steps if step.key not in gone]
-    return [replace(s, inputs={word: refs.get(key, key) for word, key in s.inputs.items()}) for s in kept]

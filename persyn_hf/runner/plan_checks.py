@@ -12,6 +12,14 @@ from persyn_hf.stages.generate.settings import ChosenBy
 BY_AUTO = ("seeds", "curve")  # settings of `train_router` that the kind `auto` alone reads
 
 
+def check_steps(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Raise `RecipeError` where steps contradict one another, lack what they need, or nothing reads a setting."""
+    check_prior(recipe, steps)
+    check_dev(steps)
+    check_qualities(steps)
+    check_routers(steps)
+
+
 def check_qualities(steps: Sequence[Step]) -> None:
     """Raise `RecipeError` where quality is to come with answers that are generated: none of them will have any."""
     engines = {step.key: getattr(step.settings, "engine", "") for step in steps if step.stage == "generate"}

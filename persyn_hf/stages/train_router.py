@@ -146,9 +146,8 @@ def run(
     ids, calibration = labelled["calibration"]
     draws = _draws(ids, settings, context.seed)
     train, validation = (calibration.take(rows) for rows in draws[len(ids)][0][:2])
-    folder = context.work_dir / "router"
+    folder, advance = context.work_dir / "router", context.progress.advance
     dev = labelled["dev"][1]
-    advance = context.progress.advance
     kind = "extended" if base is not None else settings.kind
     if not len(dev.rewards):
         check_judges(kind, int((~np.isnan(calibration.rewards)).any(axis=1).sum()), settings.validation_share)
