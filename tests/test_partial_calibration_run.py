@@ -80,6 +80,72 @@ def test_the_report_says_what_the_labels_cost(store: Store, tmp_path: Path) -> N
     assert table["paid for"]["gap closed"] != "" and table["every cell"]["gap closed"] == ""
 
 
+def test_a_second_student_starts_from_the_first_ones_rewards(
+    store: Store, root: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_part = {"strategy": "uncertainty", "share": 0.6, "rounds": 2, "prior": "local/part-rewards-s@v1"}
+    other = {"name": "second", "students": [{"name": "t", "model": str(zoo / "llama-student")}]}
+    recipe = write(tmp_path, root, zoo, calibration=in_part, train_router={"kind": "stacking"}, **other)
+    for ref, sentence in (
+        ("local/part-rewards-x@v1", "local/part-rewards-x"),
+        ("local/part-prompts@v1", "is of kind `prompts` and cannot be its `prior`"),
+        (str(tmp_path / "none" / "prior.csv"), "prior.csv does not exist"),
+    ):
+        capsys.readouterr()
+        assert main(["run", str(recipe), "--store", str(store.root), "--set", f"calibration.prior={ref}"]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split()), ref
+        assert not [item for item in store.artifacts() if item.repo == "local/second-responses-round1"]
+    assert main(["run", str(recipe), "--store", str(store.root)]) == 0
+    asked = store.get("local/second-assignments-all@v1").manifest
+    assert asked.inputs["prior"].ref == "local/part-rewards-s@v1"
+    told, trained = asked.metrics["labelling"]["prior"], store.get("local/second-router-t@v1").manifest
+    known = set(store.read_dataset(store.get("local/part-rewards-s@v1"), split="calibration")["prompt_id"])
+    assert told["prompts"] == len(known) and told["slope"] > 0
+    assert trained.inputs["prior"].ref == "local/part-rewards-s@v1"
+    assert trained.metrics["training"]["prior"]["slope"] > 0
+    assert main(["report", str(recipe), "--store", str(store.root), "--out", str(tmp_path / "out")]) == 0
+    assert f"the prior knows {len(known)} calibration prompts" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_without_dev_prompts_the_report_says_what_calibration_tells_of_the_router(
+    store: Store, root: Path, zoo: Path, tmp_path: Path
+) -> None:
+    sizes = {"calibration": CALIBRATION + DEV, "dev": 0, "pool": 4, "limit": CALIBRATION + DEV + 4}
+    source = {
+        "path": str(root / "recipes/tiny/prompts.jsonl"),
+        "columns": {"prompt": "question", "reference": "answer"},
+    }
+    budget = {
+        "strategy": "uncertainty",
+        "rounds": 2,
+        "budget": {"cost": "generations", "total": 100, "covers_dev": True},
+    }
+    recipe = write(
+        tmp_path,
+        root,
+        zoo,
+        name="nodev",
+        prompts={**source, "references": "math", **sizes},
+        calibration=budget,
+        train_router={"kind": "stacking"},
+    )
+    assert main(["plan", str(recipe), "--store", str(store.root)]) == 0
+    assert main(["run", str(recipe), "--store", str(store.root)]) == 0
+    trained = store.get("local/nodev-router-s@v1")
+    own = trained.manifest.metrics["by_calibration"]
+    assert own["folds"] == 5 and trained.manifest.counts["dev_prompts"] == 0
+    assert own["cells"] == sum(
+        store.get("local/nodev-assignments-all@v1").manifest.metrics["labelling"]["cells"].values()
+    )
+    assert main(["report", str(recipe), "--store", str(store.root), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    words = f"{own['prompts']} calibration prompts by cross-fitting in 5 folds, as there are no dev prompts"
+    assert f"Routers for s, on {words}" in text and "gain: reward per prompt over the best single teacher" in text
+    assert words in (trained.path / "README.md").read_text()
+    header, row, *_ = (tmp_path / "out" / "routers-s.csv").read_text().splitlines()
+    assert header.split(",")[-3:] == ["gain", "gain low", "gain high"] and all(row.split(",")[-3:])
+
+
 def test_a_new_teacher_costs_its_anchors_and_dev_and_leaves_the_router_as_it_was(
     store: Store, root: Path, zoo: Path, tmp_path: Path
 ) -> None:

@@ -35,24 +35,24 @@ RaggedRows = Literal["refuse", "skip"]  # what becomes of a row of a CSV that ha
 
 
 def rows_of_file(
-    path: Path, section: str, choose: Choose, skipped: Callable[[], None] | None = None
+    path: Path, section: str, choose: Choose, skipped: Callable[[], None] | None = None, key: str = ""
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file, each with at least the columns that `choose` picks.
 
-    `section` of the recipe names the file. A row of a CSV that does not fit its header is left out and `skipped`
-    called; without `skipped` it is refused. Raises `InputError` where the file cannot be read.
+    `section` of the recipe names the file, by its `path` or by `key`. A row of a CSV that does not fit its header is
+    left out and `skipped` called; without `skipped` it is refused. Raises `InputError` where the file cannot be read.
     """
+    key = key or f"{section}.path"
     texts = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
     readers = {".parquet": _parquet_rows, **texts}
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix not in (texts if path.suffix == ".gz" else readers):
         found = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
         raise InputError(
-            f"{path}: `{section}.path` must end in {', '.join(readers)}, found `{found}`; text may be compressed "
-            "(.csv.gz)"
+            f"{path}: `{key}` must end in {', '.join(readers)}, found `{found}`; text may be compressed (.csv.gz)"
         )
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is no file; `{section}.path` must name a file")
+        raise InputError(f"{path} does not exist or is no file; `{key}` must name a file")
     try:
         if _is_empty(path):
             raise InputError(f"{path} is empty: it holds no rows; `{section}` needs at least one")

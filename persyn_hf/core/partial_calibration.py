@@ -22,6 +22,7 @@ import numpy as np
 
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
 from persyn_hf.core.assignment import column_means
+from persyn_hf.core.priors import fit_prior, means_with
 
 
 SIGNALS = (0.1, 0.3, 0.6, 0.9)  # shares of a teacher's reward variance that features may explain; the rest is noise
@@ -95,16 +96,18 @@ def more_in_full(asked: BoolArray, number: float, order: IntArray, price: FloatA
     return extended
 
 
-def survivors(rewards: FloatArray, costs: FloatArray, keep: int) -> BoolArray:
+def survivors(rewards: FloatArray, costs: FloatArray, keep: int, prior: FloatArray | None = None) -> BoolArray:
     """Choose the teachers that go on, (n,) booleans: the `keep` best by mean reward, and the specialists.
 
     Equal means go by lower `costs` (n,), then by pool order. A specialist is the best on at least half an even share
     of the prompts that it is measured on, 1 / (2 n) of them, whatever its mean: a router is for what it is best at.
+    With a `prior` (N, n) the means have its pseudo-counts.
 
     Example: four teachers, `keep` 2. The two best means stay. Of the other two, one that is best on 10 of its 80
     prompts stays as well, for 10 / 80 = 1 / (2 * 4); one that is best on 9 leaves.
     """
-    means = np.where(np.isnan(rewards).all(axis=0), -np.inf, column_means(rewards))
+    measured_means = column_means(rewards) if prior is None else means_with(fit_prior(prior, rewards), rewards)
+    means = np.where(np.isnan(rewards).all(axis=0), -np.inf, measured_means)
     alive = np.zeros(len(means), dtype=bool)
     alive[np.lexsort((costs, -means))[:keep]] = True
     best = rewards == np.where(np.isnan(rewards), -np.inf, rewards).max(axis=1, keepdims=True, initial=-np.inf)
@@ -128,7 +131,12 @@ def halve(
 
 
 def contend(
-    asked: BoolArray, number: float, rewards: FloatArray, features: Any, price: FloatArray | None = None
+    asked: BoolArray,
+    number: float,
+    rewards: FloatArray,
+    features: Any,
+    price: FloatArray | None = None,
+    prior: FloatArray | None = None,
 ) -> BoolArray:
     """Ask the cells that contend most: whose predicted interval reaches highest above the prompt's best prediction.
 
@@ -142,30 +150,37 @@ def contend(
     0.85 = 0.0095. On new prompts the values are 0.038 for A, brought down to C's 0.0095, and -0.57 for B. So C is
     asked first where A was, then A and C together on new prompts; B is asked last.
     """
-    mean, deviation = predict(rewards, features)
+    mean, deviation = predict(rewards, features, prior)
     value = np.where(asked, -np.inf, mean + DEVIATIONS * deviation - mean.max(axis=1, keepdims=True))
     new = ~asked.any(axis=1)
     value[new] = np.minimum(value[new], np.sort(value[new], axis=1)[:, [-2]])  # its best two come together
     return _add(asked, value, number, price)
 
 
-def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]:
+def predict(rewards: FloatArray, features: Any, prior: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
     """Predict every cell's expected reward by a Bayesian ridge regression of each teacher on the prompts' features.
 
     The share of the reward's variance that features explain is one of `SIGNALS`: the one by which the teacher's
     measured rewards are most likely. A teacher with fewer than two measured rewards is predicted as the mean of all.
+    With a `prior` (num_prompts, num_teachers), NaN where it knows nothing, the regression is of what rewards are above
+    what `priors.fit_prior` expects, and each teacher's mean has its pseudo-counts.
 
     Returns the means and their standard deviations, (num_prompts, num_teachers) each.
     """
     product = features @ features.T
     kernel = np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float64)
+    expected, count = np.zeros(rewards.shape), np.zeros(rewards.shape[1])
+    if prior is not None and (fitted := fit_prior(prior, rewards)).slope:
+        expected, count = fitted.expected, fitted.counts
+    rewards = rewards - expected
     every = rewards[~np.isnan(rewards)]
     mean, deviation = np.full(rewards.shape, every.mean()), np.full(rewards.shape, max(every.std(), 1e-3))
     for teacher, column in enumerate(rewards.T):
         rows = np.flatnonzero(~np.isnan(column))
         if len(rows) < 2:
             continue
-        middle, variance = column[rows].mean(), column[rows].var() + 1e-6
+        number = len(rows) + count[teacher]
+        middle, variance = column[rows].mean() * (len(rows) / number), column[rows].var() + 1e-6
         values, vectors = np.linalg.eigh(kernel[np.ix_(rows, rows)])
         turned = vectors.T @ (column[rows] - middle)
         spectra = {signal: variance * (signal * np.maximum(values, 0) + 1 - signal) for signal in SIGNALS}
@@ -174,9 +189,9 @@ def predict(rewards: FloatArray, features: Any) -> tuple[FloatArray, FloatArray]
         cross = signal * variance * (kernel[:, rows] @ vectors)
         mean[:, teacher] = middle + cross @ (turned / spectra[signal])
         explained = (cross**2 / spectra[signal]).sum(axis=1)
-        spread = np.maximum(signal * variance * kernel.diagonal() - explained, 0) + variance / len(rows)
+        spread = np.maximum(signal * variance * kernel.diagonal() - explained, 0) + variance / number
         deviation[:, teacher] = np.sqrt(spread)
-    return mean, deviation
+    return mean + expected, deviation
 
 
 def _add(asked: BoolArray, value: FloatArray, number: float, price: FloatArray | None = None) -> BoolArray:

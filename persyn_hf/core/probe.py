@@ -128,10 +128,11 @@ def router_gains(scores: FloatArray, rewards: FloatArray, best: int) -> FloatArr
     return np.asarray(routed - rewards[:, best])
 
 
-def corrected_interval(gains: FloatArray, folds: int, unseen: float) -> Interval:
+def corrected_interval(gains: FloatArray, folds: int | None, unseen: float, width: float = NORMAL) -> Interval:
     """Return the mean of cross-validated gains (M,) with a normal interval that allows for what the gains do not show.
 
-    Two things are added to their variance:
+    `width` is half the interval in standard errors. Without `folds` one router has made all gains. Two things are
+    added to their variance:
 
     - Routers of two folds share most of their training prompts, so their gains are no independent trials. After
       Nadeau and Bengio, the variance of the mean of `folds` folds is 1 / folds + 1 / (folds - 1) times that of one
@@ -145,8 +146,8 @@ def corrected_interval(gains: FloatArray, folds: int, unseen: float) -> Interval
     """
     value, number = float(gains.mean()), len(gains) + 2
     squares = float(((gains - value) ** 2).sum()) + 2 * unseen**2
-    variance = squares / (number - 1) / number * (1 + folds / (folds - 1))
-    half = NORMAL * float(np.sqrt(variance))
+    variance = squares / (number - 1) / number * (1 if folds is None else 1 + folds / (folds - 1))
+    half = width * float(np.sqrt(variance))
     return Interval(value, value - half, value + half)
 
 

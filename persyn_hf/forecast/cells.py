@@ -84,16 +84,19 @@ class Cells:
         return expected, at_most
 
 
-def share_of(calibration: Calibration, costs: Mapping[str, Cost], num_prompts: int) -> tuple[float, float]:
+def share_of(
+    calibration: Calibration, costs: Mapping[str, Cost], num_prompts: int, num_dev: int
+) -> tuple[float, float]:
     """Return the share of the calibration cells that are paid for: expected, and at most.
 
     A budget pays for cells by what they cost, which `costs` (of one cell by teacher) say as well as is known: any cell
     may turn out to be cheap. Teachers are taken to be asked alike. The first round asks each `FEWEST`, whatever they
-    cost.
+    cost. `num_dev` prompts are answered by all, within the budget where it covers them.
     """
     if calibration.budget is None:
         return calibration.share, calibration.share
     row = getattr(sum(costs.values(), Cost()), FIELD_OF[calibration.budget.cost])
     if not row or not num_prompts:
         return 1.0, 1.0
-    return min(1.0, max(calibration.budget.total / row, FEWEST) / num_prompts), 1.0
+    affordable = calibration.budget.total / row - (num_dev if calibration.budget.covers_dev else 0)
+    return min(1.0, max(affordable, FEWEST) / num_prompts), 1.0

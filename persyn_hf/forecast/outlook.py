@@ -70,7 +70,7 @@ def num_calibration(outlook: Outlook, sizes: Mapping[str, int], teacher: str) ->
     if assigned is not None and "labelling" in assigned.metrics:
         return float(assigned.metrics["labelling"]["cells"].get(teacher, 0))
     if calibration.strategy != "full":
-        return whole * share_of(calibration, outlook.cells, whole)[0]
+        return whole * share_of(calibration, outlook.cells, whole, sizes["dev"])[0]
     return min(whole, calibration.anchors.get(teacher, whole))
 
 

@@ -124,8 +124,8 @@ def _add(
         return
     chosen: Any = steps[key].settings
     if chosen.labelling is not None and chosen.kind == "all":
-        number = int((cells.split == "calibration").sum())
-        cells.add_rounds(chosen.chosen_splits, *share_of(chosen.labelling, costs, number))
+        number, dev = (int((cells.split == split).sum()) for split in ("calibration", "dev"))
+        cells.add_rounds(chosen.chosen_splits, *share_of(chosen.labelling, costs, number, dev))
         return
     student = steps[key].student
     strategy = next(strategy for strategy in recipe.strategies if strategy.name == step.strategy)

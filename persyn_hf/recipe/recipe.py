@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from persyn_hf.recipe.roles import Student, Teacher, check_name
+from persyn_hf.recipe.roles import REF, Student, Teacher, check_name
 from persyn_hf.recipe.strategies import CostUnit, Strategy
 from persyn_hf.recipe.strategy_checks import (
     check_budgets,
@@ -22,7 +22,7 @@ STAGES = ("prompts", "assign", "generate", "score", "pair", "train_router", "mix
 
 
 class CalibrationBudget(Strict):
-    """The most that the answers to calibration prompts may cost, all rounds together; dev is not in it."""
+    """The most that the answers to calibration prompts may cost, all rounds together."""
 
     cost: CostUnit = Field(
         description="The unit: generations (answers), tokens (generated ones), flops, or money (the teachers' prices)."
@@ -31,6 +31,9 @@ class CalibrationBudget(Strict):
         gt=0,
         le=1e30,
         description="The number of units. The first round asks every teacher ten prompts, whatever that costs.",
+    )
+    covers_dev: bool = Field(
+        default=False, description="The answers to dev prompts are in it, too: calibration gets what they leave."
     )
 
 
@@ -64,15 +67,27 @@ class Calibration(Strict):
         le=1e12,
         description="With `stop: gain`: the reward, summed over the pool, that a further cell must be able to bring.",
     )
+    prior: str | None = Field(
+        default=None,
+        description="Rewards that exist already, NAMESPACE/NAME@TAG or a file (`./quality.csv`), that count as "
+        "observations until data overrule them. `stacking` learns from them, too.",
+    )
     anchors: dict[str, Annotated[int, Field(ge=2, le=10**12)]] = Field(
         default_factory=dict,
         description="With `full` only: the number of calibration prompts to ask a teacher, by teacher. "
         "A teacher that joins by `train_router.extend` needs no more.",
     )
 
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _is_a_prior(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and (REF.fullmatch(value) or value.startswith("/"))):
+            return value
+        raise ValueError(f"must name rewards, NAMESPACE/NAME@TAG, or a file, as in ./quality.csv, got {value!r:.100}")
+
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
-        unused = {"share", "budget", "rounds", "stop", "price"} if self.strategy == "full" else {"anchors"}
+        unused = {"share", "budget", "rounds", "stop", "price", "prior"} if self.strategy == "full" else {"anchors"}
         for name in sorted(unused & self.model_fields_set):
             raise ValueError(f"the strategy {self.strategy} knows no `{name}`; leave it out, or take another strategy")
         if self.budget is not None and "share" in self.model_fields_set:
@@ -80,6 +95,11 @@ class Calibration(Strict):
         if self.stop == "never" and "price" in self.model_fields_set:
             raise ValueError("`price` is what ends calibration with `stop: gain`; set that, or leave `price` out")
         return self
+
+    @property
+    def prior_input(self) -> dict[str, str]:
+        """Return the input of steps that read the prior; empty: there is no prior, or it is a file."""
+        return {} if self.prior is None or self.prior.startswith("/") else {"prior": self.prior}
 
     @property
     def in_part(self) -> bool:

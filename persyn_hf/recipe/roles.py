@@ -9,6 +9,7 @@ from persyn_hf.recipe.strict import Strict
 
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # to be matched in full
+REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # an artifact: NAMESPACE/NAME@TAG; without a tag, the newest
 
 
 def check_name(value: str) -> str:

@@ -68,10 +68,19 @@ class Ahead(Part):
     stop: bool
 
 
+class PriorFound(Part):
+    """What a round has made of a prior."""
+
+    prompts: Count
+    slope: Number
+    count: dict[str, Number]
+
+
 class Labelling(Part):
     """The cells of the calibration prompts that were asked."""
 
     ahead: Ahead = ABSENT
+    prior: PriorFound = ABSENT
     cells: dict[str, Count]
     prompts: Count
     share: Share

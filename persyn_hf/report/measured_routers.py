@@ -100,8 +100,17 @@ class Compared(Part):
         return self
 
 
+class ByCalibration(Part):
+    """The estimate of a router's gain where there are no dev prompts."""
+
+    folds: Count | None
+    prompts: Count
+    cells: Count
+    gain: Interval
+
+
 class Routed(Part):
-    """The measurements of a router, and of what needs no training, on the dev prompts."""
+    """The measurements of a router, and of what needs no training, on the dev prompts or by cross-fitting."""
 
     router: dict[str, Interval]
     random: dict[str, Interval]
@@ -109,6 +118,7 @@ class Routed(Part):
     oracle: dict[str, Interval]
     training: dict[str, Any] = Field(default_factory=dict)
     comparison: Compared = ABSENT
+    by_calibration: ByCalibration = ABSENT
 
     @model_validator(mode="after")
     def _whole(self) -> "Routed":

@@ -41,8 +41,10 @@ def labelling_table(recipe: Recipe, manifests: Mapping[str, Manifest], student: 
         title=f"Labels of the calibration prompts ({recipe.calibration.strategy}) and the router for {student.name}",
         header=["", "prompts", "cells", "share", *titles, "gap closed"],
         rows=rows,
-        note="costs: cells at each teacher's mean; the gap is closed on dev prompts, which every teacher answers, and "
-        "what every cell would have closed is known after a run with `calibration.strategy: full`" + _why(chosen),
+        note="costs: cells at each teacher's mean; the gap is closed on prompts that the router never saw, and "
+        "what every cell would have closed is known after a run with `calibration.strategy: full`"
+        + _why(chosen)
+        + _prior(chosen),
     )
 
 
@@ -82,6 +84,19 @@ def _why(chosen: Mapping[str, Any]) -> str:
     )
     round = next((number for number, look in enumerate(looks, 1) if look["stop"]), None)
     return rule + ("" if round is None else f"; calibration ended after round {round}, as a further cell does not pay")
+
+
+def _prior(chosen: Mapping[str, Any]) -> str:
+    """Say what the last round has made of the prior; empty where there is none."""
+    found = chosen.get(PAID, {}).get("prior")
+    if found is None:
+        return ""
+    if not max(found["count"].values()):
+        return "; the prior counts for nothing, as the rewards so far do not bear it out"
+    return (
+        f"; the prior knows {found['prompts']:,} calibration prompts, and counts for "
+        f"{max(found['count'].values()):.1f} rewards of a teacher, as the rewards of the round before bear it out"
+    )
 
 
 def _cost(recipe: Recipe, manifests: Mapping[str, Manifest], cells: Mapping[str, int]) -> Cost:

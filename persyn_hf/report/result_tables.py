@@ -96,7 +96,7 @@ def _oracle(students: Sequence[Outcomes]) -> Table:
         header=["student", "strategy", "accuracy", "oracle's", "points ahead", "router", "Hit@3", "gap closed"],
         rows=rows,
         note=f"Hit@3 ({HIT_MEANING}), gap closed (from global best, 0, to oracle, 1): of the router, in reward, on "
-        "dev prompts",
+        "prompts that it never saw",
     )
 
 

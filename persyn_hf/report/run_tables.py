@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persyn_hf.backends.journal import Spent
-from persyn_hf.formats import COUNTED_HERE, METRIC_TITLES, known_columns
+from persyn_hf.formats import COUNTED_HERE, METRIC_TITLES, UNKNOWN, known_columns
 from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
@@ -15,11 +15,16 @@ from persyn_hf.report.partial_calibration import labelling_table
 from persyn_hf.report.results import LEARNABILITY, allocations, alpha_sweep, measure_of, router_metrics, same_teacher
 from persyn_hf.report.router_comparison import MEANING, comparison_tables
 from persyn_hf.report.strategy_costs import StrategyCost, car, generate_then_select, paid, split_costs, strategy_cost
-from persyn_hf.report.tables import Table, cost_cells, shown, shown_metric, total_cells
+from persyn_hf.report.tables import Shown, Table, cost_cells, shown, shown_metric, total_cells
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.store.manifest_parts import judged_on
 
 
 # The gap closed is shown with its interval, in a column of its own.
+OF_GAIN = (
+    "gain: reward per prompt over the best single teacher, estimated from calibration cells that the router had not "
+    "seen, with an interval of 95 % that allows for cells that were not asked"
+)
 ROUTER_COLUMNS = {name: title for name, title in METRIC_TITLES.items() if name != "gap_closed"}
 
 
@@ -105,29 +110,38 @@ def _ties(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -
 
 
 def _routers(recipe: Recipe, manifests: Mapping[str, Manifest], student: Student) -> Table:
-    """Return the table of the trained routers, then of what needs no training, on the same dev prompts."""
+    """Return the table of the trained routers, then of what needs no training, on the same prompts."""
     by_router = router_metrics(recipe, manifests, student)
+    own_gain = any("by_calibration" in metrics for metrics in by_router.values())
     rows = []
     for key, metrics in by_router.items():
         settings = manifests[key].settings
         chosen = f": {metrics['training']['chosen']}" if settings["kind"] == "auto" else ""
         kind = "extended" if settings.get("extend") else settings["kind"]
         label = kind + chosen + (f", alpha {settings['alpha']:g}" if settings["alpha"] is not None else "")
-        rows.append([label, *_router_cells(metrics["router"])])
+        rows.append([label, *_router_cells(metrics["router"]), *_gain_cells(metrics, own_gain)])
     # Yardsticks depend on alpha: those at the recipe's own, where there is a router for it.
     own = [names.router(student, strategy) for strategy in recipe.strategies if alpha_of(strategy) is None]
     plain = next((by_router[key] for key in [*own, *by_router] if key in by_router), {})
     for name in ("random", "global_best", "oracle") if by_router else ():
-        rows.append([name.replace("_", " "), *_router_cells(plain[name])])
+        rows.append([name.replace("_", " "), *_router_cells(plain[name]), *_gain_cells({}, own_gain)])
     prompts = manifests[next(iter(by_router))].counts["dev_prompts"] if by_router else 0
     return Table(
         name=f"routers-{student.name}",
-        title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw",
-        header=["router", *ROUTER_COLUMNS.values(), "gap closed"],
+        title=f"Routers for {student.name}, on {prompts} dev prompts that no router saw"
+        if not own_gain
+        else f"Routers for {student.name}, on {judged_on(plain, prompts)}",
+        header=["router", *ROUTER_COLUMNS.values(), "gap closed", *["gain"] * own_gain],
         rows=rows,
         note=f"{MEANING}; gap closed: from global best (0) to oracle (1), 95 % bootstrap interval; ECE: calibration "
-        "error",
+        "error" + ("; " + OF_GAIN if own_gain else ""),
     )
+
+
+def _gain_cells(metrics: Mapping[str, Any], shown_at_all: bool) -> list[Shown]:
+    """Return the cell of the gain that calibration tells of, where the table has such a column."""
+    own = metrics.get("by_calibration")
+    return [shown_metric("{:+.4f}", own["gain"]) if own else Shown(UNKNOWN, None)] if shown_at_all else []
 
 
 def _router_cells(metrics: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ by a step of `assign` and one of `generate`.
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from persyn_hf.errors import RecipeError
@@ -15,9 +14,10 @@ from persyn_hf.recipe import names
 from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.recipe.roles import Student
 from persyn_hf.recipe.strategies import KINDS, Strategy, alpha_of, answers_seen
-from persyn_hf.recipe.strict import Strict, nearest, read_section
+from persyn_hf.recipe.strict import Strict, read_section
 from persyn_hf.runner.item_sets import with_tasks
-from persyn_hf.runner.plan_checks import check_qualities, check_routers, chosen_by
+from persyn_hf.runner.pinned import pin
+from persyn_hf.runner.plan_checks import check_steps, chosen_by
 from persyn_hf.runner.step import Step
 
 
@@ -44,7 +44,7 @@ BY_STRATEGY = {
     "assign": {"kind", "splits", "teacher", "weights", "from_teachers", "to_teacher", "per_prompt", "confidence"},
     "generate": {"escalate", "escalate_below"},
 }
-BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}}
+BY_CALIBRATION = {"assign": {"labelling", "round"}, "score": {"in_part"}, "train_router": {"prior"}}
 BY_SCORE = {"generate": {"chosen_by"}}
 ROUTED = {"assign": {"budget"}}  # settings that only steps of routed kinds are given
 
@@ -65,9 +65,8 @@ def make_plan(recipe: Recipe) -> list[Step]:
             )
         if step.stage == "generate":
             step.module.check(step.settings, step.teachers)
-    steps = _pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
-    check_qualities(steps)
-    check_routers(steps)
+    steps = pin(sorted(planner.steps, key=lambda step: PHASES.index(step.phase)), recipe.inputs)
+    check_steps(recipe, steps)
     return steps
 
 
@@ -144,11 +143,12 @@ class _Planner:
         calibration, student = self.recipe.calibration, self.recipe.students[0]
         last = 1 if calibration.strategy == "full" else calibration.rounds
         fixed: dict[str, Any] = {"labelling": calibration} if calibration.in_part else {}
-        inputs: dict[str, str] = {}
+        inputs = calibration.prior_input
         for round in range(1, last):
             suffix = names.round_suffix(round)
             self._add_matrix(suffix, ("calibration",), "label", (student,), inputs, round=round, **fixed)
             inputs = {"base": names.matrix_assignments(suffix), "rewards": names.matrix_rewards(student, suffix)}
+            inputs |= calibration.prior_input
             if calibration.budget is not None:
                 inputs["calibration"] = names.matrix_responses(suffix)
         return {"further": inputs, "round": last, **fixed} if fixed else {}
@@ -196,6 +196,10 @@ class _Planner:
         inputs = {"prompts": names.PROMPTS, **({"pairs": pairs} if given else {"rewards": rewards})}
         if extended:
             inputs["base"] = str(extended)
+        prior = self.recipe.calibration.prior
+        if prior and fixed.get("kind", self.recipe.train_router.get("kind")) == "stacking" and not given:
+            inputs |= self.recipe.calibration.prior_input
+            fixed |= {} if "prior" in inputs else {"prior": prior}
         self._add(names.router(student, strategy), "train_router", inputs=inputs, teachers=True, **fixed)
 
     def _add_strategy(self, student: Student, strategy: Strategy) -> None:
@@ -280,21 +284,3 @@ def takes(step: Step, key: str) -> bool:
 
 def _is_routed(kind: str | None) -> bool:
     return kind in KINDS and KINDS[kind].chooses == "router"
-
-
-def _pin(steps: list[Step], pinned: dict[str, str]) -> list[Step]:
-    """Replace the artifacts of pinned steps by their refs, and drop these steps and those that only they needed."""
-    keys = [step.key for step in steps]
-    refs: dict[str, str] = {}
-    for name, ref in pinned.items():
-        matches = [key for key in keys if key == name] or [key for key in keys if key.startswith(f"{name}-")]
-        if len(matches) != 1:
-            hint = nearest(name, keys) if not matches else f"; it fits {', '.join(matches)}: name one of them whole"
-            raise RecipeError(f"inputs: `{name}` is not one artifact of this recipe{hint}")
-        refs[matches[0]] = ref
-    consumers = {key: {s.key for s in steps if key in s.inputs.values()} for key in keys}
-    gone = set(refs)
-    while unneeded := {key for key in keys if key not in gone and consumers[key] and consumers[key] <= gone}:
-        gone |= unneeded
-    kept = [step for step in steps if step.key not in gone]
-    return [replace(s, inputs={word: refs.get(key, key) for word, key in s.inputs.items()}) for s in kept]

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from persyn_hf.errors import RecipeError
+from persyn_hf.recipe.recipe import Recipe
 from persyn_hf.runner.step import Step
 from persyn_hf.stages.generate.settings import ChosenBy
 
 
 BY_AUTO = ("seeds", "curve")  # settings of `train_router` that the kind `auto` alone reads
+
+
+def check_steps(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Raise `RecipeError` where steps contradict one another, lack what they need, or nothing reads a setting."""
+    check_prior(recipe, steps)
+    check_dev(steps)
+    check_qualities(steps)
+    check_routers(steps)
 
 
 def check_qualities(steps: Sequence[Step]) -> None:
@@ -22,6 +31,45 @@ def check_qualities(steps: Sequence[Step]) -> None:
                 f"score: `quality: column` is what imported answers bring along, and `generate.engine` is {engine}; "
                 "take another `quality`, or `engine: import`"
             )
+
+
+def check_prior(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Refuse a prior that the recipe makes itself, or that no step of it reads."""
+    calibration = recipe.calibration
+    if calibration.prior is None:
+        return
+    made = {f"{recipe.full_name}-{step.key}" for step in steps if step.stage == "score"}
+    if calibration.prior.partition("@")[0] in made:
+        raise RecipeError(
+            f"calibration: `prior` names {calibration.prior}, which this recipe makes itself; name the rewards of "
+            "another student or recipe"
+        )
+    learns = any(getattr(step.settings, "kind", "") == "stacking" for step in steps if step.stage == "train_router")
+    if calibration.strategy == "whole_prompts" and calibration.stop == "never" and not learns:
+        raise RecipeError(
+            "calibration: nothing reads the `prior`: `whole_prompts` asks every teacher whatever it says; set "
+            "`train_router.kind: stacking`, `calibration.stop: gain` or another strategy, or leave `prior` out"
+        )
+
+
+def check_dev(steps: Sequence[Step]) -> None:
+    """Refuse what needs dev prompts where the recipe has none, as later it would be paid for."""
+    source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
+    if source is None or source.dev != 0:
+        return
+    routers: list[Any] = [step.settings for step in steps if step.stage == "train_router"]
+    extends = any(router.extend is not None for router in routers)
+    if extends or any(router.kind == "auto" for router in routers):
+        does = "`extend` has its router judged" if extends else "`kind: auto` chooses among its candidates"
+        raise RecipeError(
+            f"train_router: {does} on dev prompts, and `prompts.dev` is 0; raise it, or train one kind of router, as "
+            "in `kind: stacking`"
+        )
+    if any(getattr(step.settings, "confidence", None) is not None for step in steps if step.stage == "assign"):
+        raise RecipeError(
+            "a strategy's `confidence` is learnt from dev prompts, and `prompts.dev` is 0; raise it, or leave "
+            "`confidence` out"
+        )
 
 
 def check_routers(steps: Sequence[Step]) -> None:

@@ -272,7 +272,7 @@ def _meaning(recipe: Recipe, steps: Sequence[Step]) -> Iterator[str]:
             yield f"warning: {' and '.join(names)} are one model: a router cannot tell them apart"
     source: Any = next((step.settings for step in steps if step.stage == "prompts"), None)
     routed = any(step.stage == "train_router" for step in steps)
-    if routed and source is not None and source.dev is not None and source.dev < FEW_DEV:
+    if routed and source is not None and source.dev is not None and 0 < source.dev < FEW_DEV:
         yield (
             f"warning: {source.dev} dev prompts (`prompts.dev`): intervals of a router's metrics will span nearly "
             f"everything; {FEW_DEV} are the least"

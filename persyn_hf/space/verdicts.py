@@ -11,7 +11,7 @@ from persyn_hf.space.costs import costs
 from persyn_hf.space.decisions import decisions
 from persyn_hf.space.router_quality import best_single, router_quality
 from persyn_hf.space.scene import Scene
-from persyn_hf.store.manifest_parts import router_row
+from persyn_hf.store.manifest_parts import judged_on, router_row
 
 
 Z = 1.959963984540054  # the normal quantile of a 95 % interval
@@ -100,7 +100,7 @@ def _gap(scene: Scene) -> tuple[dict[str, Any], str] | None:
     gap = router_row(router.manifest.metrics, "router").get("gap_closed", {}) if router else {}
     if router is None or gap.get("value") is None:
         return None
-    return gap, f"{router.manifest.counts.get('dev_prompts', 0):,} dev prompts that it never saw"
+    return gap, judged_on(router.manifest.metrics, router.manifest.counts.get("dev_prompts", 0))
 
 
 def _percent(share: float) -> str:

@@ -4,11 +4,12 @@ Comparisons may take the place of rewards (`inputs: {pairs: NAMESPACE/NAME@TAG}`
 share of its comparisons that it wins.
 
 Dev prompts take no part in training: the epoch or the regularisation is chosen on a slice of the calibration prompts.
+Where there are none, calibration prompts judge the router that it has not seen (`backends.routers.judging`).
 Only `auto` looks at dev, to choose among its candidates, and its record says so and compares all candidates.
 """
 
 import hashlib
-import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,17 +17,18 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from persyn_hf.backends import tracking
+from persyn_hf.backends.priors import read_prior
 from persyn_hf.backends.routers import Labelled, RouterSettings, fit, load, teacher_means
 from persyn_hf.backends.routers.auto import candidates, fit_best
 from persyn_hf.backends.routers.extended import extend
+from persyn_hf.backends.routers.judging import FOLDS, Judged, check_judges, cross_fitted, held_out, metrics_of
 from persyn_hf.backends.routers.trainings import Draw
 from persyn_hf.backends.tracking import Tracked, Tracker
 from persyn_hf.core.arrays import FloatArray
-from persyn_hf.core.assignment import allocation, route
 from persyn_hf.core.pairs import preferences, win_shares
 from persyn_hf.core.rewards import reward_matrix, to_matrix
-from persyn_hf.core.router_table import router_table
 from persyn_hf.errors import InputError, RecipeError
+from persyn_hf.recipe.roles import REF
 from persyn_hf.report.router_figures import write_router_figures
 from persyn_hf.schemas import PAIRS, PROMPTS, REWARDS, ROUTER
 from persyn_hf.stage import Context, Result
@@ -37,13 +39,18 @@ if TYPE_CHECKING:
 
 
 INPUTS = {"prompts": PROMPTS}
-OPTIONAL_INPUTS = {"rewards": REWARDS, "pairs": PAIRS, "base": ROUTER}  # one of the first two; the router to extend
+OPTIONAL_INPUTS = {
+    "rewards": REWARDS,  # one of these two
+    "pairs": PAIRS,
+    "base": ROUTER,  # the router to extend
+    "prior": REWARDS,  # what `stacking` learns from beside the rewards
+}
 OUTPUT = ROUTER
 NOT_COVERED = frozenset(
     {"device", "micro_batch_size", "gradient_checkpointing", "save_steps", "accelerate", "executor", "report_to"}
 )
 
-REF = re.compile(r"\w[^/@]*/\w[^/@]*(@\w[^/@]*)?")  # NAMESPACE/NAME@TAG; without a tag, the newest
+LATER = {"prior": None}
 
 
 class Settings(RouterSettings):
@@ -56,6 +63,9 @@ class Settings(RouterSettings):
         default=None,
         description="A stored router, NAMESPACE/NAME@TAG, that the pool's new teachers join. "
         "Nothing else is trained, and its scores of old teachers stay.",
+    )
+    prior: str | None = Field(
+        default=None, description="Of `stacking`: the file of `calibration.prior`. The recipe's plan sets it."
     )
     alpha: float | None = Field(
         default=None, ge=0, le=1, description="The weight of learnability. Null: the rewards are as `score` made them."
@@ -118,10 +128,12 @@ def run(
     rewards: "Dataset | None" = None,
     pairs: "Dataset | None" = None,
     base: Path | None = None,
+    prior: "Dataset | None" = None,
 ) -> Result:
     """Train on the calibration prompts with at least two measured teachers; return the folder and the dev metrics.
 
-    rewards or pairs, one of the two: what is learned. base: folder of the router to extend.
+    rewards or pairs, one of the two: what is learned. base: folder of the router to extend. prior: rewards that
+    `stacking` learns from, too, on calibration prompts that are measured and on others.
 
     Raises:
         RecipeError: none or both of rewards and pairs are given, or the settings need the other.
@@ -129,13 +141,16 @@ def run(
     """
     pool, ids, matrices = _matrices(settings, [teacher.name for teacher in context.teachers], rewards, pairs)
     labelled, counts = _labelled(prompts, ids, matrices)
+    if prior is not None or settings.prior is not None:
+        labelled["calibration"] = _with_prior(prompts, labelled["calibration"], settings.prior or prior, pool)
     ids, calibration = labelled["calibration"]
     draws = _draws(ids, settings, context.seed)
     train, validation = (calibration.take(rows) for rows in draws[len(ids)][0][:2])
-    folder = context.work_dir / "router"
+    folder, advance = context.work_dir / "router", context.progress.advance
     dev = labelled["dev"][1]
-    advance = context.progress.advance
     kind = "extended" if base is not None else settings.kind
+    if not len(dev.rewards):
+        check_judges(kind, int((~np.isnan(calibration.rewards)).any(axis=1).sum()), settings.validation_share)
     context.progress.start(f"training the {kind} router", _num_steps(settings, draws))
     rng = np.random.default_rng(context.seed)
     tracked = Tracked(settings.report_to, context.recipe, context.step)
@@ -152,18 +167,18 @@ def run(
     else:
         record = fit(settings, pool, train, validation, folder, seed=context.seed, advance=advance, tracked=tracked)
     router = load(folder, settings.device)
-    scores = router.scores(dev.conversations)
-    baseline = {"global_best": teacher_means(calibration.rewards)}
-    metrics: dict[str, Any] = dict(router_table(scores, dev.rewards, baseline, rng))
-    if router.scale != "log_odds":
-        metrics["router"]["calibration_error"] = dict.fromkeys(("value", "low", "high"))  # rewards are no log-odds
-    metrics["allocation"] = {
-        name: dict(zip(pool, allocation(route(values).teacher, len(pool)).tolist(), strict=True))
-        for name, values in (("router", scores), ("oracle", dev.rewards))
-    }
+    if len(dev.rewards):
+        judged = Judged(router.scores(dev.conversations), dev.rewards, teacher_means(calibration.rewards))
+    elif kind == "llm":
+        judged = held_out(router, train, validation)
+    else:
+        context.progress.start("judging the router on folds of calibration", FOLDS)
+        hold_out = partial(_hold_out, share=settings.validation_share)
+        judged = cross_fitted(settings, pool, ids, calibration, hold_out, folder, context.seed, advance)
+    metrics = metrics_of(judged, pool, router.scale, rng, by_calibration=not len(dev.rewards))
     metrics |= {"training": {"scale": router.scale, **record}, **compared}
     parts = {"train": train, "validation": validation, "dev": dev}
-    counts |= {f"{name}_prompts": len(part.conversations) for name, part in parts.items()}
+    counts |= {f"{name}_prompts": int((~np.isnan(part.rewards)).any(axis=1).sum()) for name, part in parts.items()}
     return Result(data=folder, counts=counts, metrics=metrics, cost=cost)
 
 
@@ -216,7 +231,7 @@ def _labelled(
         of_split = prompts.select([i for i, name in enumerate(prompts["split"][:]) if name == split])
         rows = [row_of.get(prompt_id, -1) for prompt_id in of_split["prompt_id"][:]]
         keep = [position for position, row in enumerate(rows) if row >= 0 and usable[row]]
-        if len(keep) < 2:
+        if len(keep) < 2 and (split == "calibration" or len(of_split)):
             raise InputError(
                 f"{len(keep)} {split} prompts have rewards of two teachers or more, at least 2 are needed to train a "
                 f"router; raise `prompts.{split}`, or look for failures in the rewards"
@@ -229,6 +244,20 @@ def _labelled(
         )
     counts = {"prompts_without_pairs": int((~usable).sum()), "missing_cells": int(np.isnan(matrix).sum())}
     return labelled, counts
+
+
+def _with_prior(prompts: "Dataset", measured: Split, prior: "Dataset | str", pool: list[str]) -> Split:
+    """Add a prior to the calibration prompts, and the prompts that it alone knows; rows stay in prompt order."""
+    ids, labelled = measured
+    of_split = prompts.select([i for i, name in enumerate(prompts["split"][:]) if name == "calibration"])
+    every, conversations = of_split["prompt_id"][:], of_split["messages"][:]
+    matrix = read_prior(prior, every, conversations, pool)
+    rewards = np.full(matrix.shape, np.nan)
+    place = {prompt_id: row for row, prompt_id in enumerate(every)}
+    rewards[[place[prompt_id] for prompt_id in ids]] = labelled.rewards
+    rows = np.flatnonzero((~np.isnan(rewards) | ~np.isnan(matrix)).any(axis=1)).tolist()
+    both = Labelled([conversations[row] for row in rows], rewards[rows], prior=matrix[rows])
+    return [every[row] for row in rows], both
 
 
 def _draws(ids: list[str], settings: Settings, seed: int) -> dict[int, list[Draw]]:

@@ -102,6 +102,22 @@ def router_row(metrics: Mapping[str, Any], row: str) -> dict[str, dict[str, Any]
     return {metric: cell.model_dump() for metric, cell in cells.items()}
 
 
+class _ByCalibration(_Part):
+    folds: Annotated[int, Field(ge=2, le=10**6)] | None
+    prompts: Annotated[int, Field(ge=0, le=10**15)]
+
+
+def judged_on(metrics: Mapping[str, Any], dev_prompts: int) -> str:
+    """Say on which prompts the metrics of a router were measured: dev or, where there is none, calibration."""
+    try:
+        own = _ByCalibration.model_validate(metrics.get("by_calibration"))
+    except ValidationError:
+        return f"{dev_prompts:,} dev prompts that it never saw"
+    if own.folds is None:
+        return f"{own.prompts:,} calibration prompts that chose its epoch, as there are no dev prompts"
+    return f"{own.prompts:,} calibration prompts by cross-fitting in {own.folds} folds, as there are no dev prompts"
+
+
 def _check(part: type[BaseModel], value: Mapping[str, Any]) -> None:
     """Raise a `ValueError` with the first fault of a part: pydantic's own would not name the key."""
     try:

@@ -227,6 +227,7 @@ def test_two_teachers_of_one_model_are_paid_once(done: World, tmp_path: Path) ->
         {"share": 0.58, "rounds": 2},
         {"share": 0.58, "rounds": 3},
         {"budget": {"cost": "generations", "total": 208}},
+        {"budget": {"cost": "generations", "total": 208, "covers_dev": True}},
         {"budget": {"cost": "tokens", "total": 1000}},
     ],
 )
@@ -248,7 +249,14 @@ def test_the_first_round_is_paid_whatever_the_budget() -> None:
     costs = dict.fromkeys(NAMES[:3], Cost(requests=1))
     for total, expected in ((5, 10), (60, 20), (600, 40)):
         wanted = Calibration(strategy="uncertainty", budget={"cost": "generations", "total": total})
-        assert share_of(wanted, costs, 40) == (expected / 40, 1.0)
+        assert share_of(wanted, costs, 40, 7) == (expected / 40, 1.0)
+
+
+def test_a_budget_that_covers_dev_leaves_less_for_calibration() -> None:
+    """Of 90 answers of three teachers 7 dev prompts take 21: 23 calibration prompts of 40 are left."""
+    budget = {"cost": "generations", "total": 90, "covers_dev": True}
+    wanted = Calibration(strategy="uncertainty", budget=budget)
+    assert share_of(wanted, dict.fromkeys(NAMES[:3], Cost(requests=1)), 40, 7) == (23 / 40, 1.0)
 
 
 def test_a_run_that_was_cut_short(done: World, tmp_path: Path) -> None:

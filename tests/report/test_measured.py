@@ -56,7 +56,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "assignments": {
         "metrics": {
             "allocation": {"a": 1, "b": 0.0},
-            "labelling": {"cells": {"a": 3}, "prompts": 3, "share": 0.5},
+            "labelling": {
+                "cells": {"a": 3},
+                "prompts": 3,
+                "share": 0.5,
+                "prior": {"prompts": 3, "slope": 0.9, "count": {"a": 20.0}},
+            },
             "frontier": {"1": POINT},
             "budget": {"cost": 2.0, "prompts": 2, "predicted_reward": 0.5, "price": 0.0},
         },
@@ -80,6 +85,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "metrics": {
             **dict.fromkeys(("router", "random", "global_best", "oracle"), ROW),
             "training": {"chosen": "knn"},
+            "by_calibration": {"folds": 5, "prompts": 3, "cells": 6, "gain": ZERO},
             "comparison": COMPARED,
         },
         "settings": {"kind": "auto", "alpha": None},
@@ -126,6 +132,7 @@ def test_what_is_read_is_there(kind: str) -> None:
         ("assignments", "metrics/allocation/a", None),
         ("assignments", "metrics/labelling", None),
         ("assignments", "metrics/labelling/cells/a", "3"),
+        ("assignments", "metrics/labelling/prior/slope", None),
         ("assignments", "metrics/frontier/1/reward", None),
         ("assignments", "metrics/budget", ...),
         ("assignments", "metrics/budget/cost", ...),
@@ -147,6 +154,8 @@ def test_what_is_read_is_there(kind: str) -> None:
         ("rewards", "metrics/alpha/measures/x", {}),
         ("router", "metrics/router/regret", ...),
         ("router", "metrics/oracle/regret/low", ...),
+        ("router", "metrics/by_calibration/gain/high", ...),
+        ("router", "metrics/by_calibration", None),
         ("router", "metrics/training/chosen", ...),
         ("router", "metrics/comparison", None),
         ("router", "metrics/comparison/means/oracle", ...),

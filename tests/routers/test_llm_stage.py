@@ -66,6 +66,16 @@ def test_pairs_do_instead_of_rewards(backbone, tmp_path):
     assert (scores[0] == scores[1]).all()
 
 
+def test_without_dev_the_prompts_that_chose_the_epoch_judge_the_router(backbone, tmp_path):
+    given = data()
+    given = {name: rows.filter(lambda row: row["split"] == "calibration") for name, rows in given.items()}
+    found = run(backbone, tmp_path / "nodev", given)
+    own = found.metrics["by_calibration"]
+    assert (own["folds"], own["prompts"], own["cells"]) == (None, 9, 9 * len(TEACHERS))  # 15 % of 60
+    assert own["gain"]["low"] <= own["gain"]["value"] <= own["gain"]["high"]
+    assert found.counts["dev_prompts"] == 0 and found.metrics["router"]["regret"]["value"] is not None
+
+
 def test_one_of_rewards_and_pairs_is_given(backbone, tmp_path):
     given = data()
     message = "`train_router` needs the input `rewards` or the input `pairs`, got {}; give one"

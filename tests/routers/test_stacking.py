@@ -115,3 +115,39 @@ def test_known_gains_stand_for_those_that_are_not():
     assert _in_proportion(gains, leaves).tolist() == pytest.approx([0.6, -0.2, *[0.0] * 8])
     assert _in_proportion(np.full((1, 10), np.nan), leaves).shape == (0,)
     assert _in_proportion(np.full((1, 10), np.nan), ~leaves & False).tolist() == [0.0] * 10
+
+
+def test_a_prior_that_is_right_adds_members_and_helps_on_prompts_that_nobody_measured():
+    """Twenty of 200 prompts are measured, and another student's rewards of all are known."""
+    points, rewards = world(200, noise=0.5)
+    prior = 10 * world(200, noise=0.5, seed=0)[1] + 3  # another scale
+    measured = rewards.copy()
+    measured[20:] = np.nan
+    asked = world(400, noise=0.0, seed=7)
+    best = np.array([head.scores(asked[0]).argmax(axis=1) for head in (
+        fit_stacking(SETTINGS, Split(points, measured, prior), None, seed=0)[0],
+        fit_stacking(SETTINGS, Split(points[:20], measured[:20]), None, seed=0)[0],
+    )])  # fmt: skip
+    helped, alone = asked[1][np.arange(400), best].mean(axis=1)
+    assert helped > alone + 0.02
+
+
+def test_with_a_prior_neighbourhoods_are_half_of_the_measured_prompts_at_most():
+    """In a fold of which 60 or 40 prompts are measured, 50 neighbours would be some or all of them."""
+    points, rewards = world(200)
+    measured = rewards.copy()
+    measured[60:] = np.nan
+    settings = SETTINGS.model_copy(update={"neighbours": (3, 50)})
+    record = fit_stacking(settings, Split(points, measured, rewards), None, seed=0)[1]
+    assert [member["knn"] for member in record["members"] if "knn" in member] == [30, 3]
+    assert [member["ridge"] for member in record["members"] if member.get("prior")] == [0.1, 0.01]
+
+
+def test_a_prior_that_the_rewards_do_not_bear_out_leaves_the_router_as_it_was():
+    points, rewards = world(60, noise=0.1)
+    measured = rewards.copy()
+    measured[40:] = np.nan
+    head, record = fit_stacking(SETTINGS, Split(points, measured, -rewards), None, seed=3)
+    plain, without = fit_stacking(SETTINGS, Split(points[:40], rewards[:40]), None, seed=3)
+    assert record["prior"] == {"slope": 0.0, "count": [0.0, 0.0, 0.0]} and record["members"] == without["members"]
+    assert (head.scores(points) == plain.scores(points)).all()

@@ -52,6 +52,83 @@ def test_what_nothing_reads_is_refused(root: Path, override: str, sentence: str)
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ("train_router.kind=auto",),
+            "train_router: `kind: auto` chooses among its candidates on dev prompts, and `prompts.dev` is 0; raise "
+            "it, or train one kind of router, as in `kind: stacking`",
+        ),
+        (
+            ("train_router.extend=lab/router@v1", "strategies=[persyn]"),
+            "train_router: `extend` has its router judged on dev prompts, and `prompts.dev` is 0",
+        ),
+        (
+            ("strategies=[{kind: persyn, per_prompt: 2, confidence: 0.8}]",),
+            "a strategy's `confidence` is learnt from dev prompts, and `prompts.dev` is 0; raise it, or leave "
+            "`confidence` out",
+        ),
+    ],
+)
+def test_what_needs_dev_prompts_is_refused_before_anything_is_paid(
+    root: Path, overrides: tuple[str, ...], sentence: str
+) -> None:
+    plan(root, *overrides)
+    with pytest.raises(RecipeError) as error:
+        plan(root, *overrides, "prompts.dev=0")
+    assert sentence in str(error.value)
+    plan(root, "prompts.dev=0", "train_router.kind=stacking")
+
+
+IN_PART = "calibration={strategy: uncertainty, prior: lab/other-rewards-s@v1}"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "calibration={strategy: uncertainty, prior: tiny/smoke-rewards-qwen-student@v1}",
+            "calibration: `prior` names tiny/smoke-rewards-qwen-student@v1, which this recipe makes itself; name the "
+            "rewards of another student or recipe",
+        ),
+        (
+            "calibration={strategy: uncertainty, prior: tiny/smoke-rewards-qwen-student-round1}",
+            "which this recipe makes itself",
+        ),
+        (
+            "calibration={strategy: whole_prompts, prior: lab/other-rewards-s@v1}",
+            "calibration: nothing reads the `prior`: `whole_prompts` asks every teacher whatever it says; set "
+            "`train_router.kind: stacking`, `calibration.stop: gain` or another strategy, or leave `prior` out",
+        ),
+        ("calibration={prior: lab/other-rewards-s@v1}", "the strategy full knows no `prior`"),
+        (
+            "calibration={strategy: uncertainty, prior: quality.csv}",
+            "must name rewards, NAMESPACE/NAME@TAG, or a file, as in ./quality.csv, got 'quality.csv'",
+        ),
+        ("train_router.prior=./quality.csv", "train_router: `prior` is decided by `calibration`; set it there"),
+    ],
+)
+def test_a_prior_that_is_no_use_is_refused(root: Path, override: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        plan(root, override)
+    assert sentence in str(error.value)
+
+
+def test_a_prior_reaches_the_rounds_and_the_routers_that_read_it(root: Path, tmp_path: Path) -> None:
+    def given(*overrides: str) -> tuple[set[str], set[str]]:
+        steps = make_plan(load_recipe(root / "recipes" / "tiny" / "smoke.yaml", overrides))
+        files = {step.key for step in steps if getattr(step.settings, "prior", None)}
+        return {step.key for step in steps if "prior" in step.inputs}, files
+
+    rounds = {"assignments-all-round1", "assignments-all-round2", "assignments-all"}
+    assert given(IN_PART) == (rounds, set())
+    routers = {"router-qwen-student", "router-qwen-student-no_learnability", "router-qwen-student-no_quality"}
+    assert given(IN_PART, "train_router.kind=stacking") == (rounds | routers, set())
+    file = IN_PART.replace("lab/other-rewards-s@v1", str(tmp_path / "quality.csv"))
+    assert given(file, "train_router.kind=stacking") == (set(), routers)
+
+
 def test_one_router_that_is_chosen_suffices_for_the_settings_of_auto(root: Path) -> None:
     plan(root, "train_router.seeds=3", "strategies=[{kind: persyn, router: auto}]")
     plan(root, "train_router.seeds=3", "train_router.kind=auto")

@@ -110,6 +110,19 @@ def test_a_budget_in_tokens_is_kept_and_goes_to_the_good_teachers(strategy, of_f
     assert cells["weak"] == 10 and min(cells["adds"], cells["rhymes"]) > 60
 
 
+def test_a_budget_that_covers_dev_keeps_what_dev_takes(tmp_path):
+    """Two answers a cell: 30 dev prompts of four teachers take 240. Of 700 answers they leave 460: 230 cells."""
+    for total, paid in ((300, 40), (700, 230)):
+        asked, folder = None, tmp_path / str(total)
+        folder.mkdir()
+        for round in (1, 2, 3):
+            given = {} if asked is None else {"calibration": answers_to(asked)}
+            budget = {"cost": "generations", "total": total, "covers_dev": True}
+            found = ask(folder / str(round), round, asked, given=given, strategy="uncertainty", budget=budget)
+            asked = found.data
+        assert paid - 2 <= sum(found.metrics["labelling"]["cells"].values()) <= paid
+
+
 def test_a_budget_that_the_first_round_has_used_up_asks_no_more(tmp_path):
     small = {"strategy": "uncertainty", "budget": {"cost": "generations", "total": 10}}
     first = ask(tmp_path / "1", 1, **small).data

@@ -167,6 +167,52 @@ def test_dev_rewards_take_no_part_in_training(tmp_path):
     assert (few.scores(asked) == many.scores(asked)).all()
 
 
+@pytest.mark.parametrize("kind", ["global_best", "best_per_topic", "knn", "ridge", "stacking", "logistic"])
+def test_without_dev_prompts_calibration_judges_the_router(tmp_path, kind):
+    found = train(tmp_path, calibration=60, dev=0, kind=kind)
+    own = found.metrics["by_calibration"]
+    assert (own["folds"], own["prompts"], own["cells"], found.counts["dev_prompts"]) == (5, 60, 120, 0)
+    gain = own["gain"]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    learns = kind not in ("global_best",)
+    # the better teacher has 0.6 and the other 0.4, each on half of the prompts: a perfect router gains 0.1
+    assert gain["value"] == pytest.approx(0.1 if learns else 0.0, abs=0.03)
+    assert found.metrics["router"]["gap_closed"]["value"] == pytest.approx(float(learns), abs=0.1)
+    assert not list(tmp_path.glob("router-fold*"))
+    again = train(tmp_path / "again", calibration=60, dev=0, kind=kind).metrics
+    assert again == found.metrics
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "message"),
+    [
+        (
+            {"kind": "auto", "candidates": ["knn"]},
+            (60, 0),
+            "train_router: `kind: auto` chooses among its candidates on dev prompts, found none; raise `prompts.dev`, "
+            "or name one kind, as in `kind: stacking`",
+        ),
+        (
+            {"kind": "llm", "validation_share": 0},
+            (60, 0),
+            "train_router: without dev prompts the validation prompts judge an `llm` router, found `validation_share: "
+            "0`; raise it, or raise `prompts.dev`",
+        ),
+        (
+            {"kind": "ridge"},
+            (9, 0),
+            "9 calibration prompts have rewards of two teachers or more, at least 10 are needed where no dev prompts "
+            "judge the router; raise `prompts.calibration` or `prompts.dev`",
+        ),
+        ({"kind": "ridge"}, (20, 1), "1 dev prompts have rewards of two teachers or more, at least 2 are needed"),
+    ],
+)
+def test_what_cannot_be_judged_without_dev(tmp_path, settings, sizes, message):
+    with pytest.raises(InputError) as fault:
+        train(tmp_path, *sizes, **settings)
+    assert str(fault.value).startswith(message)
+
+
 def test_validation_slice_does_not_hang_on_the_order_of_the_rows():
     ids = [f"{i:03d}" for i in range(40)]
     train, validation = train_router._hold_out(ids, 0.25)

@@ -17,8 +17,24 @@ from persyn_hf.schemas import PROMPTS, RESPONSES, SFT
 from persyn_hf.store.lineage import DEEPEST, check_above, tree
 from persyn_hf.store.local import Store
 from persyn_hf.store.manifest import MANIFEST, Manifest
-from persyn_hf.store.manifest_parts import Line, router_row
+from persyn_hf.store.manifest_parts import Line, judged_on, router_row
 from persyn_hf.store.stored import Stored
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (None, "1,200 dev prompts that it never saw"),
+        ({"folds": "5"}, "1,200 dev prompts that it never saw"),  # of another program
+        (
+            {"folds": 5, "prompts": 400},
+            "400 calibration prompts by cross-fitting in 5 folds, as there are no dev prompts",
+        ),
+        ({"folds": None, "prompts": 60}, "60 calibration prompts that chose its epoch, as there are no dev prompts"),
+    ],
+)
+def test_a_router_says_what_judged_it(own: Any, words: str) -> None:
+    assert judged_on({} if own is None else {"by_calibration": own}, 1200) == words
 
 
 def put(store: Store, name: str, schema: Any, *reads: Stored, **more: Any) -> Stored:

@@ -38,7 +38,8 @@ class Labelled(NamedTuple):
 
     `quality` and `learnability` (num_prompts, num_teachers) are what the rewards were combined from, for `two_head`.
     `preferences` (num_prompts, n, n) are comparisons without rewards, for `llm`; the rewards are then the shares of
-    comparisons that were won.
+    comparisons that were won. `prior` (num_prompts, num_teachers) is what is known of rewards without having measured
+    them, for `stacking`.
     """
 
     conversations: Sequence[Conversation]
@@ -46,6 +47,7 @@ class Labelled(NamedTuple):
     quality: FloatArray | None = None
     learnability: FloatArray | None = None
     preferences: FloatArray | None = None
+    prior: FloatArray | None = None
 
     def take(self, rows: Sequence[int]) -> "Labelled":
         """Select some of the prompts, in the order given."""

@@ -64,7 +64,7 @@ def split(features: Features, labelled: Labelled) -> Split | None:
     """Compute the features of labelled prompts; None where there are none."""
     if not len(labelled.rewards):
         return None
-    return Split(features.transform(texts_of(labelled.conversations)), labelled.rewards)
+    return Split(features.transform(texts_of(labelled.conversations)), labelled.rewards, labelled.prior)
 
 
 def fit_head(

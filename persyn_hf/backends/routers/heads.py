@@ -11,10 +11,14 @@ from persyn_hf.core.metrics import regret
 
 
 class Split(NamedTuple):
-    """The features (num_prompts, num_features), CSR or dense, and rewards (num_prompts, num_teachers) of prompts."""
+    """The features (num_prompts, num_features), CSR or dense, and rewards (num_prompts, num_teachers) of prompts.
+
+    `prior`: what is known of the rewards without having measured them, of the same shape, on any scale.
+    """
 
     features: Any
     rewards: FloatArray
+    prior: FloatArray | None = None
 
 
 class Head(Protocol):

@@ -7,6 +7,10 @@ the errors of all teachers, and a choice hangs on the best ones. So all weights 
 that surely pays: with 0 the router is the best single teacher.
 
 So nothing hangs on which prompts served to choose a setting (docs/router.md, "Less luck").
+
+A prior (`core.priors`) adds members: ridge regressions on what it expects of every prompt that it knows, measured or
+not. Their weights, too, are those by which measured rewards are predicted best: 0 where the prior is of no use. The
+teachers' means have its pseudo-counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +23,7 @@ from persyn_hf.backends.routers.heads import Split, folds_of
 from persyn_hf.backends.routers.linear import Linear, fit_ridge
 from persyn_hf.backends.routers.neighbours import Neighbours
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
+from persyn_hf.core.priors import fit_prior, means_with
 
 
 FOLDS, CELLS = 5, 4000  # folds; cells that are predicted at least, by further folds where prompts are few
@@ -60,6 +65,7 @@ class _Member(NamedTuple):
 
     kind: str  # ridge or knn
     value: float
+    by_prior: bool = False  # it learns what a prior expects, not what was measured
 
     def fit(self, settings: RouterSettings, train: Split) -> Any:
         if self.kind == "knn":
@@ -74,20 +80,45 @@ def fit_stacking(
 
     `validation` is not read: folds of `train` tell what predicts prompts that a member has not seen.
     """
-    number = len(train.rewards)
-    members = _members(settings, number)
+    train, told = _believed(train)
+    members = _members(settings, train)
     unseen = _unseen(settings, members, train, np.random.default_rng(seed))
     weights, share = _weights(unseen, train.rewards)
-    means = teacher_means(train.rewards)
-    linear = Linear(np.zeros((train.features.shape[1], len(means))), means * (1 - weights.sum()), "reward")
+    parts = _parts(train)
+    own = weights[[not member.by_prior for member in members]].sum()
+    bias = (
+        parts.means - parts.own_means + parts.own_means * (1 - own)
+    )  # of `knn` and own `ridge` these means come back
+    linear = Linear(np.zeros((train.features.shape[1], len(bias))), bias, "reward")
     weighed = list(zip(members, weights.tolist(), strict=True))
     for member, weight in weighed:
         if member.kind == "ridge" and weight > 0:
-            head = member.fit(settings, train)
-            linear = Linear(linear.weights + weight * head.weights, linear.bias + weight * head.bias, "reward")
+            head, middle = parts.fit(member, settings)
+            bias = linear.bias + weight * (head.bias - (middle if member.by_prior else 0.0))
+            linear = Linear(linear.weights + weight * head.weights, bias, "reward")
     near = {int(member.value): weight for member, weight in weighed if member.kind == "knn" and weight > 0}
-    record = {"members": [{member.kind: member.value, "weight": weight} for member, weight in weighed], "share": share}
-    return Stacked(linear, Neighbours(train.features, train.rewards, number), near), record
+    return Stacked(linear, Neighbours(*parts.own[:2], len(parts.own.rewards)), near), _record(weighed, share) | told
+
+
+def _record(weighed: Sequence[tuple["_Member", float]], share: float) -> dict[str, Any]:
+    """Return the training record: the weight of each member, and by how much all were multiplied."""
+    members = [
+        {member.kind: member.value, "weight": weight} | ({"prior": True} if member.by_prior else {})
+        for member, weight in weighed
+    ]
+    return {"members": members, "share": share}
+
+
+def _believed(train: Split) -> tuple[Split, dict[str, Any]]:
+    """Leave out a prior that the rewards do not bear out, and say for the record what it counts for."""
+    if train.prior is None:
+        return train, {}
+    fitted = fit_prior(train.prior, train.rewards)
+    told = {"prior": {"slope": fitted.slope, "count": fitted.counts.tolist()}}
+    if fitted.slope:
+        return train, told
+    rows = np.flatnonzero(~np.isnan(train.rewards).all(axis=1))
+    return Split(train.features[rows], train.rewards[rows]), told
 
 
 def unseen_gains(settings: RouterSettings, train: Split, seed: int) -> FloatArray:
@@ -100,7 +131,8 @@ def unseen_gains(settings: RouterSettings, train: Split, seed: int) -> FloatArra
     Example: of 10 prompts the router leaves the best teacher on 4; 2 of these are known, with gains of 0.3 and -0.1.
     Each stands for two: 0.6, -0.2 and eight zeros, 0.04 on average.
     """
-    unseen = _unseen(settings, _members(settings, len(train.rewards)), train, np.random.default_rng(seed))
+    train = _believed(train)[0]
+    unseen = _unseen(settings, _members(settings, train), train, np.random.default_rng(seed))
     weights = _least_squares(unseen, train.rewards)
     chosen = (unseen.means + np.tensordot(weights, unseen.departs, axes=(0, 1))).argmax(axis=-1)
     return _in_proportion(_gains(unseen, train.rewards, chosen), chosen != unseen.means.argmax(axis=-1))
@@ -114,10 +146,51 @@ def _in_proportion(gains: FloatArray, leaves: BoolArray) -> FloatArray:
     return np.asarray(np.where(known, gains, 0.0).mean(axis=0) * leaves.sum() / max(known.sum(), 1))
 
 
-def _members(settings: RouterSettings, number: int) -> list[_Member]:
-    """Return the members for `number` prompts, the smoothest of each kind first."""
-    members = [_Member("ridge", value) for value in sorted(set(settings.ridge_l2), reverse=True)]
-    return members + [_Member("knn", k) for k in sorted({min(k, number) for k in settings.neighbours}, reverse=True)]
+def _members(settings: RouterSettings, train: Split) -> list[_Member]:
+    """Return the members, the smoothest of each kind first.
+
+    With a prior, folds differ in how many of their prompts are measured. A neighbourhood of nearly all of these would
+    say nearly nothing in a fold and get a weight that is far too large for what it says of all prompts.
+    """
+    penalties = sorted(set(settings.ridge_l2), reverse=True)
+    most = len(train.rewards)
+    if train.prior is not None:
+        most = max(1, int((~np.isnan(train.rewards)).any(axis=1).sum()) // 2)
+    members = [_Member("ridge", value) for value in penalties]
+    members += [_Member("knn", k) for k in sorted({min(k, most) for k in settings.neighbours}, reverse=True)]
+    return members + [_Member("ridge", value, by_prior=True) for value in penalties if train.prior is not None]
+
+
+class _Parts(NamedTuple):
+    """What members learn from, with the teachers' means (n,) that each member departs from."""
+
+    own: Split  # the prompts with measured rewards
+    own_means: FloatArray
+    means: FloatArray  # with the pseudo-counts of a prior; without one, `own_means`
+    expected: Split  # the prompts that the prior knows, and what it expects; without one, `own`
+
+    def fit(self, member: _Member, settings: RouterSettings) -> tuple[Any, FloatArray]:
+        """Train a member, and return it with the means that it departs from."""
+        if member.by_prior:
+            return member.fit(settings, self.expected), self.expected.rewards.mean(axis=0)
+        return member.fit(settings, self.own), self.own_means
+
+
+def _parts(train: Split) -> _Parts:
+    """Take apart what is measured and what a prior expects."""
+    if train.prior is None:
+        means = teacher_means(train.rewards)
+        return _Parts(train, means, means, train)
+    fitted = fit_prior(train.prior, train.rewards)
+    rows = np.flatnonzero((~np.isnan(train.rewards)).any(axis=1))
+    known = np.flatnonzero(fitted.known)
+    own = Split(train.features[rows], train.rewards[rows])
+    return _Parts(
+        own,
+        teacher_means(own.rewards),
+        means_with(fitted, train.rewards),
+        Split(train.features[known], fitted.expected[known]),
+    )
 
 
 class _Unseen(NamedTuple):
@@ -137,12 +210,13 @@ def _unseen(settings: RouterSettings, members: Sequence[_Member], train: Split, 
     known = np.zeros(means.shape, dtype=bool)
     for deal in range(deals):
         for inside, outside in folds_of(len(measured), FOLDS, rng):
-            part = Split(train.features[inside], train.rewards[inside])
-            means[deal, outside] = teacher_means(part.rewards)
+            prior = None if train.prior is None else train.prior[inside]
+            parts = _parts(Split(train.features[inside], train.rewards[inside], prior))
+            means[deal, outside] = parts.means
             known[deal, outside] = measured[outside] & measured[inside].any(axis=0)
             for place, member in enumerate(members):
-                scores = member.fit(settings, part).scores(train.features[outside])
-                departs[deal, place, outside] = scores - means[deal, outside]
+                head, middle = parts.fit(member, settings)
+                departs[deal, place, outside] = head.scores(train.features[outside]) - middle
     return _Unseen(means, departs, known)
 
 

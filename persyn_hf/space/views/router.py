@@ -14,7 +14,7 @@ from persyn_hf.space.explorer import Filter, find
 from persyn_hf.space.router_quality import Quality, best_single, leads, router_quality
 from persyn_hf.space.scene import Scene
 from persyn_hf.space.views.map import elsewhere, sentence
-from persyn_hf.store.manifest_parts import router_row
+from persyn_hf.store.manifest_parts import judged_on, router_row
 
 
 METRICS = {  # metric of a router's table -> its title, and what it means
@@ -59,8 +59,9 @@ def show(scene: Scene) -> str:
         panels.append(_panel("here", words, found.always, found.table))
     if router is not None and dev.get("router"):
         number = router.manifest.counts.get("dev_prompts", 0)
-        words = f"{number:,} dev prompts, which are set apart and were never learnt from"
-        panels.append(_panel("dev", words, best_single(scene.database, assignment), dev))
+        words = judged_on(router.manifest.metrics, number)
+        split = "calibration" if "by_calibration" in router.manifest.metrics else "dev"
+        panels.append(_panel(split, words, best_single(scene.database, assignment), dev))
     if not panels:
         return elsewhere(scene, "The router was not measured here", missing, ("router",))
     return scene.render(

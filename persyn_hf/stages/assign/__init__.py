@@ -38,11 +38,18 @@ OPTIONAL_INPUTS = {
     "pool_rewards": REWARDS,  # of the pool, for the oracle
     "router": ROUTER,
     "base": ASSIGNMENTS,  # what reassign changes; with labelling, the assignments of the round before
+    "prior": REWARDS,  # of `labelling`, where it is no file
     "calibration": RESPONSES,  # answers to the calibration prompts, by which a budget counts costs
 }
 OUTPUT = ASSIGNMENTS
 NOT_COVERED = frozenset({"device", "accelerate", "executor"})
-LATER = {"labelling.budget": None, "labelling.stop": "never", "labelling.price": 0.05}
+LATER = {
+    "labelling.budget": None,
+    "labelling.budget.covers_dev": False,
+    "labelling.stop": "never",
+    "labelling.price": 0.05,
+    "labelling.prior": None,
+}
 VERSION = 2  # 2: of equal scores the teacher of higher measured rewards wins, not the one of higher scores
 
 LAUNCHED = 1 << 18  # prompts per `accelerate launch`, as each one loads the router again
@@ -58,6 +65,7 @@ def run(
     router: Path | None = None,
     base: "Dataset | None" = None,
     calibration: "Dataset | None" = None,
+    prior: "Dataset | None" = None,
 ) -> Result:
     """Assign each prompt of the chosen splits, in prompt order; `all` gives one row per teacher.
 
@@ -77,7 +85,7 @@ def run(
     report: dict[str, Any] = {}
     match kind.chooses if kind else "all":
         case "all" if settings.labelling is not None:
-            decisions = in_part(prompts, settings, context, pool, base, rewards, calibration, report)
+            decisions = in_part(prompts, settings, context, pool, base, rewards, calibration, prior, report)
         case "all":
             decisions = rules.everyone(cells, len(pool))
         case "draw":

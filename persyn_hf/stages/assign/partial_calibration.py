@@ -18,6 +18,8 @@ stay as well.
 With a `budget` in place of `share` the first round asks every teacher `FEWEST` prompts, whatever that costs, as only
 answers tell what answers cost. What is left is spent in even parts, at each teacher's mean cost so far.
 
+A `prior` counts where later rounds choose and where they may stop (`core.priors`).
+
 With `stop: gain` every later round first looks at what the cells so far have brought (`stopping`). Where a further
 cell does not pay, it adds none; nor do the rounds after it, which look at the same cells.
 """
@@ -27,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persyn_hf.backends.priors import read_prior
 from persyn_hf.core import partial_calibration as core
 from persyn_hf.core.arrays import BoolArray, FloatArray, IntArray
+from persyn_hf.core.priors import fit_prior
 from persyn_hf.core.rewards import to_matrix
 from persyn_hf.errors import InputError
 from persyn_hf.recipe.recipe import Calibration
@@ -54,6 +58,7 @@ def in_part(
     before: "Dataset | None",
     rewards: "Dataset | None",
     responses: "Dataset | None",
+    prior: "Dataset | None",
     report: dict[str, Any],
 ) -> Iterator[Decision]:
     """Assign the cells of earlier rounds and those of this one; prompts of other splits go to every teacher.
@@ -61,6 +66,7 @@ def in_part(
     Args:
         before, rewards: assignments and rewards of the round before; None in the first round.
         responses: the answers of the round before, which tell the price of a cell where there is a budget.
+        prior: the rewards that `labelling.prior` names, where it names no file.
         report: gets `labelling`: cells per teacher, prompts with any, the share of all cells, and where calibration
             may stop, `ahead`: what made it go on or stop.
 
@@ -71,25 +77,25 @@ def in_part(
     columns = of_splits(prompts, ("calibration",), ("prompt_id", "messages"))
     ids = columns["prompt_id"]
     shape = len(ids), len(pool)
+    given = settings.labelling.prior if prior is None else prior
+    known = None if given is None else read_prior(given, ids, columns["messages"], pool)
     num_pool = _num_pool(prompts) if settings.labelling.stop == "gain" else 0
-    ahead: dict[str, Any] = {}
+    noted: dict[str, Any] = {}
     if before is None or rewards is None:
         asked = _first(settings.labelling, context, shape, pool)
     else:
-        earlier = of_splits(before, ("calibration",), ("prompt_id", "teacher"))
-        asked_ids, cells = to_matrix(earlier["prompt_id"], earlier["teacher"], [1.0] * len(earlier["teacher"]), pool)
-        row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
-        asked = np.zeros(shape, dtype=bool)
-        asked[[row_of[prompt_id] for prompt_id in asked_ids]] = ~np.isnan(cells)
-        found = Measured([rewards], ("calibration",), pool, None)
-        number, price = _affordable(settings, context, asked, responses)
-        rewards_so_far = _rewards_so_far(found, columns)
+        asked = _asked_before(before, ids, pool)
+        number, price = _affordable(settings, context, asked, responses, _number_of(prompts, "dev"))
+        rewards_so_far = _rewards_so_far(Measured([rewards], ("calibration",), pool, None), columns)
         if settings.labelling.stop == "gain":
-            ahead = look_at(settings.labelling, context.seed, columns, rewards_so_far, asked, num_pool)
-            number = 0 if ahead["stop"] else number
+            so_far = columns, rewards_so_far, asked, num_pool, known
+            noted["ahead"] = look_at(settings.labelling, context.seed, *so_far)
+            number = 0 if noted["ahead"]["stop"] else number
         if number > 0:
-            asked = _next(settings, context, asked, rewards_so_far, columns, number, price)
-    report["labelling"] = ({"ahead": ahead} if ahead else {}) | {
+            asked = _next(settings, context, asked, rewards_so_far, columns, number, price, known)
+        if known is not None:
+            noted["prior"] = _weighed(known, rewards_so_far, pool)
+    report["labelling"] = noted | {
         "cells": dict(zip(pool, asked.sum(axis=0).tolist(), strict=True)),
         "prompts": int(asked.any(axis=1).sum()),
         "share": float(asked.mean()) if asked.size else 0.0,
@@ -97,15 +103,36 @@ def in_part(
     return _decide(prompts, settings.chosen_splits, dict(zip(ids, asked, strict=True)), len(pool))
 
 
+def _asked_before(before: "Dataset", ids: list[str], pool: list[str]) -> BoolArray:
+    """Return the cells (N, n) that the round before had asked; `ids` are the calibration prompts, in order."""
+    earlier = of_splits(before, ("calibration",), ("prompt_id", "teacher"))
+    asked_ids, cells = to_matrix(earlier["prompt_id"], earlier["teacher"], [1.0] * len(earlier["teacher"]), pool)
+    row_of = {prompt_id: row for row, prompt_id in enumerate(ids)}
+    asked = np.zeros((len(ids), len(pool)), dtype=bool)
+    asked[[row_of[prompt_id] for prompt_id in asked_ids]] = ~np.isnan(cells)
+    return asked
+
+
+def _weighed(prior: FloatArray, rewards: FloatArray, pool: list[str]) -> dict[str, Any]:
+    """Say in plain JSON what the rewards so far make of a prior."""
+    fitted = fit_prior(prior, rewards)
+    counts = dict(zip(pool, fitted.counts.tolist(), strict=True))
+    return {"prompts": int(fitted.known.sum()), "slope": fitted.slope, "count": counts}
+
+
 def _num_pool(prompts: "Dataset") -> int:
     """Count the pool's prompts, on which a router gains what calibration is paid for."""
-    number = len(of_splits(prompts, ("pool",), ("prompt_id",))["prompt_id"])
+    number = _number_of(prompts, "pool")
     if not number:
         raise InputError(
             "`calibration.stop: gain` weighs what a router gains on the pool's prompts, found none; raise "
             "`prompts.pool`, or leave `stop` out"
         )
     return number
+
+
+def _number_of(prompts: "Dataset", split: str) -> int:
+    return prompts["split"][:].count(split)
 
 
 def _first(wanted: Calibration, context: Context, shape: tuple[int, int], pool: list[str]) -> BoolArray:
@@ -146,15 +173,20 @@ def _first_within(strategy: str, shape: tuple[int, int], order: IntArray, rng: n
 
 
 def _affordable(
-    settings: Settings, context: Context, asked: BoolArray, responses: "Dataset | None"
+    settings: Settings, context: Context, asked: BoolArray, responses: "Dataset | None", dev: int
 ) -> tuple[float, FloatArray | None]:
-    """Return what this round may spend, and the price of a cell of each teacher, (n,); None: 1 each."""
+    """Return what this round may spend, and the price of a cell of each teacher, (n,); None: 1 each.
+
+    dev: the number of dev prompts, which every teacher answers after the last round.
+    """
     wanted = settings.labelling
     assert wanted is not None
     if wanted.budget is None:
         return core.quota(asked, wanted.share, wanted.rounds, settings.round), None
     price = cell_costs(wanted.budget.cost, context.teachers, responses)
     spent = float(asked.sum(axis=0) @ price)
+    if wanted.budget.covers_dev:
+        spent += dev * float(price.sum())
     return core.allowance(float(wanted.budget.total), spent, wanted.rounds, settings.round), price
 
 
@@ -176,21 +208,22 @@ def _next(
     columns: dict[str, list[Any]],
     number: float,
     price: FloatArray | None,
+    prior: FloatArray | None,
 ) -> BoolArray:
-    """Add the cells of a later round, by the rewards of the round before, to those asked so far.
+    """Add the cells of a later round, by the rewards of the round before and a prior, to those asked so far.
 
     `number` is what they may cost at `price` (n,) a cell, None: 1 each.
     """
     wanted = settings.labelling
     assert wanted is not None
     if wanted.strategy == "uncertainty":
-        return core.contend(asked, number, rewards, words_of(columns["messages"]), price)
+        return core.contend(asked, number, rewards, words_of(columns["messages"]), price, prior)
     order = np.random.default_rng(context.seed).permutation(len(asked))  # the order of the first round
     if wanted.strategy == "whole_prompts":
         return core.more_in_full(asked, number, order, price)
     sizes = np.array([teacher.params_b or 0.0 for teacher in context.teachers], dtype=np.float64)
     keep = max(2, -(-len(sizes) // 2 ** (settings.round - 1)))
-    return core.halve(asked, number, order, core.survivors(rewards, sizes, keep), price)
+    return core.halve(asked, number, order, core.survivors(rewards, sizes, keep, prior), price)
 
 
 def _decide(

@@ -6,6 +6,7 @@ from typing import Any
 from persyn_hf.formats import COUNTED_HERE, HIT_MEANING, HITS, METRIC_TITLES
 from persyn_hf.store.cards.markdown import cell, code, hub_link, share, table, text
 from persyn_hf.store.manifest import Manifest
+from persyn_hf.store.manifest_parts import judged_on
 
 
 SHARES = ("accuracy", "truncated", "errors")
@@ -208,11 +209,13 @@ def _router(manifest: Manifest) -> str:
         if line:
             cells = [_value(line, metric) for metric in ROUTER_METRICS]
             rows.append([name.replace("_", " "), *cells, _value(line, "gap_closed", interval=True)])
+    judged = judged_on(manifest.metrics, manifest.counts.get("dev_prompts", 0))
+    gain = _mapping(manifest.metrics.get("by_calibration"))
     note = (
-        f"On dev prompts that it was not trained on. Hit@k: {HIT_MEANING}. Regret: reward lost to the oracle; pairs: "
+        f"On {judged}. Hit@k: {HIT_MEANING}. Regret: reward lost to the oracle; pairs: "
         "order of two teachers; gap closed: from global best (0), the teacher with the highest mean reward, to the "
         "oracle (1), with its 95 % interval."
-    )
+    ) + (f" Gain over global best in reward per prompt: {_value(gain, 'gain', interval=True)}." if gain else "")
     header = ("", *(METRIC_TITLES[metric] for metric in (*ROUTER_METRICS, "gap_closed")))
     followed = _followed(manifest)
     return _join(

@@ -7,6 +7,11 @@ A draw is 400 prompts, of which a rule pays for some cells in rounds that end at
 words learns from these cells, and is judged on all other prompts: reward over the best single teacher there. Beside it
 stands what a further cell brings at most, by which `calibration.stop: gain` decides. It works for every recipe whose
 oracle was run.
+
+With `--prior` the rewards of another recipe's student are the prior (`calibration.prior`); `--spoil cells` deals them
+out anew over all cells, `--spoil teachers` gives each teacher the rewards of another, so the prior is wrong:
+
+    python recipes/tiny/study-cost/calibrate.py recipes/tiny/study-student.yaml --prior recipes/tiny/study.yaml
 """
 
 import argparse
@@ -77,11 +82,13 @@ def first(rule: str, shape: tuple[int, int], order: Any, rng: Any) -> Any:
     return core.first_evenly(shape, FIRST * shape[1], order, rng)
 
 
-def further(rule: str, asked: Any, number: int, rewards: Any, features: Any, order: Any, rng: Any) -> Any:
+def further(
+    rule: str, asked: Any, number: int, rewards: Any, features: Any, order: Any, rng: Any, prior: Any = None
+) -> Any:
     if rule == "whole_prompts":
         return core.more_in_full(asked, number, order)
     if rule == "uncertainty":
-        return core.contend(asked, number, rewards, features)
+        return core.contend(asked, number, rewards, features, prior=prior)
     if rule == "posterior":
         return posterior_sampling(asked, number, rewards, features, rng)
     return knowledge_gradient(asked, number, rewards, features)
@@ -163,12 +170,18 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.4)
     parser.add_argument("--last", action="store_true", help="judge after the last round only")
     parser.add_argument("--look", action="store_true", help="tell what a further cell brings, too")
+    parser.add_argument("--prior", type=Path, default=None, help="another recipe of the same prompts and teachers")
+    parser.add_argument("--by", choices=("reward", "quality"), default="reward", help="what the prior holds")
+    parser.add_argument("--spoil", choices=("cells", "teachers"), default=None, help="make the prior wrong")
     given = parser.parse_args()
     world = World(given.recipe, given.store, given.alpha)
+    known = None if given.prior is None else prior_of(World(given.prior, given.store, given.alpha), world, given.by)
     found: dict[tuple[float, str], list[tuple[float, float]]] = {}
     for draw in range(given.first, given.first + given.draws):
         for rule in given.rules:
-            for share, cells, *values in play(world, rule, draw, given.shares, given.last, given.look):
+            for share, cells, *values in play(
+                world, rule, draw, given.shares, given.last, given.look, known, given.spoil
+            ):
                 found.setdefault((share, rule), []).append((values[0], values[1]))
                 print(draw, rule, cells, *(f"{value:.4f}" for value in values), flush=True)
     for (share, rule), lines in sorted(found.items()):
@@ -177,11 +190,38 @@ def main() -> None:
         print(f"| {share:.0%} | {rule} | {shown[0]} | {shown[1]} |")
 
 
+def prior_of(other: World, world: World, by: str) -> Any:
+    """Return another student's rewards, or the quality of the answers, in the order of this one's (N, n)."""
+    if by == "reward":
+        row_of = {prompt_id: row for row, prompt_id in enumerate(other.ids)}
+        columns = [other.pool.index(name) for name in world.pool]
+        return other.rewards[[row_of[prompt_id] for prompt_id in world.ids]][:, columns]
+    cells = [[other.place[prompt_id, name]["quality_raw"] for name in world.pool] for prompt_id in world.ids]
+    return np.array(cells, dtype=np.float64)
+
+
+def spoilt(prior: Any, how: str | None, draw: int) -> Any:
+    """Make a prior wrong: its values at random places, or those of other teachers."""
+    rng = np.random.default_rng([9, draw])
+    if how == "cells":
+        return rng.permutation(prior.ravel()).reshape(prior.shape)
+    return prior if how is None else prior[:, rng.permutation(prior.shape[1])]
+
+
 def error(values: Any) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def play(world: World, rule: str, draw: int, shares: list[float], last: bool, look: bool) -> Any:
+def play(
+    world: World,
+    rule: str,
+    draw: int,
+    shares: list[float],
+    last: bool,
+    look: bool,
+    known: Any = None,
+    spoil: str | None = None,
+) -> Any:
     """Yield after each share: it, the cells, the router's gain and a perfect one's, and what a further cell brings."""
     order = np.random.default_rng([7, draw]).permutation(len(world.ids))
     own, others = order[:PROMPTS], order[PROMPTS:]
@@ -190,21 +230,23 @@ def play(world: World, rule: str, draw: int, shares: list[float], last: bool, lo
     features, unseen = (words.transform([world.texts[at] for at in some]) for some in (own, others))
     truth = world.rewards[others]
     best = truth[:, world.rewards.mean(axis=0).argmax()]
+    prior = None if known is None else spoilt(known[own], spoil, draw)
     queue = rng.permutation(PROMPTS)
     asked = first(rule, (PROMPTS, len(world.pool)), queue, rng)
     for share in shares:
         number = int(share * asked.size + 1e-9) - int(asked.sum())
-        asked = further(rule, asked, number, world.of(asked, own), features, queue, rng)
+        asked = further(rule, asked, number, world.of(asked, own), features, queue, rng, prior)
         if last and share != shares[-1]:
             continue
-        rewards, rows = world.of(asked, own), np.flatnonzero(asked.any(axis=1))
-        train = Split(features[rows], rewards[rows])
+        rewards, measured = world.of(asked, own), asked.any(axis=1)
+        rows = np.flatnonzero(measured) if prior is None else np.arange(PROMPTS)
+        train = Split(features[rows], rewards[rows], prior)
         head = fit_stacking(SETTINGS, train, None, 0)[0]
         chosen = truth[np.arange(len(truth)), head.scores(unseen).argmax(axis=1)]
         line = [share, int(asked.sum()), float((chosen - best).mean()), float((truth.max(axis=1) - best).mean())]
         if look:
             gains = unseen_gains(SETTINGS, train, 0)
-            ahead = look_ahead(gains, FOLDS, perfect_gain(rewards[rows]), line[1], len(others), 0.05)
+            ahead = look_ahead(gains, FOLDS, perfect_gain(rewards[measured]), line[1], len(others), 0.05)
             line += [np.nan] * 2 if ahead is None else [ahead.gain.high, ahead.per_cell]
         yield line
 
