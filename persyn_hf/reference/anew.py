@@ -43,7 +43,7 @@ CALIBRATIONS: tuple[dict[str, Any], ...] = (
 )
 
 # Values of many types. A setting takes the first one that the recipe allows and that changes a step.
-TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm", "gain")
+TEXTS = ("b", "d", "car", "knn", "uncertainty", "vllm", "gain", "lab/rewards@v1")
 MAPPINGS = ({"b": 2}, {"max": {"b": 0.5}}, {"cost": "tokens", "total": 2}, {"prompts": "lab/prompts@v1"})
 OTHERS: tuple[Any, ...] = (True, 0.5, 2, *TEXTS, ["b"], [1, 2], *MAPPINGS)
 
