@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from world import World
 
-from persyn_hf import load_artifact
 from persyn_hf.backends.routers import RouterSettings
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.backends.routers.heads import Split
 from persyn_hf.backends.routers.stacking import FOLDS, fit_stacking, unseen_gains
 from persyn_hf.core import partial_calibration as core
-from persyn_hf.core.conversations import user_text
-from persyn_hf.core.rewards import recombine, reward_matrix
 from persyn_hf.core.stopping import look_ahead, perfect_gain
 from persyn_hf.recipe.file import load_recipe
 
@@ -31,44 +29,6 @@ from persyn_hf.recipe.file import load_recipe
 PROMPTS, FIRST = 400, 10  # calibration prompts of a draw; prompts that the first round asks of each teacher
 RULES = ("whole_prompts", "uncertainty", "posterior", "gradient")  # the last two are not in the package
 SETTINGS = RouterSettings(kind="stacking")
-
-
-class World:
-    """Every teacher's answers to every prompt, as one student scores them."""
-
-    def __init__(self, path: Path, store: Path | None, alpha: float) -> None:
-        recipe = load_recipe(path, [])
-
-        def rows(kind: str) -> list[dict[str, Any]]:
-            splits = load_artifact(f"{recipe.namespace}/{recipe.name}-{kind}", store=store)
-            return [row for split in splits.values() for row in split]
-
-        student, self.alpha = recipe.students[0].name, alpha
-        self.pool = [teacher.name for teacher in recipe.teachers]
-        read = ("prompt_id", "teacher", "quality_raw", "mean_logprob", "num_tokens")
-        self.cells = [
-            {key: row[key] for key in read} for kind in ("", "-pool") for row in rows(f"rewards-{student}{kind}")
-        ]
-        self.ids = list(dict.fromkeys(row["prompt_id"] for row in self.cells))
-        of = {row["prompt_id"]: user_text(row["messages"]) for row in rows("prompts")}
-        self.texts = [of[prompt_id] for prompt_id in self.ids]
-        self.place = {(row["prompt_id"], row["teacher"]): row for row in self.cells}
-        self.rewards = self.of(np.ones((len(self.ids), len(self.pool)), dtype=bool), np.arange(len(self.ids)))
-
-    def of(self, asked: Any, prompts: Any) -> Any:
-        """Return the rewards of the cells that were asked of some prompts, as `score` makes them."""
-        chosen = [
-            self.place[self.ids[prompt], self.pool[teacher]]
-            for prompt, row in zip(prompts, asked, strict=True)
-            for teacher in np.flatnonzero(row)
-        ]
-        columns = {key: [row[key] for row in chosen] for key in chosen[0]}
-        columns |= recombine(columns, self.alpha, in_part=not asked.all())
-        ids, found = reward_matrix(columns, self.pool, None)
-        rewards = np.full(asked.shape, np.nan)
-        row_of = {self.ids[prompt]: row for row, prompt in enumerate(prompts)}
-        rewards[[row_of[prompt_id] for prompt_id in ids]] = found
-        return rewards
 
 
 def first(rule: str, shape: tuple[int, int], order: Any, rng: Any) -> Any:
@@ -164,11 +124,11 @@ def main() -> None:
     parser.add_argument("--last", action="store_true", help="judge after the last round only")
     parser.add_argument("--look", action="store_true", help="tell what a further cell brings, too")
     given = parser.parse_args()
-    world = World(given.recipe, given.store, given.alpha)
+    world = World(load_recipe(given.recipe, []), given.store)
     found: dict[tuple[float, str], list[tuple[float, float]]] = {}
     for draw in range(given.first, given.first + given.draws):
         for rule in given.rules:
-            for share, cells, *values in play(world, rule, draw, given.shares, given.last, given.look):
+            for share, cells, *values in play(world, given.alpha, rule, draw, given.shares, given.last, given.look):
                 found.setdefault((share, rule), []).append((values[0], values[1]))
                 print(draw, rule, cells, *(f"{value:.4f}" for value in values), flush=True)
     for (share, rule), lines in sorted(found.items()):
@@ -181,23 +141,23 @@ def error(values: Any) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def play(world: World, rule: str, draw: int, shares: list[float], last: bool, look: bool) -> Any:
+def play(world: World, alpha: float, rule: str, draw: int, shares: list[float], last: bool, look: bool) -> Any:
     """Yield after each share: it, the cells, the router's gain and a perfect one's, and what a further cell brings."""
     order = np.random.default_rng([7, draw]).permutation(len(world.ids))
     own, others = order[:PROMPTS], order[PROMPTS:]
     rng = np.random.default_rng([8, draw])
     words = Tfidf.fit([world.texts[at] for at in own], SETTINGS.max_features)
     features, unseen = (words.transform([world.texts[at] for at in some]) for some in (own, others))
-    truth = world.rewards[others]
-    best = truth[:, world.rewards.mean(axis=0).argmax()]
+    truth = world.rewards(alpha)[others]
+    best = truth[:, world.rewards(alpha).mean(axis=0).argmax()]
     queue = rng.permutation(PROMPTS)
     asked = first(rule, (PROMPTS, len(world.pool)), queue, rng)
     for share in shares:
         number = int(share * asked.size + 1e-9) - int(asked.sum())
-        asked = further(rule, asked, number, world.of(asked, own), features, queue, rng)
+        asked = further(rule, asked, number, world.known(asked, own, alpha), features, queue, rng)
         if last and share != shares[-1]:
             continue
-        rewards, rows = world.of(asked, own), np.flatnonzero(asked.any(axis=1))
+        rewards, rows = world.known(asked, own, alpha), np.flatnonzero(asked.any(axis=1))
         train = Split(features[rows], rewards[rows])
         head = fit_stacking(SETTINGS, train, None, 0)[0]
         chosen = truth[np.arange(len(truth)), head.scores(unseen).argmax(axis=1)]
