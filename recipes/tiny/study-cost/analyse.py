@@ -42,13 +42,13 @@ def read(path: Path) -> list[Line]:
 def table(lines: dict[str, list[Line]], ahead: str) -> str:
     """Return a table of the arms of one budget: what they pay, and each student's accuracy beside that of `ahead`."""
     arms = list(dict.fromkeys(line["arm"] for some in lines.values() for line in some))
-    heads = ["arm", "draws x seeds", "tokens", "SFT rows", "steps"]
+    heads = ["arm", "trainings", "tokens", "SFT rows", "steps"]
     for student in lines:
         heads += [f"{student}, %", f"{ahead} ahead by, points"]
     made = []
     for arm in arms:
         own = [line for some in lines.values() for line in some if line["arm"] == arm]
-        tried = [f"{len({line['draw'] for line in own})} x {len({line['seed'] for line in own})}"]
+        tried = [f"{len(own) / len(lines):g}"]
         paid = [f"{np.mean([line[key] for line in own]):,.0f}" for key in ("tokens", "rows", "steps")]
         cells = [arm, *tried, *paid]
         for some in lines.values():

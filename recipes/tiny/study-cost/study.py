@@ -33,18 +33,18 @@ from train import TASKS, TINY, train_and_ask  # noqa: E402  # the other study's 
 
 
 DRAWS = 5
-LEADING = ("mix", "mix_right", "tournament", "persyn", "best")
-SINGLES = ("hindsight", "car", "alpha_0.8", "stacking", "right", "uncertainty", "samples", "several", "whole_prompts")
-BLIND = ("family_strong", "strong", "tournament_0.8")
+LEADING = ("mix", "mix_right", "hindsight", "persyn", "best")
+SLOW = ("tournament", "strong")  # long answers, and far behind
+SINGLES = tuple(name for name in ARMS if name not in (*LEADING, *SLOW))
 # Budget, arms and SFT seed, in the order in which they are worked on.
 PLAN = (
     (1300, LEADING, 0),
-    *((1300, (name,), 0) for name in SINGLES),
+    (1300, SINGLES, 0),
     (1300, LEADING, 1),
-    *((1300, (name,), 0) for name in BLIND),
     (650, LEADING, 0),
     (2600, LEADING, 0),
     (1300, LEADING, 2),
+    (1300, SLOW, 0),
 )
 
 
@@ -63,11 +63,16 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=HERE / "answers.yaml", help="what is asked of the teachers")
     parser.add_argument("--store", type=Path, default=None, help="default: $PERSYN_STORE, or ./artifacts")
     parser.add_argument("--out", type=Path, default=HERE.parents[2] / "docs/data", help="the folder of the results")
+    parser.add_argument("--look", type=int, metavar="CELLS", help="say what each arm buys for so many, and train none")
     given = parser.parse_args()
     persyn_hf.run(given.recipe, store=given.store)
     tasks = ", ".join(f"{{name: {name}, path: {TINY / name}.jsonl}}" for name in TASKS)
     recipe = load_recipe(given.recipe, [f"evaluate.tasks=[{tasks}]"])
     studies = {student.name: Study(recipe, World(recipe, given.store, student.name)) for student in recipe.students}
+    if given.look:
+        for student, study in studies.items():
+            print(student, study.look(given.look), sep="\n\n", end="\n\n")
+        return
     for job in jobs(studies):
         path = given.out / f"tiny-cost-{job.student}.jsonl"
         known = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
@@ -106,6 +111,27 @@ class Study:
         same = [old for old in known if (old["digest"], old["seed"]) == (digest, job.seed)]
         made = ("steps", "right", "by_skill")
         return line | ({key: same[0][key] for key in made} if same else train(self.recipe, self.world, rows, job.seed))
+
+    def look(self, budget: int) -> str:
+        """Return a table of what each arm buys, the mean over the draws; rewards are those of alpha 0.8."""
+        world = self.world
+        place = {key: row for row, key in enumerate(world.ids)}
+        right, rewards = world.measured("quality_raw", np.arange(len(place))), world.rewards(0.8)
+        is_long = np.array([teacher.long_cot for teacher in world.teachers])
+        lines = ["| arm | cells | tokens | SFT rows | right | reward | Long-CoT |", "|---" + "|---:" * 6 + "|"]
+        for name, arm in ARMS.items():
+            found = []
+            for draw in range(DRAWS):
+                bought = self.buy(Job(budget, name, 0, draw, world.student.name))
+                rows = self.rows(arm, bought)
+                prompts = np.array([place[row["prompt_id"]] for row in rows])
+                teachers = np.array([world.pool.index(row["teacher"]) for row in rows])
+                means = right[prompts, teachers].mean(), rewards[prompts, teachers].mean(), is_long[teachers].mean()
+                found.append([*self.spent(bought).values(), len(rows), *means])
+            *paid, of_right, reward, of_long = np.mean(found, axis=0)
+            shown = [*(f"{value:,.0f}" for value in paid), f"{of_right:.0%}", f"{reward:.3f}", f"{of_long:.0%}"]
+            lines.append(f"| {name} | {' | '.join(shown)} |")
+        return "\n".join(lines)
 
     def buy(self, job: Job) -> Purchase:
         """Let an arm pay for cells; all arms of a draw see its prompts in one order."""
