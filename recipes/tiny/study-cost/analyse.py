@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 
+STUDENTS = ("qwen-student", "llama-student")
 QUESTIONS = 720
 DATA = Path(__file__).resolve().parents[3] / "docs/data"
 Line = dict[str, Any]
@@ -27,8 +28,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of `tiny-cost-STUDENT.jsonl`")
     parser.add_argument("--ahead", default="best", help="the arm that the others are compared with")
     given = parser.parse_args()
-    files = sorted(given.data.glob("tiny-cost-*-student.jsonl"))
-    lines = {path.stem.removeprefix("tiny-cost-"): read(path) for path in files}
+    lines = {name: read(given.data / f"tiny-cost-{name}.jsonl") for name in STUDENTS}
     for budget in sorted({line["budget"] for some in lines.values() for line in some}):
         some = {name: [line for line in found if line["budget"] == budget] for name, found in lines.items()}
         print(f"{budget:,} cells\n\n{table(some, given.ahead)}\n")
