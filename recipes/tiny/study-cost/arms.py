@@ -101,8 +101,7 @@ def tournament(arm: Arm, world: World, order: Prompts, budget: int, rng: np.rand
 def car(arm: Arm, world: World, order: Prompts, budget: int, rng: np.random.Generator) -> Purchase:
     """Have everyone answer the calibration prompts, and CAR's teacher answer the others."""
     own, asked = _in_full(arm, world, order, budget)
-    values = (world.measured(column, own) for column in ("quality_raw", "mean_logprob"))
-    quality, logprob = values
+    quality, logprob = (world.measured(column, own) for column in ("quality_raw", "mean_logprob"))
     chosen = assignment.car(quality, -logprob).teacher
     left = budget - int(asked.sum())
     asked[order[len(own) : len(own) + left], chosen] = True
@@ -160,21 +159,25 @@ def _in_part(
     number = round(arm.share * (budget // PAPER))
     own = order[: number * 5 // 2]
     cells, shape = number * len(world.pool), (len(own), len(world.pool))
-    wanted = Calibration(strategy=arm.rule, share=0.4, rounds=3 if arm.rule == "uncertainty" else 4, stop="gain")
+    uneven = arm.rule == "uncertainty"
+    wanted = Calibration(strategy=arm.rule, share=0.4, rounds=3 if uneven else 4, stop="gain")
     messages, texts = ([of[prompt] for prompt in own] for of in (world.messages, world.texts))
     words = Tfidf.fit(texts, RouterSettings().max_features).transform(texts)
     queue, stopped, part = np.arange(len(own)), False, np.zeros(shape, dtype=bool)
     for turn in range(1, wanted.rounds + 1):
         more = (cells - int(part.sum())) // (wanted.rounds - turn + 1)
-        if turn == 1 and arm.rule == "uncertainty":
-            part = partial.first_at_random(shape, more, queue, rng)
-            continue
-        rewards = world.known(part, own, arm.alpha) if turn > 1 else np.full(shape, np.nan)
-        stopped = turn > 1 and look_at(wanted, 0, {"messages": messages}, rewards, part, len(order) - len(own))["stop"]
+        if turn > 1:
+            rewards = world.known(part, own, arm.alpha)
+            ahead = look_at(wanted, 0, {"messages": messages}, rewards, part, len(order) - len(own))
+            stopped = ahead["stop"]
         if stopped:
             break
-        uneven = arm.rule == "uncertainty"
-        part = partial.contend(part, more, rewards, words) if uneven else partial.more_in_full(part, more, queue)
+        if not uneven:
+            part = partial.more_in_full(part, more, queue)
+        elif turn == 1:
+            part = partial.first_at_random(shape, more, queue, rng)
+        else:
+            part = partial.contend(part, more, rewards, words)
     asked = np.zeros((len(order), len(world.pool)), dtype=bool)
     asked[own] = part
     return own, asked, {"stopped": stopped}
