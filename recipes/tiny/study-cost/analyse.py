@@ -48,7 +48,7 @@ def table(lines: dict[str, list[Line]], ahead: str) -> str:
     made = []
     for arm in arms:
         own = [line for some in lines.values() for line in some if line["arm"] == arm]
-        tried = [f"{len(own) / len(lines):g}"]
+        tried = [", ".join(dict.fromkeys(str(sum(line["arm"] == arm for line in some)) for some in lines.values()))]
         paid = [f"{np.mean([line[key] for line in own]):,.0f}" for key in ("tokens", "rows", "steps")]
         cells = [arm, *tried, *paid]
         for some in lines.values():
