@@ -20,15 +20,13 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from world import World
 
-from persyn_hf import load_artifact
 from persyn_hf.backends.routers import RouterSettings
 from persyn_hf.backends.routers.features import Tfidf
 from persyn_hf.backends.routers.heads import Split
 from persyn_hf.backends.routers.stacking import FOLDS, fit_stacking, unseen_gains
 from persyn_hf.core import partial_calibration as core
-from persyn_hf.core.conversations import user_text
-from persyn_hf.core.rewards import recombine, reward_matrix
 from persyn_hf.core.stopping import look_ahead, perfect_gain
 from persyn_hf.recipe.file import load_recipe
 
@@ -36,44 +34,6 @@ from persyn_hf.recipe.file import load_recipe
 PROMPTS, FIRST = 400, 10  # calibration prompts of a draw; prompts that the first round asks of each teacher
 RULES = ("whole_prompts", "uncertainty", "posterior", "gradient")  # the last two are not in the package
 SETTINGS = RouterSettings(kind="stacking")
-
-
-class World:
-    """Every teacher's answers to every prompt, as one student scores them."""
-
-    def __init__(self, path: Path, store: Path | None, alpha: float) -> None:
-        recipe = load_recipe(path, [])
-
-        def rows(kind: str) -> list[dict[str, Any]]:
-            splits = load_artifact(f"{recipe.namespace}/{recipe.name}-{kind}", store=store)
-            return [row for split in splits.values() for row in split]
-
-        student, self.alpha = recipe.students[0].name, alpha
-        self.pool = [teacher.name for teacher in recipe.teachers]
-        read = ("prompt_id", "teacher", "quality_raw", "mean_logprob", "num_tokens")
-        self.cells = [
-            {key: row[key] for key in read} for kind in ("", "-pool") for row in rows(f"rewards-{student}{kind}")
-        ]
-        self.ids = list(dict.fromkeys(row["prompt_id"] for row in self.cells))
-        of = {row["prompt_id"]: user_text(row["messages"]) for row in rows("prompts")}
-        self.texts = [of[prompt_id] for prompt_id in self.ids]
-        self.place = {(row["prompt_id"], row["teacher"]): row for row in self.cells}
-        self.rewards = self.of(np.ones((len(self.ids), len(self.pool)), dtype=bool), np.arange(len(self.ids)))
-
-    def of(self, asked: Any, prompts: Any) -> Any:
-        """Return the rewards of the cells that were asked of some prompts, as `score` makes them."""
-        chosen = [
-            self.place[self.ids[prompt], self.pool[teacher]]
-            for prompt, row in zip(prompts, asked, strict=True)
-            for teacher in np.flatnonzero(row)
-        ]
-        columns = {key: [row[key] for row in chosen] for key in chosen[0]}
-        columns |= recombine(columns, self.alpha, in_part=not asked.all())
-        ids, found = reward_matrix(columns, self.pool, None)
-        rewards = np.full(asked.shape, np.nan)
-        row_of = {self.ids[prompt]: row for row, prompt in enumerate(prompts)}
-        rewards[[row_of[prompt_id] for prompt_id in ids]] = found
-        return rewards
 
 
 def first(rule: str, shape: tuple[int, int], order: Any, rng: Any) -> Any:
@@ -174,13 +134,15 @@ def main() -> None:
     parser.add_argument("--by", choices=("reward", "quality"), default="reward", help="what the prior holds")
     parser.add_argument("--spoil", choices=("cells", "teachers"), default=None, help="make the prior wrong")
     given = parser.parse_args()
-    world = World(given.recipe, given.store, given.alpha)
-    known = None if given.prior is None else prior_of(World(given.prior, given.store, given.alpha), world, given.by)
+    world = World(load_recipe(given.recipe, []), given.store)
+    known = None
+    if given.prior is not None:
+        known = prior_of(World(load_recipe(given.prior, []), given.store), world, given.by, given.alpha)
     found: dict[tuple[float, str], list[tuple[float, float]]] = {}
     for draw in range(given.first, given.first + given.draws):
         for rule in given.rules:
             for share, cells, *values in play(
-                world, rule, draw, given.shares, given.last, given.look, known, given.spoil
+                world, given.alpha, rule, draw, given.shares, given.last, given.look, known, given.spoil
             ):
                 found.setdefault((share, rule), []).append((values[0], values[1]))
                 print(draw, rule, cells, *(f"{value:.4f}" for value in values), flush=True)
@@ -190,14 +152,12 @@ def main() -> None:
         print(f"| {share:.0%} | {rule} | {shown[0]} | {shown[1]} |")
 
 
-def prior_of(other: World, world: World, by: str) -> Any:
+def prior_of(other: World, world: World, by: str, alpha: float) -> Any:
     """Return another student's rewards, or the quality of the answers, in the order of this one's (N, n)."""
-    if by == "reward":
-        row_of = {prompt_id: row for row, prompt_id in enumerate(other.ids)}
-        columns = [other.pool.index(name) for name in world.pool]
-        return other.rewards[[row_of[prompt_id] for prompt_id in world.ids]][:, columns]
-    cells = [[other.place[prompt_id, name]["quality_raw"] for name in world.pool] for prompt_id in world.ids]
-    return np.array(cells, dtype=np.float64)
+    row_of = {prompt_id: row for row, prompt_id in enumerate(other.ids)}
+    rows = [row_of[prompt_id] for prompt_id in world.ids]
+    found = other.rewards(alpha)[rows] if by == "reward" else other.measured("quality_raw", rows)
+    return found[:, [other.pool.index(name) for name in world.pool]]
 
 
 def spoilt(prior: Any, how: str | None, draw: int) -> Any:
@@ -214,6 +174,7 @@ def error(values: Any) -> float:
 
 def play(
     world: World,
+    alpha: float,
     rule: str,
     draw: int,
     shares: list[float],
@@ -228,17 +189,17 @@ def play(
     rng = np.random.default_rng([8, draw])
     words = Tfidf.fit([world.texts[at] for at in own], SETTINGS.max_features)
     features, unseen = (words.transform([world.texts[at] for at in some]) for some in (own, others))
-    truth = world.rewards[others]
-    best = truth[:, world.rewards.mean(axis=0).argmax()]
+    truth = world.rewards(alpha)[others]
+    best = truth[:, world.rewards(alpha).mean(axis=0).argmax()]
     prior = None if known is None else spoilt(known[own], spoil, draw)
     queue = rng.permutation(PROMPTS)
     asked = first(rule, (PROMPTS, len(world.pool)), queue, rng)
     for share in shares:
         number = int(share * asked.size + 1e-9) - int(asked.sum())
-        asked = further(rule, asked, number, world.of(asked, own), features, queue, rng, prior)
+        asked = further(rule, asked, number, world.known(asked, own, alpha), features, queue, rng, prior)
         if last and share != shares[-1]:
             continue
-        rewards, measured = world.of(asked, own), asked.any(axis=1)
+        rewards, measured = world.known(asked, own, alpha), asked.any(axis=1)
         rows = np.flatnonzero(measured) if prior is None else np.arange(PROMPTS)
         train = Split(features[rows], rewards[rows], prior)
         head = fit_stacking(SETTINGS, train, None, 0)[0]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibrate import World, error
+from calibrate import error
+from world import World
 
 from persyn_hf.backends.routers import RouterSettings, teacher_means
 from persyn_hf.backends.routers.featured import fit_head
@@ -22,6 +23,7 @@ from persyn_hf.backends.routers.heads import Split, folds_of
 from persyn_hf.backends.routers.judging import FOLDS
 from persyn_hf.core import partial_calibration as core
 from persyn_hf.core.cross_fitting import cross_fitted_gain
+from persyn_hf.recipe.file import load_recipe
 
 
 HELD_OUT, ROUNDS = 0.15, 3  # share that chooses the settings of a router; rounds of `uncertainty`
@@ -38,10 +40,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=30)
     parser.add_argument("--alpha", type=float, default=0.4)
     given = parser.parse_args()
-    world, settings = World(given.recipe, given.store, given.alpha), RouterSettings(kind=given.kind)
+    world, settings = World(load_recipe(given.recipe, []), given.store), RouterSettings(kind=given.kind)
     found = []
     for draw in range(given.draws):
-        found.append(play(world, settings, given.rule, given.prompts, given.share, draw))
+        found.append(play(world, given.alpha, settings, given.rule, given.prompts, given.share, draw))
         print(draw, *(f"{value:.4f}" for value in found[-1]), flush=True)
     truth, value, low, high = np.array(found).T
     held = int(((low <= truth) & (truth <= high)).sum())
@@ -50,14 +52,16 @@ def main() -> None:
     print(f"the interval, {(high - low).mean():.4f} wide, holds the truth in {held} of {len(truth)} draws")
 
 
-def play(world: World, settings: RouterSettings, rule: str, number: int, share: float, draw: int) -> tuple[float, ...]:
+def play(
+    world: World, alpha: float, settings: RouterSettings, rule: str, number: int, share: float, draw: int
+) -> tuple[float, ...]:
     """Return the true gain of a draw, and what the estimate and its interval say."""
     order, rng = np.random.default_rng([17, draw]).permutation(len(world.ids)), np.random.default_rng([18, draw])
     own, others = order[:number], order[number:]
-    asked = cells(world, own, rule, share, rng)
+    asked = cells(world, alpha, own, rule, share, rng)
     measured = asked.any(axis=1)
-    rewards, own = world.of(asked, own)[measured], own[measured]
-    truth = world.rewards[others]
+    rewards, own = world.known(asked, own, alpha)[measured], own[measured]
+    truth = world.rewards(alpha)[others]
 
     def routed(train: Any, prompts: Any) -> Any:
         """Train on some rows of `own`, and score prompts."""
@@ -82,7 +86,7 @@ def play(world: World, settings: RouterSettings, rule: str, number: int, share: 
     return (gain, np.nan, np.nan, np.nan) if told is None else (gain, *told)
 
 
-def cells(world: World, own: Any, rule: str, share: float, rng: Any) -> Any:
+def cells(world: World, alpha: float, own: Any, rule: str, share: float, rng: Any) -> Any:
     """Choose the cells that are paid for, (N, n) booleans."""
     shape = len(own), len(world.pool)
     queue = rng.permutation(len(own))
@@ -92,7 +96,7 @@ def cells(world: World, own: Any, rule: str, share: float, rng: Any) -> Any:
     features = words.transform([world.texts[at] for at in own])
     asked = core.first_at_random(shape, core.quota(np.zeros(shape, dtype=bool), share, ROUNDS, 1), queue, rng)
     for round in range(2, ROUNDS + 1):
-        asked = core.contend(asked, core.quota(asked, share, ROUNDS, round), world.of(asked, own), features)
+        asked = core.contend(asked, core.quota(asked, share, ROUNDS, round), world.known(asked, own, alpha), features)
     return asked
 
 

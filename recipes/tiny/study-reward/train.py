@@ -23,8 +23,9 @@ from persyn_hf import load_artifact
 from persyn_hf.core.rewards import learnability, reward_matrix, to_matrix
 from persyn_hf.recipe.file import load_recipe
 from persyn_hf.recipe.recipe import Recipe
+from persyn_hf.recipe.roles import Student
 from persyn_hf.schemas import SFT
-from persyn_hf.stage import Context
+from persyn_hf.stage import Context, Result
 from persyn_hf.stages import evaluate, train_student
 
 
@@ -89,7 +90,7 @@ def make_cells(rows: pd.DataFrame, recipe: Recipe) -> Cells:
     return Cells(right=criteria["quality"], criteria=criteria, skills=topics)
 
 
-def training_rows(rows: pd.DataFrame, teachers: Any, recipe: Recipe) -> Any:
+def training_rows(rows: pd.DataFrame, teachers: Any, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the SFT rows of one set, in the order of the prompts."""
     pool = [teacher.name for teacher in recipe.teachers]
     ids = rows["prompt_id"].drop_duplicates().to_list()
@@ -101,19 +102,24 @@ def training_rows(rows: pd.DataFrame, teachers: Any, recipe: Recipe) -> Any:
             turns = [{"role": turn["role"], "content": turn["content"]} for turn in cell["messages"]]
             answer = [{"role": "assistant", "content": cell["response"]}]
             made.append({"prompt": turns, "completion": answer, "prompt_id": prompt_id, "teacher": pool[at]})
-    return SFT.dataset([row | {"reward": None} for row in made])
+    return [row | {"reward": None} for row in made]
 
 
 def measure(recipe: Recipe, rows: Any) -> Mapping[str, float]:
     """Train the recipe's student on the rows, and return its accuracy and the loss at the end of training."""
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(seed=0, work_dir=Path(folder), student=recipe.students[0])
-        training = train_student.Settings.model_validate(recipe.train_student)
-        trained = train_student.run(training, context, sft=rows)
-        asked = evaluate.Settings.model_validate(recipe.evaluate)
-        found = evaluate.run(asked, context, student=Path(str(trained.data)))
+    trained, found = train_and_ask(recipe, recipe.students[0], rows)
     tasks = {name: round(line["accuracy"], 4) for name, line in found.metrics.items()}
     return tasks | {"loss": round(float(np.float64(trained.metrics["final_loss"])), 4)}
+
+
+def train_and_ask(recipe: Recipe, student: Student, rows: Any, seed: int = 0) -> tuple[Result, Result]:
+    """Train a student on SFT rows, ask it the recipe's questions, and return what both stages say."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(seed=seed, work_dir=Path(folder), student=student)
+        training = train_student.Settings.model_validate(recipe.train_student)
+        trained = train_student.run(training, context, sft=SFT.dataset(list(rows)))
+        asked = evaluate.Settings.model_validate(recipe.evaluate)
+        return trained, evaluate.run(asked, context, student=Path(str(trained.data)))
 
 
 if __name__ == "__main__":
