@@ -7,6 +7,7 @@ moment after the one before. The result must be that of an undisturbed run, and 
 # ruff: noqa: T201
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from nodes import nodes, relatives, renew, victims, wait_until
 from scoring_run import rewards
 
 
+os.environ["OMP_NUM_THREADS"] = "1"  # in all processes alike: the last bits of scores depend on it
 PROMPTS = 1500
 LONG = {"epochs": 60, "save_steps": 2}  # 180 steps
 CPU_2 = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml"

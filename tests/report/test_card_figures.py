@@ -93,8 +93,11 @@ def test_datasets_load_as_their_cards_say(store: Store, tmp_path: Path, monkeypa
                 assert rows.features == SCHEMAS[item.kind].features  # type: ignore[union-attr]
 
 
-def test_a_student_measures_what_its_card_says(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_measures_what_its_card_says(
+    store: Store, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PERSYN_STORE", str(store.root))
+    monkeypatch.chdir(tmp_path)
     student = store.get("tiny/smoke-student-qwen-student-persyn@v1")
     evaluation = store.get("tiny/smoke-evaluation-qwen-student-persyn@v1").manifest
     text = render_card(student.manifest, "v1", [evaluation])
@@ -106,6 +109,7 @@ def test_a_student_measures_what_its_card_says(store: Store, root: Path, monkeyp
     with contextlib.redirect_stdout(told):
         exec(re.sub(r"'test\.jsonl#\w+'", repr(str(root / "recipes/tiny/test.jsonl")), code), {})  # noqa: S102
     assert ast.literal_eval(told.getvalue()) == evaluation.metrics
+    assert not list(tmp_path.iterdir()), "it leaves nothing behind"
 
 
 def test_families_by_colour_the_larger_the_darker_and_long_cot_hatched() -> None:
