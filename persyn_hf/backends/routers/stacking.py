@@ -86,9 +86,8 @@ def fit_stacking(
     weights, share = _weights(unseen, train.rewards)
     parts = _parts(train)
     own = weights[[not member.by_prior for member in members]].sum()
-    bias = (
-        parts.means - parts.own_means + parts.own_means * (1 - own)
-    )  # of `knn` and own `ridge` these means come back
+    # The own members bring their share of `own_means` back. Without a prior the sum has the bits of its last term.
+    bias = parts.means - parts.own_means + parts.own_means * (1 - own)
     linear = Linear(np.zeros((train.features.shape[1], len(bias))), bias, "reward")
     weighed = list(zip(members, weights.tolist(), strict=True))
     for member, weight in weighed:
